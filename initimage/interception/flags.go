@@ -1,0 +1,101 @@
+package interception
+
+// arguments is all that the flags of shunt-init say, before mode and system
+// are made one.
+type arguments struct {
+	Spec
+	Options
+	mode   Mode   // "" until -m is given
+	system System // "" until --system is given
+}
+
+// flagDef is one flag of shunt-init: its names, what it is for, and the place
+// in the arguments that it reads into and is printed from.
+type flagDef struct {
+	name, short, usage string
+	isBool             bool
+	set                func(*arguments, string) error
+	get                func(*arguments) string
+}
+
+// bind ties a flag to its place, so that reading and printing it cannot part.
+func bind[T any](name, short, usage string, c codec[T], place func(*arguments) *T) flagDef {
+	return flagDef{
+		name: name, short: short, usage: usage,
+		set: func(a *arguments, text string) error {
+			value, err := c.parse(text)
+			if err == nil {
+				*place(a) = value
+			}
+			return err
+		},
+		get: func(a *arguments) string { return c.format(*place(a)) },
+	}
+}
+
+func boolFlag(name, short, usage string, place func(*arguments) *bool) flagDef {
+	def := bind(name, short, usage, boolCodec, place)
+	def.isBool = true
+	return def
+}
+
+// Names of flags that errors about more than one of them refer to.
+const (
+	flagOutboundPort = "envoy-port"
+	flagInboundPort  = "inbound-capture-port"
+	flagTunnelPort   = "inbound-tunnel-port"
+	flagMode         = "istio-inbound-interception-mode"
+	flagSystem       = "system"
+	flagUIDs         = "proxy-uid"
+	flagVirtual      = "kube-virt-interfaces"
+)
+
+// specFlags are istio-iptables' flags, with its names and meaning, in the
+// order in which Args prints them.
+var specFlags = []flagDef{
+	bind(flagOutboundPort, "p", "port of the proxy that outbound connections are sent to", portCodec,
+		func(a *arguments) *uint16 { return &a.OutboundPort }),
+	bind(flagInboundPort, "z", "port of the proxy that inbound connections are sent to", portCodec,
+		func(a *arguments) *uint16 { return &a.InboundPort }),
+	bind(flagTunnelPort, "e", "inbound tunnel port of the proxy, never intercepted", portCodec,
+		func(a *arguments) *uint16 { return &a.TunnelPort }),
+	bind(flagUIDs, "u", "user ids of the proxy, separated by commas", idsCodec,
+		func(a *arguments) *[]uint32 { return &a.ProxyUIDs }),
+	bind("proxy-gid", "g", "group ids of the proxy, separated by commas", idsCodec,
+		func(a *arguments) *[]uint32 { return &a.ProxyGIDs }),
+	bind(flagMode, "m", "how inbound connections reach the proxy: REDIRECT or TPROXY", modeCodec,
+		func(a *arguments) *Mode { return &a.mode }),
+	bind("istio-inbound-ports", "b", "inbound ports to intercept; * for all, empty for none", portsCodec,
+		func(a *arguments) *Ports { return &a.InboundPorts }),
+	bind("istio-local-exclude-ports", "d", "inbound ports to leave alone", portRangesCodec,
+		func(a *arguments) *PortRanges { return &a.InboundExcludePorts }),
+	bind("istio-service-cidr", "i", "destinations to intercept; * for all, empty for none", cidrsCodec,
+		func(a *arguments) *CIDRs { return &a.OutboundCIDRs }),
+	bind("istio-service-exclude-cidr", "x", "destinations to leave alone", prefixesCodec,
+		func(a *arguments) *Prefixes { return &a.OutboundExcludeCIDRs }),
+	bind("istio-outbound-ports", "q", "destination ports to intercept, whatever -i and -x say", portRangesCodec,
+		func(a *arguments) *PortRanges { return &a.OutboundPorts }),
+	bind("istio-local-outbound-ports-exclude", "o", "destination ports to leave alone", portRangesCodec,
+		func(a *arguments) *PortRanges { return &a.OutboundExcludePorts }),
+	bind(flagVirtual, "k", "interfaces of virtual machines, whose inbound traffic counts as outbound", interfacesCodec,
+		func(a *arguments) *[]string { return &a.VirtualInterfaces }),
+	bind("istio-exclude-interfaces", "c", "interfaces to leave alone", interfacesCodec,
+		func(a *arguments) *[]string { return &a.ExcludeInterfaces }),
+	bind("istio-inbound-tproxy-mark", "t", "packet mark of TPROXY", markCodec,
+		func(a *arguments) *uint32 { return &a.Mark }),
+	bind("istio-inbound-tproxy-route-table", "r", "routing table of TPROXY", routeTableCodec,
+		func(a *arguments) *uint32 { return &a.RouteTable }),
+}
+
+// optionFlags are Shunt's own, and those of Istio that concern the run.
+var optionFlags = []flagDef{
+	bind("backend", "", "auto, nft or legacy", backendCodec, func(a *arguments) *Backend { return &a.Backend }),
+	bind("ipv6", "", "auto (where the namespace has an IPv6 address), on or off", ipv6Codec,
+		func(a *arguments) *IPv6 { return &a.IPv6 }),
+	boolFlag("dry-run", "n", "print the rules and change nothing", func(a *arguments) *bool { return &a.DryRun }),
+}
+
+// systemFlag stands apart: Args never prints it, because -m says the same in
+// the words that Istio's users know.
+var systemFlag = bind(flagSystem, "", "redirect or tproxy; another word for -m", systemCodec,
+	func(a *arguments) *System { return &a.system })

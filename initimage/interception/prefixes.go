@@ -1,0 +1,87 @@
+package interception
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+const (
+	acceptedPrefixes = "IPv4 and IPv6 addresses and CIDR ranges such as 10.0.0.0/8 or fd00::/8, separated by commas"
+	acceptedCIDRs    = "* for all, an empty value for none, or " + acceptedPrefixes
+)
+
+// Prefixes is a set of address ranges of both families: masked, sorted,
+// none repeated. The empty set is nil.
+type Prefixes []netip.Prefix
+
+// String prints the set as ParsePrefixes reads it.
+func (ps Prefixes) String() string {
+	words := make([]string, len(ps))
+	for i, p := range ps {
+		words[i] = p.String()
+	}
+	return strings.Join(words, ",")
+}
+
+// CIDRs selects addresses: all of them, or those in Prefixes.
+type CIDRs struct {
+	All      bool
+	Prefixes Prefixes // nil when All is set
+}
+
+// String prints the selection as ParseCIDRs reads it.
+func (c CIDRs) String() string {
+	if c.All {
+		return wildcard
+	}
+	return c.Prefixes.String()
+}
+
+// ParsePrefixes reads addresses and CIDR ranges of both families, separated by
+// commas. A bare address is the range of that address alone; bits behind the
+// prefix are cleared, as the kernel does. An empty text is the empty set.
+func ParsePrefixes(text string) (Prefixes, error) {
+	words, err := splitList(text, acceptedPrefixes)
+	if err != nil {
+		return nil, err
+	}
+	var set Prefixes
+	for _, word := range words {
+		prefix, err := parsePrefix(word)
+		if err != nil {
+			return nil, err
+		}
+		set = append(set, prefix)
+	}
+	slices.SortFunc(set, netip.Prefix.Compare)
+	return slices.Compact(set), nil
+}
+
+// ParseCIDRs reads "*" as all addresses and anything else as ParsePrefixes does.
+func ParseCIDRs(text string) (CIDRs, error) {
+	if strings.TrimSpace(text) == wildcard {
+		return CIDRs{All: true}, nil
+	}
+	prefixes, err := ParsePrefixes(text)
+	if err != nil {
+		return CIDRs{}, accepting(err, acceptedCIDRs)
+	}
+	return CIDRs{Prefixes: prefixes}, nil
+}
+
+func parsePrefix(word string) (netip.Prefix, error) {
+	refused := &ValueError{Value: word, Accepted: acceptedPrefixes}
+	if !strings.Contains(word, "/") {
+		addr, err := netip.ParseAddr(word)
+		if err != nil || addr.Zone() != "" || addr.Is4In6() {
+			return netip.Prefix{}, refused
+		}
+		return netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	prefix, err := netip.ParsePrefix(word)
+	if err != nil || prefix.Addr().Is4In6() {
+		return netip.Prefix{}, refused
+	}
+	return prefix.Masked(), nil
+}
