@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Builds one of the tools that hack/tools pins, once, and prints the binary's path on standard output.
+# `go tool` would link it anew at each call; a tool built by an older Go refuses newer source, so Go's version is in the name.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=hack/cache.sh
+. "$root/hack/cache.sh"
+
+case ${1:-} in
+golangci-lint) module=github.com/golangci/golangci-lint/v2 package=$module/cmd/golangci-lint ;;
+setup-envtest) module=sigs.k8s.io/controller-runtime/tools/setup-envtest package=$module ;;
+*) die "unknown tool ${1:-(none)}; hack/tools pins golangci-lint and setup-envtest" ;;
+esac
+
+version=$(pinned "$root/hack/tools/go.mod" "$module")
+[[ -n $version ]] || die "hack/tools/go.mod requires no $module"
+name=$1-$version-$(cd "$root/hack/tools" && go env GOVERSION)
+
+build() {
+  local start=$SECONDS
+  say "building $package $version from its Go module (golangci-lint: about 2 minutes on two cores, the others seconds)"
+  (cd "$root/hack/tools" && GOWORK=off GOFLAGS=-mod=readonly CGO_ENABLED=0 \
+    go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$1/" "$package") >&2 ||
+    die "the build of $package $version failed"
+  say "built in $((SECONDS - start)) s"
+}
+
+cached "$name" build
+printf '%s\n' "$shunt_cache/$name/${package##*/}"
