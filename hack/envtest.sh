@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Prints, on standard output, a folder that holds kube-apiserver, etcd and kubectl, for envtest's KUBEBUILDER_ASSETS.
+# Looks in this order: $KUBEBUILDER_ASSETS, PATH, what this script built earlier, what setup-envtest has or can
+# download; and last builds the three from their Go modules (hack/kubernetes). Progress goes to standard error.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=hack/cache.sh
+. "$root/hack/cache.sh"
+
+kubernetes=$(pinned "$root/hack/kubernetes/go.mod" k8s.io/kubernetes)
+etcd=$(pinned "$root/hack/kubernetes/go.mod" go.etcd.io/etcd/server/v3)
+[[ -n $kubernetes && -n $etcd ]] || die "hack/kubernetes/go.mod requires no k8s.io/kubernetes or no etcd server"
+minor=${kubernetes%.*}
+assets=kubernetes-$kubernetes-etcd-$etcd
+
+# complete DIR: does it hold all three?
+complete() { [[ -n $1 && -x $1/kube-apiserver && -x $1/etcd && -x $1/kubectl ]]; }
+
+from_path() {
+  local found
+  found=$(command -v kube-apiserver) || return 1
+  found=$(dirname "$found")
+  complete "$found" && printf '%s\n' "$found"
+}
+
+# from_setup_envtest asks the tool for what it has on disk, then lets it download. Without internet it says so in
+# milliseconds; the limits are for a network that swallows packets.
+from_setup_envtest() {
+  local tool dir
+  tool=$(command -v setup-envtest) || tool=$("$root/hack/tool.sh" setup-envtest) || return 1
+  if ! dir=$("$tool" use -i -p path "$minor.x" 2>/dev/null); then
+    timeout 10 "$tool" list "$minor.x" >/dev/null 2>&1 || return 1
+    say "downloading Kubernetes $minor's test binaries with setup-envtest"
+    dir=$(timeout 300 "$tool" use -p path "$minor.x" 2>/dev/null) || return 1
+  fi
+  complete "$dir" && printf '%s\n' "$dir"
+}
+
+# progress PID LOG prints a line every 20 seconds for as long as the build runs.
+progress() {
+  local start=$SECONDS
+  while kill -0 "$1" 2>/dev/null; do
+    sleep 1
+    (( (SECONDS - start) % 20 )) || say "still building: $((SECONDS - start)) s gone, $(wc -l <"$2") packages compiled"
+  done
+}
+
+build() {
+  local tmp=$1 pid status=0 start=$SECONDS version flags
+  version=k8s.io/component-base/version
+  flags="-s -w -X $version.gitVersion=v$kubernetes -X $version.gitMajor=${kubernetes%%.*}"
+  flags+=" -X $version.gitMinor=${minor#*.} -X $version.gitTreeState=clean"
+  say "building kube-apiserver and kubectl $kubernetes and etcd $etcd from their Go modules."
+  say "The first build takes 5 to 8 minutes on two cores; the result is kept in $shunt_cache/$assets"
+  # GOGC: less time in the compiler's garbage collector, for about 1 GB more memory.
+  (cd "$root/hack/kubernetes" && GOWORK=off GOFLAGS=-mod=readonly CGO_ENABLED=0 GOGC=${GOGC:-400} \
+    exec go build -v -trimpath -buildvcs=false -ldflags "$flags" -o "$tmp/" tool) 2>"$tmp/log" &
+  pid=$!
+  # shellcheck disable=SC2064 # the process and folder of now
+  trap "kill $pid 2>/dev/null; rm -rf '$tmp'" EXIT
+  progress "$pid" "$tmp/log" || true
+  wait "$pid" || status=$?
+  if ((status)); then
+    tail -n 40 "$tmp/log" >&2
+    die "the build of kube-apiserver and etcd failed (go build ended with $status)"
+  fi
+  mv "$tmp/server" "$tmp/etcd" # etcd's main package is named server
+  rm "$tmp/log"
+  complete "$tmp" || die "the build left no kube-apiserver, etcd and kubectl in $tmp"
+  say "built in $((SECONDS - start)) s"
+}
+
+if complete "${KUBEBUILDER_ASSETS:-}"; then
+  printf '%s\n' "$KUBEBUILDER_ASSETS"
+elif [[ -n ${KUBEBUILDER_ASSETS:-} ]]; then
+  die "KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS does not hold kube-apiserver, etcd and kubectl; set it to a folder that does, or unset it"
+elif from_path; then
+  :
+elif complete "$shunt_cache/$assets"; then
+  printf '%s\n' "$shunt_cache/$assets"
+elif from_setup_envtest; then
+  :
+else
+  cached "$assets" build
+  printf '%s\n' "$shunt_cache/$assets"
+fi
