@@ -1,0 +1,105 @@
+# Shunt's targets. CI runs the same ones (.ci/run). Bare `make` lists them.
+# Nothing but Go, bash and make is expected: a target installs or builds what else it needs, and says so.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+# The version that the binaries print.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# How long each fuzz target runs, and which benchmarks run.
+FUZZTIME ?= 20s
+BENCH ?= .
+
+BINARIES := shunt shunt-init shunt-webhook
+# -buildvcs=false: go asks git about the tree otherwise, and fails where git does not trust it; VERSION says it already.
+GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+
+##@ Start here
+
+.PHONY: help
+help: ## Show this list.
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Send real connections through injected pods, without a cluster (root; under 30 s once things are built).
+	@hack/demo.sh
+
+.PHONY: test
+test: ## Run every suite: unit, rules, proxy, envtest (root; the first run builds an API server, 5 to 8 minutes).
+	@hack/suites.sh unit rules proxy envtest
+
+.PHONY: build
+build: ## Build bin/shunt, bin/shunt-init and bin/shunt-webhook.
+	@mkdir -p bin
+	$(GO_BUILD) -o bin/ $(BINARIES:%=./cmd/%)
+
+##@ One suite at a time
+
+.PHONY: test-unit
+test-unit: ## Run the unit tests with the race detector.
+	@hack/suites.sh unit
+
+.PHONY: test-rules
+test-rules: ## Run the rule cases in real network namespaces, on iptables-nft and iptables-legacy (root).
+	@hack/suites.sh rules
+
+.PHONY: test-proxy
+test-proxy: ## Let a real Envoy validate the bootstraps.
+	@hack/suites.sh proxy
+
+.PHONY: test-envtest
+test-envtest: ## Run the webhook behind a real kube-apiserver and etcd.
+	@hack/suites.sh envtest
+
+##@ Before a change is sent
+
+.PHONY: verify
+verify: ## Check formatting, linters, rooms, modules, generated files and scripts; change nothing.
+	@hack/verify.sh
+
+.PHONY: lint
+lint: ## Run golangci-lint alone; LINT_ARGS=--fix mends what it can.
+	@"$$(hack/tool.sh golangci-lint)" run $(LINT_ARGS) ./...
+
+.PHONY: fmt
+fmt: ## Format the Go files in place.
+	@"$$(hack/tool.sh golangci-lint)" fmt ./...
+
+.PHONY: generate
+generate: ## Write the generated files anew.
+	go generate ./...
+
+.PHONY: bench
+bench: ## Run the benchmarks; BENCH is a pattern.
+	go test -run='^$$' -bench='$(BENCH)' -benchmem ./...
+
+.PHONY: fuzz
+fuzz: ## Fuzz each fuzz target for FUZZTIME.
+	@hack/fuzz.sh $(FUZZTIME)
+
+.PHONY: cross
+cross: ## Build all binaries for linux/amd64 and arm64, and shunt for macOS and Windows, into bin/<os>-<arch>/.
+	@for platform in linux-amd64 linux-arm64 darwin-amd64 darwin-arm64 windows-amd64; do \
+		packages=./cmd/shunt; \
+		[[ $$platform != linux-* ]] || packages='$(BINARIES:%=./cmd/%)'; \
+		echo "cross: $$platform: $$packages"; \
+		mkdir -p "bin/$$platform"; \
+		GOOS=$${platform%-*} GOARCH=$${platform#*-} $(GO_BUILD) -o "bin/$$platform/" $$packages; \
+	done
+
+##@ Tools and leftovers
+
+.PHONY: install-tools
+install-tools: ## Make ready what the other targets need: packages, golangci-lint, Envoy, kube-apiserver and etcd.
+	@hack/deps.sh ip iptables-nft iptables-legacy gcc shellcheck
+	@hack/tool.sh golangci-lint
+	@hack/envoy.sh
+	@hack/envtest.sh
+
+.PHONY: clean
+clean: ## Remove bin/. The cache of tools and test binaries, ~/.cache/shunt, stays.
+	rm -rf bin

@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# Runs test suites by name, one after the other, and ends with a list of every suite and its result.
+#   unit     every package but the next four's folders, with the race detector
+#   rules    test/rules and test/netns: the rule cases in real network namespaces (root, iptables, iproute2)
+#   proxy    test/proxy: the bootstraps, validated by a real Envoy
+#   envtest  test/envtest: the webhook behind a real kube-apiserver and etcd
+# A suite that cannot run here (no root, a tool that cannot be had) is named with the reason; with CI=true that is a failure.
+# usage: hack/suites.sh SUITE...    where SUITE is one of these
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=hack/cache.sh
+. hack/cache.sh
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where iptables and ip are, which not every PATH names
+
+# cannot SENTENCE says why the suite that calls it cannot run: exit code 77 means that to run_suite.
+cannot() {
+  printf '%s\n' "$*" >"$reason"
+  exit 77
+}
+
+# packages_of PATTERN... prints the packages of a suite's folders that hold tests, and refuses an empty suite: one that runs
+# no test must not count as passed.
+packages_of() {
+  local found
+  found=$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' "$@") || exit 1
+  [[ -n $found ]] || die "no test in $*"
+  printf '%s\n' "$found"
+}
+
+# cases runs a suite of real things: every case by name, but not go test's running commentary nor the passed steps
+# two levels further down. -count=1: what is tested is this machine too, which Go's cache does not see.
+cases() {
+  go test -v -count=1 -timeout "$1" "${@:2}" |
+    grep --line-buffered -vE '^=== (RUN|PAUSE|CONT|NAME)|^ {8,}--- PASS'
+}
+
+suite_unit() {
+  local packages
+  hack/deps.sh gcc || cannot "the race detector needs a C compiler"
+  mapfile -t packages < <(go list ./... | grep -vE '/test/(rules|netns|proxy|envtest)(/|$)')
+  ((${#packages[@]})) || die "no unit packages found"
+  CGO_ENABLED=1 go test -race -timeout 10m "${packages[@]}"
+}
+
+suite_rules() {
+  local packages
+  ((EUID == 0)) || cannot "it makes network namespaces, which needs root"
+  hack/deps.sh ip iptables-nft iptables-legacy || cannot "iptables (nft and legacy) or iproute2 is missing"
+  packages=$(packages_of ./test/rules/... ./test/netns/...)
+  # shellcheck disable=SC2086 # a list of packages
+  cases 15m $packages
+}
+
+suite_proxy() {
+  local packages
+  ENVOY=$(hack/envoy.sh) || cannot "there is no Envoy; see above"
+  export ENVOY
+  packages=$(packages_of ./test/proxy/...)
+  # shellcheck disable=SC2086
+  cases 10m $packages
+}
+
+suite_envtest() {
+  local packages
+  KUBEBUILDER_ASSETS=$(hack/envtest.sh) || cannot "there is no kube-apiserver and etcd; see above"
+  export KUBEBUILDER_ASSETS
+  packages=$(packages_of ./test/envtest/...)
+  # shellcheck disable=SC2086
+  cases 10m $packages
+}
+
+# run_suite NAME runs one suite in a subshell and notes its result as a line of $results.
+run_suite() {
+  local start=$SECONDS status=0 outcome
+  printf '\n=== suite %s: starts\n' "$1"
+  : >"$reason"
+  # Not `(…) || status=$?`: that would switch set -e off inside the suite.
+  set +e
+  (set -e; "suite_$1")
+  status=$?
+  set -e
+  case $status in
+  0) outcome="passed" ;;
+  77) outcome="could not run: $(<"$reason")" ;;
+  130 | 143) exit "$status" ;;
+  *) outcome="FAILED" ;;
+  esac
+  [[ $status == 77 && ${CI:-} == true ]] && outcome="FAILED: $outcome"
+  outcome+=" ($((SECONDS - start)) s)"
+  printf '=== suite %s: %s\n' "$1" "$outcome"
+  results+=("$1|$outcome")
+}
+
+for name in "$@"; do
+  declare -F "suite_$name" >/dev/null || die "unknown suite $name; the suites are unit, rules, proxy, envtest"
+done
+(($#)) || die "no suite named; the suites are unit, rules, proxy, envtest"
+
+reason=$(mktemp)
+trap 'rm -f "$reason"' EXIT
+results=() passed=0 failed=0 skipped=0
+for name in "$@"; do
+  run_suite "$name"
+done
+
+printf '\nSuites:\n'
+for line in "${results[@]}"; do
+  printf '  %-8s %s\n' "${line%%|*}" "${line#*|}"
+  case ${line#*|} in
+  passed*) passed=$((passed + 1)) ;;
+  FAILED*) failed=$((failed + 1)) ;;
+  *) skipped=$((skipped + 1)) ;;
+  esac
+done
+printf 'suites: %d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+((failed == 0))

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Checks what a reviewer should not have to: changes nothing, runs every check, and ends with a list of what each one said.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=hack/cache.sh
+. hack/cache.sh
+# Go asks git about the tree when it loads a main package, and fails where git does not trust the tree.
+export GOFLAGS="${GOFLAGS:-} -buildvcs=false"
+
+check_scripts() {
+  hack/deps.sh shellcheck
+  shellcheck -x hack/*.sh .ci/run
+}
+
+check_modules() {
+  local dir
+  for dir in . hack/kubernetes hack/tools; do
+    (cd "$dir" && GOWORK=off go mod tidy -diff) || { say "$dir: run go mod tidy there"; return 1; }
+  done
+}
+
+# tree prints the state of the work tree: what differs from HEAD, and what git does not know.
+tree() { git diff HEAD | git hash-object --stdin; git status --porcelain; }
+
+check_generated() {
+  local before
+  before=$(tree)
+  go generate ./...
+  [[ $(tree) == "$before" ]] || { say "make generate changed these; commit what it wrote:"; git status --short >&2; return 1; }
+}
+
+check_vet() { go vet ./...; }
+
+check_lint() {
+  local linter
+  linter=$(hack/tool.sh golangci-lint)
+  "$linter" config verify
+  "$linter" run ./... # formatting too: gofmt and goimports are among its formatters
+}
+
+check_rooms() { hack/rooms.sh; }
+
+check_lint_selftest() { hack/lint-selftest.sh; }
+
+# After `make test` this is served from Go's cache.
+check_race() { hack/suites.sh unit; }
+
+results=() passed=0 failed=0
+for check in scripts modules generated vet lint rooms lint_selftest race; do
+  start=$SECONDS
+  printf '\n=== check %s\n' "${check/_/-}"
+  set +e # not `(…) || …`: that would switch set -e off inside the check
+  (set -e; "check_$check")
+  status=$?
+  set -e
+  ((status < 128)) || exit "$status"
+  if ((status)); then
+    failed=$((failed + 1)) outcome=FAILED
+  else
+    passed=$((passed + 1)) outcome=passed
+  fi
+  results+=("$(printf '%-14s %s (%d s)' "${check/_/-}" "$outcome" $((SECONDS - start)))")
+done
+
+printf '\nChecks:\n'
+printf '  %s\n' "${results[@]}"
+printf 'checks: %d passed, %d failed\n' "$passed" "$failed"
+((failed == 0))
