@@ -105,7 +105,8 @@ done
 
 printf '\nSuites:\n'
 for line in "${results[@]}"; do
-  printf '  %-8s %s\n' "${line%%|*}" "${line#*|}"
+  # SUMMARY: a file in which CI collects the results of all its steps.
+  printf '  suite %-8s %s\n' "${line%%|*}" "${line#*|}" | tee -a "${SUMMARY:-/dev/null}"
   case ${line#*|} in
   passed*) passed=$((passed + 1)) ;;
   FAILED*) failed=$((failed + 1)) ;;
