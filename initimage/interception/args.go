@@ -3,7 +3,6 @@ package interception
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/pflag"
 )
@@ -134,5 +133,5 @@ func (v *flagValue) Type() string {
 	if v.def.isBool {
 		return "bool"
 	}
-	return strings.ToUpper("value")
+	return "value"
 }

@@ -73,7 +73,7 @@ var specFlags = []flagDef{
 		func(a *arguments) *CIDRs { return &a.OutboundCIDRs }),
 	bind("istio-service-exclude-cidr", "x", "destinations to leave alone", prefixesCodec,
 		func(a *arguments) *Prefixes { return &a.OutboundExcludeCIDRs }),
-	bind("istio-outbound-ports", "q", "destination ports to intercept, whatever -i and -x say", portRangesCodec,
+	bind("istio-outbound-ports", "q", "destination ports to intercept even outside -i", portRangesCodec,
 		func(a *arguments) *PortRanges { return &a.OutboundPorts }),
 	bind("istio-local-outbound-ports-exclude", "o", "destination ports to leave alone", portRangesCodec,
 		func(a *arguments) *PortRanges { return &a.OutboundExcludePorts }),

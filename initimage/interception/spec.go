@@ -66,8 +66,8 @@ type Spec struct {
 	InboundExcludePorts PortRanges // of those, the ones left alone
 
 	OutboundCIDRs        CIDRs      // destinations to intercept
-	OutboundExcludeCIDRs Prefixes   // of those, the ones left alone
-	OutboundPorts        PortRanges // destination ports to intercept whatever OutboundCIDRs says
+	OutboundExcludeCIDRs Prefixes   // destinations left alone; stronger than both includes
+	OutboundPorts        PortRanges // destination ports to intercept even outside OutboundCIDRs
 	OutboundExcludePorts PortRanges // destination ports left alone; stronger than all of the above
 
 	// VirtualInterfaces carry traffic of virtual machines in the pod: what

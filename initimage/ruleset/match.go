@@ -1,0 +1,209 @@
+package ruleset
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+// Match is one condition of a rule, in iptables' terms.
+type Match interface {
+	rank() int           // place in the canonical order of a rule's matches
+	args() []string      // as iptables-save prints it
+	matches(h *hop) bool // whether the packet, where it is now, has the property
+}
+
+// Source matches the source address (-s).
+type Source struct {
+	Prefix netip.Prefix
+	Not    bool
+}
+
+// Destination matches the destination address (-d).
+type Destination struct {
+	Prefix netip.Prefix
+	Not    bool
+}
+
+// InInterface matches the interface that a packet came in on (-i); a + at the
+// end of the name stands for any ending.
+type InInterface struct {
+	Name string
+	Not  bool
+}
+
+// OutInterface matches the interface that a packet is about to leave by (-o).
+type OutInterface struct {
+	Name string
+	Not  bool
+}
+
+// Protocol matches the transport protocol (-p), "tcp" or "udp".
+type Protocol struct {
+	Name string
+	Not  bool
+}
+
+// DestinationPorts matches the destination port. Ranges must be set and need
+// the protocol matched too; more than one range uses the multiport extension,
+// which holds 15 ports, a range counting twice (iptables-extensions(8)).
+type DestinationPorts struct {
+	Protocol string // "tcp" or "udp", whose extension holds a single range
+	Ranges   interception.PortRanges
+	Not      bool
+}
+
+// SYN matches the segment that opens a TCP connection: of SYN, ACK, FIN and
+// RST it has SYN alone (--syn).
+type SYN struct{ Not bool }
+
+// Owner matches locally made packets by the user or group of the socket's
+// process.
+type Owner struct {
+	Group bool // gid rather than uid
+	First uint32
+	Last  uint32
+	Not   bool
+}
+
+// Mark matches the packet mark, or with Connection the mark of its conntrack
+// entry: masked, it must be Value.
+type Mark struct {
+	Connection  bool
+	Value, Mask uint32
+	Not         bool
+}
+
+// Conntrack matches the state of the packet's connection.
+type Conntrack struct {
+	States []State // one of them
+	Not    bool
+}
+
+// AddressType matches by what the routing table says of an address; only
+// LOCAL, an address of this host, is known here.
+type AddressType struct {
+	Destination bool // the destination rather than the source
+	Not         bool
+}
+
+// OpaqueMatch is a match that this package does not understand; whether it
+// accepts a packet is not known.
+type OpaqueMatch struct{ Args []string }
+
+// Canonical order: what iptables-save always prints first, in its order, then
+// the extensions from the cheapest to the dearest.
+const (
+	rankSource = iota
+	rankDestination
+	rankIn
+	rankOut
+	rankProtocol
+	rankPorts
+	rankSYN
+	rankMark
+	rankOwner
+	rankAddressType
+	rankConntrack
+	rankOpaque
+)
+
+func (Source) rank() int           { return rankSource }
+func (Destination) rank() int      { return rankDestination }
+func (InInterface) rank() int      { return rankIn }
+func (OutInterface) rank() int     { return rankOut }
+func (Protocol) rank() int         { return rankProtocol }
+func (DestinationPorts) rank() int { return rankPorts }
+func (SYN) rank() int              { return rankSYN }
+func (Mark) rank() int             { return rankMark }
+func (Owner) rank() int            { return rankOwner }
+func (AddressType) rank() int      { return rankAddressType }
+func (Conntrack) rank() int        { return rankConntrack }
+func (OpaqueMatch) rank() int      { return rankOpaque }
+
+// not puts the exclamation mark before an option.
+func not(negated bool, args ...string) []string {
+	if negated {
+		return append([]string{"!"}, args...)
+	}
+	return args
+}
+
+// ext names the extension that an option belongs to.
+func ext(module string, option []string) []string {
+	return append([]string{"-m", module}, option...)
+}
+
+func (m Source) args() []string       { return not(m.Not, "-s", m.Prefix.String()) }
+func (m Destination) args() []string  { return not(m.Not, "-d", m.Prefix.String()) }
+func (m InInterface) args() []string  { return not(m.Not, "-i", m.Name) }
+func (m OutInterface) args() []string { return not(m.Not, "-o", m.Name) }
+func (m Protocol) args() []string     { return not(m.Not, "-p", m.Name) }
+
+func (m DestinationPorts) args() []string {
+	words := make([]string, len(m.Ranges))
+	for i, r := range m.Ranges {
+		words[i] = strconv.Itoa(int(r.First))
+		if r.First != r.Last {
+			words[i] += ":" + strconv.Itoa(int(r.Last))
+		}
+	}
+	if len(words) == 1 {
+		return ext(m.Protocol, not(m.Not, "--dport", words[0]))
+	}
+	return ext("multiport", not(m.Not, "--dports", strings.Join(words, ",")))
+}
+
+func (m SYN) args() []string {
+	return ext("tcp", not(m.Not, "--tcp-flags", "FIN,SYN,RST,ACK", "SYN"))
+}
+
+func (m Owner) args() []string {
+	option, ids := "--uid-owner", strconv.FormatUint(uint64(m.First), 10)
+	if m.Group {
+		option = "--gid-owner"
+	}
+	if m.Last != m.First {
+		ids += "-" + strconv.FormatUint(uint64(m.Last), 10)
+	}
+	return ext("owner", not(m.Not, option, ids))
+}
+
+func (m Mark) args() []string {
+	module := "mark"
+	if m.Connection {
+		module = "connmark"
+	}
+	return ext(module, not(m.Not, "--mark", formatMark(m.Value, m.Mask)))
+}
+
+// formatMark leaves out the mask that compares all bits, as iptables does.
+func formatMark(value, mask uint32) string {
+	if mask == allBits {
+		return fmt.Sprintf("%#x", value)
+	}
+	return fmt.Sprintf("%#x/%#x", value, mask)
+}
+
+const allBits = 1<<32 - 1
+
+func (m Conntrack) args() []string {
+	words := make([]string, len(m.States))
+	for i, s := range m.States {
+		words[i] = string(s)
+	}
+	return ext("conntrack", not(m.Not, "--ctstate", strings.Join(words, ",")))
+}
+
+func (m AddressType) args() []string {
+	option := "--src-type"
+	if m.Destination {
+		option = "--dst-type"
+	}
+	return ext("addrtype", not(m.Not, option, "LOCAL"))
+}
+
+func (m OpaqueMatch) args() []string { return m.Args }

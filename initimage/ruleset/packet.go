@@ -1,0 +1,91 @@
+package ruleset
+
+import (
+	"net/netip"
+)
+
+// Direction says where a packet enters the host's network stack.
+type Direction string
+
+// The directions.
+const (
+	In  Direction = "in"  // arrives on an interface
+	Out Direction = "out" // made by a process of this host
+)
+
+// State is what conntrack says of the packet's connection.
+type State string
+
+// The states, by conntrack's names.
+const (
+	Invalid     State = "INVALID"
+	New         State = "NEW"
+	Related     State = "RELATED"
+	Established State = "ESTABLISHED"
+)
+
+var states = []State{Invalid, New, Related, Established}
+
+// Packet is one packet as it enters the rules.
+type Packet struct {
+	Direction        Direction
+	Family           Family
+	Protocol         string // "tcp" or "udp"
+	Src, Dst         netip.Addr
+	SrcPort, DstPort uint16
+	UID, GID         uint32 // of the sending process (Out)
+	Mark             uint32 // of the sending socket (Out)
+	ConnMark         uint32 // of its conntrack entry
+	Interface        string // that it arrives on (In)
+	State            State
+}
+
+// Host is what a walk has to know of the host beside its rules.
+type Host struct {
+	Addresses []netip.Addr // its own, those of loopback excepted
+	Uplink    string       // the interface that everything else is behind
+}
+
+// local reports whether addr is one of the host's own addresses.
+func (h Host) local(addr netip.Addr) bool {
+	if addr.IsLoopback() {
+		return true
+	}
+	for _, own := range h.Addresses {
+		if own == addr {
+			return true
+		}
+	}
+	return false
+}
+
+// address returns the host's first own address of a family, which stands for
+// the one that the kernel would choose.
+func (h Host) address(f Family) netip.Addr {
+	for _, own := range h.Addresses {
+		if f.Of(own) {
+			return own
+		}
+	}
+	return f.loopback().Addr()
+}
+
+// Fate is where a packet ends.
+type Fate string
+
+// The fates.
+const (
+	Direct     Fate = "direct"   // reaches its destination untouched
+	Redirected Fate = "redirect" // reaches a port of this host, its destination rewritten
+	TProxied   Fate = "tproxy"   // reaches a listener of this host, its destination kept
+	Local      Fate = "local"    // reaches a socket of this host that holds its destination, which is not this host's
+	Dropped    Fate = "drop"
+	Rejected   Fate = "reject"
+	Unknown    Fate = "unknown" // a rule that is not understood may decide
+)
+
+// Outcome is a fate and, for Redirected and TProxied, the port.
+type Outcome struct {
+	Fate Fate
+	Port uint16
+}

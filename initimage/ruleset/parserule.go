@@ -1,0 +1,245 @@
+package ruleset
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+// ruleParser reads the words of one rule, left to right.
+type ruleParser struct {
+	family   Family
+	words    []string
+	module   string // extension that the last -m named
+	protocol string
+	rule     Rule
+}
+
+// matchOption reads the value of one match option.
+type matchOption func(p *ruleParser, negated bool, value string) (Match, error)
+
+// matchOptions are the options with one value whose meaning does not depend
+// on the extension they follow.
+var matchOptions = map[string]matchOption{
+	"-s":          parseSource,
+	"-d":          parseDestination,
+	"-i":          func(_ *ruleParser, n bool, v string) (Match, error) { return InInterface{v, n}, nil },
+	"-o":          func(_ *ruleParser, n bool, v string) (Match, error) { return OutInterface{v, n}, nil },
+	"-p":          parseProtocol,
+	"--dport":     parseDestinationPorts,
+	"--dports":    parseDestinationPorts,
+	"--uid-owner": func(_ *ruleParser, n bool, v string) (Match, error) { return parseOwner(false, n, v) },
+	"--gid-owner": func(_ *ruleParser, n bool, v string) (Match, error) { return parseOwner(true, n, v) },
+	"--mark":      parseMarkMatch,
+	"--ctstate":   parseConntrack,
+	"--src-type":  func(_ *ruleParser, n bool, v string) (Match, error) { return parseAddressType(false, n, v) },
+	"--dst-type":  func(_ *ruleParser, n bool, v string) (Match, error) { return parseAddressType(true, n, v) },
+}
+
+// modules are the extensions whose options are above, or one of their own.
+var modules = []string{"tcp", "udp", "multiport", "owner", "mark", "connmark", "conntrack", "addrtype", "comment"}
+
+func parseRule(family Family, words []string) (Rule, error) {
+	p := &ruleParser{family: family, words: words}
+	for len(p.words) > 0 {
+		if err := p.option(); err != nil {
+			return Rule{}, err
+		}
+	}
+	return p.rule, nil
+}
+
+// option reads one option and its values.
+func (p *ruleParser) option() error {
+	negated := p.accept("!")
+	if len(p.words) == 0 {
+		return fmt.Errorf("nothing follows the exclamation mark")
+	}
+	name := p.next()
+	switch name {
+	case "-m", "-j", "-g", "--comment":
+		if len(p.words) == 0 {
+			return fmt.Errorf("%s has no value", name)
+		}
+	}
+	switch {
+	case name == "-m":
+		return p.openModule(p.next())
+	case name == "-j" || name == "-g":
+		return p.target(name)
+	case name == "--comment":
+		p.rule.Comment = p.next()
+		return nil
+	case name == "--tcp-flags":
+		return p.tcpFlags(negated)
+	}
+	parse, known := matchOptions[name]
+	if !known {
+		return fmt.Errorf("unknown option %q", name)
+	}
+	if len(p.words) == 0 {
+		return fmt.Errorf("%s has no value", name)
+	}
+	m, err := parse(p, negated, p.next())
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	p.rule.Matches = append(p.rule.Matches, m)
+	return nil
+}
+
+func (p *ruleParser) next() string {
+	word := p.words[0]
+	p.words = p.words[1:]
+	return word
+}
+
+func (p *ruleParser) accept(word string) bool {
+	if len(p.words) == 0 || p.words[0] != word {
+		return false
+	}
+	p.words = p.words[1:]
+	return true
+}
+
+// openModule notes a known extension; an unknown one is opaque with all that
+// follows up to the next option that all rules share.
+func (p *ruleParser) openModule(name string) error {
+	p.module = name
+	if slices.Contains(modules, name) {
+		return nil
+	}
+	opaque := OpaqueMatch{Args: []string{"-m", name}}
+	for len(p.words) > 0 && p.words[0] != "-m" && p.words[0] != "-j" && p.words[0] != "-g" {
+		opaque.Args = append(opaque.Args, p.next())
+	}
+	p.rule.Matches = append(p.rule.Matches, opaque)
+	return nil
+}
+
+func (p *ruleParser) tcpFlags(negated bool) error {
+	if len(p.words) < 2 {
+		return fmt.Errorf("--tcp-flags needs the flags looked at and the flags set")
+	}
+	mask, set := p.next(), p.next()
+	if mask == "FIN,SYN,RST,ACK" && set == "SYN" {
+		p.rule.Matches = append(p.rule.Matches, SYN{Not: negated})
+		return nil
+	}
+	p.rule.Matches = append(p.rule.Matches, OpaqueMatch{ext("tcp", not(negated, "--tcp-flags", mask, set))})
+	return nil
+}
+
+func (p *ruleParser) prefix(value string) (netip.Prefix, error) {
+	prefix, err := netip.ParsePrefix(value)
+	if err != nil {
+		addr, err := netip.ParseAddr(value)
+		if err != nil {
+			return netip.Prefix{}, err
+		}
+		prefix = netip.PrefixFrom(addr, addr.BitLen())
+	}
+	if prefix.Addr().Is4In6() || prefix.Addr().Zone() != "" || !p.family.Of(prefix.Addr()) {
+		return netip.Prefix{}, fmt.Errorf("%q is not %s", value, p.family)
+	}
+	return prefix.Masked(), nil
+}
+
+func parseSource(p *ruleParser, negated bool, value string) (Match, error) {
+	prefix, err := p.prefix(value)
+	return Source{prefix, negated}, err
+}
+
+func parseDestination(p *ruleParser, negated bool, value string) (Match, error) {
+	prefix, err := p.prefix(value)
+	return Destination{prefix, negated}, err
+}
+
+func parseProtocol(p *ruleParser, negated bool, value string) (Match, error) {
+	p.protocol = value
+	return Protocol{value, negated}, nil
+}
+
+func parseDestinationPorts(p *ruleParser, negated bool, value string) (Match, error) {
+	m := DestinationPorts{Protocol: p.protocol, Not: negated}
+	if p.module == "tcp" || p.module == "udp" {
+		m.Protocol = p.module
+	}
+	var ranges []interception.PortRange
+	for word := range strings.SplitSeq(value, ",") {
+		first, last, isRange := strings.Cut(word, ":")
+		if !isRange {
+			last = first
+		}
+		lo, errLow := strconv.ParseUint(first, 10, 16)
+		hi, errHigh := strconv.ParseUint(last, 10, 16)
+		if errLow != nil || errHigh != nil || hi < lo {
+			return nil, fmt.Errorf("%q is no port or range of ports", word)
+		}
+		ranges = append(ranges, interception.PortRange{First: uint16(lo), Last: uint16(hi)})
+	}
+	m.Ranges = interception.NewPortRanges(ranges...)
+	return m, nil
+}
+
+func parseOwner(group, negated bool, value string) (Match, error) {
+	first, last, isRange := strings.Cut(value, "-")
+	if !isRange {
+		last = first
+	}
+	lo, errLow := strconv.ParseUint(first, 10, 32)
+	hi, errHigh := strconv.ParseUint(last, 10, 32)
+	if errLow != nil || errHigh != nil || hi < lo {
+		return nil, fmt.Errorf("%q is no id or range of ids", value)
+	}
+	return Owner{Group: group, First: uint32(lo), Last: uint32(hi), Not: negated}, nil
+}
+
+func parseMarkMatch(p *ruleParser, negated bool, value string) (Match, error) {
+	v, mask, err := parseMark(value)
+	return Mark{Connection: p.module == "connmark", Value: v, Mask: mask, Not: negated}, err
+}
+
+// parseMark reads VALUE or VALUE/MASK, decimal or 0x….
+func parseMark(text string) (value, mask uint32, err error) {
+	first, last, masked := strings.Cut(text, "/")
+	v, err := strconv.ParseUint(first, 0, 32)
+	if err != nil {
+		return 0, 0, fmt.Errorf("%q is no mark", text)
+	}
+	if !masked {
+		return uint32(v), allBits, nil
+	}
+	m, err := strconv.ParseUint(last, 0, 32)
+	if err != nil {
+		return 0, 0, fmt.Errorf("%q is no mark with a mask", text)
+	}
+	return uint32(v), uint32(m), nil
+}
+
+func parseConntrack(_ *ruleParser, negated bool, value string) (Match, error) {
+	m := Conntrack{Not: negated}
+	for word := range strings.SplitSeq(value, ",") {
+		s := State(word)
+		if !slices.Contains(states, s) {
+			return OpaqueMatch{ext("conntrack", not(negated, "--ctstate", value))}, nil
+		}
+		m.States = append(m.States, s)
+	}
+	slices.SortFunc(m.States, func(a, b State) int { return slices.Index(states, a) - slices.Index(states, b) })
+	m.States = slices.Compact(m.States)
+	return m, nil
+}
+
+func parseAddressType(destination, negated bool, value string) (Match, error) {
+	m := AddressType{Destination: destination, Not: negated}
+	if value != "LOCAL" {
+		option := m.args()[:len(m.args())-1]
+		return OpaqueMatch{append(option, value)}, nil
+	}
+	return m, nil
+}

@@ -1,0 +1,127 @@
+package ruleset
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// target reads the target and its options, which end the rule.
+func (p *ruleParser) target(option string) error {
+	if p.rule.Target != nil {
+		return fmt.Errorf("more than one target")
+	}
+	name := p.next()
+	rest := p.words
+	if i := slices.IndexFunc(rest, func(w string) bool { return w == "-m" || w == "!" }); i >= 0 {
+		rest = rest[:i]
+	}
+	p.words = p.words[len(rest):]
+	var err error
+	if option == "-g" {
+		p.rule.Target = OpaqueTarget{append([]string{"-g", name}, rest...)}
+		return nil
+	}
+	p.rule.Target, err = parseTarget(p.family, name, rest)
+	return err
+}
+
+func parseTarget(family Family, name string, options []string) (Target, error) {
+	values := pairs(options)
+	opaque := OpaqueTarget{append([]string{"-j", name}, options...)}
+	switch name {
+	case "ACCEPT", "DROP", "RETURN":
+		return Verdict(name), nil
+	case "REJECT":
+		return Reject{With: values["--reject-with"]}, nil
+	case "REDIRECT":
+		return parseRedirect(values, opaque)
+	case "TPROXY":
+		return parseTProxy(family, values)
+	case "MARK":
+		return parseSetMark(false, values, opaque)
+	case "CONNMARK":
+		return parseConnmark(options, values, opaque)
+	}
+	if len(options) > 0 {
+		return opaque, nil
+	}
+	return Jump{name}, nil
+}
+
+// pairs reads options with one value each; an option without one has "".
+func pairs(options []string) map[string]string {
+	values := map[string]string{}
+	name := ""
+	for _, word := range options {
+		if strings.HasPrefix(word, "--") {
+			name = word
+			values[name] = ""
+			continue
+		}
+		values[name] = word
+	}
+	return values
+}
+
+func parseRedirect(values map[string]string, opaque Target) (Target, error) {
+	port, err := strconv.ParseUint(values["--to-ports"], 10, 16)
+	if err != nil {
+		return opaque, nil
+	}
+	return Redirect{Port: uint16(port)}, nil
+}
+
+func parseTProxy(family Family, values map[string]string) (Target, error) {
+	t := TProxy{Address: family.unspecified()}
+	port, err := strconv.ParseUint(values["--on-port"], 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("TPROXY --on-port %q is no port", values["--on-port"])
+	}
+	t.Port = uint16(port)
+	if text, given := values["--on-ip"]; given {
+		if t.Address, err = netip.ParseAddr(text); err != nil || !family.Of(t.Address) || t.Address.Zone() != "" {
+			return nil, fmt.Errorf("TPROXY --on-ip %q is not %s", text, family)
+		}
+	}
+	if text, given := values["--tproxy-mark"]; given {
+		t.Mark, t.Mask, err = parseMark(text)
+	}
+	return t, err
+}
+
+// parseSetMark reads --set-xmark, and --set-mark, which sets the bits of the
+// value beside those of the mask (iptables-extensions(8)).
+func parseSetMark(connection bool, values map[string]string, opaque Target) (Target, error) {
+	for _, option := range []string{"--set-xmark", "--set-mark"} {
+		text, given := values[option]
+		if !given {
+			continue
+		}
+		value, mask, err := parseMark(text)
+		if option == "--set-mark" {
+			mask |= value
+		}
+		return SetMark{Connection: connection, Value: value, Mask: mask}, err
+	}
+	return opaque, nil
+}
+
+func parseConnmark(options []string, values map[string]string, opaque Target) (Target, error) {
+	partial := false
+	for _, mask := range []string{"--nfmask", "--ctmask", "--mask"} {
+		text, given := values[mask]
+		partial = partial || given && text != "0xffffffff"
+	}
+	switch {
+	case partial:
+		return opaque, nil
+	case slices.Contains(options, "--save-mark"):
+		return SaveMark{}, nil
+	case slices.Contains(options, "--restore-mark"):
+		return RestoreMark{}, nil
+	}
+	return parseSetMark(true, values, opaque)
+}

@@ -1,0 +1,69 @@
+package ruleset
+
+import (
+	"strings"
+)
+
+// String prints the rule set in the form that iptables-save writes and
+// iptables-restore reads. Routing follows the tables as comments, each the
+// arguments of ip(8).
+func (rs RuleSet) String() string {
+	var b strings.Builder
+	for _, t := range rs.Tables {
+		b.WriteString(t.String())
+	}
+	for _, line := range rs.Routing.lines(rs.Family) {
+		b.WriteString("# " + line + "\n")
+	}
+	return b.String()
+}
+
+// String prints the table in iptables-save form, COMMIT included. A built-in
+// chain is declared where its policy is known: declaring it sets the policy.
+func (t Table) String() string {
+	var b strings.Builder
+	b.WriteString("*" + t.Name + "\n")
+	for _, c := range t.Chains {
+		switch {
+		case !c.Builtin():
+			b.WriteString(":" + c.Name + " - [0:0]\n")
+		case c.Policy != "":
+			b.WriteString(":" + c.Name + " " + c.Policy + " [0:0]\n")
+		}
+	}
+	for _, c := range t.Chains {
+		for _, r := range c.Rules {
+			b.WriteString("-A " + c.Name + " " + r.String() + "\n")
+		}
+	}
+	b.WriteString("COMMIT\n")
+	return b.String()
+}
+
+// String prints the rule as it follows the chain's name in iptables-save.
+func (r Rule) String() string {
+	var words []string
+	for _, m := range r.Matches {
+		words = append(words, m.args()...)
+	}
+	if r.Comment != "" {
+		words = append(words, "-m", "comment", "--comment", r.Comment)
+	}
+	if r.Target != nil {
+		words = append(words, r.Target.args()...)
+	}
+	for i, w := range words {
+		words[i] = quote(w)
+	}
+	return strings.Join(words, " ")
+}
+
+// quote puts a word that the reader would cut, or has cut before, between
+// quotation marks.
+func quote(word string) string {
+	if word != "" && !strings.ContainsAny(word, " \t\"\\'") {
+		return word
+	}
+	escaped := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(word)
+	return `"` + escaped + `"`
+}

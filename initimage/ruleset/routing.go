@@ -1,0 +1,93 @@
+package ruleset
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Routing is what a rule set needs beside netfilter. Each part prints as the
+// arguments of ip(8).
+type Routing struct {
+	Addresses []netip.Prefix // on lo
+	Rules     []PolicyRule
+	Routes    []LocalRoute
+}
+
+// PolicyRule sends packets with a mark to a routing table.
+type PolicyRule struct {
+	Mark, Mask uint32 // a packet matches when its mark, masked, is Mark
+	Table      uint32
+}
+
+// LocalRoute makes every address of the family local, on lo, in one table: a
+// packet that is routed by it is given to a socket of this host.
+type LocalRoute struct {
+	Table uint32
+}
+
+// lines prints the routing, a command of ip(8) a line.
+func (r Routing) lines(f Family) []string {
+	var lines []string
+	for _, a := range r.Addresses {
+		lines = append(lines, fmt.Sprintf("ip -%d address add %s dev lo", f, a))
+	}
+	for _, p := range r.Rules {
+		lines = append(lines, fmt.Sprintf("ip -%d rule add fwmark %#x/%#x lookup %d", f, p.Mark, p.Mask, p.Table))
+	}
+	for _, l := range r.Routes {
+		lines = append(lines, fmt.Sprintf("ip -%d route add local default dev lo table %d", f, l.Table))
+	}
+	return lines
+}
+
+// parseLine reads one line of lines into the routing; ok is false where the
+// line is something else.
+func (r *Routing) parseLine(f Family, line string) (ok bool) {
+	var addr string
+	var p PolicyRule
+	var l LocalRoute
+	if scan(line, "ip -%d address add %s dev lo", f, &addr) {
+		prefix, err := netip.ParsePrefix(addr)
+		if err == nil {
+			r.Addresses = append(r.Addresses, prefix)
+		}
+		return err == nil
+	}
+	if scan(line, "ip -%d rule add fwmark 0x%x/0x%x lookup %d", f, &p.Mark, &p.Mask, &p.Table) {
+		r.Rules = append(r.Rules, p)
+		return true
+	}
+	if scan(line, "ip -%d route add local default dev lo table %d", f, &l.Table) {
+		r.Routes = append(r.Routes, l)
+		return true
+	}
+	return false
+}
+
+// scan is Sscanf for a line that begins with the family's number.
+func scan(line, format string, f Family, into ...any) bool {
+	var family Family
+	n, err := fmt.Sscanf(line, format, append([]any{&family}, into...)...)
+	return err == nil && n == len(into)+1 && family == f
+}
+
+func (r *Routing) canonical() {
+	slices.SortFunc(r.Addresses, netip.Prefix.Compare)
+	slices.SortFunc(r.Rules, func(a, b PolicyRule) int {
+		return cmp.Or(cmp.Compare(a.Mark, b.Mark), cmp.Compare(a.Table, b.Table))
+	})
+	slices.SortFunc(r.Routes, func(a, b LocalRoute) int { return cmp.Compare(a.Table, b.Table) })
+}
+
+// local reports whether a packet with the mark is routed to this host,
+// whatever its destination.
+func (r Routing) local(mark uint32) bool {
+	for _, p := range r.Rules {
+		if mark&p.Mask == p.Mark && slices.Contains(r.Routes, LocalRoute{p.Table}) {
+			return true
+		}
+	}
+	return false
+}

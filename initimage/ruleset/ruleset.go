@@ -1,0 +1,148 @@
+package ruleset
+
+import (
+	"slices"
+	"strings"
+)
+
+// ChainPrefix begins the name of every chain that Shunt makes, so that its
+// rules can be told from all others in a namespace.
+const ChainPrefix = "SHUNT_"
+
+// RuleSet is the netfilter rules and the routing of one family.
+type RuleSet struct {
+	Family  Family
+	Tables  []Table // in canonical order: raw, mangle, nat, filter
+	Routing Routing
+}
+
+// Table is one netfilter table.
+type Table struct {
+	Name   string
+	Chains []Chain // built-in chains in hook order, then the others by name
+}
+
+// Chain is a list of rules.
+type Chain struct {
+	Name   string
+	Policy string // of a built-in chain: ACCEPT or DROP; "" where it is not known
+	Rules  []Rule
+}
+
+// Rule applies its target to the packets that all its matches accept.
+type Rule struct {
+	Matches []Match // in canonical order
+	Target  Target  // nil counts packets and does nothing
+	Comment string  // why the rule is there; "" for none
+}
+
+// tableOrder is the order in which a packet meets the tables at one hook.
+var tableOrder = []string{"raw", "mangle", "nat", "filter", "security"}
+
+// builtinOrder is the order of the hooks in the kernel (linux/netfilter.h).
+var builtinOrder = []string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
+
+// Builtin reports whether the chain is one that the kernel calls.
+func (c Chain) Builtin() bool { return slices.Contains(builtinOrder, c.Name) }
+
+// Chain returns the named chain of the named table, or nil.
+func (rs *RuleSet) Chain(table, chain string) *Chain {
+	for i := range rs.Tables {
+		if rs.Tables[i].Name == table {
+			return rs.Tables[i].chain(chain)
+		}
+	}
+	return nil
+}
+
+func (t *Table) chain(name string) *Chain {
+	for i := range t.Chains {
+		if t.Chains[i].Name == name {
+			return &t.Chains[i]
+		}
+	}
+	return nil
+}
+
+// add appends rules to a chain, which it makes where it is missing.
+func (t *Table) add(chain string, rules ...Rule) {
+	c := t.chain(chain)
+	if c == nil {
+		t.Chains = append(t.Chains, Chain{Name: chain})
+		c = &t.Chains[len(t.Chains)-1]
+	}
+	c.Rules = append(c.Rules, rules...)
+}
+
+// Owned returns what of the rule set is Shunt's: its chains and the rules of
+// built-in chains that jump to them, and its routing.
+func (rs RuleSet) Owned() RuleSet {
+	own := RuleSet{Family: rs.Family, Routing: rs.Routing}
+	for _, t := range rs.Tables {
+		table := Table{Name: t.Name}
+		for _, c := range t.Chains {
+			if strings.HasPrefix(c.Name, ChainPrefix) {
+				table.Chains = append(table.Chains, c)
+				continue
+			}
+			if rules := ownedRules(c.Rules); len(rules) > 0 {
+				table.Chains = append(table.Chains, Chain{Name: c.Name, Rules: rules})
+			}
+		}
+		if len(table.Chains) > 0 {
+			own.Tables = append(own.Tables, table)
+		}
+	}
+	return own
+}
+
+func ownedRules(rules []Rule) []Rule {
+	var own []Rule
+	for _, r := range rules {
+		if r.Owned() {
+			own = append(own, r)
+		}
+	}
+	return own
+}
+
+// ownedComment begins the comment of each of our rules in a built-in chain.
+const ownedComment = "shunt: "
+
+// Owned reports whether a rule in a chain of somebody else is ours: a jump to
+// a chain of ours, or a rule that says so in its comment.
+func (r Rule) Owned() bool {
+	jump, ok := r.Target.(Jump)
+	return ok && strings.HasPrefix(jump.Chain, ChainPrefix) || strings.HasPrefix(r.Comment, ownedComment)
+}
+
+// canonical puts tables, chains and matches in the order that two equal rule
+// sets share, whatever order they were built or read in. The order of rules
+// carries meaning and stays.
+func (rs *RuleSet) canonical() {
+	slices.SortStableFunc(rs.Tables, func(a, b Table) int {
+		return slices.Index(tableOrder, a.Name) - slices.Index(tableOrder, b.Name)
+	})
+	for _, t := range rs.Tables {
+		slices.SortStableFunc(t.Chains, compareChains)
+		for _, c := range t.Chains {
+			for _, r := range c.Rules {
+				slices.SortStableFunc(r.Matches, func(a, b Match) int { return a.rank() - b.rank() })
+			}
+		}
+	}
+	rs.Routing.canonical()
+}
+
+func compareChains(a, b Chain) int {
+	if a.Builtin() != b.Builtin() {
+		if a.Builtin() {
+			return -1
+		}
+		return 1
+	}
+	if a.Builtin() {
+		return slices.Index(builtinOrder, a.Name) - slices.Index(builtinOrder, b.Name)
+	}
+	return strings.Compare(a.Name, b.Name)
+}
