@@ -1,0 +1,148 @@
+package netns
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// DialOptions say who opens a connection, and how.
+type DialOptions struct {
+	Identity
+	Mark    uint32        // SO_MARK; 0 for none
+	Source  netip.Addr    // source address, of any host (IP_TRANSPARENT); zero for the kernel's choice
+	Timeout time.Duration // for the connection to stand, and in Ask for the answer too; 0 for 5 s
+}
+
+// defaultTimeout is long because a busy machine is no finding: what is dropped
+// on purpose is given less by the caller.
+const defaultTimeout = 5 * time.Second
+
+func (o DialOptions) timeout() time.Duration {
+	if o.Timeout == 0 {
+		return defaultTimeout
+	}
+	return o.Timeout
+}
+
+// Dial opens a connection from the namespace. The network is tcp or udp.
+func (ns *NS) Dial(ctx context.Context, network string, to netip.AddrPort, o DialOptions) (net.Conn, error) {
+	dialer := net.Dialer{
+		Timeout: o.timeout(),
+		Control: func(_, _ string, raw syscall.RawConn) error {
+			return control(raw, func(fd int) error { return o.prepare(fd, to.Addr()) })
+		},
+	}
+	if o.Source.IsValid() {
+		dialer.LocalAddr = localAddr(network, o.Source)
+	}
+	var conn net.Conn
+	// With an address in place of a name, net makes the socket on the
+	// goroutine that dials: in the namespace and with the identity.
+	err := ns.Do(func() error {
+		return o.do(func() (err error) {
+			conn, err = dialer.DialContext(ctx, network, to.String())
+			return err
+		})
+	})
+	return conn, err
+}
+
+func localAddr(network string, addr netip.Addr) net.Addr {
+	if strings.HasPrefix(network, "udp") {
+		return net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, 0))
+	}
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr, 0))
+}
+
+func (o DialOptions) prepare(fd int, to netip.Addr) error {
+	if o.Mark != 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(o.Mark)); err != nil {
+			return os.NewSyscallError("setsockopt SO_MARK", err)
+		}
+	}
+	if o.Source.IsValid() {
+		return setTransparent(fd, to.Is6())
+	}
+	return nil
+}
+
+// setTransparent lets a socket have addresses that are not the host's, both to
+// send from and, under TPROXY, to be reached at.
+func setTransparent(fd int, v6 bool) error {
+	level, option := unix.SOL_IP, unix.IP_TRANSPARENT
+	if v6 {
+		level, option = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+	}
+	return os.NewSyscallError("setsockopt IP_TRANSPARENT", unix.SetsockoptInt(fd, level, option, 1))
+}
+
+// control runs f on the descriptor of a socket.
+func control(raw syscall.RawConn, f func(fd int) error) error {
+	var err error
+	if rawErr := raw.Control(func(fd uintptr) { err = f(int(fd)) }); rawErr != nil {
+		return rawErr
+	}
+	return err
+}
+
+// Reply is what a Server says of itself to whoever reaches it.
+type Reply struct {
+	Server   string         // ListenOptions.Name
+	Bound    uint16         // the port that the server listens on
+	Local    netip.AddrPort // the connection's address at the server's end
+	Remote   netip.AddrPort // the connection's address at the client's end, as the server sees it
+	Original netip.AddrPort // where the client wanted to go, by SO_ORIGINAL_DST; zero where the kernel does not know
+}
+
+// Ask opens a connection, and returns what the server at its other end says.
+// IsTimeout and IsRefused tell the two errors of interest apart.
+func (ns *NS) Ask(ctx context.Context, network string, to netip.AddrPort, o DialOptions) (Reply, error) {
+	deadline := time.Now().Add(o.timeout())
+	conn, err := ns.Dial(ctx, network, to, o)
+	if err != nil {
+		return Reply{}, err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return Reply{}, err
+	}
+	if strings.HasPrefix(network, "udp") {
+		if _, err := conn.Write([]byte("who is there?\n")); err != nil {
+			return Reply{}, err
+		}
+	}
+	return ReadReply(conn)
+}
+
+// ReadReply reads what a Server says on a connection.
+func ReadReply(conn net.Conn) (Reply, error) {
+	line, err := bufio.NewReader(conn).ReadBytes('\n')
+	if err != nil {
+		return Reply{}, fmt.Errorf("reading the server's reply: %w", err)
+	}
+	var reply Reply
+	if err := json.Unmarshal(line, &reply); err != nil {
+		return Reply{}, fmt.Errorf("reading the server's reply %q: %w", line, err)
+	}
+	return reply, nil
+}
+
+// IsTimeout reports whether nobody answered: the packets were dropped.
+func IsTimeout(err error) bool {
+	var netErr net.Error
+	return errors.As(err, &netErr) && netErr.Timeout()
+}
+
+// IsRefused reports whether the other end answered that nothing listens there.
+func IsRefused(err error) bool { return errors.Is(err, unix.ECONNREFUSED) }

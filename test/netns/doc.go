@@ -1,0 +1,25 @@
+// Package netns makes small networks out of anonymous network namespaces, for
+// tests that need a kernel: namespaces, the links between them, sockets of any
+// user, group, mark and source address, and servers that say which of them
+// was reached.
+//
+// Nothing has a name in the file system: a namespace lives as long as the
+// process that made it, and the children started in it die with it, so that
+// nothing is left behind even by kill -9, and any number of networks can exist
+// at once. It takes root (CAP_SYS_ADMIN and CAP_NET_ADMIN) and works on Linux
+// only; elsewhere the package is empty.
+//
+// What one has to know of the kernel, each found the hard way:
+//
+//   - A route "local default" without a table lands in table local, which is
+//     looked up first and then swallows every other route. AnyIP puts it in
+//     table main.
+//   - With the route in table main an address is local to what comes in, but
+//     not to a socket that sends from it: that takes IP_TRANSPARENT.
+//   - net.ipv6.conf.default applies to links made later, so duplicate address
+//     detection is switched off in New, before there is a link.
+//   - The owner match compares the file system uid and gid of whoever called
+//     socket(2), or accept(2), not those of the process that sends.
+//   - /proc/net and /sys/class/net do not follow the namespace of a thread
+//     other than the main one; /proc/thread-self/net and /proc/sys/net do.
+package netns

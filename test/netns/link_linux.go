@@ -1,0 +1,167 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// End is one end of a link: the interface that a namespace gets.
+type End struct {
+	NS    *NS
+	Name  string       // of the interface
+	Addrs []netip.Addr // its addresses, each without a subnet
+}
+
+// Gateways that stand for "the other end" of every link. They are nobody's
+// addresses: both ends have a permanent neighbour entry for them, so that
+// nothing in a network waits for, or is upset by, ARP and neighbour discovery.
+var (
+	gateway4 = netip.MustParseAddr("169.254.1.1")
+	gateway6 = netip.MustParseAddr("fe80::1")
+)
+
+// Connect links two namespaces by a pair of interfaces. It adds no routes: see
+// NS.Route.
+func Connect(a, b End) error {
+	veth := &netlink.Veth{
+		LinkAttrs: netlink.NewLinkAttrs(), PeerName: b.Name, PeerNamespace: netlink.NsFd(b.NS.file.Fd()),
+	}
+	veth.Name = a.Name
+	if err := a.NS.links.LinkAdd(veth); err != nil {
+		return fmt.Errorf("linking %s of %s with %s of %s: %w", a.Name, a.NS.name, b.Name, b.NS.name, err)
+	}
+	for _, end := range []End{a, b} {
+		if err := end.configure(); err != nil {
+			return fmt.Errorf("configuring %s of %s: %w", end.Name, end.NS.name, err)
+		}
+	}
+	return errors.Join(a.meet(b), b.meet(a))
+}
+
+func (e End) configure() error {
+	link, err := e.NS.links.LinkByName(e.Name)
+	if err != nil {
+		return err
+	}
+	for _, addr := range e.Addrs {
+		err := e.NS.links.AddrAdd(link, &netlink.Addr{IPNet: hostNet(addr), Flags: unix.IFA_F_NODAD})
+		if err != nil {
+			return fmt.Errorf("adding address %s: %w", addr, err)
+		}
+	}
+	return e.NS.links.LinkSetUp(link)
+}
+
+// meet tells this end the link-layer address of the other.
+func (e End) meet(other End) error {
+	there, err := other.NS.links.LinkByName(other.Name)
+	if err != nil {
+		return fmt.Errorf("finding %s of %s: %w", other.Name, other.NS.name, err)
+	}
+	here, err := e.NS.links.LinkByName(e.Name)
+	if err != nil {
+		return fmt.Errorf("finding %s of %s: %w", e.Name, e.NS.name, err)
+	}
+	for _, gateway := range []netip.Addr{gateway4, gateway6} {
+		err := e.NS.links.NeighSet(&netlink.Neigh{
+			LinkIndex: here.Attrs().Index, State: netlink.NUD_PERMANENT,
+			IP: gateway.AsSlice(), HardwareAddr: there.Attrs().HardwareAddr,
+		})
+		if err != nil {
+			return fmt.Errorf("adding neighbour %s to %s of %s: %w", gateway, e.Name, e.NS.name, err)
+		}
+	}
+	return nil
+}
+
+// mainTable is the routing table that Route and AnyIP write to.
+const mainTable = unix.RT_TABLE_MAIN
+
+// Route sends what goes to dst out of an interface that Connect made.
+func (ns *NS) Route(dst netip.Prefix, device string) error {
+	return ns.route(dst, device, mainTable)
+}
+
+func (ns *NS) route(dst netip.Prefix, device string, table int) error {
+	link, err := ns.links.LinkByName(device)
+	if err != nil {
+		return fmt.Errorf("routing %s in %s: finding %s: %w", dst, ns.name, device, err)
+	}
+	gateway := gateway4
+	if dst.Addr().Is6() {
+		gateway = gateway6
+	}
+	err = ns.links.RouteAdd(&netlink.Route{
+		Dst: prefixNet(dst), LinkIndex: link.Attrs().Index, Table: table,
+		Gw: gateway.AsSlice(), Flags: int(netlink.FLAG_ONLINK),
+	})
+	if err != nil {
+		return fmt.Errorf("routing %s to %s in %s: %w", dst, device, ns.name, err)
+	}
+	return nil
+}
+
+// AnyIP makes every address that no other route of the namespace names an
+// address of the namespace itself, so that one namespace can play all hosts.
+func (ns *NS) AnyIP() error {
+	lo, err := ns.links.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("finding lo of %s: %w", ns.name, err)
+	}
+	for _, all := range everywhere {
+		err := ns.links.RouteAdd(&netlink.Route{
+			Dst: prefixNet(all), LinkIndex: lo.Attrs().Index, Table: mainTable,
+			Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST,
+		})
+		if err != nil {
+			return fmt.Errorf("making all of %s local to %s: %w", all, ns.name, err)
+		}
+	}
+	return nil
+}
+
+// RouteMarked sends what carries a packet mark out of an interface, wherever
+// it goes to. The interface's index serves as the number of the routing table.
+func (ns *NS) RouteMarked(mark uint32, device string) error {
+	link, err := ns.links.LinkByName(device)
+	if err != nil {
+		return fmt.Errorf("routing mark %#x in %s: finding %s: %w", mark, ns.name, device, err)
+	}
+	table := link.Attrs().Index
+	for _, all := range everywhere {
+		if err := ns.route(all, device, table); err != nil {
+			return err
+		}
+		rule := netlink.NewRule()
+		rule.Family, rule.Mark, rule.Table, rule.Priority = family(all.Addr()), mark, table, markedPriority
+		if err := ns.links.RuleAdd(rule); err != nil {
+			return fmt.Errorf("routing mark %#x to %s in %s: %w", mark, device, ns.name, err)
+		}
+	}
+	return nil
+}
+
+// markedPriority puts RouteMarked's rules after table local and before main.
+const markedPriority = 100
+
+var everywhere = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+
+func family(addr netip.Addr) int {
+	if addr.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+func hostNet(addr netip.Addr) *net.IPNet {
+	return prefixNet(netip.PrefixFrom(addr, addr.BitLen()))
+}
+
+func prefixNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
