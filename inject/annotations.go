@@ -1,0 +1,211 @@
+package inject
+
+import (
+	"slices"
+	"strconv"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+// Keys of labels and annotations, with Istio's names and values. What each
+// means is in the table below.
+const (
+	// InjectKey, on a pod, asks for the proxy or declines it.
+	InjectKey = "sidecar.istio.io/inject"
+	// InterceptionModeKey chooses how the pod's traffic reaches the proxy.
+	InterceptionModeKey = "sidecar.istio.io/interceptionMode"
+	// StatusKey records what the injector added; see Status.
+	StatusKey = "sidecar.istio.io/status"
+
+	// TrafficPrefix begins all keys that say which connections go through
+	// the proxy. Any other key under it is refused as a misspelling.
+	TrafficPrefix = "traffic.sidecar.istio.io/"
+
+	IncludeInboundPortsKey     = TrafficPrefix + "includeInboundPorts"
+	ExcludeInboundPortsKey     = TrafficPrefix + "excludeInboundPorts"
+	IncludeOutboundPortsKey    = TrafficPrefix + "includeOutboundPorts"
+	ExcludeOutboundPortsKey    = TrafficPrefix + "excludeOutboundPorts"
+	IncludeOutboundIPRangesKey = TrafficPrefix + "includeOutboundIPRanges"
+	ExcludeOutboundIPRangesKey = TrafficPrefix + "excludeOutboundIPRanges"
+	ExcludeInterfacesKey       = TrafficPrefix + "excludeInterfaces"
+	KubevirtInterfacesKey      = TrafficPrefix + "kubevirtInterfaces"
+
+	// NamespaceInjectionKey, on a namespace, asks for the proxy in all its
+	// pods or declines it for all of them.
+	NamespaceInjectionKey = "istio-injection"
+)
+
+// Place is where a key stands.
+type Place string
+
+// The values of Place.
+const (
+	PodAnnotation  Place = "pod annotation"
+	PodLabel       Place = "pod label"
+	NamespaceLabel Place = "namespace label"
+)
+
+// Annotation is one row of the table of keys: all there is to know of it.
+type Annotation struct {
+	Key      string
+	Places   []Place // where it is read; a later place wins over an earlier one
+	Sets     string  // what it sets, in words
+	Accepted string  // the values that it takes, in words
+	Default  string  // what holds where it is absent, in words
+	Flag     string  // shunt-init's flag that it becomes, without dashes; or empty
+
+	// read puts a value into a request; nil for a key that only the injector
+	// writes.
+	read func(*request, string) error
+}
+
+// request is what the labels and annotations of a pod and its namespace ask
+// for, parsed.
+type request struct {
+	pod       *bool // InjectKey; nil where it is absent
+	namespace *bool // NamespaceInjectionKey; nil where it is absent
+	mode      interception.Mode
+	spec      interception.Spec // System is set by the mode, when all is read
+}
+
+// newRequest is what a pod without annotations asks for.
+func newRequest() request {
+	return request{mode: interception.ModeRedirect, spec: interception.Default()}
+}
+
+const (
+	namespaceEnabled  = "enabled"
+	namespaceDisabled = "disabled"
+)
+
+const (
+	acceptedPorts    = "ports from 1 to 65535 and ranges such as 8000-8100, separated by commas"
+	acceptedRanges   = "IPv4 and IPv6 addresses and CIDR ranges such as 10.0.0.0/8 or fd00::/8, separated by commas"
+	acceptedNames    = "network interface names of at most 15 characters, separated by commas"
+	acceptedWildcard = "* for all, an empty value for none, or "
+)
+
+// annotations is the table of all keys: the parser below it, the documents and
+// the tests go by it. A new annotation is a constant above, a row here, and a
+// case in testdata/cases.
+var annotations = []Annotation{
+	{
+		Key: NamespaceInjectionKey, Places: []Place{NamespaceLabel},
+		Sets:     "whether pods of the namespace are injected; disabled wins over what a pod says",
+		Accepted: "enabled, disabled", Default: "the injector's default policy",
+		read: into(parseEnabled, func(r *request) **bool { return &r.namespace }),
+	},
+	{
+		Key: InjectKey, Places: []Place{PodAnnotation, PodLabel},
+		Sets:     "whether the pod is injected; the label wins over the annotation",
+		Accepted: "true, false", Default: "what the namespace says",
+		read: into(parseTruth, func(r *request) **bool { return &r.pod }),
+	},
+	{
+		Key: InterceptionModeKey, Places: []Place{PodAnnotation},
+		Sets: "how traffic reaches the proxy: REDIRECT hides the client's address from the application, " +
+			"TPROXY keeps it, NONE adds the proxy and no interception",
+		Accepted: "REDIRECT, TPROXY, NONE", Default: "REDIRECT", Flag: "istio-inbound-interception-mode",
+		read: into(parseMode, func(r *request) *interception.Mode { return &r.mode }),
+	},
+	{
+		Key: IncludeInboundPortsKey, Places: []Place{PodAnnotation},
+		Sets:     "ports of the pod whose connections go through the proxy",
+		Accepted: acceptedWildcard + acceptedPorts, Default: "*", Flag: "istio-inbound-ports",
+		read: into(interception.ParsePorts, func(r *request) *interception.Ports { return &r.spec.InboundPorts }),
+	},
+	{
+		Key: ExcludeInboundPortsKey, Places: []Place{PodAnnotation},
+		Sets:     "ports of the pod that are left alone, in addition to the proxy's own",
+		Accepted: acceptedPorts, Default: "the proxy's own: 15020, 15021, 15090", Flag: "istio-local-exclude-ports",
+		read: excludeInboundPorts,
+	},
+	{
+		Key: IncludeOutboundIPRangesKey, Places: []Place{PodAnnotation},
+		Sets:     "destinations that the pod reaches through the proxy",
+		Accepted: acceptedWildcard + acceptedRanges, Default: "*", Flag: "istio-service-cidr",
+		read: into(interception.ParseCIDRs, func(r *request) *interception.CIDRs { return &r.spec.OutboundCIDRs }),
+	},
+	{
+		Key: ExcludeOutboundIPRangesKey, Places: []Place{PodAnnotation},
+		Sets:     "destinations that are left alone",
+		Accepted: acceptedRanges, Default: "none", Flag: "istio-service-exclude-cidr",
+		read: into(interception.ParsePrefixes, func(r *request) *interception.Prefixes { return &r.spec.OutboundExcludeCIDRs }),
+	},
+	{
+		Key: IncludeOutboundPortsKey, Places: []Place{PodAnnotation},
+		Sets:     "destination ports that go through the proxy whatever the address",
+		Accepted: acceptedPorts, Default: "none", Flag: "istio-outbound-ports",
+		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.spec.OutboundPorts }),
+	},
+	{
+		Key: ExcludeOutboundPortsKey, Places: []Place{PodAnnotation},
+		Sets:     "destination ports that are left alone",
+		Accepted: acceptedPorts, Default: "none", Flag: "istio-local-outbound-ports-exclude",
+		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.spec.OutboundExcludePorts }),
+	},
+	{
+		Key: ExcludeInterfacesKey, Places: []Place{PodAnnotation},
+		Sets:     "network interfaces of the pod that are left alone",
+		Accepted: acceptedNames, Default: "none", Flag: "istio-exclude-interfaces",
+		read: into(interception.ParseInterfaces, func(r *request) *[]string { return &r.spec.ExcludeInterfaces }),
+	},
+	{
+		Key: KubevirtInterfacesKey, Places: []Place{PodAnnotation},
+		Sets:     "interfaces of virtual machines in the pod, whose traffic counts as outbound",
+		Accepted: acceptedNames, Default: "none", Flag: "kube-virt-interfaces",
+		read: into(interception.ParseInterfaces, func(r *request) *[]string { return &r.spec.VirtualInterfaces }),
+	},
+	{
+		Key: StatusKey, Places: []Place{PodAnnotation},
+		Sets:     "nothing: the injector writes it, to record what it added",
+		Accepted: "what the injector wrote; anything else counts as absent", Default: "not injected",
+	},
+}
+
+// Annotations returns the table of all keys that Shunt knows.
+func Annotations() []Annotation { return slices.Clone(annotations) }
+
+// into makes a reader out of a parser and the place for what it returns.
+func into[T any](parse func(string) (T, error), place func(*request) *T) func(*request, string) error {
+	return func(r *request, text string) error {
+		value, err := parse(text)
+		if err == nil {
+			*place(r) = value
+		}
+		return err
+	}
+}
+
+// excludeInboundPorts adds to the ports that the default spec leaves alone:
+// without them kubelet's probes of the proxy would run through the proxy.
+func excludeInboundPorts(r *request, text string) error {
+	ranges, err := interception.ParsePortRanges(text)
+	if err != nil {
+		return err
+	}
+	all := slices.Concat(r.spec.InboundExcludePorts, ranges)
+	r.spec.InboundExcludePorts = interception.NewPortRanges(all...)
+	return nil
+}
+
+func parseMode(text string) (interception.Mode, error) {
+	if text == string(interception.ModeNone) {
+		return interception.ModeNone, nil
+	}
+	return interception.ParseMode(text)
+}
+
+func parseTruth(text string) (*bool, error) { return parseWord(text, "true", "false") }
+
+func parseEnabled(text string) (*bool, error) {
+	return parseWord(text, namespaceEnabled, namespaceDisabled)
+}
+
+// parseWord reads one of two words. Case counts, as it does for Istio's labels.
+func parseWord(text, yes, no string) (*bool, error) {
+	if text != yes && text != no {
+		return nil, &interception.ValueError{Value: text, Accepted: strconv.Quote(yes) + " or " + strconv.Quote(no)}
+	}
+	return new(text == yes), nil
+}

@@ -1,0 +1,121 @@
+package inject
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/yaml"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+const (
+	maxConcurrency = 1024
+	// maxID is the largest runAsUser and runAsGroup that Kubernetes takes.
+	maxID = math.MaxInt32
+)
+
+var logLevels = []string{"trace", "debug", "info", "warning", "error", "critical", "off"}
+
+// ParseConfig reads a Config from YAML or JSON. What the text leaves out has
+// its value in DefaultConfig; an unknown key is an error, and so is what
+// Validate refuses.
+func ParseConfig(text []byte) (Config, error) {
+	cfg := DefaultConfig()
+	if err := yaml.UnmarshalStrict(text, &cfg); err != nil {
+		return Config{}, fmt.Errorf("read the injector's configuration: %w", err)
+	}
+	if err := cfg.Validate().ToAggregate(); err != nil {
+		return Config{}, fmt.Errorf("check the injector's configuration: %w", err)
+	}
+	return cfg, nil
+}
+
+// Validate returns an error for every setting that cannot be used, with the
+// setting's path, its value and what is accepted.
+func (c Config) Validate() field.ErrorList {
+	var errs field.ErrorList
+	errs = append(errs, checkImage("initImage", c.InitImage)...)
+	errs = append(errs, checkImage("proxyImage", c.ProxyImage)...)
+	errs = append(errs, checkOneOf("pullPolicy", c.PullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
+	errs = append(errs, checkOneOf("backend", c.Backend,
+		interception.BackendAuto, interception.BackendNFT, interception.BackendLegacy)...)
+	errs = append(errs, checkFamilies(c.IPFamilies)...)
+	errs = append(errs, checkRange("proxyUID", c.ProxyUID, 1, maxID)...)
+	errs = append(errs, checkRange("proxyGID", c.ProxyGID, 1, maxID)...)
+	errs = append(errs, checkResources("initResources", c.InitResources)...)
+	errs = append(errs, checkResources("proxyResources", c.ProxyResources)...)
+	errs = append(errs, checkRange("concurrency", int64(c.Concurrency), 1, maxConcurrency)...)
+	errs = append(errs, checkOneOf("logLevel", c.LogLevel, logLevels...)...)
+	errs = append(errs, checkOneOf("defaultPolicy", c.DefaultPolicy, PolicyEnabled, PolicyDisabled)...)
+	for _, wrong := range validation.IsDNS1123Label(c.Revision) {
+		errs = append(errs, field.Invalid(field.NewPath("revision"), c.Revision, wrong))
+	}
+	return errs
+}
+
+func checkImage(name, image string) field.ErrorList {
+	printable := func(r rune) bool { return r > ' ' && r < 0x7f }
+	if image != "" && strings.IndexFunc(image, func(r rune) bool { return !printable(r) }) < 0 {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath(name), image, "accepted: an image reference such as shunt-init:v1")}
+}
+
+func checkOneOf[T ~string](name string, value T, accepted ...T) field.ErrorList {
+	if slices.Contains(accepted, value) {
+		return nil
+	}
+	return field.ErrorList{field.NotSupported(field.NewPath(name), value, accepted)}
+}
+
+func checkRange(name string, value, least, most int64) field.ErrorList {
+	if least <= value && value <= most {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath(name), value, fmt.Sprintf("accepted: %d to %d", least, most))}
+}
+
+func checkFamilies(families []corev1.IPFamily) field.ErrorList {
+	path := field.NewPath("ipFamilies")
+	var errs field.ErrorList
+	if len(families) == 0 {
+		errs = append(errs, field.Required(path, "accepted: IPv4, IPv6 or both"))
+	}
+	for i, family := range families {
+		if family != corev1.IPv4Protocol && family != corev1.IPv6Protocol {
+			errs = append(errs, field.NotSupported(path.Index(i), family,
+				[]corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}))
+		}
+		if slices.Contains(families[:i], family) {
+			errs = append(errs, field.Duplicate(path.Index(i), family))
+		}
+	}
+	return errs
+}
+
+func checkResources(name string, r corev1.ResourceRequirements) field.ErrorList {
+	var errs field.ErrorList
+	for resourceName, request := range r.Requests {
+		path := field.NewPath(name, "requests").Key(string(resourceName))
+		limit, limited := r.Limits[resourceName]
+		if limited && request.Cmp(limit) > 0 {
+			errs = append(errs, field.Invalid(path, request.String(), "accepted: at most the limit, "+limit.String()))
+		}
+	}
+	for kind, list := range map[string]corev1.ResourceList{"requests": r.Requests, "limits": r.Limits} {
+		for resourceName, quantity := range list {
+			if quantity.Sign() < 0 {
+				path := field.NewPath(name, kind).Key(string(resourceName))
+				errs = append(errs, field.Invalid(path, quantity.String(), "accepted: 0 or more"))
+			}
+		}
+	}
+	slices.SortFunc(errs, func(a, b *field.Error) int { return strings.Compare(a.Field, b.Field) })
+	return errs
+}

@@ -1,0 +1,102 @@
+package inject
+
+import (
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+var specPath = field.NewPath("spec")
+
+// placed is a container and where it stands in the pod.
+type placed struct {
+	corev1.Container
+	path *field.Path
+}
+
+func containersOf(pod *corev1.Pod) []placed {
+	var all []placed
+	for i, c := range pod.Spec.InitContainers {
+		all = append(all, placed{c, specPath.Child("initContainers").Index(i)})
+	}
+	for i, c := range pod.Spec.Containers {
+		all = append(all, placed{c, specPath.Child("containers").Index(i)})
+	}
+	return all
+}
+
+// takenNames finds what has one of our names in a pod that is yet without us.
+func takenNames(pod *corev1.Pod) field.ErrorList {
+	const detail = "the name is Shunt's own and the injector did not put it there; accepted: any other name"
+	var errs field.ErrorList
+	for _, c := range containersOf(pod) {
+		if slices.Contains(containerNames, c.Name) {
+			errs = append(errs, field.Invalid(c.path.Child("name"), c.Name, detail))
+		}
+	}
+	for i, volume := range pod.Spec.Volumes {
+		if slices.Contains(volumeNames, volume.Name) {
+			errs = append(errs, field.Invalid(specPath.Child("volumes").Index(i).Child("name"), volume.Name, detail))
+		}
+	}
+	return errs
+}
+
+// takenIdentity finds containers that run as the proxy's user or group: the
+// rules would take their connections for the proxy's own and let them past it.
+// A container that says nothing has what the pod says, and the pod's field is
+// then the one to change. fsGroup and supplementalGroups are free: the owner
+// match of netfilter compares the primary group of the process alone.
+func takenIdentity(pod *corev1.Pod, cfg Config) field.ErrorList {
+	var errs field.ErrorList
+	inherited := map[string]bool{}
+	check := func(c placed, name string, own, ofPod *int64, proxys int64) {
+		path, id := c.path.Child("securityContext", name), own
+		if own == nil {
+			path, id = specPath.Child("securityContext", name), ofPod
+		}
+		if id == nil || *id != proxys || (own == nil && inherited[name]) {
+			return
+		}
+		inherited[name] = inherited[name] || own == nil
+		errs = append(errs, field.Invalid(path, *id, fmt.Sprintf(
+			"%d is the proxy's own, and the connections of container %q would bypass it; accepted: any other id", proxys, c.Name)))
+	}
+	podContext := pod.Spec.SecurityContext
+	if podContext == nil {
+		podContext = &corev1.PodSecurityContext{}
+	}
+	for _, c := range containersOf(pod) {
+		context := c.SecurityContext
+		if context == nil {
+			context = &corev1.SecurityContext{}
+		}
+		check(c, "runAsUser", context.RunAsUser, podContext.RunAsUser, cfg.ProxyUID)
+		check(c, "runAsGroup", context.RunAsGroup, podContext.RunAsGroup, cfg.ProxyGID)
+	}
+	return errs
+}
+
+// takenPorts warns of containers that declare a port that the proxy listens
+// on. The declaration itself is harmless; the second to bind the port fails.
+func takenPorts(pod *corev1.Pod, mode interception.Mode) []string {
+	ports := []uint16{interception.AdminPort, interception.HealthPort, interception.MetricsPort}
+	if mode != interception.ModeNone {
+		ports = append(ports, interception.DefaultOutboundPort, interception.DefaultInboundPort)
+	}
+	var warnings []string
+	for _, c := range containersOf(pod) {
+		for i, port := range c.Ports {
+			tcp := port.Protocol == corev1.ProtocolTCP || port.Protocol == ""
+			if tcp && port.ContainerPort > 0 && slices.Contains(ports, uint16(port.ContainerPort)) {
+				warnings = append(warnings, fmt.Sprintf("%s: %d is a port of the proxy; a container that listens on it will not start",
+					c.path.Child("ports").Index(i).Child("containerPort"), port.ContainerPort))
+			}
+		}
+	}
+	return warnings
+}

@@ -1,0 +1,133 @@
+package inject
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Namespace is what the decision needs to know of a pod's namespace.
+type Namespace struct {
+	Name        string
+	Labels      map[string]string
+	Annotations map[string]string
+}
+
+// Decision says whether a pod is to be injected, and why.
+type Decision struct {
+	Inject bool
+	Reason Reason
+	// Errors holds every field for which the pod is refused; empty unless
+	// Reason.Refuses.
+	Errors field.ErrorList
+}
+
+// Refused reports whether the pod must not run as it is.
+func (d Decision) Refused() bool { return len(d.Errors) > 0 }
+
+// Decide says whether the pod may and should be injected.
+func Decide(pod *corev1.Pod, ns Namespace, cfg Config) Decision {
+	decision, _, _ := decide(pod, ns, cfg)
+	return decision
+}
+
+// decide is Decide, and returns the plan that it had to make on the way and
+// what the pod's owner should be told. The first line that applies counts:
+//
+//	sidecar.istio.io/inject malformed                -> InvalidAnnotation, refused
+//	hostNetwork                                      -> HostNetwork
+//	os.name windows                                  -> Windows
+//	namespace          pod     default policy
+//	istio-injection    inject
+//	any                false   any                   -> PodOptedOut
+//	disabled           any     any                   -> NamespaceOptedOut
+//	enabled or absent  true    any                   -> wanted
+//	enabled            absent  any                   -> wanted
+//	absent             absent  enabled               -> wanted
+//	absent             absent  disabled              -> NotOptedIn
+//
+//	wanted, an annotation malformed                  -> InvalidAnnotation, refused
+//	wanted, one of our names in use                  -> NameTaken, refused
+//	wanted, a container with the proxy's ids         -> ProxyIdentityTaken, refused
+//	wanted, has exactly what would be put in         -> AlreadyInjected
+//	wanted                                           -> Injected
+//
+// As in Istio, a namespace that declines wins over a pod that asks. Whether a
+// pod is injected already is asked last and of the containers themselves: a
+// status annotation on a pod without the containers, or with others, must not
+// get it past the injector; what is missing or differs is put in anew.
+func decide(pod *corev1.Pod, ns Namespace, cfg Config) (Decision, Plan, []string) {
+	req, problems := readRequest(pod, ns)
+	warnings := namespaceWarnings(problems)
+	for _, p := range problems {
+		if p.key == InjectKey {
+			return refuse(ReasonInvalidAnnotation, podErrors(problems)), Plan{}, warnings
+		}
+	}
+	if reason := unwanted(pod, req, cfg); reason != "" {
+		return Decision{Reason: reason}, Plan{}, warnings
+	}
+	plan, refusal := newPlan(pod, req, problems, cfg)
+	if refusal.Refused() {
+		return refusal, Plan{}, warnings
+	}
+	warnings = append(warnings, podWarnings(pod, req)...)
+	if plan.appliedTo(pod) {
+		return Decision{Reason: ReasonAlreadyInjected}, plan, warnings
+	}
+	return Decision{Inject: true, Reason: ReasonInjected}, plan, warnings
+}
+
+func refuse(reason Reason, errs field.ErrorList) Decision {
+	return Decision{Reason: reason, Errors: errs}
+}
+
+// unwanted returns why the pod is to be left alone, or nothing.
+func unwanted(pod *corev1.Pod, req request, cfg Config) Reason {
+	says := func(answer *bool, want bool) bool { return answer != nil && *answer == want }
+	switch {
+	case pod.Spec.HostNetwork:
+		return ReasonHostNetwork
+	case pod.Spec.OS != nil && pod.Spec.OS.Name == corev1.Windows:
+		return ReasonWindows
+	case says(req.pod, false):
+		return ReasonPodOptedOut
+	case says(req.namespace, false):
+		return ReasonNamespaceOptedOut
+	case says(req.pod, true), says(req.namespace, true), cfg.DefaultPolicy == PolicyEnabled:
+		return ""
+	default:
+		return ReasonNotOptedIn
+	}
+}
+
+// podErrors leaves out what is wrong with the namespace: a pod cannot help it.
+func podErrors(problems []problem) field.ErrorList {
+	var errs field.ErrorList
+	for _, p := range problems {
+		if p.place != NamespaceLabel {
+			errs = append(errs, p.err)
+		}
+	}
+	return errs
+}
+
+func namespaceWarnings(problems []problem) []string {
+	var warnings []string
+	for _, p := range problems {
+		if p.place == NamespaceLabel {
+			warnings = append(warnings, fmt.Sprintf("the namespace's %v; it counts as absent", p.err))
+		}
+	}
+	return warnings
+}
+
+// podWarnings tells of what is not wrong but hardly meant.
+func podWarnings(pod *corev1.Pod, req request) []string {
+	warnings := takenPorts(withoutOurs(pod), req.mode)
+	for _, key := range unknownKeys(pod) {
+		warnings = append(warnings, fmt.Sprintf("%s: Shunt does not act on this key", paths[PodAnnotation].Key(key)))
+	}
+	return warnings
+}

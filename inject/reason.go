@@ -1,0 +1,64 @@
+package inject
+
+import "slices"
+
+// Reason says why a pod was injected, left alone or refused. It is one word,
+// fit for a metric's label, an event's reason and a log line alike.
+type Reason string
+
+// The values of Reason.
+const (
+	ReasonInjected Reason = "Injected"
+
+	ReasonHostNetwork       Reason = "HostNetwork"
+	ReasonWindows           Reason = "Windows"
+	ReasonPodOptedOut       Reason = "PodOptedOut"
+	ReasonNamespaceOptedOut Reason = "NamespaceOptedOut"
+	ReasonNotOptedIn        Reason = "NotOptedIn"
+	ReasonAlreadyInjected   Reason = "AlreadyInjected"
+
+	ReasonInvalidAnnotation  Reason = "InvalidAnnotation"
+	ReasonNameTaken          Reason = "NameTaken"
+	ReasonProxyIdentityTaken Reason = "ProxyIdentityTaken"
+)
+
+// reasons says each Reason in a sentence, in the order of the truth table.
+var reasons = []struct {
+	reason   Reason
+	sentence string
+}{
+	{ReasonInjected, "the proxy was put in"},
+	{ReasonInvalidAnnotation, "an annotation or label has a value that is not accepted"},
+	{ReasonHostNetwork, "the pod uses the network of its node, whose traffic is not the pod's to intercept"},
+	{ReasonWindows, "the pod is for Windows, which has no netfilter"},
+	{ReasonPodOptedOut, "the pod says " + InjectKey + ": false"},
+	{ReasonNamespaceOptedOut, "the namespace says " + NamespaceInjectionKey + ": " + namespaceDisabled},
+	{ReasonNotOptedIn, "neither the pod nor its namespace asks for injection, and it is off by default"},
+	{ReasonNameTaken, "the pod has a container or volume with a name that is Shunt's own"},
+	{ReasonProxyIdentityTaken, "a container runs as the proxy's user or group, and its traffic would bypass the proxy"},
+	{ReasonAlreadyInjected, "the pod has the proxy already, just as it would be put in now"},
+}
+
+// Reasons returns all values of Reason.
+func Reasons() []Reason {
+	all := make([]Reason, len(reasons))
+	for i, r := range reasons {
+		all[i] = r.reason
+	}
+	return all
+}
+
+// Sentence says the reason in words, without a full stop.
+func (r Reason) Sentence() string {
+	for _, known := range reasons {
+		if known.reason == r {
+			return known.sentence
+		}
+	}
+	return string(r)
+}
+
+// Refuses reports whether a pod with this reason must not run at all.
+func (r Reason) Refuses() bool {
+	return slices.Contains([]Reason{ReasonInvalidAnnotation, ReasonNameTaken, ReasonProxyIdentityTaken}, r)
+}
