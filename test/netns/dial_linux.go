@@ -36,7 +36,16 @@ func (o DialOptions) timeout() time.Duration {
 }
 
 // Dial opens a connection from the namespace. The network is tcp or udp.
-func (ns *NS) Dial(ctx context.Context, network string, to netip.AddrPort, o DialOptions) (net.Conn, error) {
+func (ns *NS) Dial(ctx context.Context, network string, to netip.AddrPort, o DialOptions) (conn net.Conn, err error) {
+	err = ns.Do(func() (err error) {
+		conn, err = o.Dial(ctx, network, to)
+		return err
+	})
+	return conn, err
+}
+
+// Dial opens a connection from the namespace of the calling thread.
+func (o DialOptions) Dial(ctx context.Context, network string, to netip.AddrPort) (conn net.Conn, err error) {
 	dialer := net.Dialer{
 		Timeout: o.timeout(),
 		Control: func(_, _ string, raw syscall.RawConn) error {
@@ -46,14 +55,11 @@ func (ns *NS) Dial(ctx context.Context, network string, to netip.AddrPort, o Dia
 	if o.Source.IsValid() {
 		dialer.LocalAddr = localAddr(network, o.Source)
 	}
-	var conn net.Conn
 	// With an address in place of a name, net makes the socket on the
-	// goroutine that dials: in the namespace and with the identity.
-	err := ns.Do(func() error {
-		return o.do(func() (err error) {
-			conn, err = dialer.DialContext(ctx, network, to.String())
-			return err
-		})
+	// goroutine that dials: in its thread's namespace, with its identity.
+	err = o.do(func() (err error) {
+		conn, err = dialer.DialContext(ctx, network, to.String())
+		return err
 	})
 	return conn, err
 }
@@ -125,7 +131,7 @@ func (ns *NS) Ask(ctx context.Context, network string, to netip.AddrPort, o Dial
 	return ReadReply(conn)
 }
 
-// ReadReply reads what a Server says on a connection.
+// ReadReply reads what a Server says on a new connection.
 func ReadReply(conn net.Conn) (Reply, error) {
 	line, err := bufio.NewReader(conn).ReadBytes('\n')
 	if err != nil {

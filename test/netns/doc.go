@@ -14,8 +14,9 @@
 //   - A route "local default" without a table lands in table local, which is
 //     looked up first and then swallows every other route. AnyIP puts it in
 //     table main.
-//   - With the route in table main an address is local to what comes in, but
-//     not to a socket that sends from it: that takes IP_TRANSPARENT.
+//   - With AnyIP, TCP and IPv4 datagrams are answered from the address that
+//     was asked, but an IPv6 datagram cannot be sent from it, and no socket
+//     be bound to it, without IP_TRANSPARENT.
 //   - net.ipv6.conf.default applies to links made later, so duplicate address
 //     detection is switched off in New, before there is a link.
 //   - The owner match compares the file system uid and gid of whoever called

@@ -8,7 +8,7 @@ import (
 )
 
 // Identity is a user and a group, as the owner match of iptables sees them.
-// The zero value is root.
+// The zero value is whoever this process is.
 type Identity struct {
 	UID, GID uint32
 }
@@ -17,6 +17,9 @@ type Identity struct {
 // system uid and gid, which sockets take on when they are made and accepted.
 // The capabilities of sockets, CAP_NET_ADMIN and CAP_NET_RAW, stay.
 func (id Identity) do(f func() error) error {
+	if id == (Identity{}) {
+		return f()
+	}
 	runtime.LockOSThread()
 	before := Identity{}.current()
 	if err := id.assume(); err != nil {

@@ -24,7 +24,8 @@ type ListenOptions struct {
 	Transparent bool   // IP_TRANSPARENT: take TPROXY's connections, and answer from any address
 }
 
-// Server answers everyone who reaches it with a Reply.
+// Server answers everyone who reaches it with a Reply. Over tcp it then sends
+// back what it is sent.
 type Server struct {
 	name    string
 	closer  io.Closer
@@ -60,45 +61,48 @@ func (s *Server) Close() error {
 }
 
 func (s *Server) listenTCP(ns *NS, at netip.AddrPort, o ListenOptions) error {
-	listener, err := ListenTCP(ns, at, o)
+	listener, err := ns.ListenTCP(at, o)
 	if err != nil {
 		return err
 	}
 	s.closer, s.bound = listener, listener.Addr().(*net.TCPAddr).AddrPort()
 	s.serving.Go(func() {
-		// The owner match sees an accepted socket as whoever accepted it.
-		_ = o.do(func() error {
-			for {
-				conn, err := listener.AcceptTCP()
-				if err != nil {
-					return err
-				}
-				s.serving.Go(func() { s.answer(conn) })
-			}
+		o.Accept(listener, func(conn *net.TCPConn) {
+			s.serving.Go(func() { s.answer(conn) })
 		})
 	})
 	return nil
 }
 
-// ListenTCP makes a listening socket in the namespace. A nil namespace stands
-// for the one that the process is in.
-func ListenTCP(ns *NS, at netip.AddrPort, o ListenOptions) (*net.TCPListener, error) {
+// ListenTCP makes a listening socket in the namespace.
+func (ns *NS) ListenTCP(at netip.AddrPort, o ListenOptions) (*net.TCPListener, error) {
 	config := listenConfig(at.Addr(), o)
 	var listener net.Listener
-	listen := func() error {
+	err := ns.Do(func() error {
 		return o.do(func() (err error) {
 			listener, err = config.Listen(context.Background(), networkOf("tcp", at.Addr()), at.String())
 			return err
 		})
-	}
-	enter := func(f func() error) error { return f() }
-	if ns != nil {
-		enter = ns.Do
-	}
-	if err := enter(listen); err != nil {
+	})
+	if err != nil {
 		return nil, err
 	}
 	return listener.(*net.TCPListener), nil
+}
+
+// Accept hands every connection of a listener to serve, which must not block,
+// until the listener is closed. It accepts with the identity of the options,
+// because the owner match sees an accepted socket as whoever accepted it.
+func (o ListenOptions) Accept(listener *net.TCPListener, serve func(*net.TCPConn)) {
+	_ = o.do(func() error {
+		for {
+			conn, err := listener.AcceptTCP()
+			if err != nil {
+				return err
+			}
+			serve(conn)
+		}
+	})
 }
 
 func listenConfig(at netip.Addr, o ListenOptions) net.ListenConfig {
@@ -129,8 +133,9 @@ func networkOf(protocol string, addr netip.Addr) string {
 	return protocol + "4"
 }
 
-// answer says who was reached, and waits for the client to close: so that the
-// client's end, whose port is drawn at random, is the one in TIME_WAIT.
+// answer says who was reached, and sends back what it gets until the client
+// closes: the client's end, whose port is drawn at random, is then the one in
+// TIME_WAIT.
 func (s *Server) answer(conn *net.TCPConn) {
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(defaultTimeout))
@@ -141,7 +146,7 @@ func (s *Server) answer(conn *net.TCPConn) {
 	}
 	reply.Original, _ = OriginalDst(conn)
 	if _, err := conn.Write(reply.line()); err == nil {
-		_, _ = io.Copy(io.Discard, conn)
+		_, _ = io.Copy(conn, conn)
 	}
 }
 
