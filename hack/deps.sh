@@ -70,6 +70,9 @@ done
 ((EUID == 0)) || die "missing: ${lacking[*]}; install the packages ${packages[*]} as root"
 
 say "missing: ${lacking[*]}; installing ${packages[*]} with $manager"
-install_packages "$manager" "${packages[@]}" </dev/null >&2 || say "$manager could not install all of: ${packages[*]}"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+install_packages "$manager" "${packages[@]}" </dev/null >"$log" 2>&1 ||
+  { tail -n 20 "$log" >&2; say "$manager could not install all of: ${packages[*]}"; }
 mapfile -t lacking < <(missing "$@")
 ((${#lacking[@]} == 0)) || die "still missing: ${lacking[*]}"
