@@ -24,7 +24,7 @@ inject             inject/bootstrap/bad.go             sigs.k8s.io/controller-ru
 inject-test        inject/bad_test.go                  sigs.k8s.io/controller-runtime k8s.io/client-go/kubernetes $module/initimage/kernel/leaf
 pure               initimage/interception/impure.go    context os
 pure               initimage/ruleset/impure.go         os/exec log/slog syscall
-pure               inject/impure.go                    net/http log math/rand/v2
+pure               inject/impure.go                    os/exec log math/rand/v2
 webhook            webhook/bad.go                      $module/initimage/kernel/leaf $module/initimage/ruleset/leaf
 shunt-init         cmd/shunt-init/bad.go               k8s.io/api/core/v1 sigs.k8s.io/yaml $module/inject/leaf $module/webhook/leaf
 suites             webhook/suites.go                   $module/test/netns/leaf testing
@@ -37,7 +37,7 @@ initimage/ruleset/good.go            strings $module/initimage/interception/leaf
 initimage/ruleset/good_test.go       os golang.org/x/tools/txtar $module/initimage/interception/leaf
 initimage/kernel/good.go             os/exec context github.com/vishvananda/netlink github.com/coreos/go-iptables/iptables golang.org/x/sys/unix $module/initimage/ruleset/leaf
 initimage/kernel/good_test.go        github.com/vishvananda/netns $module/test/netns/leaf
-inject/good.go                       k8s.io/api/core/v1 k8s.io/apimachinery/pkg/util/validation/field google.golang.org/protobuf/proto $module/initimage/interception/leaf
+inject/good.go                       k8s.io/api/core/v1 k8s.io/apimachinery/pkg/util/validation/field google.golang.org/protobuf/proto sigs.k8s.io/yaml $module/initimage/interception/leaf
 inject/bootstrap/good.go             github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3
 inject/good_test.go                  sigs.k8s.io/yaml golang.org/x/tools/txtar
 webhook/good.go                      context sigs.k8s.io/controller-runtime $module/inject/leaf
