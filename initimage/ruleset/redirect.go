@@ -7,7 +7,7 @@ import "github.com/shunt-dev/shunt/initimage/interception"
 // anything.
 func (b *builder) redirectNAT() Table {
 	t := Table{Name: "nat"}
-	t.add(chainInRedirect, rule("to the proxy's inbound listener", Redirect{b.spec.InboundPort}, tcp))
+	t.add(chainInRedirect, rule("to the inbound listener of the proxy", Redirect{b.spec.InboundPort}, tcp))
 	t.add(chainInbound, b.inboundPolicy(chainInRedirect)...)
 	b.addOutbound(&t)
 	t.add("PREROUTING", rule("connections to the pod", Jump{chainInbound}, tcp))
@@ -18,7 +18,7 @@ func (b *builder) redirectNAT() Table {
 // proxy, by a jump to the chain that takes them there.
 func (b *builder) inboundPolicy(intercept string) []Rule {
 	rules := b.interfacePolicy()
-	rules = append(rules, rule("the tunnel port is the proxy's own", Return,
+	rules = append(rules, rule("the tunnel port belongs to the proxy", Return,
 		tcp, portMatch(b.spec.TunnelPort)))
 	if b.spec.InboundPorts.All {
 		rules = append(rules, rule("a way in past the proxy, for repairs", Return,
@@ -46,8 +46,8 @@ func (b *builder) interfacePolicy() []Rule {
 		in := InInterface{Name: name}
 		rules = append(rules, forPorts("outbound ports left alone", Return, b.spec.OutboundExcludePorts, in)...)
 		rules = append(rules,
-			rule("a virtual machine's connections are outbound", Jump{chainOutbound}, in),
-			rule("a virtual machine's connections are not inbound", Return, in))
+			rule("connections of a virtual machine are outbound", Jump{chainOutbound}, in),
+			rule("connections of a virtual machine are not inbound", Return, in))
 	}
 	return rules
 }
@@ -55,7 +55,7 @@ func (b *builder) interfacePolicy() []Rule {
 // addOutbound adds the chains that take the pod's own connections to the
 // proxy, and the jump to them.
 func (b *builder) addOutbound(t *Table, head ...Rule) {
-	t.add(chainRedirect, rule("to the proxy's outbound listener", Redirect{b.spec.OutboundPort}, tcp))
+	t.add(chainRedirect, rule("to the outbound listener of the proxy", Redirect{b.spec.OutboundPort}, tcp))
 	t.add(chainOutbound, b.outboundPolicy()...)
 	t.add(chainOutput, b.outputPolicy(head)...)
 	t.add("OUTPUT", rule("connections that the pod opens", Jump{chainOutput}, tcp))
@@ -76,16 +76,16 @@ func (b *builder) outputPolicy(head []Rule) []Rule {
 	}
 	rules = append(rules, forPorts("outbound ports left alone", Return, b.spec.OutboundExcludePorts)...)
 	rules = append(rules, head...)
-	rules = append(rules, rule("the proxy's inbound hop to the app", Return, b.fromPassthrough(), outLoopback))
+	rules = append(rules, rule("inbound hop of the proxy to the app", Return, b.fromPassthrough(), outLoopback))
 	for _, owner := range b.owners() {
 		rules = append(rules, rule("the proxy ("+owner.describe()+") calls its own pod: inbound", Jump{chainInRedirect},
 			b.toLoopback(true), outLoopback, owner))
 	}
 	rules = append(rules, rule("the pod talks to itself", Return, outLoopback))
 	for _, owner := range b.owners() {
-		rules = append(rules, rule("the proxy's own connections ("+owner.describe()+")", Return, owner))
+		rules = append(rules, rule("connections of the proxy itself ("+owner.describe()+")", Return, owner))
 	}
-	return append(rules, rule("the app's connections", Jump{chainOutbound}))
+	return append(rules, rule("connections of the app", Jump{chainOutbound}))
 }
 
 // outboundPolicy decides which destinations go to the proxy. What is left

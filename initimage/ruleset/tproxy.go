@@ -12,14 +12,14 @@ package ruleset
 // entry is ESTABLISHED to it, and would reach the app past the proxy.
 func (b *builder) tproxyMangle() Table {
 	t := Table{Name: "mangle"}
-	t.add(chainTProxy, rule("to the proxy's inbound listener, addresses kept",
+	t.add(chainTProxy, rule("to the inbound listener of the proxy, addresses kept",
 		TProxy{Port: b.spec.InboundPort, Address: b.family.unspecified(), Mark: b.spec.Mark, Mask: allBits},
 		b.toLoopback(true), tcp))
 	t.add(chainInbound, b.tproxyInbound()...)
 	t.add(chainOutput, b.tproxyOutput()...)
 	t.add("PREROUTING", rule("connections to the pod", Jump{chainInbound}, tcp, SYN{}))
 	t.add("OUTPUT",
-		rule("answers to the proxy's inbound hop stay in the pod", RestoreMark{}, tcp,
+		rule("answers to the inbound hop of the proxy stay in the pod", RestoreMark{}, tcp,
 			Mark{Connection: true, Value: b.spec.Mark, Mask: allBits}),
 		rule("connections over loopback", Jump{chainOutput}, outLoopback, tcp, SYN{}))
 	return t
@@ -36,13 +36,13 @@ func (b *builder) tproxyInbound() []Rule {
 	notSelf := marked(b.selfMark())
 	notSelf.Not = true
 	rules := []Rule{
-		rule("remember the proxy's inbound hop", SaveMark{}, inLoopback, marked(b.spec.Mark)),
-		rule("the proxy's inbound hop to the app", Return, inLoopback, marked(b.spec.Mark)),
-		rule("the proxy's inbound hop to the app", Return, b.fromPassthrough(), inLoopback),
+		rule("remember the inbound hop of the proxy", SaveMark{}, inLoopback, marked(b.spec.Mark)),
+		rule("inbound hop of the proxy to the app", Return, inLoopback, marked(b.spec.Mark)),
+		rule("inbound hop of the proxy to the app", Return, b.fromPassthrough(), inLoopback),
 		rule("the pod talks to itself", Return, inLoopback, notSelf),
 	}
 	for _, name := range b.spec.VirtualInterfaces {
-		rules = append(rules, rule("a virtual machine's connections are outbound", Return, InInterface{Name: name}))
+		rules = append(rules, rule("connections of a virtual machine are outbound", Return, InInterface{Name: name}))
 	}
 	without := *b
 	without.spec.VirtualInterfaces = nil
@@ -58,10 +58,10 @@ func (b *builder) tproxyInbound() []Rule {
 func (b *builder) tproxyOutput() []Rule {
 	var rules []Rule
 	for _, owner := range b.owners() {
-		rules = append(rules, rule("the proxy's inbound hop, by its source ("+owner.describe()+")",
+		rules = append(rules, rule("inbound hop of the proxy, by its source ("+owner.describe()+")",
 			SetMark{Value: b.spec.Mark, Mask: allBits}, owner, AddressType{Not: true}))
 	}
-	rules = append(rules, rule("the proxy's inbound hop, by its mark", Return, marked(b.spec.Mark)))
+	rules = append(rules, rule("inbound hop of the proxy, by its mark", Return, marked(b.spec.Mark)))
 	for _, owner := range b.owners() {
 		rules = append(rules, rule("the proxy ("+owner.describe()+") calls its own pod: inbound",
 			SetMark{Value: b.selfMark(), Mask: allBits}, b.toLoopback(true), owner))
@@ -74,8 +74,8 @@ func (b *builder) tproxyOutput() []Rule {
 // own pod, and loop.
 func (b *builder) tproxyNAT() Table {
 	t := Table{Name: "nat"}
-	t.add(chainInRedirect, rule("to the proxy's inbound listener", Redirect{b.spec.InboundPort}, tcp))
-	b.addOutbound(&t, rule("the proxy's inbound hop to the app", Return, outLoopback, marked(b.spec.Mark)))
+	t.add(chainInRedirect, rule("to the inbound listener of the proxy", Redirect{b.spec.InboundPort}, tcp))
+	b.addOutbound(&t, rule("inbound hop of the proxy to the app", Return, outLoopback, marked(b.spec.Mark)))
 	if len(b.spec.VirtualInterfaces) > 0 {
 		t.add(chainInbound, b.interfacePolicy()...)
 		t.add("PREROUTING", rule("connections of virtual machines", Jump{chainInbound}, tcp))

@@ -1,0 +1,173 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+// Fake is a Namespace in memory. It takes a table's change whole or not at
+// all, as the kernel does, and can be told to fail.
+type Fake struct {
+	Sets map[ruleset.Family]ruleset.RuleSet
+	// FailAt is the effect, counted from 1, that fails without having been
+	// carried out; a Restore counts once for each table. 0 never fails.
+	FailAt int
+	// Effects counts what has been tried.
+	Effects int
+}
+
+// ErrFake is the error of the effect that a Fake was told to fail.
+var ErrFake = errors.New("told to fail")
+
+// NewFake returns a Fake without rules.
+func NewFake() *Fake {
+	f := &Fake{Sets: map[ruleset.Family]ruleset.RuleSet{}}
+	for _, family := range ruleset.Families {
+		f.Sets[family] = ruleset.RuleSet{Family: family}
+	}
+	return f
+}
+
+func (f *Fake) effect() error {
+	f.Effects++
+	if f.Effects == f.FailAt {
+		return fmt.Errorf("effect %d: %w", f.Effects, ErrFake)
+	}
+	return nil
+}
+
+// Save implements Namespace.
+func (f *Fake) Save(_ context.Context, family ruleset.Family) (string, error) {
+	rs := f.Sets[family]
+	rs.Routing = ruleset.Routing{}
+	return rs.String(), f.effect()
+}
+
+// Restore implements Namespace.
+func (f *Fake) Restore(_ context.Context, tx Transaction) error {
+	rs := f.Sets[tx.Family]
+	for _, change := range tx.Tables {
+		if err := f.effect(); err != nil {
+			return err
+		}
+		table, err := change.applyTo(tableOf(rs, change.Table))
+		if err != nil {
+			return err
+		}
+		rs.Tables = slices.Clone(rs.Tables)
+		if i := slices.IndexFunc(rs.Tables, func(t ruleset.Table) bool { return t.Name == change.Table }); i >= 0 {
+			rs.Tables[i] = table
+		} else {
+			rs.Tables = append(rs.Tables, table)
+		}
+		f.Sets[tx.Family] = rs
+	}
+	return nil
+}
+
+// Routing implements Namespace.
+func (f *Fake) Routing(family ruleset.Family) (ruleset.Routing, error) {
+	return f.Sets[family].Routing, f.effect()
+}
+
+// AddRouting implements Namespace.
+func (f *Fake) AddRouting(family ruleset.Family, add ruleset.Routing) error {
+	return f.reroute(family, func(now ruleset.Routing) ruleset.Routing {
+		add := lacking(add, now)
+		return ruleset.Routing{
+			Addresses: slices.Concat(now.Addresses, add.Addresses),
+			Rules:     slices.Concat(now.Rules, add.Rules),
+			Routes:    slices.Concat(now.Routes, add.Routes),
+		}
+	})
+}
+
+// RemoveRouting implements Namespace.
+func (f *Fake) RemoveRouting(family ruleset.Family, remove ruleset.Routing) error {
+	return f.reroute(family, func(now ruleset.Routing) ruleset.Routing { return lacking(now, remove) })
+}
+
+func (f *Fake) reroute(family ruleset.Family, to func(ruleset.Routing) ruleset.Routing) error {
+	if err := f.effect(); err != nil {
+		return err
+	}
+	rs := f.Sets[family]
+	rs.Routing = to(rs.Routing)
+	f.Sets[family] = rs
+	return nil
+}
+
+// applyTo does to a table what iptables-restore --noflush would; the table
+// given is not changed.
+func (tc TableChange) applyTo(table ruleset.Table) (ruleset.Table, error) {
+	chains := map[string][]ruleset.Rule{}
+	var names []string
+	for _, c := range table.Chains {
+		names = append(names, c.Name)
+		chains[c.Name] = slices.Clone(c.Rules)
+	}
+	for _, s := range tc.Steps {
+		rules, known := chains[s.Chain]
+		if builtin := (ruleset.Chain{Name: s.Chain}).Builtin(); !known && s.Verb != Declare && !builtin {
+			return table, fmt.Errorf("%s: no chain %s", s, s.Chain)
+		} else if !known {
+			names = append(names, s.Chain)
+		}
+		next, err := s.applyTo(rules)
+		if err != nil {
+			return table, err
+		}
+		chains[s.Chain] = next
+		if s.Verb == Drop {
+			delete(chains, s.Chain)
+			names = slices.DeleteFunc(names, func(n string) bool { return n == s.Chain })
+		}
+	}
+	result := ruleset.Table{Name: table.Name}
+	for _, name := range names {
+		result.Chains = append(result.Chains, ruleset.Chain{Name: name, Policy: policy(table, name), Rules: chains[name]})
+	}
+	return result, nil
+}
+
+func policy(table ruleset.Table, chain string) string {
+	for _, c := range table.Chains {
+		if c.Name == chain {
+			return c.Policy
+		}
+	}
+	if (ruleset.Chain{Name: chain}).Builtin() {
+		return string(ruleset.Accept)
+	}
+	return ""
+}
+
+func (s Step) applyTo(rules []ruleset.Rule) ([]ruleset.Rule, error) {
+	switch s.Verb {
+	case Declare:
+		return nil, nil
+	case Append:
+		return append(rules, s.Rule), nil
+	case Insert:
+		if s.Number < 1 || s.Number > len(rules)+1 {
+			return nil, fmt.Errorf("%s: no place %d", s, s.Number)
+		}
+		return slices.Insert(rules, s.Number-1, s.Rule), nil
+	case Delete:
+		i := slices.IndexFunc(rules, func(r ruleset.Rule) bool { return r.String() == s.Rule.String() })
+		if i < 0 {
+			return nil, fmt.Errorf("%s: no such rule", s)
+		}
+		return slices.Delete(rules, i, i+1), nil
+	case Drop:
+		if len(rules) > 0 {
+			return nil, fmt.Errorf("%s: chain is not empty", s)
+		}
+		return nil, nil
+	}
+	return nil, fmt.Errorf("unknown verb %q", s.Verb)
+}

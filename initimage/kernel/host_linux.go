@@ -1,0 +1,127 @@
+package kernel
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+// Host is the network namespace of the thread that opened it. All use of it
+// must be on that thread (runtime.LockOSThread) where the process has threads
+// in other namespaces.
+type Host struct {
+	backend  backend
+	netlink  *netlink.Handle
+	lock     *lock
+	families []ruleset.Family
+}
+
+// Open looks a namespace over and takes its lock: another run of Open waits
+// until this one is closed or its process is gone. It changes nothing; its
+// errors are ErrPreflight.
+func Open(ctx context.Context, opts interception.Options) (*Host, error) {
+	h, err := open(ctx, opts)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPreflight, err)
+	}
+	return h, nil
+}
+
+func open(ctx context.Context, opts interception.Options) (*Host, error) {
+	if err := requireNetAdmin(); err != nil {
+		return nil, err
+	}
+	families, err := familiesOf(opts.IPv6)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := acquireLock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h := &Host{lock: lock, families: families}
+	if h.backend, err = chooseBackend(ctx, opts.Backend); err == nil {
+		h.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+	}
+	if err != nil {
+		h.Close()
+		return nil, err
+	}
+	return h, nil
+}
+
+// Close gives the lock back.
+func (h *Host) Close() {
+	if h.netlink != nil {
+		h.netlink.Close()
+	}
+	h.lock.release()
+}
+
+// Families are those whose connections have to be intercepted here.
+func (h *Host) Families() []ruleset.Family { return h.families }
+
+// String names the backend and its version, for messages.
+func (h *Host) String() string { return "iptables-" + string(h.backend.name) + " " + h.backend.version }
+
+// Save implements Namespace.
+func (h *Host) Save(ctx context.Context, family ruleset.Family) (string, error) {
+	return runCommand(ctx, "", h.backend.command(family, "save"))
+}
+
+// Restore implements Namespace.
+func (h *Host) Restore(ctx context.Context, tx Transaction) error {
+	args := []string{"--noflush"}
+	if h.backend.name == interception.BackendLegacy {
+		args = append(args, "--wait") // for the lock that all legacy commands take
+	}
+	_, err := runCommand(ctx, tx.String(), h.backend.command(tx.Family, "restore"), args...)
+	return err
+}
+
+// familiesOf returns IPv4 and, as wanted, IPv6. A namespace without any IPv6
+// address, that of loopback included, can neither open nor take an IPv6
+// connection.
+func familiesOf(wanted interception.IPv6) ([]ruleset.Family, error) {
+	if wanted == interception.IPv6Off {
+		return []ruleset.Family{ruleset.IPv4}, nil
+	}
+	text, err := os.ReadFile("/proc/thread-self/net/if_inet6")
+	if err != nil && !os.IsNotExist(err) {
+		return nil, fmt.Errorf("looking for IPv6 addresses: %w", err)
+	}
+	if len(text) > 0 {
+		return ruleset.Families, nil
+	}
+	if wanted == interception.IPv6On {
+		return nil, fmt.Errorf("--ipv6=on, but this namespace has no IPv6 address; accepted here: auto, off")
+	}
+	return []ruleset.Family{ruleset.IPv4}, nil
+}
+
+// capNetAdmin is CAP_NET_ADMIN of linux/capability.h.
+const capNetAdmin = 12
+
+// requireNetAdmin finds out before the first change what the kernel would say
+// in the middle of it.
+func requireNetAdmin() error {
+	text, err := os.ReadFile("/proc/thread-self/status")
+	if err != nil {
+		return fmt.Errorf("reading the capabilities of this process: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var effective uint64
+		if n, _ := fmt.Sscanf(line, "CapEff: %x", &effective); n == 1 && effective&(1<<capNetAdmin) != 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("the capability NET_ADMIN is missing; " +
+		"an init container needs it in securityContext.capabilities.add, and runAsUser 0 for it to take effect")
+}

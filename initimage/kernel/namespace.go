@@ -1,0 +1,34 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+// Namespace is a network namespace whose backend and families are settled. It
+// is what Apply needs, and no more.
+type Namespace interface {
+	// Save returns all netfilter rules of a family as iptables-save prints
+	// them. It changes nothing.
+	Save(ctx context.Context, family ruleset.Family) (string, error)
+	// Restore runs a transaction, table by table; an error may leave the
+	// first tables changed.
+	Restore(ctx context.Context, tx Transaction) error
+	// Routing returns the addresses, rules and routes that AddRouting put.
+	Routing(family ruleset.Family) (ruleset.Routing, error)
+	// AddRouting puts addresses on lo, routes and policy rules, in this order.
+	AddRouting(family ruleset.Family, add ruleset.Routing) error
+	// RemoveRouting takes away what AddRouting put, in the opposite order.
+	RemoveRouting(family ruleset.Family, remove ruleset.Routing) error
+}
+
+var (
+	// ErrPreflight marks errors that were found before anything was touched:
+	// this kernel, namespace or image cannot take the rules.
+	ErrPreflight = errors.New("preflight")
+	// ErrApply marks errors of a change that was begun; it has been undone,
+	// or the error says that it could not be.
+	ErrApply = errors.New("apply")
+)

@@ -1,0 +1,175 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+// routingProtocol marks our rules and routes as ours. rtnetlink(7) leaves the
+// numbers above RTPROT_STATIC to whoever uses them; this one is in no table of
+// iproute2.
+const routingProtocol = 133
+
+// passthroughSources are the addresses that a rule set may put on lo. lo has
+// no other owner for them, so that their presence alone makes them ours.
+var passthroughSources = []netip.Prefix{netip.MustParsePrefix("::6/128")}
+
+// Routing implements Namespace.
+func (h *Host) Routing(family ruleset.Family) (ruleset.Routing, error) {
+	var r ruleset.Routing
+	var err error
+	if r.Addresses, err = h.addresses(family); err != nil {
+		return r, fmt.Errorf("listing the addresses of lo: %w", err)
+	}
+	if r.Rules, err = h.policyRules(family); err != nil {
+		return r, fmt.Errorf("listing the policy rules: %w", err)
+	}
+	if r.Routes, err = h.routes(family); err != nil {
+		return r, fmt.Errorf("listing the routes: %w", err)
+	}
+	return r, nil
+}
+
+func (h *Host) addresses(family ruleset.Family) ([]netip.Prefix, error) {
+	lo, err := h.netlink.LinkByName("lo")
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := h.netlink.AddrList(lo, netlinkFamily(family))
+	if err != nil {
+		return nil, err
+	}
+	var ours []netip.Prefix
+	for _, a := range addrs {
+		ip, _ := netip.AddrFromSlice(a.IP)
+		bits, _ := a.Mask.Size()
+		if p := netip.PrefixFrom(ip, bits); slices.Contains(passthroughSources, p) {
+			ours = append(ours, p)
+		}
+	}
+	return ours, nil
+}
+
+func (h *Host) policyRules(family ruleset.Family) ([]ruleset.PolicyRule, error) {
+	rules, err := h.netlink.RuleList(netlinkFamily(family))
+	if err != nil {
+		return nil, err
+	}
+	var ours []ruleset.PolicyRule
+	for _, r := range rules {
+		if r.Protocol != routingProtocol {
+			continue
+		}
+		p := ruleset.PolicyRule{Mark: r.Mark, Mask: 1<<32 - 1, Table: uint32(r.Table)}
+		if r.Mask != nil {
+			p.Mask = *r.Mask
+		}
+		ours = append(ours, p)
+	}
+	return ours, nil
+}
+
+func (h *Host) routes(family ruleset.Family) ([]ruleset.LocalRoute, error) {
+	filter := &netlink.Route{Protocol: routingProtocol, Table: unix.RT_TABLE_UNSPEC, Type: unix.RTN_LOCAL}
+	routes, err := h.netlink.RouteListFiltered(netlinkFamily(family), filter,
+		netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+	if err != nil {
+		return nil, err
+	}
+	var ours []ruleset.LocalRoute
+	for _, r := range routes {
+		ours = append(ours, ruleset.LocalRoute{Table: uint32(r.Table)})
+	}
+	return ours, nil
+}
+
+// forever is INFINITY_LIFE_TIME of the kernel. An address that is valid for
+// ever and preferred for no time is deprecated: it can be bound, and is never
+// chosen as a source address (RFC 4862, 5.5.4).
+const forever = 1<<32 - 1
+
+// AddRouting implements Namespace. What is there already is left as it is.
+func (h *Host) AddRouting(family ruleset.Family, add ruleset.Routing) error {
+	return h.change(family, add, routingEffects{
+		address: h.netlink.AddrAdd, route: h.netlink.RouteAdd, rule: h.netlink.RuleAdd, ignore: unix.EEXIST})
+}
+
+// RemoveRouting implements Namespace. What is gone already is no error.
+func (h *Host) RemoveRouting(family ruleset.Family, remove ruleset.Routing) error {
+	return h.change(family, remove, routingEffects{
+		address: h.netlink.AddrDel, route: h.netlink.RouteDel, rule: h.netlink.RuleDel, ignore: unix.ENOENT})
+}
+
+// routingEffects are the three ways in which routing is changed.
+type routingEffects struct {
+	address func(netlink.Link, *netlink.Addr) error
+	route   func(*netlink.Route) error
+	rule    func(*netlink.Rule) error
+	ignore  error
+}
+
+func (h *Host) change(family ruleset.Family, r ruleset.Routing, do routingEffects) error {
+	lo, err := h.netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("finding lo: %w", err)
+	}
+	ignored := func(err error) bool { return err == nil || errors.Is(err, do.ignore) || errors.Is(err, unix.ESRCH) }
+	for _, a := range r.Addresses {
+		addr := &netlink.Addr{IPNet: ipNet(a), Flags: unix.IFA_F_NODAD, ValidLft: forever}
+		if err := do.address(lo, addr); !ignored(err) {
+			return fmt.Errorf("address %s on lo: %w", a, err)
+		}
+	}
+	for _, l := range r.Routes {
+		route := &netlink.Route{
+			LinkIndex: lo.Attrs().Index, Dst: anywhere(family), Table: int(l.Table),
+			Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST, Protocol: routingProtocol,
+		}
+		if err := do.route(route); !ignored(err) {
+			return fmt.Errorf("route of table %d: %w", l.Table, err)
+		}
+	}
+	for _, p := range r.Rules {
+		if err := do.rule(netlinkRule(family, p)); !ignored(err) {
+			return fmt.Errorf("rule for mark %#x: %w", p.Mark, err)
+		}
+	}
+	return nil
+}
+
+// netlinkRule leaves the priority to the kernel, which puts a rule straight
+// behind that of the local table: before what a network plug-in has put.
+func netlinkRule(family ruleset.Family, p ruleset.PolicyRule) *netlink.Rule {
+	rule := netlink.NewRule()
+	rule.Family = netlinkFamily(family)
+	rule.Mark, rule.Mask = p.Mark, &p.Mask
+	rule.Table = int(p.Table)
+	rule.Protocol = routingProtocol
+	return rule
+}
+
+func netlinkFamily(f ruleset.Family) int {
+	if f == ruleset.IPv6 {
+		return netlink.FAMILY_V6
+	}
+	return netlink.FAMILY_V4
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+func anywhere(f ruleset.Family) *net.IPNet {
+	if f == ruleset.IPv6 {
+		return ipNet(netip.MustParsePrefix("::/0"))
+	}
+	return ipNet(netip.MustParsePrefix("0.0.0.0/0"))
+}

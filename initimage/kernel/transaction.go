@@ -1,0 +1,168 @@
+package kernel
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+// Transaction is the input of one iptables-restore --noflush: it changes the
+// tables it names and leaves everything else as it is. The kernel takes each
+// table whole or not at all.
+type Transaction struct {
+	Family ruleset.Family
+	Tables []TableChange
+}
+
+// TableChange is the part of a Transaction that is one commit.
+type TableChange struct {
+	Table string
+	Steps []Step
+}
+
+// Verb is what a Step does.
+type Verb string
+
+// The verbs, by iptables-restore's own letters.
+const (
+	Declare Verb = ":"  // make a chain, or empty it
+	Append  Verb = "-A" // add a rule at the end
+	Insert  Verb = "-I" // add a rule at Number
+	Delete  Verb = "-D" // take away the first rule that equals this one
+	Drop    Verb = "-X" // take away an empty chain
+)
+
+// Step is one line of a table's change.
+type Step struct {
+	Verb   Verb
+	Chain  string
+	Number int          // of Insert, from 1
+	Rule   ruleset.Rule // of Append, Insert and Delete
+}
+
+// Empty reports whether the transaction changes nothing.
+func (tx Transaction) Empty() bool { return len(tx.Tables) == 0 }
+
+// String prints the transaction as iptables-restore reads it.
+func (tx Transaction) String() string {
+	var b strings.Builder
+	for _, t := range tx.Tables {
+		b.WriteString("*" + t.Table + "\n")
+		for _, s := range t.Steps {
+			b.WriteString(s.String() + "\n")
+		}
+		b.WriteString("COMMIT\n")
+	}
+	return b.String()
+}
+
+// String prints the step as a line of iptables-restore.
+func (s Step) String() string {
+	switch s.Verb {
+	case Declare:
+		return ":" + s.Chain + " - [0:0]"
+	case Drop:
+		return "-X " + s.Chain
+	case Insert:
+		return fmt.Sprintf("-I %s %d %s", s.Chain, s.Number, s.Rule)
+	default:
+		return string(s.Verb) + " " + s.Chain + " " + s.Rule.String()
+	}
+}
+
+// plan returns the change from what a namespace holds to what is wanted of
+// Shunt's rules. In each table the chains are filled before the jumps are
+// put, at the head of the built-in chains: a rule of somebody else that
+// accepts a packet must not come before ours. Tables that are right already
+// are not touched, so a second run changes nothing.
+func plan(have, want ruleset.RuleSet) Transaction {
+	tx := Transaction{Family: want.Family}
+	for _, name := range []string{"raw", "mangle", "nat", "filter"} {
+		change := planTable(tableOf(have, name), tableOf(have.Owned(), name), tableOf(want, name))
+		if len(change.Steps) > 0 {
+			tx.Tables = append(tx.Tables, change)
+		}
+	}
+	return tx
+}
+
+func tableOf(rs ruleset.RuleSet, name string) ruleset.Table {
+	for _, t := range rs.Tables {
+		if t.Name == name {
+			return t
+		}
+	}
+	return ruleset.Table{Name: name}
+}
+
+// planTable plans one table; have is all of it, owned what of it is ours.
+func planTable(have, owned, want ruleset.Table) TableChange {
+	change := TableChange{Table: want.Name}
+	if owned.String() == want.String() && leads(have, want) {
+		return change
+	}
+	builtins, chains := partition(want)
+	for _, c := range chains {
+		change.Steps = append(change.Steps, Step{Verb: Declare, Chain: c.Name})
+	}
+	for _, c := range chains {
+		for _, r := range c.Rules {
+			change.Steps = append(change.Steps, Step{Verb: Append, Chain: c.Name, Rule: r})
+		}
+	}
+	oldBuiltins, oldChains := partition(owned)
+	for _, c := range oldBuiltins {
+		for _, r := range c.Rules {
+			change.Steps = append(change.Steps, Step{Verb: Delete, Chain: c.Name, Rule: r})
+		}
+	}
+	for _, c := range builtins {
+		for i, r := range c.Rules {
+			change.Steps = append(change.Steps, Step{Verb: Insert, Chain: c.Name, Number: i + 1, Rule: r})
+		}
+	}
+	return TableChange{Table: want.Name, Steps: append(change.Steps, dropStale(oldChains, chains)...)}
+}
+
+// dropStale takes away the chains that are wanted no more. They are emptied
+// first, all of them: one may be the target of another.
+func dropStale(old, wanted []ruleset.Chain) []Step {
+	var empty, drop []Step
+	for _, c := range old {
+		if !slices.ContainsFunc(wanted, func(w ruleset.Chain) bool { return w.Name == c.Name }) {
+			empty = append(empty, Step{Verb: Declare, Chain: c.Name})
+			drop = append(drop, Step{Verb: Drop, Chain: c.Name})
+		}
+	}
+	return append(empty, drop...)
+}
+
+// leads reports whether the wanted rules of each built-in chain are its first.
+func leads(have, want ruleset.Table) bool {
+	builtins, _ := partition(want)
+	for _, c := range builtins {
+		i := slices.IndexFunc(have.Chains, func(h ruleset.Chain) bool { return h.Name == c.Name })
+		if i < 0 || len(have.Chains[i].Rules) < len(c.Rules) {
+			return false
+		}
+		for n, r := range c.Rules {
+			if have.Chains[i].Rules[n].String() != r.String() {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func partition(t ruleset.Table) (builtins, chains []ruleset.Chain) {
+	for _, c := range t.Chains {
+		if c.Builtin() {
+			builtins = append(builtins, c)
+		} else {
+			chains = append(chains, c)
+		}
+	}
+	return builtins, chains
+}
