@@ -3,7 +3,7 @@
 #   docker buildx build --platform linux/amd64,linux/arm64 --build-arg VERSION=v0.1.0 --target webhook -t shunt-webhook:v0.1.0 .
 
 # Go compiles on the builder's own architecture and for the image's.
-FROM --platform=$BUILDPLATFORM golang:1.26.8-bookworm AS source
+FROM --platform=$BUILDPLATFORM golang:1.26-bookworm AS source
 WORKDIR /src
 ENV CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS="-trimpath -buildvcs=false"
 COPY go.mod go.sum ./

@@ -1,6 +1,6 @@
 module github.com/shunt-dev/shunt/hack/kubernetes
 
-go 1.26.8
+go 1.26.0
 
 require k8s.io/kubernetes v1.36.3 // indirect
 
