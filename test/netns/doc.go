@@ -21,6 +21,8 @@
 //     detection is switched off in New, before there is a link.
 //   - The owner match compares the file system uid and gid of whoever called
 //     socket(2), or accept(2), not those of the process that sends.
+//   - A connection that is rejected by ICMP while connect(2) still holds the
+//     socket learns of it from the second SYN, after a second.
 //   - /proc/net and /sys/class/net do not follow the namespace of a thread
 //     other than the main one; /proc/thread-self/net and /proc/sys/net do.
 package netns

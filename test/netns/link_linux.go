@@ -109,6 +109,11 @@ func (ns *NS) route(dst netip.Prefix, device string, table int) error {
 // AnyIP makes every address that no other route of the namespace names an
 // address of the namespace itself, so that one namespace can play all hosts.
 func (ns *NS) AnyIP() error {
+	// What those hosts send each other by way of a third comes back in from
+	// addresses of its own, which a host does not believe.
+	if err := ns.Sysctl("net/ipv4/conf/all/accept_local", "1"); err != nil {
+		return err
+	}
 	lo, err := ns.links.LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("finding lo of %s: %w", ns.name, err)
@@ -123,6 +128,11 @@ func (ns *NS) AnyIP() error {
 		}
 	}
 	return nil
+}
+
+// Forward makes the namespace a router.
+func (ns *NS) Forward() error {
+	return errors.Join(ns.Sysctl("net/ipv4/ip_forward", "1"), ns.Sysctl("net/ipv6/conf/all/forwarding", "1"))
 }
 
 // RouteMarked sends what carries a packet mark out of an interface, wherever

@@ -1,0 +1,181 @@
+//go:build linux
+
+package rules
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/test/netns"
+)
+
+// proxy is a transparent proxy in a pod: what the rules are for, and nothing
+// else. Two listeners take connections, and each is passed on to where it was
+// going, as systems of Istio's kind do it.
+//
+//	listener | mode     | original destination      | goes on from
+//	outbound | both     | SO_ORIGINAL_DST           | the pod's address
+//	inbound  | REDIRECT | SO_ORIGINAL_DST           | 127.0.0.6 or ::6
+//	inbound  | TPROXY   | the socket's own address  | the client's address, marked
+type proxy struct {
+	pod      *netns.NS
+	spec     interception.Spec
+	identity proxyIdentity
+
+	listeners []*net.TCPListener
+	serving   sync.WaitGroup
+	ctx       context.Context
+
+	mu   sync.Mutex
+	seen []crossing
+}
+
+// proxyIdentity is who the proxy is to the kernel.
+type proxyIdentity struct {
+	netns.Identity
+	unmarked bool // it cannot set SO_MARK
+}
+
+// crossing is one connection through the proxy.
+type crossing struct {
+	listener         string // outbound or inbound
+	client, original netip.AddrPort
+	err              error // why it did not go on
+}
+
+func (c crossing) String() string {
+	return fmt.Sprintf("%s: %s wanted %s, error: %v", c.listener, c.client, c.original, c.err)
+}
+
+// maxCrossings bounds what a rule set that loops can do.
+const maxCrossings = 8
+
+var (
+	errLoop = errors.New("the connection comes from the proxy itself and comes back to it")
+	errSelf = errors.New("its destination is the proxy's own listener")
+)
+
+const (
+	outbound = "outbound"
+	inbound  = "inbound"
+)
+
+func startProxy(t *testing.T, pod *netns.NS, spec interception.Spec, id proxyIdentity) *proxy {
+	t.Helper()
+	p := &proxy{pod: pod, spec: spec, identity: id, ctx: t.Context()}
+	t.Cleanup(p.stop)
+	for _, any := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		for port, name := range map[uint16]string{spec.OutboundPort: outbound, spec.InboundPort: inbound} {
+			o := netns.ListenOptions{
+				Identity: id.Identity, Name: name, Transparent: name == inbound && spec.System == interception.SystemTProxy,
+			}
+			listener, err := pod.ListenTCP(netip.AddrPortFrom(any, port), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.listeners = append(p.listeners, listener)
+			p.serving.Go(func() {
+				o.Accept(listener, func(conn *net.TCPConn) {
+					p.serving.Go(func() { p.serve(name, conn) })
+				})
+			})
+		}
+	}
+	return p
+}
+
+func (p *proxy) stop() {
+	for _, listener := range p.listeners {
+		_ = listener.Close()
+	}
+	p.serving.Wait()
+}
+
+// take returns the connections since the last call.
+func (p *proxy) take() []crossing {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seen := p.seen
+	p.seen = nil
+	return seen
+}
+
+// note adds a connection; ok is false when there are too many to be no loop.
+func (p *proxy) note(c crossing) (ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.seen) == maxCrossings-1 {
+		c.err = errLoop
+	}
+	p.seen = append(p.seen, c)
+	return len(p.seen) < maxCrossings && c.err == nil
+}
+
+func (p *proxy) serve(listener string, client *net.TCPConn) {
+	defer client.Close()
+	c := crossing{listener: listener, client: client.RemoteAddr().(*net.TCPAddr).AddrPort()}
+	c.original, c.err = p.destination(listener, client)
+	if c.err == nil && (c.original.Port() == p.spec.InboundPort || c.original.Port() == p.spec.OutboundPort) {
+		c.err = errSelf
+	}
+	if !p.note(c) {
+		return
+	}
+	onward, err := p.pod.Dial(p.ctx, "tcp", c.original, p.onwardOptions(c))
+	if err != nil {
+		p.note(crossing{listener, c.client, c.original, fmt.Errorf("going on: %w", err)})
+		return
+	}
+	defer onward.Close()
+	relay(client, onward.(*net.TCPConn))
+}
+
+func (p *proxy) destination(listener string, client *net.TCPConn) (netip.AddrPort, error) {
+	if listener == inbound && p.spec.System == interception.SystemTProxy {
+		return client.LocalAddr().(*net.TCPAddr).AddrPort(), nil
+	}
+	return netns.OriginalDst(client)
+}
+
+func (p *proxy) onwardOptions(c crossing) netns.DialOptions {
+	o := netns.DialOptions{Identity: p.identity.Identity}
+	switch {
+	case c.listener == outbound:
+	case p.spec.System == interception.SystemRedirect:
+		o.Source = passthrough(c.original.Addr())
+	default:
+		o.Source = c.client.Addr()
+		if !p.identity.unmarked {
+			o.Mark = p.spec.Mark
+		}
+	}
+	return o
+}
+
+// passthrough is the address that the proxy binds on its way to the app in
+// REDIRECT.
+func passthrough(dst netip.Addr) netip.Addr {
+	if dst.Is4() {
+		return netip.MustParseAddr("127.0.0.6")
+	}
+	return netip.MustParseAddr("::6")
+}
+
+// relay passes bytes both ways until both ends have closed.
+func relay(a, b *net.TCPConn) {
+	var both sync.WaitGroup
+	for _, way := range [][2]*net.TCPConn{{a, b}, {b, a}} {
+		both.Go(func() {
+			_, _ = io.Copy(way[0], way[1])
+			_ = way[0].CloseWrite()
+		})
+	}
+	both.Wait()
+}

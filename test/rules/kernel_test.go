@@ -1,0 +1,250 @@
+//go:build linux
+
+package rules
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+	"github.com/shunt-dev/shunt/test/netns"
+)
+
+var backends = []interception.Backend{interception.BackendNFT, interception.BackendLegacy}
+
+// TestKernel is the third executor: the rules of every case are put into a
+// namespace twice, read back, and crossed by real connections.
+func TestKernel(t *testing.T) {
+	netns.Require(t)
+	for _, backend := range backends {
+		for _, c := range corpus(t) {
+			if c.Refused() {
+				continue
+			}
+			t.Run(string(backend)+"/"+c.Name, func(t *testing.T) {
+				t.Parallel()
+				checkKernel(t, c, backend)
+			})
+		}
+	}
+}
+
+func checkKernel(t *testing.T, c Case, backend interception.Backend) {
+	spec, opts, err := c.Spec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Packets) == 0 {
+		t.Error("the case sends no packet")
+	}
+	opts.Backend = backend
+	a := newArena(t, spec, c.Packets, func(pod *netns.NS) { installTwice(t, pod, spec, opts) })
+	for _, x := range c.Packets {
+		if err := a.cross(t.Context(), x); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// installTwice puts the rules in, checks that they are there and nothing else
+// is, and that a second time changes nothing.
+func installTwice(t *testing.T, pod *netns.NS, spec interception.Spec, opts interception.Options) {
+	t.Helper()
+	families := []ruleset.Family{ruleset.IPv4}
+	if opts.IPv6 != interception.IPv6Off {
+		families = ruleset.Families
+	}
+	before := map[ruleset.Family]routing{}
+	for _, family := range families {
+		before[family] = readRouting(t, pod, family)
+	}
+	if !apply(t, pod, spec, opts).Changed {
+		t.Error("the first time changed nothing")
+	}
+	once := snapshot(t, pod, opts.Backend)
+	for _, family := range families {
+		checkReadBack(t, pod, opts.Backend, ruleset.Build(spec, family), before[family])
+	}
+	checkOtherBackend(t, pod, opts.Backend)
+	if apply(t, pod, spec, opts).Changed {
+		t.Error("the second time says that it changed something")
+	}
+	if diff := cmp.Diff(once, snapshot(t, pod, opts.Backend)); diff != "" {
+		t.Errorf("the second time changed something (-once +twice):\n%s", diff)
+	}
+}
+
+// checkReadBack compares what the kernel holds with what was built.
+func checkReadBack(t *testing.T, pod *netns.NS, backend interception.Backend, built ruleset.RuleSet, before routing) {
+	t.Helper()
+	text := save(t, pod, backend, built.Family)
+	read, err := ruleset.Parse(built.Family, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := read.Owned()
+	own.Routing = built.Routing // compared below
+	if diff := ruleset.Diff(built, own); diff != nil {
+		t.Errorf("%s, as saved by iptables-%s, differs from what was built: %q", built.Family, backend, diff)
+	}
+	if found, wanted := strings.Count(text, "\n-A "), strings.Count(built.String(), "\n-A "); found != wanted {
+		t.Errorf("%s: %d rules in the namespace, %d were built", built.Family, found, wanted)
+	}
+	checkRouting(t, built, before, readRouting(t, pod, built.Family))
+}
+
+// checkRouting compares what netlink lists with what was built: each once, and
+// nothing more.
+func checkRouting(t *testing.T, built ruleset.RuleSet, before, after routing) {
+	t.Helper()
+	if got, want := len(after.rules)-len(before.rules), len(built.Routing.Rules); got != want {
+		t.Errorf("%s: %d policy rules were added, want %d: %v", built.Family, got, want, after.rules)
+	}
+	if got, want := len(after.addresses)-len(before.addresses), len(built.Routing.Addresses); got != want {
+		t.Errorf("%s: %d addresses were added to lo, want %d: %v", built.Family, got, want, after.addresses)
+	}
+	for _, rule := range built.Routing.Rules {
+		if n := after.countRules(rule); n != 1 {
+			t.Errorf("%s: %d policy rules are %+v, want 1: %v", built.Family, n, rule, after.rules)
+		}
+	}
+	for _, route := range built.Routing.Routes {
+		if n := after.countRoutes(route, built.Family); n != 1 {
+			t.Errorf("%s: %d routes are %+v, want 1: %v", built.Family, n, route, after.routes)
+		}
+	}
+	for _, addr := range built.Routing.Addresses {
+		if n := strings.Count(fmt.Sprint(after.addresses), addr.String()); n != 1 {
+			t.Errorf("%s: lo has %s %d times, want once: %v", built.Family, addr, n, after.addresses)
+		}
+	}
+}
+
+// checkOtherBackend looks for rules where nobody asked for any. The legacy
+// tables come into being when they are listed, so it is their absence that is
+// checked; nft's listing changes nothing.
+func checkOtherBackend(t *testing.T, pod *netns.NS, backend interception.Backend) {
+	t.Helper()
+	if backend == interception.BackendNFT {
+		names := run(t, pod, "cat", "/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names")
+		if names != "" {
+			t.Errorf("with nft there are the legacy tables %q", names)
+		}
+		return
+	}
+	for _, family := range ruleset.Families {
+		if text := save(t, pod, interception.BackendNFT, family); strings.Contains(text, "-A ") {
+			t.Errorf("with legacy there are nft rules:\n%s", text)
+		}
+	}
+}
+
+func save(t *testing.T, pod *netns.NS, backend interception.Backend, family ruleset.Family) string {
+	t.Helper()
+	tool := map[ruleset.Family]string{ruleset.IPv4: "iptables-", ruleset.IPv6: "ip6tables-"}[family]
+	return run(t, pod, tool+string(backend)+"-save")
+}
+
+// state is all that the rules are made of, as text.
+type state struct {
+	Saved   map[string]string
+	Routing map[string]string
+}
+
+func snapshot(t *testing.T, pod *netns.NS, backend interception.Backend) state {
+	t.Helper()
+	s := state{map[string]string{}, map[string]string{}}
+	for _, family := range ruleset.Families {
+		s.Saved[family.String()] = withoutChance(save(t, pod, backend, family))
+		s.Routing[family.String()] = readRouting(t, pod, family).String()
+	}
+	return s
+}
+
+var (
+	comments = regexp.MustCompile(`(?m)^#.*\n`)
+	counters = regexp.MustCompile(`\[\d+:\d+\]`)
+)
+
+// withoutChance removes what differs from one run of iptables-save to the
+// next: the time, and the packets that chains have counted.
+func withoutChance(saved string) string {
+	return counters.ReplaceAllString(comments.ReplaceAllString(saved, ""), "[0:0]")
+}
+
+// routing is what netlink lists of one family.
+type routing struct {
+	rules     []netlink.Rule
+	routes    []netlink.Route // of all tables
+	addresses []netlink.Addr  // of lo
+}
+
+func readRouting(t *testing.T, pod *netns.NS, family ruleset.Family) routing {
+	t.Helper()
+	number := map[ruleset.Family]int{ruleset.IPv4: unix.AF_INET, ruleset.IPv6: unix.AF_INET6}[family]
+	lo, err := pod.Netlink().LinkByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r routing
+	if r.rules, err = pod.Netlink().RuleList(number); err != nil {
+		t.Fatal(err)
+	}
+	all := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
+	if r.routes, err = pod.Netlink().RouteListFiltered(number, all, netlink.RT_FILTER_TABLE); err != nil {
+		t.Fatal(err)
+	}
+	if r.addresses, err = pod.Netlink().AddrList(lo, number); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r routing) String() string {
+	var b strings.Builder
+	for _, rule := range r.rules {
+		fmt.Fprintln(&b, rule, rule.Mark, rule.Priority)
+	}
+	for _, route := range r.routes {
+		fmt.Fprintln(&b, route)
+	}
+	for _, addr := range r.addresses {
+		fmt.Fprintln(&b, addr.IPNet)
+	}
+	return b.String()
+}
+
+func (r routing) countRules(want ruleset.PolicyRule) int {
+	n := 0
+	for _, rule := range r.rules {
+		mask := ^uint32(0)
+		if rule.Mask != nil {
+			mask = *rule.Mask
+		}
+		if rule.Mark == want.Mark && mask == want.Mask && rule.Table == int(want.Table) {
+			n++
+		}
+	}
+	return n
+}
+
+func (r routing) countRoutes(want ruleset.LocalRoute, family ruleset.Family) int {
+	everything := map[ruleset.Family]string{ruleset.IPv4: "0.0.0.0/0", ruleset.IPv6: "::/0"}[family]
+	n := 0
+	for _, route := range r.routes {
+		if route.Table != int(want.Table) || route.Type != unix.RTN_LOCAL {
+			continue
+		}
+		if route.Dst == nil || route.Dst.String() == everything {
+			n++
+		}
+	}
+	return n
+}
