@@ -25,6 +25,10 @@ func Args(spec Spec, opts Options) []string {
 	return args
 }
 
+// istioCommand is the first argument of Istio's init container, whose image
+// holds several programs.
+const istioCommand = "istio-iptables"
+
 // ParseArgs reads the arguments of shunt-init into a validated spec. A flag
 // that is absent has its value in Default or DefaultOptions; in particular,
 // everything is intercepted that no flag leaves alone. The error joins a
@@ -32,6 +36,9 @@ func Args(spec Spec, opts Options) []string {
 func ParseArgs(args []string) (Spec, Options, error) {
 	a := &arguments{Spec: Default(), Options: DefaultOptions()}
 	fs, values := newFlagSet(a)
+	if len(args) > 0 && args[0] == istioCommand {
+		args = args[1:]
+	}
 	parseErr := fs.Parse(args)
 	if errors.Is(parseErr, pflag.ErrHelp) {
 		return Spec{}, Options{}, parseErr
@@ -85,7 +92,7 @@ func newFlagSet(a *arguments) (*pflag.FlagSet, []*flagValue) {
 	fs.SortFlags = false
 	fs.Usage = func() {}
 	var values []*flagValue
-	for _, defs := range [][]flagDef{specFlags, {systemFlag}, optionFlags} {
+	for _, defs := range [][]flagDef{specFlags, {systemFlag}, optionFlags, {istioFlag}} {
 		for _, def := range defs {
 			v := &flagValue{def: def, target: a}
 			values = append(values, v)

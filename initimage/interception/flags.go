@@ -95,6 +95,14 @@ var optionFlags = []flagDef{
 	boolFlag("dry-run", "n", "print the rules and change nothing", func(a *arguments) *bool { return &a.DryRun }),
 }
 
+// istioFlag is in the arguments of Istio's init container, which are to work
+// unchanged. It is about the log of another program and does nothing here.
+var istioFlag = flagDef{
+	name: "log_output_level", usage: "taken from Istio's arguments, without effect",
+	set: func(*arguments, string) error { return nil },
+	get: func(*arguments) string { return "" },
+}
+
 // systemFlag stands apart: Args never prints it, because -m says the same in
 // the words that Istio's users know.
 var systemFlag = bind(flagSystem, "", "redirect or tproxy; another word for -m", systemCodec,

@@ -104,6 +104,9 @@ func (rs *RuleSet) parseRule(table *Table, line string) error {
 	if len(words) < 2 || words[0] != "-A" {
 		return fmt.Errorf("neither a table, a chain, a rule (-A) nor COMMIT")
 	}
+	if c := (Chain{Name: words[1]}); !c.Builtin() && table.chain(c.Name) == nil {
+		return fmt.Errorf("no chain %q", c.Name)
+	}
 	rule, err := parseRule(rs.Family, words[2:])
 	if err != nil {
 		return err

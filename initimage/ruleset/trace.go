@@ -151,8 +151,11 @@ func (h *hop) pass(table, hook string) {
 
 func (h *hop) skipsNAT(hook string) bool {
 	settled := h.natted && (hook == "PREROUTING" || hook == "OUTPUT")
-	return h.State != New && h.State != Related || settled
+	return !h.first() || settled
 }
+
+// first reports whether the packet opens a connection.
+func (h *hop) first() bool { return h.State == New || h.State == Related }
 
 func (h *hop) seal(f Fate) { h.fate, h.port = f, 0 }
 

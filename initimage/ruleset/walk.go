@@ -16,9 +16,9 @@ func (m DestinationPorts) matches(h *hop) bool {
 	return (m.Protocol == "" || m.Protocol == h.Packet.Protocol) && m.Ranges.Contains(h.DstPort) != m.Not
 }
 
-func (m SYN) matches(h *hop) bool {
-	return h.Packet.Protocol == "tcp" && (h.State == New) != m.Not
-}
+// matches takes the first packet of a tcp connection for its SYN, also of one
+// that another connection announced.
+func (m SYN) matches(h *hop) bool { return h.Packet.Protocol == "tcp" && h.first() != m.Not }
 
 // matches is false for packets that no process of this host made: they have
 // no socket yet.

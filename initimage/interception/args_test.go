@@ -1,0 +1,88 @@
+package interception_test
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+var samePrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+
+// istioArgs are what Istio's injector gives its init container.
+var istioArgs = []string{"-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-x", "", "-b", "*", "-d", "15090,15021,15020"}
+
+func TestIstioArgumentsAreTheDefault(t *testing.T) {
+	spec, opts, err := interception.ParseArgs(istioArgs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(interception.Default(), spec, samePrefix); diff != "" {
+		t.Errorf("spec (-default +parsed):\n%s", diff)
+	}
+	if diff := cmp.Diff(interception.DefaultOptions(), opts); diff != "" {
+		t.Errorf("options (-default +parsed):\n%s", diff)
+	}
+}
+
+func TestArgsOf(t *testing.T) {
+	ranges := interception.NewPortRanges(interception.PortRange{First: 80, Last: 80}, interception.PortRange{First: 8000, Last: 8100})
+	prefixes, err := interception.ParsePrefixes("fd00::/8, 10.0.0.0/8, 192.0.2.7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := interception.Spec{
+		System: interception.SystemTProxy, OutboundPort: 1, InboundPort: 2, TunnelPort: 3,
+		ProxyUIDs: []uint32{1, 2}, ProxyGIDs: []uint32{0}, InboundPorts: interception.Ports{Ranges: ranges},
+		InboundExcludePorts: ranges, OutboundCIDRs: interception.CIDRs{Prefixes: prefixes}, OutboundExcludeCIDRs: prefixes,
+		OutboundPorts: ranges, OutboundExcludePorts: ranges, VirtualInterfaces: []string{"net1"}, ExcludeInterfaces: []string{"eth1", "net2+"},
+		Mark: 7, RouteTable: 8,
+	}
+	opts := interception.Options{Backend: interception.BackendLegacy, IPv6: interception.IPv6Off, DryRun: true}
+	parsed, parsedOpts, err := interception.ParseArgs(interception.Args(spec, opts))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]any{spec, opts}, []any{parsed, parsedOpts}, samePrefix); diff != "" {
+		t.Errorf("after Args and ParseArgs (-before +after):\n%s", diff)
+	}
+}
+
+// TestEveryWrongFlagIsNamed also holds that each error can be taken apart.
+func TestEveryWrongFlagIsNamed(t *testing.T) {
+	_, _, err := interception.ParseArgs([]string{"-p", "0", "--proxy-gid=wheel", "-m", "tproxy"})
+	for _, want := range []string{`--envoy-port: invalid value "0": accepted: a port from 1 to 65535`, `--proxy-gid: invalid value "wheel"`, "REDIRECT, TPROXY"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in %v", want, err)
+		}
+	}
+	var flag *interception.FlagError
+	var value *interception.ValueError
+	if !errors.As(err, &flag) || !errors.As(err, &value) || flag.Flag != "--envoy-port" || value.Value != "0" {
+		t.Errorf("first flag %+v, value %+v", flag, value)
+	}
+}
+
+// FuzzParseArgs holds that arguments are refused, or mean what they print as.
+func FuzzParseArgs(f *testing.F) {
+	f.Add(strings.Join(istioArgs, "\n"))
+	f.Add("-m\nTPROXY\n-b\n80,8000-8100\n-x\n10.0.0.0/8,fd00::1\n-c\nnet+\n-t\n0x539\n--ipv6=off")
+	f.Add("-p\n0\n--system\nlegacy")
+	f.Fuzz(func(t *testing.T, text string) {
+		spec, opts, err := interception.ParseArgs(strings.Split(text, "\n"))
+		if err != nil {
+			return
+		}
+		again, optsAgain, err := interception.ParseArgs(interception.Args(spec, opts))
+		if err != nil {
+			t.Fatalf("%q parses, but not what it prints as: %v", text, err)
+		}
+		if diff := cmp.Diff([]any{spec, opts}, []any{again, optsAgain}, samePrefix); diff != "" {
+			t.Errorf("%q, printed and parsed (-once +twice):\n%s", text, diff)
+		}
+	})
+}

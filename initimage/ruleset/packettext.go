@@ -1,0 +1,113 @@
+package ruleset
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Defaults of a packet's text, the ids of an ordinary user and the interface
+// that a pod has.
+const (
+	defaultID        = 1000
+	defaultInterface = "eth0"
+)
+
+// ParsePacket reads a packet from text: its direction, attributes, protocol
+// and destination.
+//
+//	out uid=1000 gid=1000 tcp 10.0.0.9:80
+//	in from=10.0.0.9 if=eth0 tcp [fd00::1]:8080
+//
+// Attributes and what they are when absent: uid and gid (1000) and mark (0) of
+// the sending process and socket, connmark (0), from (chosen by the host),
+// if (eth0), state (NEW).
+func ParsePacket(text string) (Packet, error) {
+	words := strings.Fields(text)
+	if len(words) < 3 {
+		return Packet{}, fmt.Errorf("packet %q: a direction, a protocol and a destination are needed", text)
+	}
+	attributes, protocol, dst := words[1:len(words)-2], words[len(words)-2], words[len(words)-1]
+	p := Packet{Direction: Direction(words[0]), Protocol: protocol, UID: defaultID, GID: defaultID, State: New}
+	if p.Direction != In && p.Direction != Out {
+		return Packet{}, fmt.Errorf("packet %q: direction %q; accepted: in, out", text, words[0])
+	}
+	if p.Direction == In {
+		p.Interface = defaultInterface
+	}
+	if protocol != "tcp" && protocol != "udp" {
+		return Packet{}, fmt.Errorf("packet %q: protocol %q; accepted: tcp, udp", text, protocol)
+	}
+	to, err := netip.ParseAddrPort(dst)
+	if err != nil {
+		return Packet{}, fmt.Errorf("packet %q: destination %q; accepted: ADDRESS:PORT, [ADDRESS]:PORT", text, dst)
+	}
+	p.Dst, p.DstPort, p.Family = to.Addr(), to.Port(), IPv4
+	if !p.Dst.Is4() {
+		p.Family = IPv6
+	}
+	for _, attribute := range attributes {
+		if err := p.set(attribute); err != nil {
+			return Packet{}, fmt.Errorf("packet %q: %w", text, err)
+		}
+	}
+	return p, nil
+}
+
+// set reads one key=value attribute.
+func (p *Packet) set(attribute string) error {
+	key, value, _ := strings.Cut(attribute, "=")
+	var err error
+	switch key {
+	case "uid":
+		p.UID, err = parseUint32(value)
+	case "gid":
+		p.GID, err = parseUint32(value)
+	case "mark":
+		p.Mark, err = parseUint32(value)
+	case "connmark":
+		p.ConnMark, err = parseUint32(value)
+	case "from":
+		p.Src, err = netip.ParseAddr(value)
+	case "if":
+		p.Interface = value
+	case "state":
+		p.State = State(strings.ToUpper(value))
+		if !slices.Contains(states, p.State) {
+			err = fmt.Errorf("accepted: %v", states)
+		}
+	default:
+		err = fmt.Errorf("accepted: uid, gid, mark, connmark, from, if, state")
+	}
+	if err != nil {
+		return fmt.Errorf("attribute %q: %w", attribute, err)
+	}
+	return nil
+}
+
+func parseUint32(text string) (uint32, error) {
+	n, err := strconv.ParseUint(text, 0, 32)
+	return uint32(n), err
+}
+
+// ParseOutcome reads an outcome as Outcome.String prints it.
+func ParseOutcome(text string) (Outcome, error) {
+	fate, port, hasPort := strings.Cut(strings.TrimSpace(text), " ")
+	o := Outcome{Fate: Fate(fate)}
+	switch o.Fate {
+	case Redirected, TProxied:
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 {
+			return Outcome{}, fmt.Errorf("outcome %q: %s needs a port", text, fate)
+		}
+		o.Port = uint16(n)
+		return o, nil
+	case Direct, Local, Dropped, Rejected, Unknown:
+		if !hasPort {
+			return o, nil
+		}
+	}
+	return Outcome{}, fmt.Errorf("outcome %q; accepted: direct, redirect PORT, tproxy PORT, local, drop, reject, unknown", text)
+}

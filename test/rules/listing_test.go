@@ -1,0 +1,152 @@
+package rules
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+// listing reads a reference listing, which is IPv4, for either family.
+func listing(t *testing.T, name string, family ruleset.Family) ruleset.RuleSet {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", "listings", name+".rules"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(data)
+	if family == ruleset.IPv6 {
+		text = strings.NewReplacer("127.0.0.1/32", "::1/128", "127.0.0.6/32", "::6/128", "0.0.0.0", "::").Replace(text)
+	}
+	rs, err := ruleset.Parse(family, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name == "tproxy" {
+		// A listing cannot show the routing that it needs.
+		rs.Routing = ruleset.Routing{
+			Rules:  []ruleset.PolicyRule{{Mark: 0x539, Mask: 0xffffffff, Table: 133}},
+			Routes: []ruleset.LocalRoute{{Table: 133}},
+		}
+	}
+	return rs
+}
+
+// grid calls visit with every combination of what a rule may look at.
+func grid(family ruleset.Family, visit func(ruleset.Packet)) {
+	addrs := map[ruleset.Family][]string{
+		ruleset.IPv4: {"10.0.0.1", "10.0.0.9", "127.0.0.1", "127.0.0.6"},
+		ruleset.IPv6: {"fd00::1", "fd00::9", "::1", "::6"},
+	}[family]
+	states := []ruleset.State{ruleset.New, ruleset.Established, ruleset.Related, ruleset.Invalid}
+	for _, src := range addrs {
+		for _, dst := range addrs[:3] {
+			for _, protocol := range []string{"tcp", "udp"} {
+				for _, port := range []uint16{22, 53, 80, 15001, 15006, 15008, 15020, 15021, 15053, 15090} {
+					for _, state := range states {
+						p := ruleset.Packet{
+							Family: family, Protocol: protocol, DstPort: port, State: state,
+							Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr(dst),
+						}
+						arrivals(p, visit)
+						departures(p, visit)
+					}
+				}
+			}
+		}
+	}
+}
+
+// arrivals are from outside: they carry no mark, and no loopback address.
+func arrivals(p ruleset.Packet, visit func(ruleset.Packet)) {
+	if Pod.Addresses[0] != p.Dst && Pod.Addresses[1] != p.Dst || p.Src != Client[p.Family] {
+		return
+	}
+	p.Direction, p.Interface = ruleset.In, Pod.Uplink
+	visit(p)
+}
+
+func departures(p ruleset.Packet, visit func(ruleset.Packet)) {
+	p.Direction = ruleset.Out
+	for _, uid := range []uint32{0, 1000, 1337} {
+		for _, gid := range []uint32{0, 1000, 1337} {
+			for _, mark := range []uint32{0, 0x539, 0x53a, 0x111} {
+				for _, connmark := range []uint32{0, 0x539} {
+					if connmark != 0 && (p.State == ruleset.New || p.State == ruleset.Related) {
+						continue // the mark is saved after the first packet
+					}
+					p.UID, p.GID, p.Mark, p.ConnMark = uid, gid, mark, connmark
+					visit(p)
+				}
+			}
+		}
+	}
+}
+
+// better says why our rules differ from the listing for a packet, or "".
+func better(system interception.System, p ruleset.Packet, ours ruleset.Outcome) string {
+	isProxy := p.UID == 1337 || p.GID == 1337
+	own := p.Dst == Pod.Addresses[0] || p.Dst == Pod.Addresses[1]
+	first := p.State == ruleset.New || p.State == ruleset.Related
+	hop := p.Mark == 0x539 || p.Src == Client[p.Family]
+	tproxy := system == interception.SystemTProxy
+	switch {
+	case p.Protocol != "tcp":
+		return ""
+	case tproxy && p.State == ruleset.Invalid && ours.Fate == ruleset.Direct:
+		return "an INVALID packet opens no connection: a socket that is there already gets it, or it is answered by a reset"
+	case !first:
+		return ""
+	case tproxy && p.DstPort == 15008 && ours.Fate == ruleset.Direct:
+		return "the listing intercepts the tunnel port in TPROXY, though not in REDIRECT"
+	case tproxy && p.State == ruleset.Related && ours.Fate == ruleset.TProxied:
+		return "the listing lets a connection that another one announced (ftp) past the proxy"
+	case tproxy && isProxy && own && hop && ours.Fate == ruleset.Direct:
+		return "the listing sends the inbound hop of a proxy of uid 1337, or one that cannot mark it, back to the proxy: a loop"
+	case tproxy && isProxy && p.Mark == 0x539 && ours.Fate == ruleset.Local:
+		return "the mark says that the connection is for the pod: where it is not, the listing loops, and ours finds no socket"
+	case isProxy && own && ours.Fate == ruleset.Redirected:
+		return "the listing lets a proxy that has but one of the ids reach its own pod past the inbound listener"
+	}
+	return ""
+}
+
+// TestListings proves that our rules send every packet of the grid where the
+// listing of the system does, or says why not.
+func TestListings(t *testing.T) {
+	for _, system := range []interception.System{interception.SystemRedirect, interception.SystemTProxy} {
+		for _, family := range ruleset.Families {
+			t.Run(fmt.Sprintf("%s/%s", system, family), func(t *testing.T) {
+				want := listing(t, string(system), family)
+				spec := interception.Default()
+				spec.System = system
+				ours := ruleset.Build(spec, family)
+				packets, reasons := 0, map[string]int{}
+				grid(family, func(p ruleset.Packet) {
+					packets++
+					wanted, got := ruleset.Trace(want, Pod, p), ruleset.Trace(ours, Pod, p)
+					if wanted.Outcome == got.Outcome {
+						return
+					}
+					if why := better(system, p, got.Outcome); why != "" {
+						reasons[why]++
+						return
+					}
+					if t.Failed() {
+						return
+					}
+					t.Errorf("%+v\nlisting:\n%s\nours:\n%s", p, wanted, got)
+				})
+				t.Logf("%d packets", packets)
+				for why, n := range reasons {
+					t.Logf("%d differ: %s", n, why)
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,39 @@
+package rules
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+// TestWalk is the second executor: every packet of every case is walked
+// through the wanted rules of the case's file, not those built now.
+func TestWalk(t *testing.T) {
+	for _, c := range corpus(t) {
+		if c.Refused() {
+			continue
+		}
+		t.Run(c.Name, func(t *testing.T) {
+			sets := map[ruleset.Family]ruleset.RuleSet{}
+			for _, family := range ruleset.Families {
+				text, _ := c.Section(sectionOf[family])
+				rs, err := ruleset.Parse(family, text)
+				if err != nil {
+					t.Fatal(err)
+				}
+				sets[family] = rs
+			}
+			all := slices.Concat(c.Packets, c.Walk)
+			if len(all) == 0 {
+				t.Error("the case asks for no packet")
+			}
+			for _, x := range all {
+				path := ruleset.Trace(sets[x.Packet.Family], Pod, x.Packet)
+				if path.Outcome != x.Want {
+					t.Errorf("%s\nbut walked:\n%s", x.Text, path)
+				}
+			}
+		})
+	}
+}
