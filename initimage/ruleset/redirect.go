@@ -9,7 +9,7 @@ func (b *builder) redirectNAT() Table {
 	t := Table{Name: "nat"}
 	t.add(chainInRedirect, rule("to the inbound listener of the proxy", Redirect{b.spec.InboundPort}, tcp))
 	t.add(chainInbound, b.inboundPolicy(chainInRedirect)...)
-	b.addOutbound(&t)
+	b.addOutbound(&t, b.selfCalls())
 	t.add("PREROUTING", rule("connections to the pod", Jump{chainInbound}, tcp))
 	return t
 }
@@ -54,38 +54,43 @@ func (b *builder) interfacePolicy() []Rule {
 
 // addOutbound adds the chains that take the pod's own connections to the
 // proxy, and the jump to them.
-func (b *builder) addOutbound(t *Table, head ...Rule) {
+func (b *builder) addOutbound(t *Table, overLoopback []Rule) {
 	t.add(chainRedirect, rule("to the outbound listener of the proxy", Redirect{b.spec.OutboundPort}, tcp))
 	t.add(chainOutbound, b.outboundPolicy()...)
-	t.add(chainOutput, b.outputPolicy(head)...)
+	t.add(chainOutput, b.outputPolicy(overLoopback)...)
 	t.add("OUTPUT", rule("connections that the pod opens", Jump{chainOutput}, tcp))
 }
 
 // outputPolicy decides whose connections are the pod's own.
 //
-//	who    | to                   | goes
-//	proxy  | its own pod's address | inbound: another pod would go that way too
-//	proxy  | the app, as its inbound hop (from 127.0.0.6, ::6 or marked) | direct
-//	anyone | over loopback        | direct
-//	proxy  | anywhere else        | direct: it is the end of the interception
-//	app    | anywhere else        | outboundPolicy
-func (b *builder) outputPolicy(head []Rule) []Rule {
+//	who    | to            | goes
+//	anyone | over loopback | as overLoopback says, or else direct
+//	proxy  | anywhere else | direct: it is the end of the interception
+//	app    | anywhere else | as outboundPolicy says
+func (b *builder) outputPolicy(overLoopback []Rule) []Rule {
 	var rules []Rule
 	for _, name := range b.spec.ExcludeInterfaces {
 		rules = append(rules, rule("interface left alone", Return, OutInterface{Name: name}))
 	}
 	rules = append(rules, forPorts("outbound ports left alone", Return, b.spec.OutboundExcludePorts)...)
-	rules = append(rules, head...)
-	rules = append(rules, rule("inbound hop of the proxy to the app", Return, b.fromPassthrough(), outLoopback))
-	for _, owner := range b.owners() {
-		rules = append(rules, rule("the proxy ("+owner.describe()+") calls its own pod: inbound", Jump{chainInRedirect},
-			b.toLoopback(true), outLoopback, owner))
-	}
+	rules = append(rules, overLoopback...)
 	rules = append(rules, rule("the pod talks to itself", Return, outLoopback))
 	for _, owner := range b.owners() {
 		rules = append(rules, rule("connections of the proxy itself ("+owner.describe()+")", Return, owner))
 	}
 	return append(rules, rule("connections of the app", Jump{chainOutbound}))
+}
+
+// selfCalls sends the proxy's calls to its own pod's address inbound, as a
+// call from another pod would go. Its hop to the app, which goes to that
+// address too, is told from them by its source.
+func (b *builder) selfCalls() []Rule {
+	rules := []Rule{rule("inbound hop of the proxy to the app", Return, b.fromPassthrough(), outLoopback)}
+	for _, owner := range b.owners() {
+		rules = append(rules, rule("the proxy ("+owner.describe()+") calls its own pod: inbound", Jump{chainInRedirect},
+			b.toLoopback(true), outLoopback, owner))
+	}
+	return rules
 }
 
 // outboundPolicy decides which destinations go to the proxy. What is left

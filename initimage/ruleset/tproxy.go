@@ -69,13 +69,14 @@ func (b *builder) tproxyOutput() []Rule {
 	return rules
 }
 
-// tproxyNAT is redirectNAT without its inbound half. The proxy's inbound hop
-// returns by its mark first: by its uid it would be taken for a call to its
-// own pod, and loop.
+// tproxyNAT takes the pod's own connections to the proxy. The proxy's calls to
+// its own pod are left to mangle, by their mark: a proxy that is reached by
+// TPROXY looks for the original destination at its own socket, where REDIRECT
+// would have written the listener's address. Nothing over lo is for nat then,
+// and the inbound hop cannot come back to the proxy, whatever its identity.
 func (b *builder) tproxyNAT() Table {
 	t := Table{Name: "nat"}
-	t.add(chainInRedirect, rule("to the inbound listener of the proxy", Redirect{b.spec.InboundPort}, tcp))
-	b.addOutbound(&t, rule("inbound hop of the proxy to the app", Return, outLoopback, marked(b.spec.Mark)))
+	b.addOutbound(&t, nil)
 	if len(b.spec.VirtualInterfaces) > 0 {
 		t.add(chainInbound, b.interfacePolicy()...)
 		t.add("PREROUTING", rule("connections of virtual machines", Jump{chainInbound}, tcp))

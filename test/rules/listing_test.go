@@ -110,6 +110,10 @@ func better(system interception.System, p ruleset.Packet, ours ruleset.Outcome) 
 		return "the listing sends the inbound hop of a proxy of uid 1337, or one that cannot mark it, back to the proxy: a loop"
 	case tproxy && isProxy && p.Mark == 0x539 && ours.Fate == ruleset.Local:
 		return "the mark says that the connection is for the pod: where it is not, the listing loops, and ours finds no socket"
+	case tproxy && isProxy && own && ours.Fate == ruleset.TProxied:
+		return "the listing takes a proxy of uid 1337 to the inbound listener by REDIRECT, which hides the original destination from it"
+	case tproxy && isProxy && own && ours.Fate == ruleset.Direct:
+		return "a port that is left alone is left alone for the proxy too; the listing does so for a proxy of uid 0 only"
 	case isProxy && own && ours.Fate == ruleset.Redirected:
 		return "the listing lets a proxy that has but one of the ids reach its own pod past the inbound listener"
 	}
