@@ -37,7 +37,7 @@ func Decide(pod *corev1.Pod, ns Namespace, cfg Config) Decision {
 //
 //	sidecar.istio.io/inject malformed                -> InvalidAnnotation, refused
 //	hostNetwork                                      -> HostNetwork
-//	os.name windows                                  -> Windows
+//	os.name windows, or a nodeSelector that says so  -> Windows
 //	namespace          pod     default policy
 //	istio-injection    inject
 //	any                false   any                   -> PodOptedOut
@@ -89,7 +89,7 @@ func unwanted(pod *corev1.Pod, req request, cfg Config) Reason {
 	switch {
 	case pod.Spec.HostNetwork:
 		return ReasonHostNetwork
-	case pod.Spec.OS != nil && pod.Spec.OS.Name == corev1.Windows:
+	case forWindows(pod):
 		return ReasonWindows
 	case says(req.pod, false):
 		return ReasonPodOptedOut
@@ -100,6 +100,14 @@ func unwanted(pod *corev1.Pod, req request, cfg Config) Reason {
 	default:
 		return ReasonNotOptedIn
 	}
+}
+
+// forWindows knows manifests too that are older than the field os.
+func forWindows(pod *corev1.Pod) bool {
+	if pod.Spec.OS != nil {
+		return pod.Spec.OS.Name == corev1.Windows
+	}
+	return pod.Spec.NodeSelector[corev1.LabelOSStable] == string(corev1.Windows)
 }
 
 // podErrors leaves out what is wrong with the namespace: a pod cannot help it.

@@ -15,7 +15,7 @@ import (
 
 // problem is a field of a pod or namespace that cannot be read.
 type problem struct {
-	key   string
+	key   string // of the table, where one is meant
 	place Place
 	err   *field.Error
 }
@@ -77,20 +77,21 @@ func misplaced(place Place, values map[string]string) []problem {
 	var problems []problem
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		row := slices.IndexFunc(annotations, func(a Annotation) bool { return strings.EqualFold(a.Key, key) })
-		var detail string
+		meant, detail := key, ""
 		switch {
 		case row < 0 && strings.HasPrefix(key, TrafficPrefix):
 			detail = "unknown key; accepted: " + strings.Join(keysUnder(TrafficPrefix), ", ")
 		case row < 0 || annotations[row].Key == NamespaceInjectionKey:
 			continue
 		case annotations[row].Key != key:
-			detail = "unknown key; accepted: " + annotations[row].Key
+			meant = annotations[row].Key
+			detail = "unknown key; accepted: " + meant
 		case !slices.Contains(annotations[row].Places, place):
 			detail = fmt.Sprintf("not read as a %s; accepted: as a %s", place, annotations[row].Places[0])
 		default:
 			continue
 		}
-		problems = append(problems, problem{key, place, field.Invalid(paths[place].Key(key), shorten(values[key]), detail)})
+		problems = append(problems, problem{meant, place, field.Invalid(paths[place].Key(key), shorten(values[key]), detail)})
 	}
 	return problems
 }

@@ -1,6 +1,8 @@
 package bootstrap
 
 import (
+	"strings"
+
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
@@ -28,15 +30,12 @@ var logFields = map[string]string{
 }
 
 // accessLog writes one JSON line to standard output for each connection, when
-// it ends.
-func (b *builder) accessLog(listener string, port uint16) *accesslogv3.AccessLog {
-	direction := "outbound"
-	if port == b.InboundPort {
-		direction = "inbound"
-	}
+// it ends. It belongs to the listener rather than to each of its chains: a
+// connection that no chain took would leave its line too.
+func (b *builder) accessLog(listener string, direction corev3.TrafficDirection) *accesslogv3.AccessLog {
 	fields := map[string]*structpb.Value{
 		"listener":  structpb.NewStringValue(listener),
-		"direction": structpb.NewStringValue(direction),
+		"direction": structpb.NewStringValue(strings.ToLower(direction.String())),
 	}
 	for name, command := range logFields {
 		fields[name] = structpb.NewStringValue(command)

@@ -1,8 +1,6 @@
 package bootstrap
 
 import (
-	"time"
-
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -29,8 +27,7 @@ func (b *builder) listeners() []*listenerv3.Listener {
 }
 
 func (b *builder) inbound(f family) *listenerv3.Listener {
-	l := b.passthrough("virtualInbound"+f.suffix, f, b.InboundPort, inboundCluster(f))
-	l.TrafficDirection = corev3.TrafficDirection_INBOUND
+	l := b.passthrough("virtualInbound"+f.suffix, corev3.TrafficDirection_INBOUND, address(f.any, b.InboundPort), inboundCluster(f))
 	if b.Mode == interception.ModeTProxy {
 		// The packets still carry the address that they were sent to, which is
 		// not one of this socket's: only a transparent socket takes them.
@@ -48,31 +45,33 @@ func (b *builder) inbound(f family) *listenerv3.Listener {
 // outbound is not transparent in TPROXY either, unlike Istio's: outbound
 // connections always come by nat REDIRECT, to an address of this socket.
 func (b *builder) outbound(f family) *listenerv3.Listener {
-	l := b.passthrough("virtualOutbound"+f.suffix, f, b.OutboundPort, passthroughCluster)
-	l.TrafficDirection = corev3.TrafficDirection_OUTBOUND
-	return l
+	return b.passthrough("virtualOutbound"+f.suffix, corev3.TrafficDirection_OUTBOUND, address(f.any, b.OutboundPort), passthroughCluster)
 }
 
 // passthrough takes connections to any destination and carries them on by the
 // cluster; those to the port itself end in the black hole. The listener does
 // not have use_original_dst, which would hand a connection to another host's
 // port 15021 to the health listener.
-func (b *builder) passthrough(name string, f family, port uint16, cluster string) *listenerv3.Listener {
-	loop := b.tcpProxy("blackhole", name, port, blackHoleCluster)
-	loop.FilterChainMatch = &listenerv3.FilterChainMatch{DestinationPort: wrapperspb.UInt32(uint32(port))}
+func (b *builder) passthrough(name string, direction corev3.TrafficDirection, at *corev3.Address, cluster string) *listenerv3.Listener {
+	loop := b.tcpProxy("blackhole", blackHoleCluster)
+	loop.FilterChainMatch = &listenerv3.FilterChainMatch{
+		DestinationPort: wrapperspb.UInt32(at.GetSocketAddress().GetPortValue()),
+	}
 	return &listenerv3.Listener{
-		Name:    name,
-		Address: address(f.any, port),
+		Name:             name,
+		TrafficDirection: direction,
+		Address:          at,
 		ListenerFilters: []*listenerv3.ListenerFilter{{
 			Name:       "envoy.filters.listener.original_dst",
 			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: b.typed(&originaldstv3.OriginalDst{})},
 		}},
-		FilterChains:  []*listenerv3.FilterChain{loop, b.tcpProxy("passthrough", name, port, cluster)},
+		FilterChains:  []*listenerv3.FilterChain{loop, b.tcpProxy("passthrough", cluster)},
+		AccessLog:     []*accesslogv3.AccessLog{b.accessLog(name, direction)},
 		SocketOptions: []*corev3.SocketOption{keepAlive()},
 	}
 }
 
-func (b *builder) tcpProxy(chain, listener string, port uint16, cluster string) *listenerv3.FilterChain {
+func (b *builder) tcpProxy(chain, cluster string) *listenerv3.FilterChain {
 	return &listenerv3.FilterChain{
 		Name: chain,
 		Filters: []*listenerv3.Filter{{
@@ -82,8 +81,7 @@ func (b *builder) tcpProxy(chain, listener string, port uint16, cluster string) 
 				ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: cluster},
 				// Envoy closes idle connections after an hour unless told
 				// otherwise; without a proxy nobody would.
-				IdleTimeout: durationpb.New(0 * time.Second),
-				AccessLog:   []*accesslogv3.AccessLog{b.accessLog(listener, port)},
+				IdleTimeout: durationpb.New(0),
 			})},
 		}},
 	}

@@ -1,0 +1,171 @@
+// Package cases reads the injection cases: files that hold a pod, its
+// namespace and the injector's configuration, and what must become of them.
+// The same files are run against package inject, the webhook and the command
+// line.
+//
+// A case is a txtar archive. Flowing in: pod.yaml, and optionally
+// namespace.yaml and config.yaml, which changes inject.DefaultConfig. Wanted:
+// want.txt, whose first line is the reason, followed by a line for every error
+// and warning; and want.yaml, the injected pod. The proxy's bootstrap, a line
+// of 12 kB, is written there as "(bootstrap REDIRECT IPv4 IPv6)"; package
+// bootstrap has cases of its own.
+package cases
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/tools/txtar"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/shunt-dev/shunt/inject"
+)
+
+// Names of the files in an archive.
+const (
+	podFile       = "pod.yaml"
+	namespaceFile = "namespace.yaml"
+	configFile    = "config.yaml"
+	wantTextFile  = "want.txt"
+	wantPodFile   = "want.yaml"
+)
+
+// Case is one file.
+type Case struct {
+	Name      string // the file's, without its ending
+	Pod       *corev1.Pod
+	Namespace inject.Namespace
+	Config    inject.Config
+
+	// Want is the wanted outcome as Summary prints it, and WantPod the wanted
+	// pod; nil unless the case is one of injection.
+	Want    string
+	WantPod *corev1.Pod
+
+	path    string
+	archive *txtar.Archive
+}
+
+// Load reads all cases of a folder, in the order of their names.
+func Load(dir string) ([]Case, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
+	if err != nil {
+		return nil, fmt.Errorf("list the cases in %s: %w", dir, err)
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("list the cases in %s: there is none", dir)
+	}
+	slices.Sort(files)
+	all := make([]Case, 0, len(files))
+	for _, file := range files {
+		c, err := read(file)
+		if err != nil {
+			return nil, fmt.Errorf("read case %s: %w", file, err)
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+func read(path string) (Case, error) {
+	archive, err := txtar.ParseFile(path)
+	if err != nil {
+		return Case{}, err
+	}
+	c := Case{
+		Name: strings.TrimSuffix(filepath.Base(path), ".txtar"), Config: inject.DefaultConfig(),
+		path: path, archive: archive,
+	}
+	for _, file := range archive.Files {
+		if err := c.take(file); err != nil {
+			return Case{}, fmt.Errorf("%s: %w", file.Name, err)
+		}
+	}
+	if c.Pod == nil {
+		return Case{}, fmt.Errorf("%s: not there", podFile)
+	}
+	return c, nil
+}
+
+func (c *Case) take(file txtar.File) (err error) {
+	switch file.Name {
+	case podFile:
+		c.Pod, err = unmarshal(file.Data)
+		return err
+	case namespaceFile:
+		var ns corev1.Namespace
+		err = yaml.UnmarshalStrict(file.Data, &ns)
+		c.Namespace = inject.Namespace{Name: ns.Name, Labels: ns.Labels, Annotations: ns.Annotations}
+		return err
+	case configFile:
+		c.Config, err = inject.ParseConfig(file.Data)
+		return err
+	case wantTextFile:
+		c.Want = string(file.Data)
+		return nil
+	case wantPodFile:
+		c.WantPod, err = unmarshal(file.Data)
+		return err
+	}
+	return fmt.Errorf("unknown file; accepted: %s, %s, %s, %s, %s",
+		podFile, namespaceFile, configFile, wantTextFile, wantPodFile)
+}
+
+// Summary prints an outcome as want.txt has it: the reason, then the errors,
+// then the warnings, a line each.
+func Summary(result inject.Result) string {
+	var text strings.Builder
+	fmt.Fprintln(&text, result.Reason)
+	for _, err := range result.Errors {
+		fmt.Fprintf(&text, "error: %v\n", err)
+	}
+	for _, warning := range result.Warnings {
+		fmt.Fprintf(&text, "warning: %s\n", warning)
+	}
+	return text.String()
+}
+
+// Rewrite makes the given outcome the wanted one, in the case's file.
+func (c Case) Rewrite(result inject.Result) error {
+	kept := slices.DeleteFunc(slices.Clone(c.archive.Files), func(f txtar.File) bool {
+		return f.Name == wantTextFile || f.Name == wantPodFile
+	})
+	kept = append(kept, txtar.File{Name: wantTextFile, Data: []byte(Summary(result))})
+	if result.Pod != nil {
+		text, err := marshal(result.Pod)
+		if err != nil {
+			return fmt.Errorf("print the pod of case %s: %w", c.Name, err)
+		}
+		kept = append(kept, txtar.File{Name: wantPodFile, Data: text})
+	}
+	written := txtar.Format(&txtar.Archive{Comment: c.archive.Comment, Files: kept})
+	if err := os.WriteFile(c.path, written, 0o644); err != nil {
+		return fmt.Errorf("rewrite case %s: %w", c.Name, err)
+	}
+	return nil
+}
+
+func unmarshal(text []byte) (*corev1.Pod, error) {
+	pod := &corev1.Pod{}
+	if err := yaml.UnmarshalStrict(text, pod); err != nil {
+		return nil, err
+	}
+	return pod, expandBootstrap(pod)
+}
+
+// marshal prints a pod without its status, which no case has.
+func marshal(pod *corev1.Pod) ([]byte, error) {
+	pod = pod.DeepCopy()
+	if err := collapseBootstrap(pod); err != nil {
+		return nil, err
+	}
+	text, err := yaml.Marshal(pod)
+	if err != nil {
+		return nil, err
+	}
+	return []byte(strings.TrimSuffix(string(text), "status: {}\n")), nil
+}

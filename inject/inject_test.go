@@ -1,0 +1,190 @@
+package inject_test
+
+import (
+	"flag"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/cases"
+)
+
+var update = flag.Bool("update", false, "rewrite the wanted parts of testdata/cases")
+
+const casesDir = "testdata/cases"
+
+// samePod compares what a manifest can say: it cannot tell an empty list from
+// an absent one.
+var samePod = cmpopts.EquateEmpty()
+
+func loadCases(t *testing.T) []cases.Case {
+	t.Helper()
+	all, err := cases.Load(casesDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestCases(t *testing.T) {
+	for _, c := range loadCases(t) {
+		t.Run(c.Name, func(t *testing.T) {
+			before := c.Pod.DeepCopy()
+			got := inject.Inject(c.Pod, c.Namespace, c.Config)
+			if diff := cmp.Diff(before, c.Pod); diff != "" {
+				t.Errorf("Inject changed its input (-before +after):\n%s", diff)
+			}
+			if *update {
+				if err := c.Rewrite(got); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if diff := cmp.Diff(c.Want, cases.Summary(got)); diff != "" {
+				t.Errorf("outcome (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(c.WantPod, got.Pod, samePod); diff != "" {
+				t.Errorf("pod (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestDecisionIsConsistent holds for every case what Decision and Result
+// promise of their own fields.
+func TestDecisionIsConsistent(t *testing.T) {
+	for _, c := range loadCases(t) {
+		got := inject.Inject(c.Pod, c.Namespace, c.Config)
+		if got.Inject != (got.Pod != nil) || got.Inject != (got.Reason == inject.ReasonInjected) {
+			t.Errorf("%s: Inject is %v, reason %s, pod present %v", c.Name, got.Inject, got.Reason, got.Pod != nil)
+		}
+		if got.Refused() != got.Reason.Refuses() {
+			t.Errorf("%s: Refused is %v, but the reason is %s", c.Name, got.Refused(), got.Reason)
+		}
+		if diff := cmp.Diff(got.Decision, inject.Decide(c.Pod, c.Namespace, c.Config)); diff != "" {
+			t.Errorf("%s: Inject and Decide disagree (-Inject +Decide):\n%s", c.Name, diff)
+		}
+	}
+}
+
+// TestInjectTwiceEqualsOnce asks for more than that a second injection is
+// declined: the plan for the injected pod is the same, and putting it in once
+// more changes nothing.
+func TestInjectTwiceEqualsOnce(t *testing.T) {
+	for _, c := range loadCases(t) {
+		t.Run(c.Name, func(t *testing.T) {
+			once := inject.Inject(c.Pod, c.Namespace, c.Config)
+			if !once.Inject {
+				t.Skip("a case that is not injected")
+			}
+			twice := inject.Inject(once.Pod, c.Namespace, c.Config)
+			if twice.Reason != inject.ReasonAlreadyInjected || twice.Pod != nil {
+				t.Errorf("the second time: %s; want AlreadyInjected and no pod", cases.Summary(twice))
+			}
+			plan, errs := inject.NewPlan(once.Pod, c.Config)
+			if len(errs) > 0 {
+				t.Fatalf("plan for the injected pod: %v", errs)
+			}
+			if diff := cmp.Diff(once.Pod, plan.Apply(once.Pod)); diff != "" {
+				t.Errorf("applied once and twice differ (-once +twice):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestEveryKeyAndReasonHasACase keeps the cases complete.
+func TestEveryKeyAndReasonHasACase(t *testing.T) {
+	all := loadCases(t)
+	if len(all) < 35 {
+		t.Errorf("there are %d cases, want 35 or more", len(all))
+	}
+	for _, reason := range inject.Reasons() {
+		if !slices.ContainsFunc(all, func(c cases.Case) bool { return strings.HasPrefix(c.Want, string(reason)+"\n") }) {
+			t.Errorf("no case has the reason %s", reason)
+		}
+	}
+	for _, row := range inject.Annotations() {
+		for _, place := range row.Places {
+			for _, wrong := range []bool{false, true} {
+				if row.Key != inject.StatusKey && !slices.ContainsFunc(all, hasCase(row.Key, place, wrong)) {
+					t.Errorf("no case has %s as a %s whose value is wrong: %v", row.Key, place, wrong)
+				}
+			}
+		}
+	}
+}
+
+// hasCase finds cases that have the key in the place, and that complain of it
+// or do not.
+func hasCase(key string, place inject.Place, wrong bool) func(cases.Case) bool {
+	return func(c cases.Case) bool {
+		values, field := c.Pod.Annotations, "metadata.annotations["+key+"]"
+		switch place {
+		case inject.PodLabel:
+			values, field = c.Pod.Labels, "metadata.labels["+key+"]"
+		case inject.NamespaceLabel:
+			values, field = c.Namespace.Labels, "metadata.labels["+key+"]"
+		}
+		_, present := values[key]
+		return present && strings.Contains(c.Want, field) == wrong
+	}
+}
+
+func TestReasonsHaveSentences(t *testing.T) {
+	for _, reason := range inject.Reasons() {
+		if reason.Sentence() == string(reason) || strings.HasSuffix(reason.Sentence(), ".") {
+			t.Errorf("%s: sentence %q", reason, reason.Sentence())
+		}
+	}
+}
+
+// TestNothingForKubernetesToExpand: in arguments, Kubernetes replaces $(NAME)
+// and turns $$ into $, so no other dollar sign may be there.
+func TestNothingForKubernetesToExpand(t *testing.T) {
+	meant := strings.NewReplacer("$(POD_NAME)", "", "$(POD_NAMESPACE)", "")
+	for _, c := range loadCases(t) {
+		plan, errs := inject.NewPlan(c.Pod, c.Config)
+		if len(errs) > 0 {
+			continue
+		}
+		for _, container := range plan.InitContainers {
+			for _, arg := range append(container.Command, container.Args...) {
+				if strings.Contains(meant.Replace(arg), "$") {
+					t.Errorf("%s: %s has the argument %q", c.Name, container.Name, arg)
+				}
+			}
+		}
+	}
+}
+
+// TestPlanOrder: shunt-init, then the proxy, then what the pod had.
+func TestPlanOrder(t *testing.T) {
+	for _, c := range loadCases(t) {
+		got := inject.Inject(c.Pod, c.Namespace, c.Config)
+		if !got.Inject {
+			continue
+		}
+		names := containerNames(got.Pod.Spec.InitContainers)
+		proxy := slices.Index(names, inject.ProxyContainerName)
+		first := slices.Index(names, inject.InitContainerName)
+		if proxy != first+1 || proxy > 1 {
+			t.Errorf("%s: init containers are %v", c.Name, names)
+		}
+		if diff := cmp.Diff(containerNames(c.Pod.Spec.Containers), containerNames(got.Pod.Spec.Containers)); diff != "" {
+			t.Errorf("%s: containers changed (-before +after):\n%s", c.Name, diff)
+		}
+	}
+}
+
+func containerNames(containers []corev1.Container) []string {
+	names := make([]string, len(containers))
+	for i, c := range containers {
+		names[i] = c.Name
+	}
+	return names
+}
