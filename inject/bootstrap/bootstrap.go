@@ -17,6 +17,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -112,14 +113,26 @@ func JSON(b *bootstrapv3.Bootstrap) ([]byte, error) {
 	return compact.Bytes(), nil
 }
 
+// printed remembers the text of options that were asked for before. A process
+// meets as many as it has modes, and to make one takes longer than all the
+// rest of an injection.
+var printed sync.Map // of Options to string
+
 // Text is New and JSON in one, fit for Envoy's --config-yaml: JSON is YAML.
 func Text(opts Options) (string, error) {
+	if text, known := printed.Load(opts); known {
+		return text.(string), nil
+	}
 	made, err := New(opts)
 	if err != nil {
 		return "", err
 	}
 	text, err := JSON(made)
-	return string(text), err
+	if err != nil {
+		return "", err
+	}
+	printed.Store(opts, string(text))
+	return string(text), nil
 }
 
 // builder makes the parts of a bootstrap and gathers what is wrong with them.

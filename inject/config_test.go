@@ -1,0 +1,94 @@
+package inject_test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/shunt-dev/shunt/inject"
+)
+
+// cmpPrefixes: netip.Prefix has unexported fields and is comparable.
+var cmpPrefixes = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+
+func TestDefaultConfigIsValid(t *testing.T) {
+	if errs := inject.DefaultConfig().Validate(); len(errs) > 0 {
+		t.Error(errs)
+	}
+	parsed, err := inject.ParseConfig(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(inject.DefaultConfig(), parsed); diff != "" {
+		t.Errorf("an empty configuration is not the default (-default +parsed):\n%s", diff)
+	}
+}
+
+func TestValidateNamesEachSetting(t *testing.T) {
+	one := resource.MustParse("1")
+	for field, spoil := range map[string]func(*inject.Config){
+		"initImage":                    func(c *inject.Config) { c.InitImage = "" },
+		"proxyImage":                   func(c *inject.Config) { c.ProxyImage = "envoy:v1 --privileged" },
+		"pullPolicy":                   func(c *inject.Config) { c.PullPolicy = "" },
+		"backend":                      func(c *inject.Config) { c.Backend = "nftables" },
+		"ipFamilies":                   func(c *inject.Config) { c.IPFamilies = nil },
+		"ipFamilies[0]":                func(c *inject.Config) { c.IPFamilies = []corev1.IPFamily{"ipv4"} },
+		"ipFamilies[1]":                func(c *inject.Config) { c.IPFamilies = []corev1.IPFamily{"IPv4", "IPv4"} },
+		"proxyUID":                     func(c *inject.Config) { c.ProxyUID = 0 },
+		"proxyGID":                     func(c *inject.Config) { c.ProxyGID = 1 << 31 },
+		"initResources.limits[memory]": func(c *inject.Config) { c.InitResources.Limits["memory"] = resource.MustParse("-1") },
+		"proxyResources.requests[cpu]": func(c *inject.Config) { c.ProxyResources.Limits["cpu"] = resource.MustParse("1m") },
+		"concurrency":                  func(c *inject.Config) { c.Concurrency = 0 },
+		"logLevel":                     func(c *inject.Config) { c.LogLevel = "verbose" },
+		"defaultPolicy":                func(c *inject.Config) { c.DefaultPolicy = "" },
+		"revision":                     func(c *inject.Config) { c.Revision = "a_b" },
+	} {
+		t.Run(field, func(t *testing.T) {
+			cfg := inject.DefaultConfig()
+			spoil(&cfg)
+			errs := cfg.Validate()
+			if len(errs) == 0 {
+				t.Fatal("accepted")
+			}
+			found := false
+			for _, err := range errs {
+				found = found || err.Field == field
+			}
+			if !found {
+				t.Errorf("errors are %v, none about the field", errs)
+			}
+		})
+	}
+	unlimited := inject.DefaultConfig()
+	unlimited.ProxyResources = corev1.ResourceRequirements{Requests: corev1.ResourceList{"cpu": one}}
+	if errs := unlimited.Validate(); len(errs) > 0 {
+		t.Errorf("a request without a limit: %v", errs)
+	}
+}
+
+func TestParseConfigRefuses(t *testing.T) {
+	for text, want := range map[string]string{
+		"proxyUser: 1337":         "proxyUser",
+		"backend: nftables":       "backend",
+		"{concurrency: many}":     "concurrency",
+		"logLevel: loud\nfoo: 1":  "foo",
+		"ipFamilies: [IPv4, IP6]": "ipFamilies[1]",
+	} {
+		if _, err := inject.ParseConfig([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: error %v, want one that names %s", text, err, want)
+		}
+	}
+}
+
+// TestDefaultsDoNotShareTheirMaps: a caller may change what it got.
+func TestDefaultsDoNotShareTheirMaps(t *testing.T) {
+	changed := inject.DefaultConfig()
+	changed.ProxyResources.Limits["cpu"] = resource.MustParse("7")
+	if cpu := inject.DefaultConfig().ProxyResources.Limits["cpu"]; cpu.String() == "7" {
+		t.Error("DefaultConfig hands out one map to all")
+	}
+}

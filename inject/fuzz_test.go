@@ -1,0 +1,79 @@
+package inject_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject"
+)
+
+// FuzzAnnotations: whatever a pod's owner writes, the pod is refused, or the
+// init container has arguments that mean exactly what was planned.
+func FuzzAnnotations(f *testing.F) {
+	f.Add("REDIRECT", "*", "22", "80,443", "25", "10.0.0.0/8,fd00::/8", "10.1.1.1", "net1", "tun+")
+	f.Add("TPROXY", "", "1-65535", "", "", "*", "", "", "")
+	f.Add("NONE", "8080\" -x", "--remove", "$(POD_NAME)", "$$", "\n", "::/0", "-c", "a b")
+	f.Fuzz(func(t *testing.T, mode, inPorts, exPorts, outPorts, exOutPorts, ranges, exRanges, exInterfaces, virtual string) {
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{
+				Labels: map[string]string{inject.InjectKey: "true"},
+				Annotations: map[string]string{
+					inject.InterceptionModeKey:        mode,
+					inject.IncludeInboundPortsKey:     inPorts,
+					inject.ExcludeInboundPortsKey:     exPorts,
+					inject.IncludeOutboundPortsKey:    outPorts,
+					inject.ExcludeOutboundPortsKey:    exOutPorts,
+					inject.IncludeOutboundIPRangesKey: ranges,
+					inject.ExcludeOutboundIPRangesKey: exRanges,
+					inject.ExcludeInterfacesKey:       exInterfaces,
+					inject.KubevirtInterfacesKey:      virtual,
+				},
+			},
+			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}},
+		}
+		result := inject.Inject(pod, inject.Namespace{}, inject.DefaultConfig())
+		if result.Refused() {
+			if result.Inject || result.Pod != nil || result.Reason != inject.ReasonInvalidAnnotation {
+				t.Fatalf("refused, and yet: %+v", result)
+			}
+			return
+		}
+		if !result.Inject {
+			t.Fatalf("neither injected nor refused: %+v", result)
+		}
+		checkArguments(t, pod, result.Pod)
+		if again := inject.Inject(result.Pod, inject.Namespace{}, inject.DefaultConfig()); again.Reason != inject.ReasonAlreadyInjected {
+			t.Fatalf("the second time: %+v", again)
+		}
+	})
+}
+
+func checkArguments(t *testing.T, pod, injected *corev1.Pod) {
+	t.Helper()
+	plan, errs := inject.NewPlan(pod, inject.DefaultConfig())
+	if len(errs) > 0 {
+		t.Fatalf("injected, and yet no plan: %v", errs)
+	}
+	if plan.Mode == interception.ModeNone {
+		return
+	}
+	args := injected.Spec.InitContainers[0].Args
+	if strings.ContainsAny(strings.Join(args, ""), "$\n") {
+		t.Fatalf("arguments that Kubernetes would change: %q", args)
+	}
+	spec, opts, err := interception.ParseArgs(args)
+	if err != nil {
+		t.Fatalf("shunt-init would refuse %q: %v", args, err)
+	}
+	if diff := cmp.Diff(plan.Spec, spec, cmpPrefixes); diff != "" {
+		t.Fatalf("planned and parsed spec (-planned +parsed):\n%s", diff)
+	}
+	if diff := cmp.Diff(plan.Options, opts); diff != "" {
+		t.Fatalf("planned and parsed options (-planned +parsed):\n%s", diff)
+	}
+}
