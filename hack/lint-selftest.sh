@@ -22,6 +22,7 @@ kernel-test        initimage/kernel/bad_test.go        k8s.io/apimachinery/pkg/t
 inject             inject/bad.go                       sigs.k8s.io/controller-runtime k8s.io/client-go/kubernetes $module/initimage/kernel/leaf $module/initimage/ruleset/leaf
 inject             inject/bootstrap/bad.go             sigs.k8s.io/controller-runtime $module/webhook/leaf
 inject-test        inject/bad_test.go                  sigs.k8s.io/controller-runtime k8s.io/client-go/kubernetes $module/initimage/kernel/leaf
+inject-test        inject/cases/bad.go                 k8s.io/client-go/kubernetes $module/initimage/ruleset/leaf
 pure               initimage/interception/impure.go    context os
 pure               initimage/ruleset/impure.go         os/exec log/slog syscall
 pure               inject/impure.go                    os/exec log math/rand/v2
@@ -39,6 +40,7 @@ initimage/kernel/good.go             os/exec context github.com/vishvananda/netl
 initimage/kernel/good_test.go        github.com/vishvananda/netns $module/test/netns/leaf
 inject/good.go                       k8s.io/api/core/v1 k8s.io/apimachinery/pkg/util/validation/field google.golang.org/protobuf/proto sigs.k8s.io/yaml $module/initimage/interception/leaf
 inject/bootstrap/good.go             github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3
+inject/cases/good.go                 os golang.org/x/tools/txtar $module/inject/leaf
 inject/good_test.go                  sigs.k8s.io/yaml golang.org/x/tools/txtar
 webhook/good.go                      context sigs.k8s.io/controller-runtime $module/inject/leaf
 cmd/shunt-init/good.go               os github.com/spf13/pflag $module/initimage/kernel/leaf
