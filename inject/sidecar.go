@@ -15,6 +15,10 @@ import (
 // it is told to drain; Istio's number.
 const drainSeconds = 45
 
+// flushMilliseconds is how long a line of the access log may wait. Envoy's own
+// 10 seconds are long for a person who watches it.
+const flushMilliseconds = 1000
+
 // sidecar is the proxy, as a native sidecar: an init container that goes on
 // running. Pods of a Job end in spite of it, and it outlives the containers
 // whose connections it carries.
@@ -65,6 +69,7 @@ func proxyArgs(mode interception.Mode, cfg Config) []string {
 		"--concurrency", strconv.Itoa(int(cfg.Concurrency)),
 		"--log-level", cfg.LogLevel,
 		"--drain-time-s", strconv.Itoa(drainSeconds),
+		"--file-flush-interval-msec", strconv.Itoa(flushMilliseconds),
 		"--disable-hot-restart",
 	}
 }
