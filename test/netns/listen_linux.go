@@ -24,6 +24,9 @@ type ListenOptions struct {
 	Transparent bool   // IP_TRANSPARENT: take TPROXY's connections, and answer from any address
 }
 
+// Wildcards are the addresses to listen at for all of either family.
+var Wildcards = [...]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+
 // Server answers everyone who reaches it with a Reply. Over tcp it then sends
 // back what it is sent.
 type Server struct {

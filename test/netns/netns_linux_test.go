@@ -164,14 +164,13 @@ func newLab(t *testing.T, interfaces ...string) *netns.Lab {
 	return lab
 }
 
-func listen(t *testing.T, ns *netns.NS, network string, at string, o netns.ListenOptions) *netns.Server {
+func listen(t *testing.T, ns *netns.NS, network string, at string, o netns.ListenOptions) {
 	t.Helper()
 	server, err := ns.Listen(network, netip.MustParseAddrPort(at), o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Close() })
-	return server
 }
 
 // TestLabReaches crosses a lab without rules in every direction.

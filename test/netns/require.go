@@ -1,13 +1,17 @@
 package netns
 
-import (
-	"os"
-	"testing"
-)
+import "os"
+
+// Tester is what Require needs of a testing.TB.
+type Tester interface {
+	Helper()
+	Fatal(args ...any)
+	Skip(args ...any)
+}
 
 // Require skips a test that cannot have network namespaces here, because it
 // does not run as root; in CI, where CI is true, it fails it.
-func Require(t testing.TB) {
+func Require(t Tester) {
 	t.Helper()
 	if os.Geteuid() == 0 {
 		return

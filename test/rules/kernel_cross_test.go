@@ -142,7 +142,7 @@ func (a *arena) cross(ctx context.Context, x Crossing) error {
 		return fmt.Errorf("%q ended as no packet should: %+v, %w", x.Text, reply, err)
 	}
 	if !slices.Contains(got, x.Want) {
-		return fmt.Errorf("%q, but in the kernel: %v (%+v, %v)", x.Text, got, reply, err)
+		return fmt.Errorf("%q, but in the kernel: %v (%+v, error: %w)", x.Text, got, reply, err)
 	}
 	return nil
 }

@@ -31,7 +31,6 @@ type proxy struct {
 
 	listeners []*net.TCPListener
 	serving   sync.WaitGroup
-	ctx       context.Context
 
 	mu   sync.Mutex
 	seen []crossing
@@ -69,21 +68,21 @@ const (
 
 func startProxy(t *testing.T, pod *netns.NS, spec interception.Spec, id proxyIdentity) *proxy {
 	t.Helper()
-	p := &proxy{pod: pod, spec: spec, identity: id, ctx: t.Context()}
+	p := &proxy{pod: pod, spec: spec, identity: id}
 	t.Cleanup(p.stop)
-	for _, any := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+	for _, wildcard := range netns.Wildcards {
 		for port, name := range map[uint16]string{spec.OutboundPort: outbound, spec.InboundPort: inbound} {
 			o := netns.ListenOptions{
 				Identity: id.Identity, Name: name, Transparent: name == inbound && spec.System == interception.SystemTProxy,
 			}
-			listener, err := pod.ListenTCP(netip.AddrPortFrom(any, port), o)
+			listener, err := pod.ListenTCP(netip.AddrPortFrom(wildcard, port), o)
 			if err != nil {
 				t.Fatal(err)
 			}
 			p.listeners = append(p.listeners, listener)
 			p.serving.Go(func() {
 				o.Accept(listener, func(conn *net.TCPConn) {
-					p.serving.Go(func() { p.serve(name, conn) })
+					p.serving.Go(func() { p.serve(t.Context(), name, conn) })
 				})
 			})
 		}
@@ -118,7 +117,7 @@ func (p *proxy) note(c crossing) (ok bool) {
 	return len(p.seen) < maxCrossings && c.err == nil
 }
 
-func (p *proxy) serve(listener string, client *net.TCPConn) {
+func (p *proxy) serve(ctx context.Context, listener string, client *net.TCPConn) {
 	defer client.Close()
 	c := crossing{listener: listener, client: client.RemoteAddr().(*net.TCPAddr).AddrPort()}
 	c.original, c.err = p.destination(listener, client)
@@ -128,7 +127,7 @@ func (p *proxy) serve(listener string, client *net.TCPConn) {
 	if !p.note(c) {
 		return
 	}
-	onward, err := p.pod.Dial(p.ctx, "tcp", c.original, p.onwardOptions(c))
+	onward, err := p.pod.Dial(ctx, "tcp", c.original, p.onwardOptions(c))
 	if err != nil {
 		p.note(crossing{listener, c.client, c.original, fmt.Errorf("going on: %w", err)})
 		return

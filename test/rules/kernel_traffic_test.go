@@ -266,8 +266,8 @@ func newLab(t *testing.T, interfaces ...string) *netns.Lab {
 // listenBoth starts a server on a port of all addresses of both families.
 func listenBoth(t *testing.T, ns *netns.NS, network string, port uint16, o netns.ListenOptions) {
 	t.Helper()
-	for _, any := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-		server, err := ns.Listen(network, netip.AddrPortFrom(any, port), o)
+	for _, wildcard := range netns.Wildcards {
+		server, err := ns.Listen(network, netip.AddrPortFrom(wildcard, port), o)
 		if err != nil {
 			t.Fatal(err)
 		}
