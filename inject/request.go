@@ -77,7 +77,8 @@ func misplaced(place Place, values map[string]string) []problem {
 	var problems []problem
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		row := slices.IndexFunc(annotations, func(a Annotation) bool { return strings.EqualFold(a.Key, key) })
-		meant, detail := key, ""
+		meant := key
+		var detail string
 		switch {
 		case row < 0 && strings.HasPrefix(key, TrafficPrefix):
 			detail = "unknown key; accepted: " + strings.Join(keysUnder(TrafficPrefix), ", ")

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -84,13 +83,9 @@ func start(t *testing.T, pod *netns.NS, envoy string, container corev1.Container
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start envoy by setpriv (of util-linux): %v", err)
 	}
-	t.Cleanup(func() { ended(cmd.Cmd) })
+	// The end of the test's context kills it.
+	t.Cleanup(func() { _ = cmd.Wait() })
 	return log
-}
-
-// ended waits for a process that the end of the test's context kills.
-func ended(cmd *exec.Cmd) {
-	_ = cmd.Wait() //nolint:errcheck // it was killed, and says so
 }
 
 // output gathers what a process writes.
