@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -99,7 +100,7 @@ const forever = 1<<32 - 1
 // AddRouting implements Namespace. What is there already is left as it is.
 func (h *Host) AddRouting(family ruleset.Family, add ruleset.Routing) error {
 	return h.change(family, add, routingEffects{
-		address: h.netlink.AddrAdd, route: h.netlink.RouteAdd, rule: h.netlink.RuleAdd, ignore: unix.EEXIST})
+		address: h.netlink.AddrAdd, route: h.netlink.RouteAdd, rule: h.netlink.RuleAdd, adds: true, ignore: unix.EEXIST})
 }
 
 // RemoveRouting implements Namespace. What is gone already is no error.
@@ -113,7 +114,8 @@ type routingEffects struct {
 	address func(netlink.Link, *netlink.Addr) error
 	route   func(*netlink.Route) error
 	rule    func(*netlink.Rule) error
-	ignore  error
+	adds    bool
+	ignore  error // what is said where there is nothing to do
 }
 
 func (h *Host) change(family ruleset.Family, r ruleset.Routing, do routingEffects) error {
@@ -125,6 +127,9 @@ func (h *Host) change(family ruleset.Family, r ruleset.Routing, do routingEffect
 	for _, a := range r.Addresses {
 		addr := &netlink.Addr{IPNet: ipNet(a), Flags: unix.IFA_F_NODAD, ValidLft: forever}
 		if err := do.address(lo, addr); !ignored(err) {
+			return fmt.Errorf("address %s on lo: %w", a, err)
+		}
+		if err := h.awaitLocalRoute(a, do.adds); err != nil {
 			return fmt.Errorf("address %s on lo: %w", a, err)
 		}
 	}
@@ -143,6 +148,35 @@ func (h *Host) change(family ruleset.Family, r ruleset.Routing, do routingEffect
 		}
 	}
 	return nil
+}
+
+// The kernel puts the route to a new IPv6 address in by a work queue, some
+// time after the address; until then the address cannot be used.
+const (
+	localRoutePatience = 2 * time.Second
+	localRoutePoll     = time.Millisecond
+)
+
+// awaitLocalRoute waits until packets for an address of lo are taken as this
+// host's, or no longer are.
+func (h *Host) awaitLocalRoute(a netip.Prefix, wanted bool) error {
+	family := netlink.FAMILY_V4
+	if a.Addr().Is6() {
+		family = netlink.FAMILY_V6
+	}
+	filter := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Dst: ipNet(a)}
+	for deadline := time.Now().Add(localRoutePatience); ; time.Sleep(localRoutePoll) {
+		routes, err := h.netlink.RouteListFiltered(family, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+		if err != nil {
+			return fmt.Errorf("listing the local routes: %w", err)
+		}
+		if (len(routes) > 0) == wanted {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("its local route has not changed within %s", localRoutePatience)
+		}
+	}
 }
 
 // netlinkRule leaves the priority to the kernel, which puts a rule straight
