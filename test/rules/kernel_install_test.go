@@ -5,6 +5,7 @@ package rules
 import (
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
@@ -78,11 +79,23 @@ func TestTraffic(t *testing.T) {
 			apply(t, pod, spec, opts)
 		}
 	}
+	byCommand := func(t *testing.T, pod *netns.NS, spec interception.Spec) {
+		run(t, pod, shuntInit, istioArguments(spec.Mode())...)
+	}
 	installers := map[string]func(*testing.T, *netns.NS, interception.Spec){
 		"package-nft":    byPackage(interception.BackendNFT),
 		"package-legacy": byPackage(interception.BackendLegacy),
-		"shunt-init": func(t *testing.T, pod *netns.NS, spec interception.Spec) {
-			run(t, pod, shuntInit, istioArguments(spec.Mode())...)
+		"shunt-init":     byCommand,
+		"shunt-init-over-the-other-mode": func(t *testing.T, pod *netns.NS, spec interception.Spec) {
+			other := map[interception.Mode]interception.Mode{
+				interception.ModeRedirect: interception.ModeTProxy, interception.ModeTProxy: interception.ModeRedirect,
+			}
+			run(t, pod, shuntInit, istioArguments(other[spec.Mode()])...)
+			byCommand(t, pod, spec)
+		},
+		"shunt-init-strict-rp_filter": func(t *testing.T, pod *netns.NS, spec interception.Spec) {
+			byCommand(t, pod, spec)
+			setStrictFilter(t, pod)
 		},
 	}
 	for installer, install := range installers {
@@ -96,5 +109,48 @@ func TestTraffic(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// setStrictFilter makes a namespace drop what comes in on another interface
+// than answers to its source would leave by, as many distributions have it.
+func setStrictFilter(t *testing.T, pod *netns.NS) {
+	t.Helper()
+	for _, device := range []string{"all", "default", "lo", "eth0"} {
+		if err := pod.Sysctl("net/ipv4/conf/"+device+"/rp_filter", "1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestWithoutIPv6 has a namespace without IPv6 get the IPv4 rules alone.
+func TestWithoutIPv6(t *testing.T) {
+	netns.Require(t)
+	packets, err := crossings("in tcp 10.0.0.1:8080 -> redirect 15006\nout tcp 10.0.0.9:80 -> redirect 15001")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, backend := range backends {
+		t.Run(string(backend), func(t *testing.T) {
+			opts := interception.DefaultOptions()
+			opts.Backend = backend
+			a := newArena(t, interception.Default(), packets, func(pod *netns.NS) {
+				if err := pod.Sysctl("net/ipv6/conf/all/disable_ipv6", "1"); err != nil {
+					t.Fatal(err)
+				}
+				apply(t, pod, interception.Default(), opts)
+				if rules := save(t, pod, interception.BackendNFT, ruleset.IPv6); strings.Contains(rules, "-A ") {
+					t.Errorf("IPv6 rules without IPv6:\n%s", rules)
+				}
+				if names := run(t, pod, "cat", "/proc/thread-self/net/ip6_tables_names"); names != "" {
+					t.Errorf("IPv6 tables without IPv6: %q", names)
+				}
+			})
+			for _, x := range packets {
+				if err := a.cross(t.Context(), x); err != nil {
+					t.Error(err)
+				}
+			}
+		})
 	}
 }
