@@ -1,0 +1,98 @@
+package webhook
+
+import (
+	"fmt"
+	"net/http"
+
+	"gomodules.xyz/jsonpatch/v2"
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/shunt-dev/shunt/inject"
+)
+
+// verdict is the kind of an answer: the message of its log line, and the
+// label "result" of its count.
+type verdict string
+
+const (
+	verdictInjected verdict = "injected"
+	verdictSkipped  verdict = "skipped"
+	verdictRefused  verdict = "refused" // the pod is wrong, and its owner can mend it
+	verdictFailed   verdict = "failed"  // the request is, or the webhook could not do its work
+)
+
+// Reasons of verdictFailed; those of the others are inject.Reasons.
+const (
+	failureUndecodable = "Undecodable"      // not a request to create a pod
+	failureNamespace   = "NamespaceUnknown" // the pod's namespace could not be looked up
+	failurePatch       = "PatchNotMade"
+)
+
+// auditKey is, behind the webhook's name and a slash, the key under which the
+// API server's audit log has the reason.
+const auditKey = "reason"
+
+// answer is a response and what is told of it.
+type answer struct {
+	verdict  verdict
+	pod      string // name or generateName
+	reason   string
+	response admission.Response
+}
+
+// injected carries the operations and nothing of the pod.
+func injected(pod string, operations []jsonpatch.Operation, result inject.Result) answer {
+	response := allowed(result)
+	response.Patches = operations
+	return answer{verdictInjected, pod, string(result.Reason), response}
+}
+
+// skipped leaves the pod alone. Whoever wrote that it be injected is warned
+// that it is not.
+func skipped(name string, pod *corev1.Pod, result inject.Result) answer {
+	response := allowed(result)
+	asked := pod.Labels[inject.InjectKey] == "true" || pod.Annotations[inject.InjectKey] == "true"
+	if asked && result.Reason != inject.ReasonAlreadyInjected {
+		response.Warnings = append(response.Warnings,
+			fmt.Sprintf("%s: not injected, though the pod says true: %s", inject.InjectKey, result.Reason.Sentence()))
+	}
+	return answer{verdictSkipped, name, string(result.Reason), response}
+}
+
+// refused is what the API server itself says of an invalid pod: code 422, and
+// a cause for every field, in the message too.
+func refused(pod string, result inject.Result) answer {
+	status := apierrors.NewInvalid(schema.GroupKind{Kind: "Pod"}, pod, result.Errors).Status()
+	response := admission.Response{AdmissionResponse: admissionv1.AdmissionResponse{
+		Result:           &status,
+		Warnings:         result.Warnings,
+		AuditAnnotations: map[string]string{auditKey: string(result.Reason)},
+	}}
+	return answer{verdictRefused, pod, string(result.Reason), response}
+}
+
+// failed refuses a pod about which nothing is known. The API server takes this
+// for a refusal whatever the failurePolicy, which is for webhooks that do not
+// answer: the pod's traffic could bypass the proxy otherwise.
+func failed(pod, reason string, code int32, err error) answer {
+	response := admission.Errored(code, fmt.Errorf("shunt-webhook: %w", err))
+	response.Result.Status = metav1.StatusFailure
+	response.Result.Reason = metav1.StatusReasonInternalError
+	if code == http.StatusBadRequest {
+		response.Result.Reason = metav1.StatusReasonBadRequest
+	}
+	response.AuditAnnotations = map[string]string{auditKey: reason}
+	return answer{verdictFailed, pod, reason, response}
+}
+
+func allowed(result inject.Result) admission.Response {
+	response := admission.Allowed("")
+	response.Warnings = result.Warnings
+	response.AuditAnnotations = map[string]string{auditKey: string(result.Reason)}
+	return response
+}

@@ -1,0 +1,114 @@
+package webhook
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
+
+	"github.com/shunt-dev/shunt/inject"
+)
+
+var namespaceKind = corev1.SchemeGroupVersion.WithKind("Namespace")
+
+// Options say where a manager serves what.
+type Options struct {
+	// Host is the address that the webhook listens on; empty for all.
+	Host string
+	// Port is the webhook's, 1 to 65535.
+	Port int
+	// CertDir holds tls.crt and tls.key, as a mounted Secret of cert-manager
+	// does. They must be there when the manager starts, and are read again
+	// when they change.
+	CertDir string
+	// MetricsAddress and ProbeAddress are host:port; "0" serves none.
+	MetricsAddress string
+	ProbeAddress   string
+	// Registry takes the metrics; nil for controller-runtime's, which
+	// MetricsAddress serves.
+	Registry prometheus.Registerer
+	Log      logr.Logger
+}
+
+// DefaultOptions are the ports and paths that the manifests in config have.
+func DefaultOptions() Options {
+	return Options{
+		Port: webhook.DefaultPort, CertDir: "/tmp/k8s-webhook-server/serving-certs",
+		MetricsAddress: ":8080", ProbeAddress: ":8081",
+	}
+}
+
+// NewManager returns a manager that serves a Handler for the cluster of api.
+// Starting it takes a certificate in CertDir and the right to get, list and
+// watch namespaces. Replicas serve side by side: there is no leader.
+func NewManager(api *rest.Config, cfg inject.Config, opts Options) (manager.Manager, error) {
+	server := webhook.NewServer(webhook.Options{
+		Host: opts.Host, Port: opts.Port, CertDir: opts.CertDir,
+		TLSOpts: []func(*tls.Config){func(c *tls.Config) { c.MinVersion = tls.VersionTLS13 }},
+	})
+	mgr, err := manager.New(api, manager.Options{
+		Scheme:                 newScheme(),
+		Logger:                 opts.Log,
+		WebhookServer:          server,
+		Metrics:                metricsserver.Options{BindAddress: opts.MetricsAddress},
+		HealthProbeBindAddress: opts.ProbeAddress,
+		Cache:                  cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		// In-flight requests are answered first; kubelet waits 30 s.
+		GracefulShutdownTimeout: new(20 * time.Second),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set the manager up: %w", err)
+	}
+	counts := NewMetrics()
+	if err := register(opts.Registry, counts); err != nil {
+		return nil, err
+	}
+	namespaces := ClusterNamespaces{Cache: mgr.GetCache(), Live: mgr.GetAPIReader()}
+	server.Register(Path, NewHandler(cfg, namespaces, counts).admission())
+	return mgr, addChecks(mgr, server)
+}
+
+func register(registry prometheus.Registerer, counts *Metrics) error {
+	if registry == nil {
+		registry = metrics.Registry
+	}
+	if err := registry.Register(counts); err != nil {
+		return fmt.Errorf("register the webhook's metrics: %w", err)
+	}
+	return nil
+}
+
+// addChecks makes the pod ready when it answers TLS and knows the namespaces.
+func addChecks(mgr manager.Manager, server webhook.Server) error {
+	return errors.Join(
+		mgr.AddHealthzCheck("ping", healthz.Ping),
+		mgr.AddReadyzCheck("webhook", server.StartedChecker()),
+		mgr.AddReadyzCheck("namespaces", func(req *http.Request) error { return synced(req.Context(), mgr.GetCache()) }))
+}
+
+// synced has the namespaces read, and gives that a moment: a probe that fails
+// is not repeated before kubelet's period is over.
+func synced(ctx context.Context, c cache.Cache) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if _, err := c.GetInformer(ctx, namespaceMetadata()); err != nil {
+		return fmt.Errorf("read the namespaces: %w", err)
+	}
+	if !c.WaitForCacheSync(ctx) {
+		return errors.New("the namespaces have not been read yet")
+	}
+	return nil
+}

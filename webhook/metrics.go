@@ -1,0 +1,71 @@
+package webhook
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/shunt-dev/shunt/inject"
+)
+
+// Metrics counts and times a Handler's answers. It is a prometheus.Collector,
+// to be registered by whoever serves metrics.
+type Metrics struct {
+	requests *prometheus.CounterVec
+	duration prometheus.Histogram
+}
+
+var _ prometheus.Collector = (*Metrics)(nil)
+
+// NewMetrics returns metrics in which every result with each of its reasons is
+// there from the start, at 0: a rate needs a value to rise from.
+func NewMetrics() *Metrics {
+	m := &Metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "shunt_webhook_requests_total",
+			Help: "Admission requests by result (injected, skipped, refused, failed) and by reason.",
+		}, []string{"result", "reason"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "shunt_webhook_duration_seconds",
+			Help: "Time from an admission request to its answer, without the connection's.",
+			// 0.1 ms to 1 s: an answer takes below one, a lookup of a
+			// namespace that is not cached some tens of milliseconds.
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1},
+		}),
+	}
+	for _, reason := range inject.Reasons() {
+		m.requests.WithLabelValues(string(verdictOf(reason)), string(reason))
+	}
+	for _, reason := range []string{failureUndecodable, failureNamespace, failurePatch} {
+		m.requests.WithLabelValues(string(verdictFailed), reason)
+	}
+	return m
+}
+
+func verdictOf(reason inject.Reason) verdict {
+	switch {
+	case reason == inject.ReasonInjected:
+		return verdictInjected
+	case reason.Refuses():
+		return verdictRefused
+	default:
+		return verdictSkipped
+	}
+}
+
+func (m *Metrics) observe(v verdict, reason string, took time.Duration) {
+	m.requests.WithLabelValues(string(v), reason).Inc()
+	m.duration.Observe(took.Seconds())
+}
+
+// Describe is prometheus.Collector's.
+func (m *Metrics) Describe(descs chan<- *prometheus.Desc) {
+	m.requests.Describe(descs)
+	m.duration.Describe(descs)
+}
+
+// Collect is prometheus.Collector's.
+func (m *Metrics) Collect(values chan<- prometheus.Metric) {
+	m.requests.Collect(values)
+	m.duration.Collect(values)
+}
