@@ -155,7 +155,7 @@ func newNS(t *testing.T, name string) *netns.NS {
 
 func newLab(t *testing.T, interfaces ...string) *netns.Lab {
 	t.Helper()
-	netns.Require(t)
+	netns.Require(t, "iptables", "ip6tables")
 	lab, err := netns.NewLab(interfaces...)
 	if err != nil {
 		t.Fatal(err)
@@ -340,5 +340,31 @@ func run(t *testing.T, ns *netns.NS, name string, args ...string) {
 	t.Helper()
 	if out, err := ns.Command(t.Context(), name, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+}
+
+// verdict notes what Require makes of a test.
+type verdict struct{ skipped, failed bool }
+
+func (v *verdict) Helper()      {}
+func (v *verdict) Fatal(...any) { v.failed = true }
+func (v *verdict) Skip(...any)  { v.skipped = true }
+
+func TestRequire(t *testing.T) {
+	netns.Require(t)
+	for _, tt := range []struct {
+		ci, command string
+		want        verdict
+	}{
+		{"", "ls", verdict{}},
+		{"", "no-such-command", verdict{skipped: true}},
+		{"true", "ls", verdict{}},
+		{"true", "no-such-command", verdict{failed: true}},
+	} {
+		t.Setenv("CI", tt.ci)
+		var got verdict
+		if netns.Require(&got, "ls", tt.command); got != tt.want {
+			t.Errorf("CI=%s, %s: %+v, want %+v", tt.ci, tt.command, got, tt.want)
+		}
 	}
 }

@@ -70,7 +70,7 @@ func run(t *testing.T, ns *netns.NS, name string, args ...string) string {
 // TestTraffic sends every kind of connection through pods whose rules were
 // installed in each way that there is, with each proxy that there can be.
 func TestTraffic(t *testing.T) {
-	netns.Require(t)
+	netns.Require(t, "iptables-nft", "iptables-legacy")
 	shuntInit := buildShuntInit(t)
 	byPackage := func(backend interception.Backend) func(*testing.T, *netns.NS, interception.Spec) {
 		return func(t *testing.T, pod *netns.NS, spec interception.Spec) {
@@ -125,7 +125,7 @@ func setStrictFilter(t *testing.T, pod *netns.NS) {
 
 // TestWithoutIPv6 has a namespace without IPv6 get the IPv4 rules alone.
 func TestWithoutIPv6(t *testing.T) {
-	netns.Require(t)
+	netns.Require(t, "iptables-nft", "iptables-legacy")
 	packets, err := crossings("in tcp 10.0.0.1:8080 -> redirect 15006\nout tcp 10.0.0.9:80 -> redirect 15001")
 	if err != nil {
 		t.Fatal(err)

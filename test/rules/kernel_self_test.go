@@ -18,7 +18,7 @@ var everyOutcome = []string{"direct", "redirect 15001", "redirect 15006", "tprox
 // right one of a packet, and no other. The rules here are iptables commands,
 // so that nothing of what is tested elsewhere can make it pass.
 func TestKernelTells(t *testing.T) {
-	netns.Require(t)
+	netns.Require(t, "iptables", "ip6tables", "ip")
 	tests := []struct {
 		name, rules string // rules: a command a line, {iptables} being either family's
 		packets     []string
@@ -141,7 +141,7 @@ func tellsApart(t *testing.T, a *arena, x Crossing) {
 // TestKernelRefuses holds packets that cannot be sent, and must not pass by
 // being left out.
 func TestKernelRefuses(t *testing.T) {
-	netns.Require(t)
+	netns.Require(t, "iptables", "ip6tables", "ip")
 	packets, err := crossings(`
 		out connmark=0x539 tcp 10.0.0.9:80 -> direct
 		out state=ESTABLISHED tcp 10.0.0.9:80 -> direct

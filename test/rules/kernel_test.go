@@ -22,7 +22,7 @@ var backends = []interception.Backend{interception.BackendNFT, interception.Back
 // TestKernel is the third executor: the rules of every case are put into a
 // namespace twice, read back, and crossed by real connections.
 func TestKernel(t *testing.T) {
-	netns.Require(t)
+	netns.Require(t, "iptables-nft", "iptables-legacy")
 	for _, backend := range backends {
 		for _, c := range corpus(t) {
 			if c.Refused() {
