@@ -1,0 +1,161 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// container is what a kubelet and a container runtime would make of a
+// container of a pod: who it runs as, and what it runs.
+type container struct {
+	Program      string   // on this machine
+	Args         []string // without the program's name
+	Env          []string // NAME=value
+	UID, GID     uint32
+	Capabilities []int // by number; all that it can ever have
+	NoNewPrivs   bool
+	ReadOnlyRoot bool
+}
+
+// newContainer works out a container of a pod. Programs stand in for images:
+// by the first word of the command, or by "" where the image's own entry point
+// runs.
+func newContainer(pod *corev1.Pod, c corev1.Container, programs map[string]string) (container, error) {
+	values, err := environment(pod, c)
+	if err != nil {
+		return container{}, err
+	}
+	words := make([]string, 0, len(c.Command)+len(c.Args))
+	for _, word := range slices.Concat(c.Command, c.Args) {
+		words = append(words, expand(word, values))
+	}
+	entry := ""
+	if len(c.Command) > 0 {
+		entry, words = words[0], words[1:]
+	}
+	program, ok := programs[entry]
+	if !ok {
+		return container{}, fmt.Errorf("command %q; this demo has %q", entry, slices.Sorted(maps.Keys(programs)))
+	}
+	made := container{Program: program, Args: words}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		made.Env = append(made.Env, name+"="+values[name])
+	}
+	return made, made.secure(pod.Spec.SecurityContext, c.SecurityContext)
+}
+
+// environment resolves a container's variables.
+func environment(pod *corev1.Pod, c corev1.Container) (map[string]string, error) {
+	fields := map[string]string{
+		"metadata.name": pod.Name, "metadata.namespace": pod.Namespace, "spec.serviceAccountName": pod.Spec.ServiceAccountName,
+		"status.podIP": podAddresses.v4.String(), "status.podIPs": podAddresses.v4.String() + "," + podAddresses.v6.String(),
+	}
+	values := map[string]string{"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	for _, v := range c.Env {
+		switch {
+		case v.ValueFrom == nil:
+			values[v.Name] = expand(v.Value, values)
+		case v.ValueFrom.FieldRef != nil:
+			value, ok := fields[v.ValueFrom.FieldRef.FieldPath]
+			if !ok {
+				return nil, fmt.Errorf("env %s: field %q; this demo has %q", v.Name, v.ValueFrom.FieldRef.FieldPath,
+					slices.Sorted(maps.Keys(fields)))
+			}
+			values[v.Name] = value
+		default:
+			return nil, fmt.Errorf("env %s: only values and fields of the pod are to be had in this demo", v.Name)
+		}
+	}
+	return values, nil
+}
+
+// secure applies the security contexts; the container's wins over the pod's.
+func (c *container) secure(pod *corev1.PodSecurityContext, own *corev1.SecurityContext) error {
+	if pod == nil {
+		pod = &corev1.PodSecurityContext{}
+	}
+	if own == nil {
+		own = &corev1.SecurityContext{}
+	}
+	if isTrue(own.Privileged) {
+		return errors.New("privileged; this demo has no such containers")
+	}
+	c.UID, c.GID = id(own.RunAsUser, pod.RunAsUser), id(own.RunAsGroup, pod.RunAsGroup)
+	if c.UID == 0 && (isTrue(own.RunAsNonRoot) || own.RunAsNonRoot == nil && isTrue(pod.RunAsNonRoot)) {
+		return errors.New("runAsNonRoot, but the user is 0")
+	}
+	c.NoNewPrivs = own.AllowPrivilegeEscalation != nil && !*own.AllowPrivilegeEscalation
+	c.ReadOnlyRoot = isTrue(own.ReadOnlyRootFilesystem)
+	return c.grant(own.Capabilities)
+}
+
+func isTrue(b *bool) bool { return b != nil && *b }
+
+func id(own, pod *int64) uint32 {
+	for _, candidate := range []*int64{own, pod} {
+		if candidate != nil {
+			return uint32(*candidate)
+		}
+	}
+	return 0
+}
+
+// capabilityNames are in the kernel's order (linux/capability.h).
+var capabilityNames = strings.Fields(`
+	CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
+	NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN
+	SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE
+	MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE`)
+
+// runtimeCapabilities are what containerd gives a container that asks for
+// nothing.
+var runtimeCapabilities = strings.Fields(`CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP
+	NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE`)
+
+// grant settles the capabilities: those of the runtime, less what is dropped,
+// and then what is added.
+func (c *container) grant(asked *corev1.Capabilities) error {
+	if asked == nil {
+		asked = &corev1.Capabilities{}
+	}
+	names := slices.DeleteFunc(slices.Clone(runtimeCapabilities), func(name string) bool {
+		return slices.Contains(asked.Drop, corev1.Capability(name)) || slices.Contains(asked.Drop, "ALL")
+	})
+	for _, name := range asked.Add {
+		names = append(names, string(name))
+	}
+	for _, name := range names {
+		number := slices.Index(capabilityNames, name)
+		if number < 0 {
+			return fmt.Errorf("capability %q; accepted here: %s", name, strings.Join(capabilityNames, ", "))
+		}
+		if !slices.Contains(c.Capabilities, number) {
+			c.Capabilities = append(c.Capabilities, number)
+		}
+	}
+	return nil
+}
+
+// identity says who the container runs as, for people.
+func (c container) identity() string {
+	var names []string
+	for _, number := range c.Capabilities {
+		names = append(names, capabilityNames[number])
+	}
+	if c.UID != 0 {
+		// They are in the bounding set only: a program of an ordinary user
+		// could get them from its file, and none here has any.
+		names = nil
+	}
+	if len(names) == 0 {
+		names = []string{"none"}
+	}
+	return fmt.Sprintf("uid %d, gid %d, capabilities: %s", c.UID, c.GID, strings.Join(names, ", "))
+}

@@ -1,0 +1,142 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shunt-dev/shunt/test/netns"
+)
+
+// TestMain lets the test binary be what the demo's binary is to itself.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == containerCommand {
+		fmt.Fprintln(os.Stderr, becomeContainer(os.Args[2:]))
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func newPod() *corev1.Pod {
+	pod := &corev1.Pod{}
+	pod.Name, pod.Namespace = "web", "shop"
+	return pod
+}
+
+// TestContainerIdentity has the kernel say what a container is allowed.
+func TestContainerIdentity(t *testing.T) {
+	netns.Require(t)
+	ns, err := netns.New("containers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ns.Close() })
+	all := &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}
+	netAdmin := &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_ADMIN"}}
+	tests := []struct {
+		name    string
+		context *corev1.SecurityContext
+		want    []string // lines of /proc/self/status
+	}{
+		{"root with NET_ADMIN", &corev1.SecurityContext{
+			RunAsUser: new(int64(0)), RunAsGroup: new(int64(1337)), Capabilities: netAdmin, AllowPrivilegeEscalation: new(false),
+		}, []string{"Uid: 0 0 0 0", "Gid: 1337 1337 1337 1337", "Groups:", "CapEff: 0000000000001000",
+			"CapPrm: 0000000000001000", "CapBnd: 0000000000001000", "CapAmb: 0000000000000000", "NoNewPrivs: 1"}},
+		{"user with NET_ADMIN", &corev1.SecurityContext{
+			RunAsUser: new(int64(1337)), RunAsGroup: new(int64(1337)), Capabilities: netAdmin, AllowPrivilegeEscalation: new(false),
+		}, []string{"Uid: 1337 1337 1337 1337", "CapEff: 0000000000000000", "CapPrm: 0000000000000000",
+			"CapBnd: 0000000000001000", "NoNewPrivs: 1"}},
+		{"root with nothing", &corev1.SecurityContext{Capabilities: all, ReadOnlyRootFilesystem: new(true)},
+			[]string{"Uid: 0 0 0 0", "CapEff: 0000000000000000", "CapBnd: 0000000000000000", "NoNewPrivs: 0"}},
+		{"root as containerd has it", nil, []string{"Uid: 0 0 0 0", "CapEff: 00000000a80425fb", "CapBnd: 00000000a80425fb"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := newContainer(newPod(), corev1.Container{Args: []string{"/proc/self/status"}, SecurityContext: tt.context},
+				map[string]string{"": "/bin/cat"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			status := strings.Join(strings.Fields(strings.Join(runContainer(t, c, ns), " ")), " ") + " "
+			for _, want := range tt.want {
+				if !strings.Contains(status, want+" ") {
+					t.Errorf("no %q in %s", want, status)
+				}
+			}
+		})
+	}
+}
+
+func runContainer(t *testing.T, c container, ns *netns.NS) []string {
+	t.Helper()
+	p, err := c.start(t.Context(), ns)
+	if err == nil {
+		err = p.wait()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.output()
+}
+
+// TestReadOnlyRoot has a container try to write where it must not.
+func TestReadOnlyRoot(t *testing.T) {
+	netns.Require(t)
+	ns, err := netns.New("containers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ns.Close() })
+	c := container{Program: "/bin/sh", Args: []string{"-c", ": >/shunt-demo-was-here"}, Env: []string{"PATH=/bin"}, ReadOnlyRoot: true}
+	p, err := c.start(t.Context(), ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.wait(); err == nil || !strings.Contains(err.Error(), "Read-only") {
+		t.Errorf("writing to the root file system: %v, want: read-only", err)
+	}
+	if _, err := os.Stat("/shunt-demo-was-here"); err == nil {
+		t.Error("the root file system was written to")
+	}
+}
+
+// TestContainerWords has variables reach the arguments as kubelet has them.
+func TestContainerWords(t *testing.T) {
+	c, err := newContainer(newPod(), corev1.Container{
+		Command: []string{"envoy"}, Args: []string{"--service-node", "$(NAME).$(SPACE)", "$$(NAME)", "$(BOTH)"},
+		Env: []corev1.EnvVar{
+			{Name: "NAME", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}},
+			{Name: "SPACE", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.namespace"}}},
+			{Name: "BOTH", Value: "$(NAME)/$(SPACE)"},
+		},
+	}, map[string]string{"envoy": "/opt/envoy"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(c.Args, " "); c.Program != "/opt/envoy" || got != "--service-node web.shop $(NAME) web/shop" {
+		t.Errorf("%s %s", c.Program, got)
+	}
+}
+
+// TestContainerRefused holds what this demo cannot do, and must say.
+func TestContainerRefused(t *testing.T) {
+	for name, c := range map[string]corev1.Container{
+		"an unknown command": {Command: []string{"nginx"}},
+		"a privileged one":   {SecurityContext: &corev1.SecurityContext{Privileged: new(true)}},
+		"root, but non-root": {SecurityContext: &corev1.SecurityContext{RunAsNonRoot: new(true)}},
+		"an unknown capability": {SecurityContext: &corev1.SecurityContext{
+			Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"FLY"}}}},
+		"an unknown field": {Env: []corev1.EnvVar{{Name: "A", ValueFrom: &corev1.EnvVarSource{
+			FieldRef: &corev1.ObjectFieldSelector{FieldPath: "spec.nodeName"}}}}},
+		"a secret": {Env: []corev1.EnvVar{{Name: "A", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{Key: "k"}}}}},
+	} {
+		if _, err := newContainer(newPod(), c, map[string]string{"": "/bin/true"}); err == nil {
+			t.Errorf("%s is taken", name)
+		}
+	}
+}

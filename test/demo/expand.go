@@ -1,0 +1,35 @@
+//go:build linux
+
+package main
+
+import "strings"
+
+// expand replaces $(NAME) by its value and $$ by $, as kubelet does in a
+// container's command and arguments. A reference to what is not there stays as
+// it is, and so does a lone dollar sign.
+func expand(text string, values map[string]string) string {
+	var b strings.Builder
+	for {
+		before, after, found := strings.Cut(text, "$")
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		name, rest, closed := strings.Cut(strings.TrimPrefix(after, "("), ")")
+		switch {
+		case strings.HasPrefix(after, "$"):
+			b.WriteByte('$')
+			text = after[1:]
+		case strings.HasPrefix(after, "(") && closed:
+			if value, ok := values[name]; ok {
+				b.WriteString(value)
+			} else {
+				b.WriteString("$(" + name + ")")
+			}
+			text = rest
+		default:
+			b.WriteByte('$')
+			text = after
+		}
+	}
+}
