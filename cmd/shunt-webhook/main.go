@@ -1,0 +1,102 @@
+// Command shunt-webhook puts the proxy into pods when they are created: a
+// mutating admission webhook for the API server of the cluster that it runs in.
+//
+// Exit codes: 0 stopped by a signal, or asked for --help or --version; 1 could
+// not start or go on; 2 bad arguments, nothing was started.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/shunt-dev/shunt/webhook"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// Exit codes.
+const (
+	exitDone      = 0
+	exitFailed    = 1
+	exitArguments = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		for line := range strings.Lines(err.Error()) {
+			fmt.Fprintln(os.Stderr, "shunt-webhook: "+strings.TrimSuffix(line, "\n"))
+		}
+	}
+	os.Exit(exitCode(err))
+}
+
+// errArguments is wrapped by every error that the caller's arguments caused.
+var errArguments = errors.New("bad arguments")
+
+func exitCode(err error) int {
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, errArguments):
+		return exitArguments
+	default:
+		return exitFailed
+	}
+}
+
+// run serves the webhook until ctx ends. Logs go to stderr, one line each.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	s, err := parse(args)
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		_, err := fmt.Fprint(stdout, "Usage: shunt-webhook [flags]\n\n", usage())
+		return err
+	case err != nil:
+		return err
+	case s.version:
+		_, err := fmt.Fprintln(stdout, "shunt-webhook", version)
+		return err
+	}
+	log := logr.FromSlogHandler(s.logHandler(stderr))
+	ctrl.SetLogger(log)
+	api, err := apiServer(s.kubeconfig)
+	if err != nil {
+		return fmt.Errorf("find the API server: %w", err)
+	}
+	s.options.Log = log
+	mgr, err := webhook.NewManager(api, s.config, s.options)
+	if err != nil {
+		return err
+	}
+	log.Info("starting", "version", version, "revision", s.config.Revision, "initImage", s.config.InitImage,
+		"proxyImage", s.config.ProxyImage, "defaultPolicy", s.config.DefaultPolicy)
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("serve the webhook: %w", err)
+	}
+	return nil
+}
+
+// apiServer is the one that the file names, or the one of the pod that this
+// process runs in.
+func apiServer(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		return rest.InClusterConfig()
+	}
+	return clientcmd.BuildConfigFromFlags("", kubeconfig)
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/webhook"
+)
+
+func TestParseDefaults(t *testing.T) {
+	got, err := parse(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(inject.DefaultConfig(), got.config); diff != "" {
+		t.Errorf("configuration (-want +got):\n%s", diff)
+	}
+	want := webhook.DefaultOptions()
+	if got.options.Port != want.Port || got.options.CertDir != want.CertDir ||
+		got.options.MetricsAddress != want.MetricsAddress || got.options.ProbeAddress != want.ProbeAddress {
+		t.Errorf("options %+v, want %+v", got.options, want)
+	}
+}
+
+// TestFlagsWinOverTheFile holds the order of precedence: defaults, file, flags.
+func TestFlagsWinOverTheFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte("initImage: from-file\nproxyImage: from-file\nconcurrency: 7\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := parse([]string{
+		"--config", file, "--proxy-image=from-flag", "--revision=canary", "--backend=legacy",
+		"--ip-families= IPv6 , IPv4", "--default-policy=enabled",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := inject.DefaultConfig()
+	want.InitImage, want.Concurrency = "from-file", 7
+	want.ProxyImage, want.Revision, want.Backend = "from-flag", "canary", "legacy"
+	want.IPFamilies, want.DefaultPolicy = []corev1.IPFamily{corev1.IPv6Protocol, corev1.IPv4Protocol}, inject.PolicyEnabled
+	if diff := cmp.Diff(want, got.config); diff != "" {
+		t.Errorf("configuration (-want +got):\n%s", diff)
+	}
+}
+
+// TestRefused holds that everything wrong is named at once: flag, value and
+// what is accepted, with exit code 2.
+func TestRefused(t *testing.T) {
+	bad := filepath.Join(t.TempDir(), "bad.yaml")
+	if err := os.WriteFile(bad, []byte("initImages: x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		args []string
+		says []string
+	}{
+		{[]string{"--nope"}, []string{"--nope", "accepted: the flags that --help lists"}},
+		{[]string{"--webhook-port=x"}, []string{"--webhook-port", `"x"`}},
+		{
+			[]string{"--webhook-port=65536", "--cert-dir=", "--log-level=loud", "--log-format=xml", "more"},
+			[]string{
+				"--webhook-port: invalid value 65536; accepted: a port from 1 to 65535", `--cert-dir: invalid value ""; accepted: a folder`,
+				`--log-level: invalid value "loud"; accepted: debug, info, warn, error`,
+				`--log-format: invalid value "xml"; accepted: json, text`, `unexpected argument "more"; accepted: flags only`,
+			},
+		},
+		{
+			[]string{"--metrics-bind-address=8080", "--health-probe-bind-address=:99999"},
+			[]string{`--metrics-bind-address: invalid value "8080"; accepted: host:port`, `--health-probe-bind-address: invalid value ":99999"`},
+		},
+		{
+			[]string{
+				"--init-image=", "--proxy-image=a b", "--revision=A_", "--backend=bpf", "--ip-families=IPv4,IPv5", "--default-policy=maybe",
+			},
+			[]string{
+				`--init-image: Invalid value: ""`, `--proxy-image: Invalid value: "a b"`, `--revision: Invalid value: "A_"`,
+				`--backend: Unsupported value: "bpf": supported values: "auto", "nft", "legacy"`,
+				`--ip-families[1]: Unsupported value: "IPv5"`, `--default-policy: Unsupported value: "maybe"`,
+			},
+		},
+		{[]string{"--ip-families="}, []string{"--ip-families: Required value: accepted: IPv4, IPv6 or both"}},
+		{[]string{"--config=" + bad}, []string{"--config " + bad, "initImages"}},
+		{[]string{"--config=/nowhere/at/all"}, []string{"--config: ", "/nowhere/at/all"}},
+	} {
+		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			err := run(t.Context(), test.args, &stdout, &stderr)
+			if code := exitCode(err); code != exitArguments {
+				t.Fatalf("exit code %d, want %d: %v", code, exitArguments, err)
+			}
+			for _, words := range test.says {
+				if !strings.Contains(err.Error(), words) {
+					t.Errorf("error %q does not say %q", err, words)
+				}
+			}
+			if stdout.Len() > 0 {
+				t.Errorf("stdout %q", stdout.String())
+			}
+		})
+	}
+}
+
+func TestVersionAndHelp(t *testing.T) {
+	for arg, want := range map[string]string{"--version": "shunt-webhook dev\n", "--help": "--health-probe-bind-address"} {
+		var stdout, stderr bytes.Buffer
+		if err := run(t.Context(), []string{arg}, &stdout, &stderr); err != nil {
+			t.Errorf("%s: %v", arg, err)
+		}
+		if !strings.Contains(stdout.String(), want) {
+			t.Errorf("%s: %q does not say %q", arg, stdout.String(), want)
+		}
+	}
+}
+
+// TestNoAPIServer holds that what is not the arguments' fault has code 1.
+func TestNoAPIServer(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	var stdout, stderr bytes.Buffer
+	for _, args := range [][]string{nil, {"--kubeconfig=/nowhere/at/all"}} {
+		err := run(t.Context(), args, &stdout, &stderr)
+		if code := exitCode(err); code != exitFailed || errors.Is(err, errArguments) {
+			t.Errorf("%q: exit code %d, want %d: %v", args, code, exitFailed, err)
+		}
+	}
+}

@@ -1,0 +1,416 @@
+package webhook_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/prometheus/client_golang/prometheus"
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/webhook"
+)
+
+const casesDir = "../inject/testdata/cases"
+
+func loadCases(t testing.TB) []cases.Case {
+	t.Helper()
+	all, err := cases.Load(casesDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// server is a webhook as an API server meets it.
+type server struct {
+	*httptest.Server
+	metrics *webhook.Metrics
+}
+
+func serve(t testing.TB, cfg inject.Config, namespaces webhook.NamespaceGetter, log logr.Logger) server {
+	t.Helper()
+	metrics := webhook.NewMetrics()
+	handler, err := webhook.NewHandler(cfg, namespaces, metrics).HTTP(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle(webhook.Path, handler)
+	s := server{httptest.NewTLSServer(mux), metrics}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// review sends the request in an AdmissionReview and returns the response.
+func (s server) review(t testing.TB, request admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
+	t.Helper()
+	request.UID = "uid-1"
+	body, err := json.Marshal(admissionv1.AdmissionReview{
+		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Request: &request,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := s.Client().Post(s.URL+webhook.Path, "application/json", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	var answer admissionv1.AdmissionReview
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		t.Fatal(err)
+	}
+	if answer.Response == nil || answer.Response.UID != request.UID {
+		t.Fatalf("answer %+v has no response to %s", answer, request.UID)
+	}
+	return answer.Response
+}
+
+func createPod(t testing.TB, pod *corev1.Pod, namespace string) admissionv1.AdmissionRequest {
+	t.Helper()
+	pod = pod.DeepCopy()
+	pod.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
+	raw, err := json.Marshal(pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return admissionv1.AdmissionRequest{
+		Kind: metav1.GroupVersionKind{Version: "v1", Kind: "Pod"}, Resource: metav1.GroupVersionResource{Version: "v1", Resource: "pods"},
+		Operation: admissionv1.Create, Name: pod.Name, Namespace: namespace, Object: runtime.RawExtension{Raw: raw},
+	}
+}
+
+// namespaceOf gives the case's namespace a name where it has none.
+func namespaceOf(c cases.Case) (string, webhook.StaticNamespaces) {
+	name := c.Namespace.Name
+	if name == "" {
+		name = "some"
+	}
+	return name, webhook.StaticNamespaces{name: c.Namespace}
+}
+
+// TestCases runs the corpus of package inject through the webhook.
+func TestCases(t *testing.T) {
+	for _, c := range loadCases(t) {
+		t.Run(c.Name, func(t *testing.T) {
+			name, namespaces := namespaceOf(c)
+			s := serve(t, c.Config, namespaces, logr.Discard())
+			request := createPod(t, c.Pod, name)
+			response := s.review(t, request)
+			checkOutcome(t, c, response)
+			if diff := cmp.Diff(c.WantPod, patched(t, request.Object.Raw, response), cmpopts.EquateEmpty(),
+				cmpopts.IgnoreTypes(metav1.TypeMeta{})); diff != "" {
+				t.Errorf("pod (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// checkOutcome compares the response with the case's want.txt: the reason,
+// then errors and warnings, a line each.
+func checkOutcome(t *testing.T, c cases.Case, response *admissionv1.AdmissionResponse) {
+	t.Helper()
+	reason, rest, _ := strings.Cut(c.Want, "\n")
+	if got := response.AuditAnnotations["reason"]; got != reason {
+		t.Errorf("reason %q, want %q", got, reason)
+	}
+	refused := inject.Reason(reason).Refuses()
+	if response.Allowed == refused {
+		t.Errorf("allowed is %v, reason %s", response.Allowed, reason)
+	}
+	if (response.Result.Code == http.StatusUnprocessableEntity) != refused {
+		t.Errorf("code %d, reason %s", response.Result.Code, reason)
+	}
+	causes := 0
+	for line := range strings.Lines(rest) {
+		kind, text, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
+		switch kind {
+		case "error":
+			causes++
+			if !strings.Contains(response.Result.Message, text) {
+				t.Errorf("message %q\ndoes not say %q", response.Result.Message, text)
+			}
+		case "warning":
+			if !slices.Contains(response.Warnings, text) {
+				t.Errorf("warnings %q, want %q", response.Warnings, text)
+			}
+		}
+	}
+	if response.Result.Details != nil && len(response.Result.Details.Causes) != causes {
+		t.Errorf("%d causes, want %d: %v", len(response.Result.Details.Causes), causes, response.Result.Details.Causes)
+	}
+	if refused && response.Result.Reason != metav1.StatusReasonInvalid {
+		t.Errorf("status reason %q, want %q", response.Result.Reason, metav1.StatusReasonInvalid)
+	}
+}
+
+// patched is the pod that the response makes of raw; nil where it changes
+// nothing.
+func patched(t testing.TB, raw []byte, response *admissionv1.AdmissionResponse) *corev1.Pod {
+	t.Helper()
+	if len(response.Patch) == 0 {
+		return nil
+	}
+	if response.PatchType == nil || *response.PatchType != admissionv1.PatchTypeJSONPatch {
+		t.Errorf("patch type %v", response.PatchType)
+	}
+	operations, err := jsonpatch.DecodePatch(response.Patch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := operations.Apply(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := &corev1.Pod{}
+	if err := json.Unmarshal(text, pod); err != nil {
+		t.Fatal(err)
+	}
+	return pod
+}
+
+type brokenNamespaces struct{}
+
+var errDown = errors.New("connection refused")
+
+func (brokenNamespaces) Namespace(context.Context, string) (inject.Namespace, error) {
+	return inject.Namespace{}, errDown
+}
+
+// TestFailsClosed holds that a pod about which nothing can be known is
+// refused, with a message that says what went wrong.
+func TestFailsClosed(t *testing.T) {
+	enabled := webhook.StaticNamespaces{"demo": {Name: "demo", Labels: map[string]string{"istio-injection": "enabled"}}}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "echo"}}
+	tests := []struct {
+		name       string
+		namespaces webhook.NamespaceGetter
+		edit       func(*admissionv1.AdmissionRequest)
+		code       int32
+		reason     string
+		says       []string
+	}{
+		{
+			name: "API server away", namespaces: brokenNamespaces{}, edit: func(*admissionv1.AdmissionRequest) {},
+			code: http.StatusInternalServerError, reason: "NamespaceUnknown",
+			says: []string{`namespace "demo"`, `pod "echo"`, "connection refused"},
+		},
+		{
+			name: "namespace unknown", namespaces: enabled, edit: func(r *admissionv1.AdmissionRequest) { r.Namespace = "other" },
+			code: http.StatusInternalServerError, reason: "NamespaceUnknown", says: []string{`namespace "other"`},
+		},
+		{
+			name: "no object", namespaces: enabled, edit: func(r *admissionv1.AdmissionRequest) { r.Object.Raw = nil },
+			code: http.StatusBadRequest, reason: "Undecodable", says: []string{`decode pod "echo"`, "no content"},
+		},
+		{
+			name: "wrong type of field", namespaces: enabled,
+			edit: func(r *admissionv1.AdmissionRequest) {
+				r.Object.Raw = []byte(`{"apiVersion":"v1","kind":"Pod","spec":{"hostNetwork":"no"}}`)
+			},
+			code: http.StatusBadRequest, reason: "Undecodable", says: []string{"hostNetwork"},
+		},
+		{
+			name: "another kind", namespaces: enabled,
+			edit: func(r *admissionv1.AdmissionRequest) { r.Kind = metav1.GroupVersionKind{Version: "v1", Kind: "Secret"} },
+			code: http.StatusBadRequest, reason: "Undecodable", says: []string{"Secret", "accepted: CREATE of v1 Pod"},
+		},
+		{
+			name: "another operation", namespaces: enabled,
+			edit: func(r *admissionv1.AdmissionRequest) { r.Operation = admissionv1.Update },
+			code: http.StatusBadRequest, reason: "Undecodable", says: []string{"UPDATE", "accepted: CREATE of v1 Pod"},
+		},
+		{
+			name: "a subresource", namespaces: enabled,
+			edit: func(r *admissionv1.AdmissionRequest) { r.SubResource = "binding" },
+			code: http.StatusBadRequest, reason: "Undecodable", says: []string{"binding"},
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s := serve(t, inject.DefaultConfig(), test.namespaces, logr.Discard())
+			request := createPod(t, pod, "demo")
+			test.edit(&request)
+			response := s.review(t, request)
+			if response.Allowed || response.Result.Code != test.code || len(response.Patch) > 0 {
+				t.Errorf("allowed %v, code %d, patch %q; want a refusal with code %d",
+					response.Allowed, response.Result.Code, response.Patch, test.code)
+			}
+			for _, words := range test.says {
+				if !strings.Contains(response.Result.Message, words) {
+					t.Errorf("message %q does not say %q", response.Result.Message, words)
+				}
+			}
+			if got := response.AuditAnnotations["reason"]; got != test.reason {
+				t.Errorf("reason %q, want %q", got, test.reason)
+			}
+			if got := count(t, s.metrics, "failed", test.reason); got != 1 {
+				t.Errorf("counted %v times, want once", got)
+			}
+		})
+	}
+}
+
+// TestFieldsOfANewerAPI holds that what this version's types do not know
+// reaches the API server as it came.
+func TestFieldsOfANewerAPI(t *testing.T) {
+	s := serve(t, inject.DefaultConfig(), enabledNamespace(), logr.Discard())
+	request := createPod(t, &corev1.Pod{}, "demo")
+	request.Object.Raw = []byte(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"echo"},` +
+		`"spec":{"future":{"x":[1]},"initContainers":[{"name":"first","future":true}],"containers":[{"name":"app","image":"app"}]}}`)
+	response := s.review(t, request)
+	operations, err := jsonpatch.DecodePatch(response.Patch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := operations.Apply(request.Object.Raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kept := range []string{`"future":{"x":[1]}`, `{"name":"first","future":true}`} {
+		if !bytes.Contains(text, []byte(kept)) {
+			t.Errorf("patched pod lost %s: %s", kept, text)
+		}
+	}
+}
+
+func enabledNamespace() webhook.StaticNamespaces {
+	return webhook.StaticNamespaces{"demo": {Name: "demo", Labels: map[string]string{inject.NamespaceInjectionKey: "enabled"}}}
+}
+
+// TestWarnsWhoAskedInVain holds that a wish for the proxy is not dropped
+// without a word.
+func TestWarnsWhoAskedInVain(t *testing.T) {
+	s := serve(t, inject.DefaultConfig(), enabledNamespace(), logr.Discard())
+	for _, test := range []struct {
+		name string
+		pod  corev1.Pod
+		want []string
+	}{
+		{"host network, asked", corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{inject.InjectKey: "true"}},
+			Spec:       corev1.PodSpec{HostNetwork: true},
+		}, []string{"sidecar.istio.io/inject: not injected, though the pod says true: " + inject.ReasonHostNetwork.Sentence()}},
+		{"host network, not asked", corev1.Pod{Spec: corev1.PodSpec{HostNetwork: true}}, nil},
+		{"label declines, annotation asks", corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{
+				Labels: map[string]string{inject.InjectKey: "false"}, Annotations: map[string]string{inject.InjectKey: "true"},
+			},
+		}, []string{"sidecar.istio.io/inject: not injected, though the pod says true: " + inject.ReasonPodOptedOut.Sentence()}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			response := s.review(t, createPod(t, &test.pod, "demo"))
+			if diff := cmp.Diff(test.want, response.Warnings); diff != "" {
+				t.Errorf("warnings (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestLogLine holds that each decision is one line with what a person looks
+// for: the pod, by generateName where it has no name yet, namespace, reason.
+func TestLogLine(t *testing.T) {
+	var lines []string
+	log := funcr.NewJSON(func(line string) { lines = append(lines, line) }, funcr.Options{})
+	s := serve(t, inject.DefaultConfig(), enabledNamespace(), log)
+	request := createPod(t, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{GenerateName: "echo-5d9-"}}, "demo")
+	request.DryRun = new(true)
+	s.review(t, request)
+	s.review(t, createPod(t, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Name: "wrong", Annotations: map[string]string{inject.InterceptionModeKey: "BOTH"},
+	}}, "demo"))
+	for i, want := range []map[string]any{
+		{"msg": "injected", "pod": "echo-5d9-", "namespace": "demo", "reason": "Injected", "dryRun": true},
+		{"msg": "refused", "pod": "wrong", "namespace": "demo", "reason": "InvalidAnnotation", "dryRun": false},
+	} {
+		if len(lines) != 2 {
+			t.Fatalf("%d lines, want one a request: %q", len(lines), lines)
+		}
+		var got map[string]any
+		if err := json.Unmarshal([]byte(lines[i]), &got); err != nil {
+			t.Fatal(err)
+		}
+		for key, value := range want {
+			if got[key] != value {
+				t.Errorf("%s is %v in %s, want %v", key, got[key], lines[i], value)
+			}
+		}
+	}
+}
+
+// TestMetrics holds that every reason is there at 0 before anything happened,
+// and that an answer is counted and timed.
+func TestMetrics(t *testing.T) {
+	s := serve(t, inject.DefaultConfig(), enabledNamespace(), logr.Discard())
+	for _, reason := range inject.Reasons() {
+		result := map[bool]string{true: "refused", false: "skipped"}[reason.Refuses()]
+		if reason == inject.ReasonInjected {
+			result = "injected"
+		}
+		if got := count(t, s.metrics, result, string(reason)); got != 0 {
+			t.Errorf("%s %s is %v at the start", result, reason, got)
+		}
+	}
+	s.review(t, createPod(t, &corev1.Pod{}, "demo"))
+	if got := count(t, s.metrics, "injected", "Injected"); got != 1 {
+		t.Errorf("injected %v, want 1", got)
+	}
+}
+
+// count is the value of shunt_webhook_requests_total; a series that is not
+// there fails the test.
+func count(t *testing.T, metrics *webhook.Metrics, result, reason string) float64 {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(metrics)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			labels := map[string]string{}
+			for _, label := range metric.GetLabel() {
+				labels[label.GetName()] = label.GetValue()
+			}
+			if labels["result"] == result && labels["reason"] == reason {
+				return metric.GetCounter().GetValue()
+			}
+		}
+	}
+	t.Fatalf("no series with result %q and reason %q", result, reason)
+	return 0
+}
+
+// BenchmarkReview is an answer without the connection.
+func BenchmarkReview(b *testing.B) {
+	handler := webhook.NewHandler(inject.DefaultConfig(), enabledNamespace(), webhook.NewMetrics())
+	request := admission.Request{AdmissionRequest: createPod(b, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "echo"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+	}, "demo")}
+	b.ReportAllocs()
+	for b.Loop() {
+		if response := handler.Handle(b.Context(), request); len(response.Patches) == 0 {
+			b.Fatal("not injected")
+		}
+	}
+}
