@@ -134,7 +134,7 @@ var annotations = []Annotation{
 	},
 	{
 		Key: IncludeOutboundPortsKey, Places: []Place{PodAnnotation},
-		Sets:     "destination ports that go through the proxy whatever the address",
+		Sets:     "destination ports that go through the proxy even outside includeOutboundIPRanges",
 		Accepted: acceptedPorts, Default: "none", Flag: "istio-outbound-ports",
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.spec.OutboundPorts }),
 	},
