@@ -6,13 +6,11 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"slices"
-	"strings"
 
 	"github.com/spf13/pflag"
-	corev1 "k8s.io/api/core/v1"
 
+	"github.com/shunt-dev/shunt/cmd/internal/injectflags"
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/webhook"
@@ -28,67 +26,11 @@ type settings struct {
 	version    bool
 }
 
-// configFlag sets one field of the injector's configuration. A flag wins over
-// the file of --config.
-type configFlag struct {
-	name, usage string
-	field       string // of inject.Config, as its Validate names it
-	set         func(*inject.Config, string)
-	get         func(inject.Config) string
-}
-
-var configFlags = []configFlag{
-	{
-		"init-image", "image of the init container shunt-init", "initImage",
-		func(c *inject.Config, v string) { c.InitImage = v }, func(c inject.Config) string { return c.InitImage },
-	},
-	{
-		"proxy-image", "image of the sidecar shunt-proxy, with envoy on its PATH", "proxyImage",
-		func(c *inject.Config, v string) { c.ProxyImage = v }, func(c inject.Config) string { return c.ProxyImage },
-	},
-	{
-		"revision", "name of this injector in the status annotation; a DNS label", "revision",
-		func(c *inject.Config, v string) { c.Revision = v }, func(c inject.Config) string { return c.Revision },
-	},
-	{
-		"backend", "kernel interface that shunt-init writes to: auto, nft or legacy", "backend",
-		func(c *inject.Config, v string) { c.Backend = interception.Backend(v) },
-		func(c inject.Config) string { return string(c.Backend) },
-	},
-	{
-		"ip-families", "families that the proxy listens on: IPv4, IPv6 or IPv4,IPv6", "ipFamilies",
-		setFamilies, getFamilies,
-	},
-	{
-		"default-policy", "what happens to pods that nothing else decides about: enabled or disabled", "defaultPolicy",
-		func(c *inject.Config, v string) { c.DefaultPolicy = inject.Policy(v) },
-		func(c inject.Config) string { return string(c.DefaultPolicy) },
-	},
-}
-
-func setFamilies(c *inject.Config, text string) {
-	c.IPFamilies = nil
-	for word := range strings.SplitSeq(text, ",") {
-		if word = strings.TrimSpace(word); word != "" {
-			c.IPFamilies = append(c.IPFamilies, corev1.IPFamily(word))
-		}
-	}
-}
-
-func getFamilies(c inject.Config) string {
-	words := make([]string, len(c.IPFamilies))
-	for i, family := range c.IPFamilies {
-		words[i] = string(family)
-	}
-	return strings.Join(words, ",")
-}
-
 // raw are the flags' values before they are checked.
 type raw struct {
 	settings
-	configFile string
-	levelName  string
-	flags      *pflag.FlagSet
+	levelName string
+	flags     *pflag.FlagSet
 }
 
 func newFlags() *raw {
@@ -96,10 +38,7 @@ func newFlags() *raw {
 	fs, defaults := r.flags, webhook.DefaultOptions()
 	fs.SortFlags = false
 	fs.Usage = func() {}
-	fs.StringVar(&r.configFile, "config", "", "file with the injector's configuration, YAML; a flag below wins over it")
-	for _, f := range configFlags {
-		fs.String(f.name, f.get(inject.DefaultConfig()), f.usage)
-	}
+	injectflags.Add(fs)
 	fs.IntVar(&r.options.Port, "webhook-port", defaults.Port, "port of the webhook, HTTPS")
 	fs.StringVar(&r.options.CertDir, "cert-dir", defaults.CertDir, "folder with tls.crt and tls.key, read again when they change")
 	fs.StringVar(&r.options.MetricsAddress, "metrics-bind-address", defaults.MetricsAddress, "host:port of /metrics; 0 for none")
@@ -127,7 +66,9 @@ func parse(args []string) (settings, error) {
 	if r.version {
 		return settings{version: true}, nil
 	}
-	errs := []error{r.readConfig()}
+	var err error
+	r.config, err = injectflags.Config(r.flags)
+	errs := []error{err}
 	for _, word := range r.flags.Args() {
 		errs = append(errs, fmt.Errorf("unexpected argument %q; accepted: flags only", word))
 	}
@@ -158,36 +99,6 @@ func badArguments(err error) error {
 		return nil
 	}
 	return argumentsError{err}
-}
-
-// readConfig puts the flags on top of the file on top of the defaults.
-func (r *raw) readConfig() error {
-	r.config = inject.DefaultConfig()
-	if r.configFile != "" {
-		text, err := os.ReadFile(r.configFile)
-		if err != nil {
-			return fmt.Errorf("--config: %w", err)
-		}
-		if r.config, err = inject.ParseConfig(text); err != nil {
-			return fmt.Errorf("--config %s: %w", r.configFile, err)
-		}
-	}
-	flagOf := map[string]string{}
-	for _, f := range configFlags {
-		if flag := r.flags.Lookup(f.name); flag.Changed {
-			f.set(&r.config, flag.Value.String())
-			flagOf[f.field] = "--" + f.name
-		}
-	}
-	var errs []error
-	for _, wrong := range r.config.Validate() {
-		field, rest, _ := strings.Cut(wrong.Field, "[")
-		if flag, ok := flagOf[field]; ok {
-			wrong.Field = strings.TrimSuffix(flag+"["+rest, "[")
-		}
-		errs = append(errs, wrong)
-	}
-	return errors.Join(errs...)
 }
 
 func (r *raw) readLevel() error {

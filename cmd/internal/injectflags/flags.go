@@ -1,0 +1,131 @@
+// Package injectflags reads the injector's configuration from flags and a
+// file, for the webhook and the command line alike. Arguments flow in, an
+// inject.Config or an error that names the flags flows out.
+package injectflags
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject"
+)
+
+const configFile = "config"
+
+// DefaultPolicy is the name of a flag that only an injector needs that asks a
+// namespace.
+const DefaultPolicy = "default-policy"
+
+// definition is a flag that sets one field of the configuration.
+type definition struct {
+	name, usage string
+	field       string // of inject.Config, as its Validate names it
+	set         func(*inject.Config, string)
+	get         func(inject.Config) string
+}
+
+var definitions = []definition{
+	{
+		"init-image", "image of the init container shunt-init", "initImage",
+		func(c *inject.Config, v string) { c.InitImage = v }, func(c inject.Config) string { return c.InitImage },
+	},
+	{
+		"proxy-image", "image of the sidecar shunt-proxy, with envoy on its PATH", "proxyImage",
+		func(c *inject.Config, v string) { c.ProxyImage = v }, func(c inject.Config) string { return c.ProxyImage },
+	},
+	{
+		"revision", "name of this injector in the status annotation; a DNS label", "revision",
+		func(c *inject.Config, v string) { c.Revision = v }, func(c inject.Config) string { return c.Revision },
+	},
+	{
+		"backend", "kernel interface that shunt-init writes to: auto, nft or legacy", "backend",
+		func(c *inject.Config, v string) { c.Backend = interception.Backend(v) },
+		func(c inject.Config) string { return string(c.Backend) },
+	},
+	{
+		"ip-families", "families that the proxy listens on: IPv4, IPv6 or IPv4,IPv6", "ipFamilies",
+		setFamilies, getFamilies,
+	},
+	{
+		DefaultPolicy, "what happens to pods that nothing else decides about: enabled or disabled", "defaultPolicy",
+		func(c *inject.Config, v string) { c.DefaultPolicy = inject.Policy(v) },
+		func(c inject.Config) string { return string(c.DefaultPolicy) },
+	},
+}
+
+func setFamilies(c *inject.Config, text string) {
+	c.IPFamilies = nil
+	for word := range strings.SplitSeq(text, ",") {
+		if word = strings.TrimSpace(word); word != "" {
+			c.IPFamilies = append(c.IPFamilies, corev1.IPFamily(word))
+		}
+	}
+}
+
+func getFamilies(c inject.Config) string {
+	words := make([]string, len(c.IPFamilies))
+	for i, family := range c.IPFamilies {
+		words[i] = string(family)
+	}
+	return strings.Join(words, ",")
+}
+
+// Add puts the flags into fs, but for those in except.
+func Add(fs *pflag.FlagSet, except ...string) {
+	fs.String(configFile, "", "file with the injector's configuration, YAML; the flags for single settings win over it")
+	for _, def := range definitions {
+		if !slices.Contains(except, def.name) {
+			fs.String(def.name, def.get(inject.DefaultConfig()), def.usage)
+		}
+	}
+}
+
+// Config returns the configuration that parsed flags ask for: the flags on
+// top of the file on top of inject.DefaultConfig. The error joins one for
+// every setting that is wrong, with its flag or path, its value and what is
+// accepted.
+func Config(fs *pflag.FlagSet) (inject.Config, error) {
+	cfg, err := readFile(fs)
+	if err != nil {
+		return inject.Config{}, err
+	}
+	flagOf := map[string]string{}
+	for _, def := range definitions {
+		if flag := fs.Lookup(def.name); flag != nil && flag.Changed {
+			def.set(&cfg, flag.Value.String())
+			flagOf[def.field] = "--" + def.name
+		}
+	}
+	var errs []error
+	for _, wrong := range cfg.Validate() {
+		field, index, _ := strings.Cut(wrong.Field, "[")
+		if flag, ok := flagOf[field]; ok {
+			wrong.Field = strings.TrimSuffix(flag+"["+index, "[")
+		}
+		errs = append(errs, wrong)
+	}
+	return cfg, errors.Join(errs...)
+}
+
+func readFile(fs *pflag.FlagSet) (inject.Config, error) {
+	path := fs.Lookup(configFile).Value.String()
+	if path == "" {
+		return inject.DefaultConfig(), nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return inject.Config{}, fmt.Errorf("--%s: %w", configFile, err)
+	}
+	cfg, err := inject.ParseConfig(text)
+	if err != nil {
+		return inject.Config{}, fmt.Errorf("--%s %s: %w", configFile, path, err)
+	}
+	return cfg, nil
+}

@@ -1,0 +1,86 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject"
+)
+
+// Interception is what the init container of one pod does.
+type Interception struct {
+	Place   string // of the pod: file, document and object
+	Spec    interception.Spec
+	Options interception.Options
+}
+
+// Interceptions returns those of all pods of a document. Of a pod that has the
+// init container they are its arguments; of any other, those that it would be
+// given. The notes name the pods that have none, with the reason.
+func (in Injector) Interceptions(doc Document) (all []Interception, notes []string, err error) {
+	workloads, err := doc.Workloads(in.Namespace)
+	errs := []error{err}
+	for _, w := range workloads {
+		found, why, err := in.interception(w)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case why != "":
+			notes = append(notes, w.Place()+": no rules: "+why)
+		default:
+			found.Place = w.Place()
+			all = append(all, found)
+		}
+	}
+	return all, notes, errors.Join(errs...)
+}
+
+// interception is that of one workload, or why it has none.
+func (in Injector) interception(w Workload) (found Interception, why string, err error) {
+	pod, err := w.pod()
+	if err != nil {
+		return Interception{}, "", err
+	}
+	if i, ok := initContainer(pod); ok {
+		return w.parse(pod, i)
+	}
+	result := inject.Inject(pod, in.namespace(w), in.Config)
+	if result.Refused() {
+		return Interception{}, "", w.refused(result)
+	}
+	if !result.Inject {
+		return Interception{}, fmt.Sprintf("%s: %s", result.Reason, result.Reason.Sentence()), nil
+	}
+	i, ok := initContainer(result.Pod)
+	if !ok {
+		return Interception{}, "the pod asks for the proxy alone: " + inject.InterceptionModeKey + ": NONE", nil
+	}
+	return w.parse(result.Pod, i)
+}
+
+// parse reads the arguments of the pod's i-th init container.
+func (w Workload) parse(pod *corev1.Pod, i int) (found Interception, why string, err error) {
+	found.Spec, found.Options, err = interception.ParseArgs(pod.Spec.InitContainers[i].Args)
+	if err == nil {
+		return found, "", nil
+	}
+	var errs []error
+	for line := range strings.Lines(err.Error()) {
+		errs = append(errs, w.wrong(fmt.Errorf("%s: %s",
+			w.field(fmt.Sprintf("spec.initContainers[%d].args", i)), strings.TrimSpace(line))))
+	}
+	return Interception{}, "", errors.Join(errs...)
+}
+
+func initContainer(pod *corev1.Pod) (int, bool) {
+	for i, c := range pod.Spec.InitContainers {
+		if c.Name == inject.InitContainerName {
+			return i, true
+		}
+	}
+	return 0, false
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+)
+
+var update = flag.Bool("update", false, "rewrite the wanted parts of testdata/cases")
+
+// TestCases runs a command line for each file: args, read as words, and its
+// input files; wanted are stdout, stderr and the exit code, where it is not 0.
+func TestCases(t *testing.T) {
+	dir, err := filepath.Abs("testdata/cases") // a case runs in a folder of its own
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("cases: %v, %v", files, err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			archive, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := runCase(t, archive)
+			if *update {
+				archive.Files = slices.Concat(inputs(archive), got)
+				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			want := archive.Files[len(inputs(archive)):]
+			if diff := cmp.Diff(texts(want), texts(got)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// outputs are the files of a case that -update writes.
+var outputs = []string{"stdout", "stderr", "exit"}
+
+func inputs(archive *txtar.Archive) []txtar.File {
+	return slices.DeleteFunc(slices.Clone(archive.Files), func(f txtar.File) bool { return slices.Contains(outputs, f.Name) })
+}
+
+func texts(files []txtar.File) map[string]string {
+	all := map[string]string{}
+	for _, f := range files {
+		all[f.Name] = string(f.Data)
+	}
+	return all
+}
+
+// bootstrapText is the sidecar's, 12 kB in one line; package bootstrap has
+// cases of its own.
+var bootstrapText = regexp.MustCompile(`'\{"static_resources".*\}'|"\{\\"static_resources.*\}"`)
+
+func runCase(t *testing.T, archive *txtar.Archive) []txtar.File {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	var args []string
+	stdin := ""
+	for _, f := range inputs(archive) {
+		switch f.Name {
+		case "args":
+			args = strings.Fields(string(f.Data))
+		case "stdin":
+			stdin = string(f.Data)
+		default:
+			if err := os.WriteFile(f.Name, f.Data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var stdout, stderr bytes.Buffer
+	err := run(t.Context(), args, strings.NewReader(stdin), &stdout, &stderr)
+	if err != nil {
+		fmt.Fprintln(&stderr, err)
+	}
+	var got []txtar.File
+	for i, text := range []string{stdout.String(), stderr.String(), fmt.Sprintln(exitCode(err))} {
+		if text = bootstrapText.ReplaceAllString(text, "(bootstrap)"); text != "" && text != "0\n" {
+			got = append(got, txtar.File{Name: outputs[i], Data: []byte(text)})
+		}
+	}
+	return got
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+	"github.com/shunt-dev/shunt/inject"
+)
+
+const rulesLong = `Print the netfilter rules of a pod, in the form that iptables-save writes and iptables-restore reads, with the routing that they
+need as comments. Nothing is changed, and no Linux kernel is needed.
+
+The rules are those of shunt-init's flags, or of the pods in manifest files (-f FILE, - for stdin, can be repeated): of a pod
+that is injected, those of its init container's arguments; of any other, those that injection would give it.
+
+  shunt rules -m TPROXY -o 3306
+  shunt rules --family 6
+  shunt rules -f deployment.yaml
+
+Usage:
+  shunt rules [--family 4|6|both] [shunt-init's flags]
+  shunt rules [--family 4|6|both] -f FILE
+
+Flags of its own:
+      --family VALUE     4, 6 or both (default both; with --ipv6=off: 4)
+  -f, --filename FILE    file with manifests
+  -h, --help             print this
+
+shunt-init's flags:
+`
+
+// rulesArgs are the arguments, its own taken out of shunt-init's.
+type rulesArgs struct {
+	help     bool
+	families []ruleset.Family // nil where nothing is said
+	files    []string
+	rest     []string
+}
+
+func newRules() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rules [-f FILE | shunt-init's flags]",
+		Short: "Print the rules of shunt-init's flags, or of a pod",
+		// shunt-init's flags are parsed by shunt-init's own parser.
+		DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			parsed, err := parseRules(args)
+			switch {
+			case err != nil:
+				return usage(err)
+			case parsed.help:
+				_, err := io.WriteString(cmd.OutOrStdout(), rulesLong+interception.Usage())
+				return err
+			case len(parsed.files) > 0:
+				return rulesOfFiles(parsed, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+			}
+			spec, opts, err := interception.ParseArgs(parsed.rest)
+			if err != nil {
+				return usage(err)
+			}
+			return printRules(cmd.OutOrStdout(), spec, opts, parsed.families)
+		},
+	}
+}
+
+// parseRules takes its own flags out. Their values are never shunt-init's:
+// none of its flags is called -f or --family.
+func parseRules(args []string) (rulesArgs, error) {
+	var parsed rulesArgs
+	var family *string
+	for i := 0; i < len(args); i++ {
+		name, value, attached := strings.Cut(args[i], "=")
+		if short := strings.TrimPrefix(args[i], "-f"); short != args[i] && short != "" && !attached {
+			name, value, attached = "-f", short, true
+		}
+		switch name {
+		case "-h", "--help":
+			parsed.help = true
+			continue
+		case "--":
+			continue
+		case "-f", "--filename", "--family":
+		default:
+			parsed.rest = append(parsed.rest, args[i])
+			continue
+		}
+		if !attached {
+			if i++; i == len(args) {
+				return parsed, fmt.Errorf("%s: Required value; accepted: a value behind it", name)
+			}
+			value = args[i]
+		}
+		if name == "--family" {
+			family = &value
+		} else {
+			parsed.files = append(parsed.files, value)
+		}
+	}
+	if len(parsed.files) > 0 && len(parsed.rest) > 0 {
+		return parsed, fmt.Errorf("%q beside -f; accepted: files, or shunt-init's flags", parsed.rest[0])
+	}
+	return parsed, parsed.setFamilies(family)
+}
+
+func (a *rulesArgs) setFamilies(text *string) error {
+	if text == nil {
+		return nil
+	}
+	families := map[string][]ruleset.Family{"4": {ruleset.IPv4}, "6": {ruleset.IPv6}, "both": ruleset.Families}
+	var ok bool
+	if a.families, ok = families[*text]; !ok {
+		return fmt.Errorf("--family: invalid value %q; accepted: 4, 6, both", *text)
+	}
+	return nil
+}
+
+func printRules(stdout io.Writer, spec interception.Spec, opts interception.Options, families []ruleset.Family) error {
+	for _, family := range ruleset.Families {
+		wanted := slices.Contains(families, family)
+		if families == nil {
+			wanted = family == ruleset.IPv4 || opts.IPv6 != interception.IPv6Off
+		}
+		if !wanted {
+			continue
+		}
+		if _, err := fmt.Fprintf(stdout, "# %s\n%s", family, ruleset.Build(spec, family)); err != nil {
+			return fmt.Errorf("print the rules: %w", err)
+		}
+	}
+	return nil
+}
+
+// rulesOfFiles prints the rules of every pod, each under its name.
+func rulesOfFiles(args rulesArgs, stdin io.Reader, stdout, stderr io.Writer) error {
+	inputs, err := read(args.files, stdin)
+	if err != nil {
+		return err
+	}
+	injector := manifest.Injector{Config: inject.DefaultConfig(), Namespace: "default"}
+	found := 0
+	var errs []error
+	for _, in := range inputs {
+		for _, doc := range in.docs {
+			pods, notes, err := injector.Interceptions(doc)
+			errs = append(errs, err)
+			for _, note := range notes {
+				fmt.Fprintln(stderr, note)
+			}
+			found += len(pods) + len(notes)
+			for _, pod := range pods {
+				fmt.Fprintf(stdout, "# %s\n", pod.Place)
+				errs = append(errs, printRules(stdout, pod.Spec, pod.Options, args.families))
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if found == 0 {
+		return fmt.Errorf("%s: no pod found; accepted: %s, List", strings.Join(args.files, ", "), strings.Join(manifest.Kinds(), ", "))
+	}
+	return nil
+}
