@@ -75,7 +75,9 @@ func TestRefused(t *testing.T) {
 		},
 		{
 			[]string{"--metrics-bind-address=8080", "--health-probe-bind-address=:99999"},
-			[]string{`--metrics-bind-address: invalid value "8080"; accepted: host:port`, `--health-probe-bind-address: invalid value ":99999"`},
+			[]string{
+				`--metrics-bind-address: invalid value "8080"; accepted: host:port`, `--health-probe-bind-address: invalid value ":99999"`,
+			},
 		},
 		{
 			[]string{

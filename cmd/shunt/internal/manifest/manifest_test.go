@@ -96,12 +96,14 @@ func checkCase(t *testing.T, injector manifest.Injector, text []byte, path []str
 		t.Fatal(err)
 	}
 	if !want.Inject {
-		if !bytes.Equal(outcome.Document.Text, before[0].Text) || !strings.Contains(strings.Join(outcome.Notes, "\n"), string(want.Reason)) {
+		notes := strings.Join(outcome.Notes, "\n")
+		if !bytes.Equal(outcome.Document.Text, before[0].Text) || !strings.Contains(notes, string(want.Reason)) {
 			t.Errorf("notes %q, want reason %s and the text as it was:\n%s", outcome.Notes, want.Reason, outcome.Document.Text)
 		}
 		return
 	}
-	if diff := cmp.Diff(want.Pod, podIn(t, outcome.Document.Text, path), cmpopts.EquateEmpty(), cmpopts.IgnoreFields(corev1.Pod{}, "TypeMeta")); diff != "" {
+	if diff := cmp.Diff(want.Pod, podIn(t, outcome.Document.Text, path),
+		cmpopts.EquateEmpty(), cmpopts.IgnoreFields(corev1.Pod{}, "TypeMeta")); diff != "" {
 		t.Errorf("pod (-want +got):\n%s", diff)
 	}
 	again, err := injector.Inject(split(t, outcome.Document.Text)[0])
@@ -220,7 +222,10 @@ func TestSplit(t *testing.T) {
 		{"no line end", "a: 1", []string{"1 a: 1"}},
 		{"separator first", "---\na: 1\n", []string{"1 ---\na: 1\n"}},
 		{"comment first", "# c\n---\na: 1\n", []string{"0 # c\n", "1 ---\na: 1\n"}},
-		{"nothing between", "a: 1\n---\n---\n# c\n\n--- # d\nb: 2\n", []string{"1 a: 1\n", "1 ---\n", "1 ---\n# c\n\n", "2 --- # d\nb: 2\n"}},
+		{
+			"nothing between", "a: 1\n---\n---\n# c\n\n--- # d\nb: 2\n",
+			[]string{"1 a: 1\n", "1 ---\n", "1 ---\n# c\n\n", "2 --- # d\nb: 2\n"},
+		},
 		{"content beside the separator", "--- {a: 1}\n--- {b: 1}\n", []string{"1 --- {a: 1}\n", "2 --- {b: 1}\n"}},
 		{"not a separator", "a: |\n  ---\n---b: 1\n", []string{"1 a: |\n  ---\n---b: 1\n"}},
 		{"directive", "%YAML 1.1\n# c\n---\na: 1\n", []string{"1 %YAML 1.1\n# c\n---\na: 1\n"}},
@@ -260,7 +265,8 @@ func TestWindowsLineEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if pod := podIn(t, outcome.Document.Text, nil); len(pod.Spec.InitContainers) != 2 || bytes.Contains(outcome.Document.Text, []byte("\r")) {
+	pod := podIn(t, outcome.Document.Text, nil)
+	if len(pod.Spec.InitContainers) != 2 || bytes.Contains(outcome.Document.Text, []byte("\r")) {
 		t.Errorf("not injected:\n%q", outcome.Document.Text)
 	}
 }
@@ -271,7 +277,8 @@ func FuzzInject(f *testing.F) {
 	for _, seed := range []string{
 		"apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  - name: app\n",
 		"apiVersion: v1\nkind: List\nitems:\n- &a {apiVersion: v1, kind: Pod, spec: {}}\n- *a\n",
-		"a: &x {<<: *x}", "{\"kind\":\"Pod\",\"apiVersion\":\"v1\"}{}", "%YAML 1.1\n---\n", "kind: Pod\napiVersion: v1\nspec: {initContainers: [{name: x}, x]}",
+		"a: &x {<<: *x}", "{\"kind\":\"Pod\",\"apiVersion\":\"v1\"}{}", "%YAML 1.1\n---\n",
+		"kind: Pod\napiVersion: v1\nspec: {initContainers: [{name: x}, x]}",
 	} {
 		f.Add([]byte(seed))
 	}
