@@ -77,7 +77,8 @@ func NewManager(api *rest.Config, cfg inject.Config, opts Options) (manager.Mana
 		return nil, err
 	}
 	namespaces := ClusterNamespaces{Cache: mgr.GetCache(), Live: mgr.GetAPIReader()}
-	server.Register(Path, NewHandler(cfg, namespaces, counts).admission())
+	// The manager starts the server that has been asked for, not the one that it was given.
+	mgr.GetWebhookServer().Register(Path, NewHandler(cfg, namespaces, counts).admission())
 	return mgr, addChecks(mgr, server)
 }
 

@@ -15,8 +15,8 @@ import (
 	"github.com/shunt-dev/shunt/inject"
 )
 
-const rulesLong = `Print the netfilter rules of a pod, in the form that iptables-save writes and iptables-restore reads, with the routing that
-they need as comments. Nothing is changed, and no Linux kernel is needed.
+const rulesLong = `Print the netfilter rules of a pod, in the form that iptables-save writes and iptables-restore reads, with the routing
+that they need as comments. Nothing is changed, and no Linux kernel is needed.
 
 The rules are those of shunt-init's flags, or of the pods in manifest files (-f FILE, - for stdin, can be repeated): of a pod
 that is injected, those of its init container's arguments; of any other, those that injection would give it.

@@ -1,0 +1,31 @@
+package envtest_test
+
+import (
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/shunt-dev/shunt/inject"
+)
+
+var _ = Describe("while the webhook is away", Ordered, Serial, func() {
+	BeforeAll(func() { running.stop() })
+	AfterAll(func(ctx SpecContext) { start(ctx) })
+
+	It("no pod starts in a namespace that asks for the proxy", func(ctx SpecContext) {
+		Expect(api.Create(ctx, newPod(newNamespace(ctx, enabled), nil))).
+			To(MatchError(ContainSubstring(`failed calling webhook "namespace.shunt.dev"`)))
+	})
+
+	It("nor does one that asks for it itself", func(ctx SpecContext) {
+		Expect(api.Create(ctx, newPod(newNamespace(ctx, nil), map[string]string{inject.InjectKey: "true"}))).
+			To(MatchError(ContainSubstring(`failed calling webhook "pod.shunt.dev"`)))
+	})
+
+	It("all other pods start", func(ctx SpecContext) {
+		Expect(api.Create(ctx, newPod(newNamespace(ctx, nil), nil))).To(Succeed())
+		Expect(api.Create(ctx, newPod("kube-system", nil))).To(Succeed())
+		Expect(api.Create(ctx, restricted(newPod(shuntNamespace(ctx), nil)))).To(Succeed())
+		declines := labelled(newPod(newNamespace(ctx, enabled), nil), map[string]string{inject.InjectKey: "false"})
+		Expect(api.Create(ctx, declines)).To(Succeed())
+	})
+})

@@ -1,0 +1,165 @@
+package envtest_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/google/go-cmp/cmp"
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/cases"
+)
+
+var _ = Describe("a pod of a namespace that asks for the proxy", func() {
+	DescribeTable("is injected", func(ctx SpecContext, mode string, names ...string) {
+		pod := newPod(newNamespace(ctx, enabled), map[string]string{inject.InterceptionModeKey: mode})
+		before := running.count("injected", inject.ReasonInjected)
+		Expect(api.Create(ctx, pod)).To(Succeed())
+		stored := &corev1.Pod{}
+		Expect(api.Get(ctx, client.ObjectKeyFromObject(pod), stored)).To(Succeed())
+		Expect(initContainers(stored)).To(Equal(names))
+		Expect(stored.Annotations).To(HaveKey(inject.StatusKey))
+		proxy := stored.Spec.InitContainers[len(names)-1]
+		Expect(proxy.RestartPolicy).To(HaveValue(Equal(corev1.ContainerRestartPolicyAlways)))
+		Expect(running.count("injected", inject.ReasonInjected)).To(Equal(before + 1))
+		if mode != "NONE" {
+			Expect(stored.Spec.InitContainers[0].Args).To(ContainElements("-m", mode))
+		}
+	},
+		Entry("REDIRECT", "REDIRECT", "shunt-init", "shunt-proxy"),
+		Entry("TPROXY", "TPROXY", "shunt-init", "shunt-proxy"),
+		Entry("NONE: the proxy alone", "NONE", "shunt-proxy"),
+	)
+
+	It("is injected in a dry run, which leaves nothing behind", func(ctx SpecContext) {
+		pod := newPod(newNamespace(ctx, enabled), nil)
+		Expect(api.Create(ctx, pod, client.DryRunAll)).To(Succeed())
+		Expect(initContainers(pod)).To(Equal([]string{"shunt-init", "shunt-proxy"}))
+		pods := &corev1.PodList{}
+		Expect(api.List(ctx, pods, client.InNamespace(pod.Namespace))).To(Succeed())
+		Expect(pods.Items).To(BeEmpty())
+	})
+
+	It("is left as it is when it was injected before", func(ctx SpecContext) {
+		ns := newNamespace(ctx, enabled)
+		first := newPod(ns, nil)
+		Expect(api.Create(ctx, first)).To(Succeed())
+		before := running.count("skipped", inject.ReasonAlreadyInjected)
+		second := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: "copy", Namespace: ns, Annotations: first.Annotations}, Spec: first.Spec,
+		}
+		Expect(api.Create(ctx, second)).To(Succeed())
+		Expect(cmp.Diff(first.Spec, second.Spec)).To(BeEmpty())
+		Expect(running.count("skipped", inject.ReasonAlreadyInjected)).To(Equal(before + 1))
+	})
+
+	It("is refused with every annotation that is wrong, its value and what is accepted", func(ctx SpecContext) {
+		before := running.count("refused", inject.ReasonInvalidAnnotation)
+		err := api.Create(ctx, newPod(newNamespace(ctx, enabled), map[string]string{
+			inject.InterceptionModeKey: "tproxy", inject.ExcludeOutboundPortsKey: "80,99999",
+		}))
+		Expect(apierrors.IsInvalid(err)).To(BeTrue(), "%v", err)
+		Expect(err).To(MatchError(And(
+			ContainSubstring(`admission webhook "namespace.shunt.dev" denied the request`),
+			ContainSubstring(`metadata.annotations[sidecar.istio.io/interceptionMode]: Invalid value: "tproxy": `+
+				`accepted: REDIRECT, TPROXY, NONE`),
+			ContainSubstring(`metadata.annotations[traffic.sidecar.istio.io/excludeOutboundPorts]: Invalid value: "80,99999": "99999": `+
+				`accepted: ports from 1 to 65535`),
+		)))
+		var status *apierrors.StatusError
+		Expect(errors.As(err, &status)).To(BeTrue())
+		Expect(status.Status().Details.Causes).To(HaveLen(2))
+		Expect(running.count("refused", inject.ReasonInvalidAnnotation)).To(Equal(before + 1))
+	})
+})
+
+// asked says whether the API server asks about a case's pod, by the table in
+// config/webhook/manifests.yaml.
+func asked(c cases.Case) bool {
+	says := func(values map[string]string, wish func(string) bool) bool {
+		for key, value := range values {
+			if strings.EqualFold(key, inject.InjectKey) && wish(value) {
+				return true
+			}
+		}
+		return false
+	}
+	anything := func(string) bool { return true }
+	notFalse := func(value string) bool { return value != "false" }
+	switch {
+	case c.Pod.Labels[inject.InjectKey] == "false":
+		return false
+	case c.Namespace.Labels[inject.NamespaceInjectionKey] == "enabled":
+		return true
+	default:
+		return says(c.Pod.Labels, anything) || says(c.Pod.Annotations, notFalse)
+	}
+}
+
+// Every case of package inject that has the running webhook's configuration
+// goes through the API server: an injected pod is one that it accepts.
+var _ = Describe("the corpus", func() {
+	all, err := cases.Load("../../inject/testdata/cases")
+	if err != nil {
+		panic(err) // before any spec runs, where nothing else can be said
+	}
+	ran := 0
+	for _, c := range all {
+		if !cmp.Equal(c.Config, inject.DefaultConfig()) {
+			continue
+		}
+		ran++
+		It(c.Name, func(ctx SpecContext) { checkCase(ctx, c) })
+	}
+	It("is there", func() { Expect(ran).To(BeNumerically(">", 50)) })
+})
+
+func checkCase(ctx context.Context, c cases.Case) {
+	GinkgoHelper()
+	reason, rest, _ := strings.Cut(c.Want, "\n")
+	ns := newNamespace(ctx, c.Namespace.Labels)
+	pod := c.Pod.DeepCopy()
+	pod.Namespace, pod.ResourceVersion, pod.UID = ns, "", ""
+	if pod.Name == "" && pod.GenerateName == "" {
+		pod.GenerateName = "case-" // as a template's controller does
+	}
+	result := "skipped"
+	switch {
+	case inject.Reason(reason) == inject.ReasonInjected:
+		result = "injected"
+	case inject.Reason(reason).Refuses():
+		result = "refused"
+	}
+	before := running.count(result, inject.Reason(reason))
+	user, told := warned()
+	err := user.Create(ctx, pod)
+	counted := 0.0
+	if asked(c) {
+		counted = 1
+	}
+	Expect(running.count(result, inject.Reason(reason))).To(Equal(before+counted), "%s %s: %v", result, reason, err)
+	for line := range strings.Lines(rest) {
+		kind, text, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
+		switch {
+		case kind == "error":
+			Expect(err).To(MatchError(ContainSubstring(text)))
+		case counted == 1:
+			Expect(told.texts).To(ContainElement(text))
+		}
+	}
+	switch result {
+	case "injected":
+		Expect(err).NotTo(HaveOccurred())
+		Expect(initContainers(pod)).To(Equal(initContainers(c.WantPod)))
+	case "skipped":
+		Expect(err).NotTo(HaveOccurred())
+		Expect(initContainers(pod)).To(Equal(initContainers(c.Pod)))
+	}
+}
