@@ -49,6 +49,7 @@ var (
 	admin       *rest.Config
 	api         client.Client // the administrator's
 	account     *rest.Config  // of the webhook's service account, with the rights in config/rbac
+	accountFile []byte        // the same as a kubeconfig file
 	running     *instance
 )
 
@@ -76,6 +77,8 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	}, admin)
 	Expect(err).NotTo(HaveOccurred())
 	account = user.Config()
+	accountFile, err = user.KubeConfig()
+	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() {
 		if running != nil {
 			running.stop()
