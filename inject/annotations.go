@@ -74,7 +74,9 @@ func newRequest() request {
 }
 
 const (
-	namespaceEnabled  = "enabled"
+	// NamespaceEnabled is the value of NamespaceInjectionKey that asks for the
+	// proxy.
+	NamespaceEnabled  = "enabled"
 	namespaceDisabled = "disabled"
 )
 
@@ -199,7 +201,7 @@ func parseMode(text string) (interception.Mode, error) {
 func parseTruth(text string) (*bool, error) { return parseWord(text, "true", "false") }
 
 func parseEnabled(text string) (*bool, error) {
-	return parseWord(text, namespaceEnabled, namespaceDisabled)
+	return parseWord(text, NamespaceEnabled, namespaceDisabled)
 }
 
 // parseWord reads one of two words. Case counts, as it does for Istio's labels.

@@ -23,9 +23,10 @@ func (s StaticNamespaces) Namespace(_ context.Context, name string) (inject.Name
 	return ns, nil
 }
 
-// ClusterNamespaces are those of an API server: read from a cache, and from
-// the server itself where the cache does not know. A namespace and its first
-// pod are often created in one breath, before any watch has told of it.
+// ClusterNamespaces are those of an API server. Only a namespace that asks for
+// the proxy is taken from the cache. Whatever else the cache says is asked of
+// the server itself: a namespace may have been made, or labelled, a moment
+// before its first pod, and a watch that lags must not let that pod past.
 type ClusterNamespaces struct {
 	Cache, Live client.Reader
 }
@@ -33,7 +34,8 @@ type ClusterNamespaces struct {
 // Namespace returns the named namespace.
 func (c ClusterNamespaces) Namespace(ctx context.Context, name string) (inject.Namespace, error) {
 	object := namespaceMetadata()
-	if err := c.Cache.Get(ctx, client.ObjectKey{Name: name}, object); err != nil {
+	err := c.Cache.Get(ctx, client.ObjectKey{Name: name}, object)
+	if err != nil || object.Labels[inject.NamespaceInjectionKey] != inject.NamespaceEnabled {
 		object = namespaceMetadata()
 		if err := c.Live.Get(ctx, client.ObjectKey{Name: name}, object); err != nil {
 			return inject.Namespace{}, err

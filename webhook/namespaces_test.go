@@ -32,12 +32,13 @@ func (r reader) Get(_ context.Context, key client.ObjectKey, into client.Object,
 }
 
 func TestClusterNamespaces(t *testing.T) {
-	cached, fresh := map[string]string{"from": "cache"}, map[string]string{"from": "live"}
+	asks := map[string]string{inject.NamespaceInjectionKey: inject.NamespaceEnabled, "from": "cache"}
+	stale, fresh := map[string]string{"from": "cache"}, map[string]string{"from": "live"}
 	namespaces := webhook.ClusterNamespaces{
-		Cache: reader{labels: map[string]map[string]string{"old": cached}},
-		Live:  reader{labels: map[string]map[string]string{"old": fresh, "new": fresh, "bare": nil}},
+		Cache: reader{labels: map[string]map[string]string{"asks": asks, "stale": stale}},
+		Live:  reader{labels: map[string]map[string]string{"asks": fresh, "stale": fresh, "new": fresh, "bare": nil}},
 	}
-	for name, want := range map[string]map[string]string{"old": cached, "new": fresh, "bare": nil} {
+	for name, want := range map[string]map[string]string{"asks": asks, "stale": fresh, "new": fresh, "bare": nil} {
 		got, err := namespaces.Namespace(t.Context(), name)
 		if diff := cmp.Diff(inject.Namespace{Name: name, Labels: want}, got); diff != "" || err != nil {
 			t.Errorf("namespace %s: error %v, (-want +got):\n%s", name, err, diff)
