@@ -3,21 +3,29 @@ package interception
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/pflag"
 )
 
-// Args prints a spec and options as arguments of shunt-init. All values of
-// the spec are spelled out, so that an injector and an init image of
+// Args prints a spec and options as arguments of shunt-init. All that Istio
+// has a flag for is spelled out, so that an injector and an init image of
 // different versions cannot disagree on a default.
 func Args(spec Spec, opts Options) []string {
 	a := &arguments{Spec: spec, Options: opts, mode: spec.Mode(), system: spec.System}
 	var args []string
 	for _, def := range specFlags {
-		args = append(args, "-"+def.short, def.get(a))
+		switch {
+		case def.name != flagMode:
+			args = append(args, "-"+def.short, def.get(a))
+		case a.mode != "":
+			args = append(args, "-"+def.short, def.get(a))
+		default:
+			args = append(args, "--"+flagSystem, string(a.system))
+		}
 	}
-	defaults := &arguments{Options: DefaultOptions()}
-	for _, def := range optionFlags {
+	defaults := &arguments{Spec: Default(), Options: DefaultOptions()}
+	for _, def := range slices.Concat(moreFlags, optionFlags) {
 		if value := def.get(a); value != def.get(defaults) {
 			args = append(args, "--"+def.name+"="+value)
 		}
@@ -30,15 +38,14 @@ func Args(spec Spec, opts Options) []string {
 const istioCommand = "istio-iptables"
 
 // ParseArgs reads the arguments of shunt-init into a validated spec. A flag
-// that is absent has its value in Default or DefaultOptions; in particular,
-// everything is intercepted that no flag leaves alone. The error joins a
-// *FlagError for every flag that is wrong; pflag.ErrHelp asks for Usage.
+// that is absent has its value in DefaultFor the system or DefaultOptions; in
+// particular, everything is intercepted that no flag leaves alone. The error
+// joins a *FlagError for every flag that is wrong; pflag.ErrHelp asks for Usage.
 func ParseArgs(args []string) (Spec, Options, error) {
-	a := &arguments{Spec: Default(), Options: DefaultOptions()}
-	fs, values := newFlagSet(a)
 	if len(args) > 0 && args[0] == istioCommand {
 		args = args[1:]
 	}
+	fs, values := newFlagSet(&arguments{Spec: Default(), Options: DefaultOptions()})
 	parseErr := fs.Parse(args)
 	if errors.Is(parseErr, pflag.ErrHelp) {
 		return Spec{}, Options{}, parseErr
@@ -53,14 +60,29 @@ func ParseArgs(args []string) (Spec, Options, error) {
 	for _, word := range fs.Args() {
 		errs = append(errs, fmt.Errorf("unexpected argument %q; accepted: flags only", word))
 	}
-	errs = append(errs, a.settleSystem()...)
-	if len(errs) == 0 {
-		errs = append(errs, a.Validate())
-	}
+	a, err := settle(values)
+	errs = append(errs, err)
 	if err := errors.Join(errs...); err != nil {
 		return Spec{}, Options{}, err
 	}
+	if err := errors.Join(a.Spec.Validate(), a.Options.Validate()); err != nil {
+		return Spec{}, Options{}, err
+	}
 	return a.Spec, a.Options, nil
+}
+
+// settle finds out which system the flags ask for, and puts the values that
+// were given over that system's defaults.
+func settle(values []*flagValue) (*arguments, error) {
+	said := values[0].target
+	system, err := said.settleSystem()
+	a := &arguments{Spec: DefaultFor(system), Options: DefaultOptions()}
+	for _, v := range values {
+		if v.given && len(v.errs) == 0 {
+			_ = v.def.set(a, v.text) // it has been read without an error before
+		}
+	}
+	return a, err
 }
 
 // Usage describes the flags of shunt-init, one a line.
@@ -71,20 +93,19 @@ func Usage() string {
 
 // settleSystem makes one of -m and --system, which must not contradict each
 // other.
-func (a *arguments) settleSystem() []error {
+func (a *arguments) settleSystem() (System, error) {
 	fromMode := map[Mode]System{ModeRedirect: SystemRedirect, ModeTProxy: SystemTProxy}[a.mode]
 	switch {
 	case a.system == "" && fromMode == "":
-		return nil
+		return SystemRedirect, nil
 	case a.system == "":
-		a.System = fromMode
+		return fromMode, nil
 	case fromMode != "" && fromMode != a.system:
-		return []error{flagErrorf(flagSystem, "%q contradicts --%s %q; accepted: one of the two, or both alike",
-			a.system, flagMode, a.mode)}
+		return a.system, flagErrorf(flagSystem, "%q contradicts --%s %q; accepted: one of the two, or both alike",
+			a.system, flagMode, a.mode)
 	default:
-		a.System = a.system
+		return a.system, nil
 	}
-	return nil
 }
 
 func newFlagSet(a *arguments) (*pflag.FlagSet, []*flagValue) {
@@ -92,7 +113,7 @@ func newFlagSet(a *arguments) (*pflag.FlagSet, []*flagValue) {
 	fs.SortFlags = false
 	fs.Usage = func() {}
 	var values []*flagValue
-	for _, defs := range [][]flagDef{specFlags, {systemFlag}, optionFlags, {istioFlag}} {
+	for _, defs := range [][]flagDef{specFlags, {systemFlag}, moreFlags, optionFlags, {istioFlag}} {
 		for _, def := range defs {
 			v := &flagValue{def: def, target: a}
 			values = append(values, v)
@@ -111,6 +132,7 @@ type flagValue struct {
 	def    flagDef
 	target *arguments
 	given  bool
+	text   string
 	errs   []error
 }
 
@@ -120,7 +142,7 @@ func (v *flagValue) Set(text string) error {
 		v.errs = append(v.errs, flagErrorf(v.def.name, "invalid value %q: given more than once; accepted: one value", text))
 		return nil
 	}
-	v.given = true
+	v.given, v.text = true, text
 	if err := v.def.set(v.target, text); err != nil {
 		v.errs = append(v.errs, &FlagError{Flag: "--" + v.def.name, Err: err})
 	}

@@ -40,9 +40,11 @@ func TestArgsOf(t *testing.T) {
 		ProxyUIDs: []uint32{1, 2}, ProxyGIDs: []uint32{0}, InboundPorts: interception.Ports{Ranges: ranges},
 		InboundExcludePorts: ranges, OutboundCIDRs: interception.CIDRs{Prefixes: prefixes}, OutboundExcludeCIDRs: prefixes,
 		OutboundPorts: ranges, OutboundExcludePorts: ranges, VirtualInterfaces: []string{"net1"}, ExcludeInterfaces: []string{"eth1", "net2+"},
-		Mark: 7, RouteTable: 8,
+		OwnerGroups: interception.Groups{IDs: []uint32{5}}, LoopbackCIDR: netip.MustParsePrefix("127.0.0.0/8"),
+		DNS:      interception.DNS{Redirect: true, Servers: prefixes[1:2], Port: 53},
+		UDPPorts: ranges[:1], RejectUDPPorts: ranges[1:], DropInvalid: true, Mark: 7, RouteTable: 8,
 	}
-	opts := interception.Options{Backend: interception.BackendLegacy, IPv6: interception.IPv6Off, DryRun: true}
+	opts := interception.Options{Backend: interception.BackendLegacy, IPv6: interception.IPv6Off, NetNS: "/run/netns/a", Verify: true}
 	parsed, parsedOpts, err := interception.ParseArgs(interception.Args(spec, opts))
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package interception
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,12 +21,16 @@ var (
 	prefixesCodec   = codec[Prefixes]{ParsePrefixes, Prefixes.String}
 	cidrsCodec      = codec[CIDRs]{ParseCIDRs, CIDRs.String}
 	idsCodec        = codec[[]uint32]{ParseIDs, formatIDs}
+	groupsCodec     = codec[Groups]{ParseGroups, Groups.String}
+	loopbackCodec   = codec[netip.Prefix]{ParseLoopbackCIDR, netip.Prefix.String}
+	addressesCodec  = codec[Prefixes]{ParseAddresses, formatAddresses}
 	interfacesCodec = codec[[]string]{ParseInterfaces, func(names []string) string { return strings.Join(names, ",") }}
 	boolCodec       = codec[bool]{parseBool, strconv.FormatBool}
 	backendCodec    = oneOf(BackendAuto, BackendNFT, BackendLegacy)
 	ipv6Codec       = oneOf(IPv6Auto, IPv6On, IPv6Off)
 	modeCodec       = oneOf(ModeRedirect, ModeTProxy)
-	systemCodec     = oneOf(SystemRedirect, SystemTProxy)
+	absPathCodec    = codec[string]{parsePath, func(path string) string { return path }}
+	systemCodec     = oneOf(SystemRedirect, SystemTProxy, SystemAmbient, SystemLegacy)
 	markCodec       = codec[uint32]{parseMark, formatUint32}
 	routeTableCodec = codec[uint32]{parseRouteTable, formatUint32}
 )
@@ -94,4 +99,12 @@ func parseRouteTable(text string) (uint32, error) {
 		return 0, &ValueError{Value: text, Accepted: "a routing table from 1 to 4294967295 other than 253, 254 and 255"}
 	}
 	return uint32(n), nil
+}
+
+// parsePath reads an absolute path; an empty text is none.
+func parsePath(text string) (string, error) {
+	if text != "" && !strings.HasPrefix(text, "/") {
+		return "", &ValueError{Value: text, Accepted: "an absolute path such as /proc/1234/ns/net"}
+	}
+	return text, nil
 }

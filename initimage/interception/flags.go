@@ -1,5 +1,7 @@
 package interception
 
+import "net/netip"
+
 // arguments is all that the flags of shunt-init say, before mode and system
 // are made one.
 type arguments struct {
@@ -48,6 +50,16 @@ const (
 	flagSystem       = "system"
 	flagUIDs         = "proxy-uid"
 	flagVirtual      = "kube-virt-interfaces"
+	flagDNSPort      = "dns-port"
+	flagRedirectDNS  = "redirect-dns"
+	flagCaptureAll   = "capture-all-dns"
+	flagDNSServers   = "dns-servers"
+	flagUDPPorts     = "capture-udp-ports"
+	flagRejectUDP    = "reject-udp-ports"
+	flagDryRun       = "dry-run"
+	flagVerify       = "verify"
+	flagRemove       = "remove"
+	flagSkipVerify   = "skip-verify"
 )
 
 // specFlags are istio-iptables' flags, with its names and meaning, in the
@@ -87,12 +99,37 @@ var specFlags = []flagDef{
 		func(a *arguments) *uint32 { return &a.RouteTable }),
 }
 
+// moreFlags say what to intercept, too, and are printed by Args where their
+// value is not the default of every version.
+var moreFlags = []flagDef{
+	boolFlag(flagRedirectDNS, "", "send DNS queries, udp and tcp, to the proxy", func(a *arguments) *bool { return &a.DNS.Redirect }),
+	boolFlag(flagCaptureAll, "", "those to any server, not only to the pod's resolvers", func(a *arguments) *bool { return &a.DNS.All }),
+	bind(flagDNSServers, "", "the pod's resolvers; empty for those of /etc/resolv.conf", addressesCodec,
+		func(a *arguments) *Prefixes { return &a.DNS.Servers }),
+	bind(flagDNSPort, "", "port of the proxy that DNS queries are sent to", portCodec, func(a *arguments) *uint16 { return &a.DNS.Port }),
+	bind(flagUDPPorts, "", "inbound udp ports to intercept (tproxy)", portRangesCodec, func(a *arguments) *PortRanges { return &a.UDPPorts }),
+	bind(flagRejectUDP, "", "inbound udp ports to reject, so that clients fall back to tcp (tproxy)", portRangesCodec,
+		func(a *arguments) *PortRanges { return &a.RejectUDPPorts }),
+	boolFlag("drop-invalid", "", "drop inbound tcp packets that belong to no connection", func(a *arguments) *bool { return &a.DropInvalid }),
+	bind("outbound-owner-groups", "", "groups whose connections are intercepted; * for all", groupsCodec,
+		func(a *arguments) *Groups { return &a.OwnerGroups }),
+	bind("outbound-owner-groups-exclude", "", "groups whose connections are left alone", idsCodec,
+		func(a *arguments) *[]uint32 { return &a.ExcludeOwnerGroups }),
+	bind("host-ipv4-loopback-cidr", "", "what counts as the IPv4 loopback address", loopbackCodec,
+		func(a *arguments) *netip.Prefix { return &a.LoopbackCIDR }),
+}
+
 // optionFlags are Shunt's own, and those of Istio that concern the run.
 var optionFlags = []flagDef{
 	bind("backend", "", "auto, nft or legacy", backendCodec, func(a *arguments) *Backend { return &a.Backend }),
 	bind("ipv6", "", "auto (where the namespace has an IPv6 address), on or off", ipv6Codec,
 		func(a *arguments) *IPv6 { return &a.IPv6 }),
-	boolFlag("dry-run", "n", "print the rules and change nothing", func(a *arguments) *bool { return &a.DryRun }),
+	bind("netns", "", "path of the network namespace to work in; empty for that of the process", absPathCodec,
+		func(a *arguments) *string { return &a.NetNS }),
+	boolFlag(flagDryRun, "n", "print the rules and change nothing", func(a *arguments) *bool { return &a.DryRun }),
+	boolFlag(flagVerify, "", "compare the namespace with the rules, probe it, and change nothing", func(a *arguments) *bool { return &a.Verify }),
+	boolFlag(flagRemove, "", "take everything of Shunt's away", func(a *arguments) *bool { return &a.Remove }),
+	boolFlag(flagSkipVerify, "", "do not verify after applying", func(a *arguments) *bool { return &a.SkipVerify }),
 }
 
 // istioFlag is in the arguments of Istio's init container, which are to work
@@ -103,7 +140,6 @@ var istioFlag = flagDef{
 	get: func(*arguments) string { return "" },
 }
 
-// systemFlag stands apart: Args never prints it, because -m says the same in
-// the words that Istio's users know.
-var systemFlag = bind(flagSystem, "", "redirect or tproxy; another word for -m", systemCodec,
+// systemFlag stands apart: Args prints it where -m has no word for the system.
+var systemFlag = bind(flagSystem, "", "redirect, tproxy, ambient or legacy; -m says the first two in Istio's words", systemCodec,
 	func(a *arguments) *System { return &a.system })

@@ -67,6 +67,32 @@ func formatIDs(ids []uint32) string {
 	return strings.Join(words, ",")
 }
 
+// Groups selects processes by their group: all of them, or those in IDs.
+type Groups struct {
+	All bool
+	IDs []uint32 // nil when All is set
+}
+
+// String prints the selection as ParseGroups reads it.
+func (g Groups) String() string {
+	if g.All {
+		return wildcard
+	}
+	return formatIDs(g.IDs)
+}
+
+// ParseGroups reads "*" as all groups and anything else as ParseIDs does.
+func ParseGroups(text string) (Groups, error) {
+	if strings.TrimSpace(text) == wildcard {
+		return Groups{All: true}, nil
+	}
+	ids, err := ParseIDs(text)
+	if err != nil {
+		return Groups{}, accepting(err, "* for all, an empty value for none, or "+acceptedIDs)
+	}
+	return Groups{IDs: ids}, nil
+}
+
 // maxInterfaceName is IFNAMSIZ of linux/if.h less its terminating zero.
 const maxInterfaceName = 15
 

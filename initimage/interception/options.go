@@ -20,12 +20,60 @@ const (
 	IPv6Off  IPv6 = "off"  // never: IPv6 connections bypass the proxy
 )
 
+// Action is what shunt-init does with the rules of a Spec.
+type Action string
+
+// The values of Action.
+const (
+	ActionApply  Action = "apply"   // bring the namespace to them
+	ActionDryRun Action = "dry-run" // print them and change nothing
+	ActionVerify Action = "verify"  // compare the namespace with them and probe it; change nothing
+	ActionRemove Action = "remove"  // take everything of Shunt's away
+)
+
 // Options say how shunt-init works, where a Spec says what it builds.
 type Options struct {
 	Backend Backend
 	IPv6    IPv6
-	DryRun  bool // print the rules and change nothing
+	NetNS   string // path of the network namespace; "" for the process's own
+
+	DryRun     bool // print the rules and change nothing
+	Verify     bool // compare and probe, and change nothing
+	Remove     bool // take Shunt's rules and routing away
+	SkipVerify bool // do not verify after applying
+}
+
+// Action returns what the options ask for. Validated options ask for one thing.
+func (o Options) Action() Action {
+	switch {
+	case o.DryRun:
+		return ActionDryRun
+	case o.Verify:
+		return ActionVerify
+	case o.Remove:
+		return ActionRemove
+	default:
+		return ActionApply
+	}
 }
 
 // DefaultOptions is what shunt-init does when no flag says otherwise.
 func DefaultOptions() Options { return Options{Backend: BackendAuto, IPv6: IPv6Auto} }
+
+// Validate checks that no two options contradict each other. It returns a
+// *FlagError for the first contradiction.
+func (o Options) Validate() error {
+	actions := 0
+	for _, asked := range []bool{o.DryRun, o.Verify, o.Remove} {
+		if asked {
+			actions++
+		}
+	}
+	if actions > 1 {
+		return flagErrorf(flagDryRun, "given with another of --%s, --%s and --%s; accepted: one of them", flagDryRun, flagVerify, flagRemove)
+	}
+	if o.SkipVerify && o.Action() != ActionApply {
+		return flagErrorf(flagSkipVerify, "given with --%s; accepted: only when rules are applied", o.Action())
+	}
+	return nil
+}

@@ -85,3 +85,40 @@ func parsePrefix(word string) (netip.Prefix, error) {
 	}
 	return prefix.Masked(), nil
 }
+
+// ParseLoopbackCIDR reads an IPv4 range within 127.0.0.0/8 that holds
+// 127.0.0.1.
+func ParseLoopbackCIDR(text string) (netip.Prefix, error) {
+	prefix, err := parsePrefix(text)
+	all, localhost := netip.MustParsePrefix("127.0.0.0/8"), netip.MustParseAddr("127.0.0.1")
+	if err != nil || !prefix.Contains(localhost) || prefix.Bits() < all.Bits() {
+		return netip.Prefix{}, &ValueError{Value: text, Accepted: "an IPv4 range from 127.0.0.0/8 to 127.0.0.1/32 that holds 127.0.0.1"}
+	}
+	return prefix, nil
+}
+
+// ParseAddresses reads addresses of both families, separated by commas, as
+// ranges of one address each.
+func ParseAddresses(text string) (Prefixes, error) {
+	const accepted = "IPv4 and IPv6 addresses, separated by commas"
+	prefixes, err := ParsePrefixes(text)
+	if err != nil {
+		return nil, accepting(err, accepted)
+	}
+	for _, p := range prefixes {
+		if !p.IsSingleIP() {
+			return nil, &ValueError{Value: p.String(), Reason: "a range", Accepted: accepted}
+		}
+	}
+	return prefixes, nil
+}
+
+// formatAddresses prints ranges of one address each as ParseAddresses reads
+// them.
+func formatAddresses(ps Prefixes) string {
+	words := make([]string, len(ps))
+	for i, p := range ps {
+		words[i] = p.Addr().String()
+	}
+	return strings.Join(words, ",")
+}

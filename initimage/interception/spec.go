@@ -1,5 +1,9 @@
 package interception
 
+import (
+	"net/netip"
+)
+
 // System names a set of rules: which hooks catch the traffic, and what the
 // application sees of its clients.
 type System string
@@ -12,6 +16,12 @@ const (
 	// SystemTProxy catches inbound connections by mangle TPROXY and outbound
 	// ones by nat REDIRECT; the application sees the client's own address.
 	SystemTProxy System = "tproxy"
+	// SystemAmbient catches both directions by nat REDIRECT and knows the
+	// proxy by its packet mark; the application sees the client's own address.
+	SystemAmbient System = "ambient"
+	// SystemLegacy is Istio's of 2017: both directions go to one port, and
+	// the application sees 127.0.0.1 or ::1.
+	SystemLegacy System = "legacy"
 )
 
 // Mode is Istio's word for the interception of a pod, as the annotation
@@ -31,10 +41,13 @@ const (
 	DefaultOutboundPort uint16 = 15001
 	DefaultInboundPort  uint16 = 15006
 	DefaultTunnelPort   uint16 = 15008
+	DefaultDNSPort      uint16 = 15053
 	DefaultProxyUID     uint32 = 1337
 	DefaultProxyGID     uint32 = 1337
 	DefaultMark         uint32 = 1337
 	DefaultRouteTable   uint32 = 133
+	// AmbientRouteTable is the routing table of SystemAmbient.
+	AmbientRouteTable uint32 = 100
 
 	// HealthPort and StatusPort answer probes, MetricsPort serves Prometheus;
 	// all three are the proxy's own and reached without interception.
@@ -58,7 +71,8 @@ type Spec struct {
 	TunnelPort   uint16 // inbound tunnel (HBONE) of the proxy; never intercepted
 
 	// ProxyUIDs and ProxyGIDs tell the proxy's own connections from the
-	// pod's: a process with one of these ids is the proxy.
+	// pod's: a process with one of these ids is the proxy. SystemAmbient
+	// goes by Mark instead.
 	ProxyUIDs []uint32
 	ProxyGIDs []uint32
 
@@ -75,19 +89,52 @@ type Spec struct {
 	VirtualInterfaces []string
 	ExcludeInterfaces []string
 
-	// Mark is the packet mark of SystemTProxy: set by the proxy on its
-	// connections to the pod and by the rules on packets that belong to the
-	// proxy. Mark+1 is used too, for the proxy's calls to its own pod.
+	// OwnerGroups are the groups whose processes' connections are
+	// intercepted, and ExcludeOwnerGroups those, of all, that are not.
+	OwnerGroups        Groups
+	ExcludeOwnerGroups []uint32
+
+	// LoopbackCIDR is what counts as the IPv4 loopback address; connections
+	// to the rest of 127.0.0.0/8 may be intercepted inbound.
+	LoopbackCIDR netip.Prefix
+
+	DNS DNS
+
+	// UDPPorts are the pod's udp ports that SystemTProxy sends to the proxy,
+	// and RejectUDPPorts those where a client is told to use tcp instead.
+	UDPPorts       PortRanges
+	RejectUDPPorts PortRanges
+
+	// DropInvalid drops inbound tcp packets that belong to no connection.
+	DropInvalid bool
+
+	// Mark is the packet mark of the proxy, in SystemTProxy and SystemAmbient:
+	// set by the proxy on its connections to the pod and by the rules on
+	// packets that belong to the proxy. SystemTProxy uses Mark+1 too, for the
+	// proxy's calls to its own pod.
 	Mark uint32
 	// RouteTable holds the route that gives packets with Mark to the proxy.
 	RouteTable uint32
 }
 
+// DNS says which DNS queries of the pod go to the proxy.
+type DNS struct {
+	Redirect bool     // any at all
+	All      bool     // to all servers, rather than to Servers
+	Servers  Prefixes // the pod's resolvers; where it is empty, those of its resolv.conf
+	Port     uint16   // the proxy's listener for udp and tcp
+}
+
 // Default is the Spec of Istio's default arguments: SystemRedirect, everything
 // intercepted but the proxy's own ports.
-func Default() Spec {
-	return Spec{
-		System:       SystemRedirect,
+func Default() Spec { return DefaultFor(SystemRedirect) }
+
+// DefaultFor is what a system intercepts when no flag says otherwise.
+// SystemAmbient and SystemLegacy leave no port alone, and SystemLegacy knows
+// the proxy by its uid only.
+func DefaultFor(system System) Spec {
+	s := Spec{
+		System:       system,
 		OutboundPort: DefaultOutboundPort,
 		InboundPort:  DefaultInboundPort,
 		TunnelPort:   DefaultTunnelPort,
@@ -97,15 +144,22 @@ func Default() Spec {
 		InboundExcludePorts: NewPortRanges(
 			PortRange{StatusPort, StatusPort}, PortRange{HealthPort, HealthPort}, PortRange{MetricsPort, MetricsPort}),
 		OutboundCIDRs: CIDRs{All: true},
+		OwnerGroups:   Groups{All: true},
+		LoopbackCIDR:  netip.MustParsePrefix("127.0.0.1/32"),
+		DNS:           DNS{Port: DefaultDNSPort},
 		Mark:          DefaultMark,
 		RouteTable:    DefaultRouteTable,
 	}
+	switch system {
+	case SystemAmbient:
+		s.InboundExcludePorts, s.RouteTable = nil, AmbientRouteTable
+	case SystemLegacy:
+		s.InboundExcludePorts, s.ProxyGIDs = nil, nil
+	}
+	return s
 }
 
-// Mode returns the Istio mode of the spec's system.
+// Mode returns the Istio mode of the spec's system, or "" where Istio has none.
 func (s Spec) Mode() Mode {
-	if s.System == SystemTProxy {
-		return ModeTProxy
-	}
-	return ModeRedirect
+	return map[System]Mode{SystemRedirect: ModeRedirect, SystemTProxy: ModeTProxy}[s.System]
 }

@@ -5,12 +5,19 @@ import (
 	"slices"
 )
 
+// Limits of the mark in SystemAmbient: the bits that its rules compare, and the
+// value that answers to the proxy carry (Istio's node agent uses both).
+const (
+	ambientMask  = 0xfff
+	ambientReply = 0x111
+)
+
 // Validate checks what no single value can show: values that contradict each
 // other. It returns a *FlagError for every contradiction, joined. A Spec that
 // passes it can be built.
 func (s Spec) Validate() error {
 	errs := s.portCollisions()
-	if len(s.ProxyUIDs) == 0 && len(s.ProxyGIDs) == 0 {
+	if len(s.ProxyUIDs) == 0 && len(s.ProxyGIDs) == 0 && s.System != SystemAmbient {
 		errs = append(errs, flagErrorf(flagUIDs,
 			"without a uid and a gid the proxy's own connections would come back to it; accepted: at least one of --proxy-uid and --proxy-gid"))
 	}
@@ -19,7 +26,57 @@ func (s Spec) Validate() error {
 			errs = append(errs, flagErrorf(flagVirtual, "interface %q is also in --istio-exclude-interfaces; accepted: one of the two", name))
 		}
 	}
-	return errors.Join(errs...)
+	if !s.OwnerGroups.All && len(s.ExcludeOwnerGroups) > 0 {
+		errs = append(errs, flagErrorf("outbound-owner-groups-exclude",
+			"given with a list in --outbound-owner-groups; accepted: one of the two"))
+	}
+	if s.System == SystemAmbient && (s.Mark > ambientMask || s.Mark == ambientReply) {
+		errs = append(errs, flagErrorf("istio-inbound-tproxy-mark", "%#x; accepted in system ambient: from 1 to %#x, but not %#x",
+			s.Mark, ambientMask, ambientReply))
+	}
+	errs = append(errs, s.dnsContradictions()...)
+	return errors.Join(append(errs, s.udpContradictions()...)...)
+}
+
+// dnsContradictions finds DNS flags that say nothing without another.
+func (s Spec) dnsContradictions() []error {
+	var errs []error
+	if !s.DNS.Redirect {
+		if s.DNS.All {
+			errs = append(errs, flagErrorf(flagCaptureAll, "given without --%s; accepted: both", flagRedirectDNS))
+		}
+		if s.DNS.Servers != nil {
+			errs = append(errs, flagErrorf(flagDNSServers, "given without --%s; accepted: both", flagRedirectDNS))
+		}
+		return errs
+	}
+	if s.DNS.All && s.DNS.Servers != nil {
+		errs = append(errs, flagErrorf(flagDNSServers, "given with --%s; accepted: one of the two", flagCaptureAll))
+	}
+	if s.System == SystemLegacy {
+		errs = append(errs, flagErrorf(flagRedirectDNS, "not in system %q; accepted: redirect, tproxy, ambient", s.System))
+	}
+	return errs
+}
+
+// udpContradictions finds udp ports that the system cannot take, or that are
+// to be both intercepted and rejected.
+func (s Spec) udpContradictions() []error {
+	var errs []error
+	for _, f := range []struct {
+		flag  string
+		ports PortRanges
+	}{{flagUDPPorts, s.UDPPorts}, {flagRejectUDP, s.RejectUDPPorts}} {
+		if f.ports != nil && s.System != SystemTProxy {
+			errs = append(errs, flagErrorf(f.flag, "not in system %q; accepted: tproxy", s.System))
+		}
+	}
+	for _, r := range s.UDPPorts {
+		if i := slices.IndexFunc(s.RejectUDPPorts, func(o PortRange) bool { return r.First <= o.Last && o.First <= r.Last }); i >= 0 {
+			errs = append(errs, flagErrorf(flagRejectUDP, "%s is also in --%s %s; accepted: one of the two", s.RejectUDPPorts[i], flagUDPPorts, r))
+		}
+	}
+	return errs
 }
 
 // portCollisions finds two listeners of the proxy on one port.
@@ -27,7 +84,7 @@ func (s Spec) portCollisions() []error {
 	listeners := []struct {
 		flag string
 		port uint16
-	}{{flagOutboundPort, s.OutboundPort}, {flagInboundPort, s.InboundPort}, {flagTunnelPort, s.TunnelPort}}
+	}{{flagOutboundPort, s.OutboundPort}, {flagInboundPort, s.InboundPort}, {flagTunnelPort, s.TunnelPort}, {flagDNSPort, s.DNS.Port}}
 	var errs []error
 	for i, a := range listeners {
 		for _, b := range listeners[:i] {

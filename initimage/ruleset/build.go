@@ -7,7 +7,7 @@ import (
 )
 
 // Names of the chains. Each holds one decision; the built-in chains hold
-// nothing of ours but the jumps to them.
+// jumps to them, and single rules that every packet has to meet.
 const (
 	chainInbound    = ChainPrefix + "INBOUND"     // which connections to the pod go to the proxy
 	chainInRedirect = ChainPrefix + "IN_REDIRECT" // they do, by REDIRECT
@@ -15,24 +15,37 @@ const (
 	chainOutput     = ChainPrefix + "OUTPUT"      // whose connections are the pod's own
 	chainOutbound   = ChainPrefix + "OUTBOUND"    // which destinations of those go to the proxy
 	chainRedirect   = ChainPrefix + "REDIRECT"    // they do
+	chainUDP        = ChainPrefix + "UDP"         // which udp packets to the pod go to the proxy
+	chainDNSOutput  = ChainPrefix + "DNS_OUTPUT"  // whose DNS queries are the pod's own
+	chainDNS        = ChainPrefix + "DNS"         // which servers of those the proxy stands in for
+	chainDNSZone    = ChainPrefix + "DNS_ZONE"    // the conntrack zone of a DNS packet
 )
 
 // Build returns the rules of a spec for one family. The spec must have passed
 // Validate.
 func Build(spec interception.Spec, family Family) RuleSet {
-	b := &builder{spec: spec, family: family}
-	rs := RuleSet{Family: family}
+	b := &builder{spec: spec, family: family, raw: Table{Name: "raw"}, mangle: Table{Name: "mangle"},
+		nat: Table{Name: "nat"}, filter: Table{Name: "filter"}}
+	if spec.DropInvalid {
+		b.mangle.add("PREROUTING", rule("packets of no connection", Drop, tcp, Conntrack{States: []State{Invalid}}))
+	}
 	switch spec.System {
 	case interception.SystemTProxy:
-		rs.Tables = []Table{b.tproxyMangle(), b.tproxyNAT()}
-		rs.Routing = Routing{
-			Rules:  []PolicyRule{{Mark: spec.Mark, Mask: allBits, Table: spec.RouteTable}},
-			Routes: []LocalRoute{{Table: spec.RouteTable}},
-		}
+		b.tproxy()
+	case interception.SystemAmbient:
+		b.ambient()
+	case interception.SystemLegacy:
+		b.legacy()
 	default:
-		rs.Tables = []Table{b.redirectNAT()}
-		if family == IPv6 {
-			rs.Routing.Addresses = append(rs.Routing.Addresses, family.passthroughSource())
+		b.redirect()
+	}
+	if b.capturesDNS() {
+		b.dns()
+	}
+	rs := RuleSet{Family: family, Routing: b.routing}
+	for _, t := range []Table{b.raw, b.mangle, b.nat, b.filter} {
+		if len(t.Chains) > 0 {
+			rs.Tables = append(rs.Tables, t)
 		}
 	}
 	rs.canonical()
@@ -41,8 +54,10 @@ func Build(spec interception.Spec, family Family) RuleSet {
 
 // builder makes the rules of one spec and family.
 type builder struct {
-	spec   interception.Spec
-	family Family
+	spec                     interception.Spec
+	family                   Family
+	raw, mangle, nat, filter Table
+	routing                  Routing
 }
 
 // rule puts a rule together: why it is there, what it does, to what.
@@ -52,73 +67,73 @@ func rule(why string, target Target, matches ...Match) Rule {
 
 // Matches that many rules share.
 
-var tcp = Protocol{Name: "tcp"}
+var tcp, udp = Protocol{Name: "tcp"}, Protocol{Name: "udp"}
 
 var (
 	inLoopback  = InInterface{Name: loopbackName}
 	outLoopback = OutInterface{Name: loopbackName}
 )
 
-func (b *builder) toLoopback(not bool) Match { return Destination{b.family.loopback(), not} }
+// toLoopback matches what the spec calls the loopback address: of IPv4 all of
+// 127.0.0.0/8 goes over lo, but Istio's rules mean 127.0.0.1 alone by it.
+func (b *builder) toLoopback(not bool) Match {
+	prefix := b.spec.LoopbackCIDR
+	if b.family == IPv6 {
+		prefix = hostPrefix(b.family.loopback())
+	}
+	return Destination{prefix, not}
+}
 
 func (b *builder) fromPassthrough() Match { return Source{Prefix: b.family.passthroughSource()} }
 
 func marked(mark uint32) Mark { return Mark{Value: mark, Mask: allBits} }
 
-// owners are the matches of a connection of the proxy: one for each uid and
-// gid, any of which is enough.
-func (b *builder) owners() []Owner {
-	var owners []Owner
+// identity is one way to know a connection of the proxy, and its words.
+type identity struct {
+	match Match
+	words string
+}
+
+// proxy returns the ways to know the proxy's connections, any of which is
+// enough: its mark in ambient, and elsewhere each of its uids and gids.
+func (b *builder) proxy() []identity {
+	if b.spec.System == interception.SystemAmbient {
+		return []identity{{Mark{Value: b.spec.Mark, Mask: ambientMask}, "mark"}}
+	}
+	var all []identity
 	for _, uid := range b.spec.ProxyUIDs {
-		owners = append(owners, Owner{First: uid, Last: uid})
+		all = append(all, identity{Owner{First: uid, Last: uid}, "uid " + strconv.FormatUint(uint64(uid), 10)})
 	}
 	for _, gid := range b.spec.ProxyGIDs {
-		owners = append(owners, Owner{Group: true, First: gid, Last: gid})
+		all = append(all, identity{ownerGroup(gid), "gid " + strconv.FormatUint(uint64(gid), 10)})
 	}
-	return owners
+	return all
 }
 
-func (m Owner) describe() string {
-	if m.Group {
-		return "gid " + strconv.FormatUint(uint64(m.First), 10)
-	}
-	return "uid " + strconv.FormatUint(uint64(m.First), 10)
-}
+func ownerGroup(gid uint32) Owner { return Owner{Group: true, First: gid, Last: gid} }
 
-// multiportSlots is the number of ports that one multiport match holds
-// (XT_MULTI_PORTS of linux/netfilter/xt_multiport.h); a range takes two.
-const multiportSlots = 15
-
-// portMatches returns matches of tcp destination ports, any of which is
-// enough, as few as the multiport extension allows.
-func portMatches(ranges interception.PortRanges) []Match {
-	var matches []Match
-	var part interception.PortRanges
-	slots := 0
-	for _, r := range ranges {
-		need := 1
-		if r.First != r.Last {
-			need = 2
-		}
-		if slots+need > multiportSlots {
-			matches = append(matches, DestinationPorts{Protocol: "tcp", Ranges: part})
-			part, slots = nil, 0
-		}
-		part = append(part, r)
-		slots += need
+// ofApp repeats a rule for the processes whose connections are intercepted:
+// all of them, or those of some groups.
+func (b *builder) ofApp(why string, target Target, matches ...Match) []Rule {
+	if b.spec.OwnerGroups.All {
+		return []Rule{rule(why, target, matches...)}
 	}
-	if part != nil {
-		matches = append(matches, DestinationPorts{Protocol: "tcp", Ranges: part})
-	}
-	return matches
-}
-
-// forPorts repeats a rule for tcp destination ports.
-func forPorts(why string, target Target, ranges interception.PortRanges, matches ...Match) []Rule {
 	var rules []Rule
-	for _, ports := range portMatches(ranges) {
-		all := append([]Match{tcp, ports}, matches...)
-		rules = append(rules, rule(why, target, all...))
+	for _, gid := range b.spec.OwnerGroups.IDs {
+		rules = append(rules, rule(why, target, append([]Match{ownerGroup(gid)}, matches...)...))
+	}
+	return rules
+}
+
+// leaveAlone returns from a chain for the connections of the proxy and of
+// groups that are left alone.
+func (b *builder) leaveAlone(matches ...Match) []Rule {
+	var rules []Rule
+	for _, id := range b.proxy() {
+		rules = append(rules, rule("connections of the proxy itself ("+id.words+")", Return, append([]Match{id.match}, matches...)...))
+	}
+	for _, gid := range b.spec.ExcludeOwnerGroups {
+		rules = append(rules, rule("group left alone", Return, append([]Match{ownerGroup(gid)}, matches...)...))
 	}
 	return rules
 }

@@ -25,14 +25,12 @@ func (f Family) String() string {
 // Of reports whether addr is of the family.
 func (f Family) Of(addr netip.Addr) bool { return addr.Is4() == (f == IPv4) }
 
-// loopback is the address that a process reaches its own host by. As /32 or
-// /128 it is what Istio's rules mean by loopback: all of 127.0.0.0/8 goes over
-// lo, but only this one address is never the proxy's concern.
-func (f Family) loopback() netip.Prefix {
+// loopback is the address that a process reaches its own host by.
+func (f Family) loopback() netip.Addr {
 	if f == IPv6 {
-		return netip.MustParsePrefix("::1/128")
+		return netip.IPv6Loopback()
 	}
-	return netip.MustParsePrefix("127.0.0.1/32")
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
 }
 
 // passthroughSource is the source address of the proxy's connections to the
@@ -51,3 +49,24 @@ func (f Family) unspecified() netip.Addr {
 	}
 	return netip.IPv4Unspecified()
 }
+
+// hostProbe is the address that a node's own probes come from where ambient's
+// node agent rewrites them, so that they are not intercepted.
+func (f Family) hostProbe() netip.Prefix {
+	if f == IPv6 {
+		return netip.MustParsePrefix("fd16:9254:7127:1337:ffff:ffff:ffff:ffff/128")
+	}
+	return netip.MustParsePrefix("169.254.7.127/32")
+}
+
+// portUnreachable is the answer that tells a client of udp to try another way,
+// as REJECT names it.
+func (f Family) portUnreachable() string {
+	if f == IPv6 {
+		return "icmp6-port-unreachable"
+	}
+	return "icmp-port-unreachable"
+}
+
+// hostPrefix is the range of one address alone.
+func hostPrefix(addr netip.Addr) netip.Prefix { return netip.PrefixFrom(addr, addr.BitLen()) }

@@ -47,11 +47,13 @@ type Protocol struct {
 	Not  bool
 }
 
-// DestinationPorts matches the destination port. Ranges must be set and need
-// the protocol matched too; more than one range uses the multiport extension,
-// which holds 15 ports, a range counting twice (iptables-extensions(8)).
-type DestinationPorts struct {
+// Ports matches the destination port, or with Source the source port. Ranges
+// must be set and need the protocol matched too; more than one range uses the
+// multiport extension, which holds 15 ports, a range counting twice
+// (iptables-extensions(8)).
+type Ports struct {
 	Protocol string // "tcp" or "udp", whose extension holds a single range
+	Source   bool
 	Ranges   interception.PortRanges
 	Not      bool
 }
@@ -111,18 +113,18 @@ const (
 	rankOpaque
 )
 
-func (Source) rank() int           { return rankSource }
-func (Destination) rank() int      { return rankDestination }
-func (InInterface) rank() int      { return rankIn }
-func (OutInterface) rank() int     { return rankOut }
-func (Protocol) rank() int         { return rankProtocol }
-func (DestinationPorts) rank() int { return rankPorts }
-func (SYN) rank() int              { return rankSYN }
-func (Mark) rank() int             { return rankMark }
-func (Owner) rank() int            { return rankOwner }
-func (AddressType) rank() int      { return rankAddressType }
-func (Conntrack) rank() int        { return rankConntrack }
-func (OpaqueMatch) rank() int      { return rankOpaque }
+func (Source) rank() int       { return rankSource }
+func (Destination) rank() int  { return rankDestination }
+func (InInterface) rank() int  { return rankIn }
+func (OutInterface) rank() int { return rankOut }
+func (Protocol) rank() int     { return rankProtocol }
+func (Ports) rank() int        { return rankPorts }
+func (SYN) rank() int          { return rankSYN }
+func (Mark) rank() int         { return rankMark }
+func (Owner) rank() int        { return rankOwner }
+func (AddressType) rank() int  { return rankAddressType }
+func (Conntrack) rank() int    { return rankConntrack }
+func (OpaqueMatch) rank() int  { return rankOpaque }
 
 // not puts the exclamation mark before an option.
 func not(negated bool, args ...string) []string {
@@ -143,7 +145,7 @@ func (m InInterface) args() []string  { return not(m.Not, "-i", m.Name) }
 func (m OutInterface) args() []string { return not(m.Not, "-o", m.Name) }
 func (m Protocol) args() []string     { return not(m.Not, "-p", m.Name) }
 
-func (m DestinationPorts) args() []string {
+func (m Ports) args() []string {
 	words := make([]string, len(m.Ranges))
 	for i, r := range m.Ranges {
 		words[i] = strconv.Itoa(int(r.First))
@@ -151,10 +153,14 @@ func (m DestinationPorts) args() []string {
 			words[i] += ":" + strconv.Itoa(int(r.Last))
 		}
 	}
-	if len(words) == 1 {
-		return ext(m.Protocol, not(m.Not, "--dport", words[0]))
+	option := "--dport"
+	if m.Source {
+		option = "--sport"
 	}
-	return ext("multiport", not(m.Not, "--dports", strings.Join(words, ",")))
+	if len(words) == 1 {
+		return ext(m.Protocol, not(m.Not, option, words[0]))
+	}
+	return ext("multiport", not(m.Not, option+"s", strings.Join(words, ",")))
 }
 
 func (m SYN) args() []string {

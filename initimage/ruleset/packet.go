@@ -67,7 +67,7 @@ func (h Host) address(f Family) netip.Addr {
 			return own
 		}
 	}
-	return f.loopback().Addr()
+	return f.loopback()
 }
 
 // Fate is where a packet ends.

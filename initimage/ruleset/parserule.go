@@ -30,8 +30,10 @@ var matchOptions = map[string]matchOption{
 	"-i":          func(_ *ruleParser, n bool, v string) (Match, error) { return InInterface{v, n}, nil },
 	"-o":          func(_ *ruleParser, n bool, v string) (Match, error) { return OutInterface{v, n}, nil },
 	"-p":          parseProtocol,
-	"--dport":     parseDestinationPorts,
-	"--dports":    parseDestinationPorts,
+	"--dport":     func(p *ruleParser, n bool, v string) (Match, error) { return parsePorts(p, false, n, v) },
+	"--dports":    func(p *ruleParser, n bool, v string) (Match, error) { return parsePorts(p, false, n, v) },
+	"--sport":     func(p *ruleParser, n bool, v string) (Match, error) { return parsePorts(p, true, n, v) },
+	"--sports":    func(p *ruleParser, n bool, v string) (Match, error) { return parsePorts(p, true, n, v) },
 	"--uid-owner": func(_ *ruleParser, n bool, v string) (Match, error) { return parseOwner(false, n, v) },
 	"--gid-owner": func(_ *ruleParser, n bool, v string) (Match, error) { return parseOwner(true, n, v) },
 	"--mark":      parseMarkMatch,
@@ -164,8 +166,8 @@ func parseProtocol(p *ruleParser, negated bool, value string) (Match, error) {
 	return Protocol{value, negated}, nil
 }
 
-func parseDestinationPorts(p *ruleParser, negated bool, value string) (Match, error) {
-	m := DestinationPorts{Protocol: p.protocol, Not: negated}
+func parsePorts(p *ruleParser, source, negated bool, value string) (Match, error) {
+	m := Ports{Protocol: p.protocol, Source: source, Not: negated}
 	if p.module == "tcp" || p.module == "udp" {
 		m.Protocol = p.module
 	}

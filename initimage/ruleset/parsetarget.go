@@ -42,6 +42,8 @@ func parseTarget(family Family, name string, options []string) (Target, error) {
 		return parseTProxy(family, values)
 	case "MARK":
 		return parseSetMark(false, values, opaque)
+	case "CT":
+		return parseZone(options, opaque)
 	case "CONNMARK":
 		return parseConnmark(options, values, opaque)
 	}
@@ -72,6 +74,18 @@ func parseRedirect(values map[string]string, opaque Target) (Target, error) {
 		return opaque, nil
 	}
 	return Redirect{Port: uint16(port)}, nil
+}
+
+// parseZone knows a zone that is given alone.
+func parseZone(options []string, opaque Target) (Target, error) {
+	if len(options) != 2 || options[0] != "--zone" {
+		return opaque, nil
+	}
+	zone, err := strconv.ParseUint(options[1], 0, 16)
+	if err != nil {
+		return opaque, nil //nolint:nilerr // kept as it is
+	}
+	return ConntrackZone{Zone: uint16(zone)}, nil
 }
 
 func parseTProxy(family Family, values map[string]string) (Target, error) {

@@ -65,6 +65,10 @@ type SaveMark struct{}
 // RestoreMark copies the mark of the conntrack entry to the packet.
 type RestoreMark struct{}
 
+// ConntrackZone puts a packet's connection into a zone of conntrack of its own
+// (raw).
+type ConntrackZone struct{ Zone uint16 }
+
 // OpaqueTarget is a target that this package does not understand; what it
 // does to a packet is not known.
 type OpaqueTarget struct{ Args []string }
@@ -103,6 +107,10 @@ func (SaveMark) args() []string {
 
 func (RestoreMark) args() []string {
 	return []string{"-j", "CONNMARK", "--restore-mark", "--nfmask", "0xffffffff", "--ctmask", "0xffffffff"}
+}
+
+func (z ConntrackZone) args() []string {
+	return []string{"-j", "CT", "--zone", strconv.Itoa(int(z.Zone))}
 }
 
 func (t OpaqueTarget) args() []string { return t.Args }

@@ -12,8 +12,12 @@ func (m InInterface) matches(h *hop) bool  { return matchesName(m.Name, h.in) !=
 func (m OutInterface) matches(h *hop) bool { return matchesName(m.Name, h.out) != m.Not }
 func (m Protocol) matches(h *hop) bool     { return (m.Name == h.Packet.Protocol) != m.Not }
 
-func (m DestinationPorts) matches(h *hop) bool {
-	return (m.Protocol == "" || m.Protocol == h.Packet.Protocol) && m.Ranges.Contains(h.DstPort) != m.Not
+func (m Ports) matches(h *hop) bool {
+	port := h.DstPort
+	if m.Source {
+		port = h.SrcPort
+	}
+	return (m.Protocol == "" || m.Protocol == h.Packet.Protocol) && m.Ranges.Contains(port) != m.Not
 }
 
 // matches takes the first packet of a tcp connection for its SYN, also of one
@@ -85,7 +89,7 @@ func (Jump) apply(*hop) action { return actionJump }
 // the host's address for one that came in (iptables-extensions(8)).
 func (r Redirect) apply(h *hop) action {
 	if h.hook == "OUTPUT" {
-		h.Dst = h.Family.loopback().Addr()
+		h.Dst = h.Family.loopback()
 	} else {
 		h.Dst = h.host.address(h.Family)
 	}
@@ -116,13 +120,17 @@ func (SaveMark) apply(h *hop) action {
 	return actionContinue
 }
 
+// apply does nothing that a walk of one packet would notice: a zone tells
+// conntrack entries apart that are otherwise alike.
+func (ConntrackZone) apply(*hop) action { return actionContinue }
+
 func (RestoreMark) apply(h *hop) action {
 	h.Packet.Mark = h.ConnMark
 	return actionContinue
 }
 
 // passive targets of others look at a packet and let it go on.
-var passive = []string{"LOG", "NFLOG", "TRACE", "CT"}
+var passive = []string{"LOG", "NFLOG", "TRACE"}
 
 func (t OpaqueTarget) apply(h *hop) action {
 	if len(t.Args) > 1 && slices.Contains(passive, t.Args[1]) {

@@ -115,6 +115,16 @@ func listenConfig(at netip.Addr, o ListenOptions) net.ListenConfig {
 				if err := setPacketInfo(fd, at.Is6()); err != nil {
 					return err
 				}
+				// Without it, nobody else can answer from this port what
+				// TPROXY took from it.
+				if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+					return os.NewSyscallError("setsockopt SO_REUSEADDR", err)
+				}
+			}
+			if o.Transparent && strings.HasPrefix(network, "udp") {
+				if err := setOriginalDestination(fd, at.Is6()); err != nil {
+					return err
+				}
 			}
 			if o.Transparent {
 				return setTransparent(fd, at.Is6())

@@ -21,20 +21,28 @@ func listing(t *testing.T, name string, family ruleset.Family) ruleset.RuleSet {
 	}
 	text := string(data)
 	if family == ruleset.IPv6 {
-		text = strings.NewReplacer("127.0.0.1/32", "::1/128", "127.0.0.6/32", "::6/128", "0.0.0.0", "::").Replace(text)
+		text = strings.NewReplacer("127.0.0.1/32", "::1/128", "127.0.0.6/32", "::6/128", "0.0.0.0", "::",
+			"169.254.7.127/32", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff/128").Replace(text)
 	}
 	rs, err := ruleset.Parse(family, text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if name == "tproxy" {
-		// A listing cannot show the routing that it needs.
-		rs.Routing = ruleset.Routing{
-			Rules:  []ruleset.PolicyRule{{Mark: 0x539, Mask: 0xffffffff, Table: 133}},
-			Routes: []ruleset.LocalRoute{{Table: 133}},
-		}
+	// A listing cannot show the routing that it needs.
+	switch name {
+	case "tproxy":
+		rs.Routing = routedBack(0x539, 0xffffffff, 133)
+	case "ambient":
+		rs.Routing = routedBack(0x111, 0xfff, 100)
 	}
 	return rs
+}
+
+func routedBack(mark, mask, table uint32) ruleset.Routing {
+	return ruleset.Routing{
+		Rules:  []ruleset.PolicyRule{{Mark: mark, Mask: mask, Table: table}},
+		Routes: []ruleset.LocalRoute{{Table: table}},
+	}
 }
 
 // grid calls visit with every combination of what a rule may look at.
@@ -75,8 +83,8 @@ func departures(p ruleset.Packet, visit func(ruleset.Packet)) {
 	p.Direction = ruleset.Out
 	for _, uid := range []uint32{0, 1000, 1337} {
 		for _, gid := range []uint32{0, 1000, 1337} {
-			for _, mark := range []uint32{0, 0x539, 0x53a, 0x111} {
-				for _, connmark := range []uint32{0, 0x539} {
+			for _, mark := range []uint32{0, 0x539, 0x53a, 0x111, 0x1539} {
+				for _, connmark := range []uint32{0, 0x539, 0x111} {
 					if connmark != 0 && (p.State == ruleset.New || p.State == ruleset.Related) {
 						continue // the mark is saved after the first packet
 					}
@@ -114,22 +122,34 @@ func better(system interception.System, p ruleset.Packet, ours ruleset.Outcome) 
 		return "the listing takes a proxy of uid 1337 to the inbound listener by REDIRECT, which hides the original destination from it"
 	case tproxy && isProxy && own && ours.Fate == ruleset.Direct:
 		return "a port that is left alone is left alone for the proxy too; the listing does so for a proxy of uid 0 only"
+	case isProxy && own && p.DstPort == 53 && ours.Fate == ruleset.Direct:
+		return "the listing lets the DNS queries of a proxy to its own pod go direct by its uid, and not by its gid"
 	case isProxy && own && ours.Fate == ruleset.Redirected:
 		return "the listing lets a proxy that has but one of the ids reach its own pod past the inbound listener"
 	}
 	return ""
 }
 
+// listings are the reference listings, and the arguments that they come from.
+var listings = []struct{ name, args string }{
+	{"redirect", "-m REDIRECT"},
+	{"tproxy", "-m TPROXY"},
+	{"dns", "-m REDIRECT --redirect-dns --capture-all-dns -o 15020"},
+	{"ambient", "--system ambient"},
+	{"legacy", "--system legacy"},
+}
+
 // TestListings proves that our rules send every packet of the grid where the
 // listing of the system does, or says why not.
 func TestListings(t *testing.T) {
-	for _, system := range []interception.System{interception.SystemRedirect, interception.SystemTProxy} {
+	for _, l := range listings {
 		for _, family := range ruleset.Families {
-			t.Run(fmt.Sprintf("%s/%s", system, family), func(t *testing.T) {
-				want := listing(t, string(system), family)
-				spec := interception.Default()
-				spec.System = system
-				ours := ruleset.Build(spec, family)
+			t.Run(fmt.Sprintf("%s/%s", l.name, family), func(t *testing.T) {
+				spec, _, err := interception.ParseArgs(strings.Fields(l.args))
+				if err != nil {
+					t.Fatal(err)
+				}
+				want, ours := listing(t, l.name, family), ruleset.Build(spec, family)
 				packets, reasons := 0, map[string]int{}
 				grid(family, func(p ruleset.Packet) {
 					packets++
@@ -137,14 +157,11 @@ func TestListings(t *testing.T) {
 					if wanted.Outcome == got.Outcome {
 						return
 					}
-					if why := better(system, p, got.Outcome); why != "" {
+					if why := better(spec.System, p, got.Outcome); why != "" {
 						reasons[why]++
-						return
+					} else if !t.Failed() {
+						t.Errorf("%+v\nlisting:\n%s\nours:\n%s", p, wanted, got)
 					}
-					if t.Failed() {
-						return
-					}
-					t.Errorf("%+v\nlisting:\n%s\nours:\n%s", p, wanted, got)
 				})
 				t.Logf("%d packets", packets)
 				for why, n := range reasons {

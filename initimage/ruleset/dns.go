@@ -1,0 +1,79 @@
+package ruleset
+
+import "github.com/shunt-dev/shunt/initimage/interception"
+
+// dnsPort is the port of DNS servers, udp and tcp (RFC 1035, 4.2).
+const dnsPort = 53
+
+// Zones of conntrack. The app's query to a server and the proxy's own to the
+// same server, from the same port, would be one connection to conntrack: the
+// answer to the proxy would be taken for the app's.
+const (
+	zoneProxy = 1 // the proxy and its servers
+	zoneApp   = 2 // the app and the proxy
+)
+
+// capturesDNS reports whether any DNS query of the family goes to the proxy.
+func (b *builder) capturesDNS() bool {
+	return b.spec.DNS.Redirect && (b.spec.DNS.All || len(b.servers()) > 0)
+}
+
+// servers are the resolvers of the family whose queries are captured.
+func (b *builder) servers() interception.Prefixes { return b.prefixesOf(b.spec.DNS.Servers) }
+
+// dns adds DNS capture to a system. Queries over tcp come here from the chains
+// of the pod's own connections, those over udp from OUTPUT.
+func (b *builder) dns() {
+	b.nat.add(chainDNS, b.toServers(func(server ...Match) []Rule {
+		return []Rule{
+			rule("DNS over udp to the proxy", Redirect{b.spec.DNS.Port}, append(server, udp)...),
+			rule("DNS over tcp to the proxy", Redirect{b.spec.DNS.Port}, append(server, tcp)...),
+		}
+	})...)
+	b.nat.add(chainDNSOutput, b.leaveAlone()...)
+	b.nat.add(chainDNSOutput, b.ofApp("DNS queries of the app", Jump{chainDNS})...)
+	b.nat.add("OUTPUT", rule("DNS queries over udp", Jump{chainDNSOutput}, udp, port(udp, dnsPort)))
+	b.raw.add("PREROUTING", b.toServers(func(server ...Match) []Rule {
+		for i, m := range server {
+			server[i] = Source{Prefix: m.(Destination).Prefix}
+		}
+		return []Rule{rule("answers of DNS servers to the proxy", ConntrackZone{zoneProxy}, append(server, udp, sourcePort(udp, dnsPort))...)}
+	})...)
+	for _, name := range b.spec.VirtualInterfaces {
+		in := InInterface{Name: name}
+		b.nat.add("PREROUTING", rule("DNS queries of a virtual machine", Jump{chainDNS}, in, udp, port(udp, dnsPort)))
+		b.raw.add("PREROUTING", rule("DNS queries of a virtual machine", ConntrackZone{zoneApp}, in, udp, port(udp, dnsPort)))
+	}
+	b.dnsZones()
+}
+
+// dnsZones tells the DNS packets that this host makes apart.
+//
+//	who    | packet                             | zone
+//	proxy  | query to a server                  | proxy
+//	anyone | answer from the proxy's DNS port   | app
+//	app    | query                              | app
+func (b *builder) dnsZones() {
+	query, answer := port(udp, dnsPort), sourcePort(udp, b.spec.DNS.Port)
+	for _, id := range b.proxy() {
+		b.raw.add(chainDNSZone, rule("query of the proxy ("+id.words+") to a server", ConntrackZone{zoneProxy}, id.match, udp, query))
+	}
+	b.raw.add(chainDNSZone, b.toServers(func(server ...Match) []Rule {
+		return b.ofApp("query of the app", ConntrackZone{zoneApp}, append(server, udp, query)...)
+	})...)
+	b.raw.add("OUTPUT",
+		rule("DNS queries", Jump{chainDNSZone}, udp, query),
+		rule("answers of the proxy to the app", ConntrackZone{zoneApp}, udp, answer))
+}
+
+// toServers repeats rules for each server, or makes them once for all.
+func (b *builder) toServers(rules func(server ...Match) []Rule) []Rule {
+	if b.spec.DNS.All {
+		return rules()
+	}
+	var all []Rule
+	for _, server := range b.servers() {
+		all = append(all, rules(Destination{Prefix: server})...)
+	}
+	return all
+}

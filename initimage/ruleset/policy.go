@@ -1,0 +1,105 @@
+package ruleset
+
+import "github.com/shunt-dev/shunt/initimage/interception"
+
+// addInbound adds to nat the chains that take connections to the pod to a port
+// of the proxy, and the jump to them.
+func (b *builder) addInbound(proxyPort uint16, head ...Rule) {
+	b.nat.add(chainInRedirect, rule("to the inbound listener of the proxy", Redirect{proxyPort}, tcp))
+	b.nat.add(chainInbound, b.interfacePolicy()...)
+	b.nat.add(chainInbound, head...)
+	b.nat.add(chainInbound, b.inboundPolicy(chainInRedirect)...)
+	b.nat.add("PREROUTING", rule("connections to the pod", Jump{chainInbound}, tcp))
+}
+
+// inboundPolicy decides which ports of the pod go to the proxy, by a jump to
+// the chain that takes them there. What is left alone comes first.
+func (b *builder) inboundPolicy(intercept string) []Rule {
+	var rules []Rule
+	if b.spec.System != interception.SystemLegacy {
+		rules = append(rules, rule("the tunnel port belongs to the proxy", Return, tcp, port(tcp, b.spec.TunnelPort)))
+	}
+	if b.spec.InboundPorts.All && b.sparesSSH() {
+		rules = append(rules, rule("a way in past the proxy, for repairs", Return, tcp, port(tcp, interception.SSHPort)))
+	}
+	rules = append(rules, forPorts("inbound ports left alone", Return, tcp, b.spec.InboundExcludePorts)...)
+	if b.spec.InboundPorts.All {
+		return append(rules, rule("every other inbound port", Jump{intercept}, tcp))
+	}
+	return append(rules, forPorts("inbound ports to intercept", Jump{intercept}, tcp, b.spec.InboundPorts.Ranges)...)
+}
+
+func (b *builder) sparesSSH() bool {
+	return b.spec.System == interception.SystemRedirect || b.spec.System == interception.SystemTProxy
+}
+
+// interfacePolicy is the part of the inbound policy that looks at interfaces:
+// some are left alone, and what virtual machines send is outbound.
+func (b *builder) interfacePolicy() []Rule {
+	var rules []Rule
+	for _, name := range b.spec.ExcludeInterfaces {
+		rules = append(rules, rule("interface left alone", Return, InInterface{Name: name}))
+	}
+	for _, name := range b.spec.VirtualInterfaces {
+		in := InInterface{Name: name}
+		rules = append(rules, forPorts("outbound ports left alone", Return, tcp, b.spec.OutboundExcludePorts, in)...)
+		if b.capturesDNS() {
+			rules = append(rules, rule("DNS queries of a virtual machine", Jump{chainDNS}, in, tcp, port(tcp, dnsPort)))
+		}
+		rules = append(rules,
+			rule("connections of a virtual machine are outbound", Jump{chainOutbound}, in),
+			rule("connections of a virtual machine are not inbound", Return, in))
+	}
+	return rules
+}
+
+// addOutbound adds to nat the chains that take the pod's own connections to
+// the proxy, and the jump to them; hop are the rules for the proxy's hop to the
+// app, and overLoopback what else goes over lo without being left alone.
+func (b *builder) addOutbound(hop, overLoopback []Rule) {
+	b.nat.add(chainRedirect, rule("to the outbound listener of the proxy", Redirect{b.spec.OutboundPort}, tcp))
+	b.nat.add(chainOutbound, b.outboundPolicy()...)
+	b.nat.add(chainOutput, b.outputPolicy(hop, overLoopback)...)
+	b.nat.add("OUTPUT", rule("connections that the pod opens", Jump{chainOutput}, tcp))
+}
+
+// outputPolicy decides whose connections are the pod's own.
+//
+//	who    | to            | goes
+//	proxy  | the app, as its inbound hop | direct
+//	anyone | over loopback | as overLoopback says, or else direct
+//	proxy  | anywhere else | direct: it is the end of the interception
+//	app    | anywhere else | as outboundPolicy says
+func (b *builder) outputPolicy(hop, overLoopback []Rule) []Rule {
+	var rules []Rule
+	for _, name := range b.spec.ExcludeInterfaces {
+		rules = append(rules, rule("interface left alone", Return, OutInterface{Name: name}))
+	}
+	rules = append(rules, forPorts("outbound ports left alone", Return, tcp, b.spec.OutboundExcludePorts)...)
+	rules = append(rules, hop...)
+	if b.capturesDNS() {
+		rules = append(rules, b.leaveAlone(tcp, port(tcp, dnsPort))...)
+		rules = append(rules, rule("DNS queries over tcp", Jump{chainDNSOutput}, tcp, port(tcp, dnsPort)))
+	}
+	rules = append(rules, overLoopback...)
+	rules = append(rules, rule("the pod talks to itself", Return, outLoopback))
+	rules = append(rules, b.leaveAlone()...)
+	return append(rules, b.ofApp("connections of the app", Jump{chainOutbound})...)
+}
+
+// outboundPolicy decides which destinations go to the proxy. What is left
+// alone comes first: it is stronger than what is to be intercepted.
+func (b *builder) outboundPolicy() []Rule {
+	var rules []Rule
+	for _, prefix := range b.prefixesOf(b.spec.OutboundExcludeCIDRs) {
+		rules = append(rules, rule("destination left alone", Return, Destination{Prefix: prefix}))
+	}
+	rules = append(rules, forPorts("outbound ports to intercept", Jump{chainRedirect}, tcp, b.spec.OutboundPorts)...)
+	if b.spec.OutboundCIDRs.All {
+		return append(rules, rule("every other destination", Jump{chainRedirect}))
+	}
+	for _, prefix := range b.prefixesOf(b.spec.OutboundCIDRs.Prefixes) {
+		rules = append(rules, rule("destination to intercept", Jump{chainRedirect}, Destination{Prefix: prefix}))
+	}
+	return rules
+}
