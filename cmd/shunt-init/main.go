@@ -83,10 +83,22 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if opts.DryRun {
-		return dryRun(spec, opts, stdout)
+	if spec, err = withResolvers(spec, opts); err != nil {
+		return err
 	}
-	return apply(ctx, spec, opts, stdout)
+	if opts.NetNS != "" {
+		if err := kernel.Enter(opts.NetNS); err != nil {
+			return err
+		}
+	}
+	switch opts.Action() {
+	case interception.ActionDryRun:
+		return dryRun(spec, opts, stdout)
+	case interception.ActionRemove:
+		return remove(ctx, opts, stdout)
+	default:
+		return apply(ctx, spec, opts, stdout)
+	}
 }
 
 // dryRun prints the rules without looking at the namespace.
@@ -100,6 +112,25 @@ func dryRun(spec interception.Spec, opts interception.Options, stdout io.Writer)
 		}
 	}
 	return nil
+}
+
+// remove takes everything of Shunt's away.
+func remove(ctx context.Context, opts interception.Options, stdout io.Writer) error {
+	host, err := kernel.Open(ctx, opts)
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	result, err := kernel.Remove(ctx, host, host.Families())
+	if err != nil {
+		return err
+	}
+	did := "nothing to remove"
+	if result.Changed {
+		did = "removed"
+	}
+	_, err = fmt.Fprintf(stdout, "shunt-init: %s: %s\n", host, did)
+	return err
 }
 
 func apply(ctx context.Context, spec interception.Spec, opts interception.Options, stdout io.Writer) error {

@@ -9,15 +9,28 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// Result says what Apply did.
+// Result says what Apply or Remove did.
 type Result struct {
 	Changed bool // false where the namespace was right already
 }
 
 // Apply brings a namespace to the wanted rule sets, at most one of a family,
-// and reads them back. Both families are read and planned before either is
+// and reads them back. All families are read and planned before any is
 // written. Where a change fails, or the namespace does not hold what was
 // written, what was there before is put back and the error is an ErrApply.
+//
+// A change takes several steps that the kernel takes one at a time: an ip rule,
+// a table of one family. It may end after any of them, by a kill. So:
+//
+//  1. every family that changes is cut off from outside, by one ip rule;
+//  2. its routing, tables and jumps are changed, and read back;
+//  3. it is given back its ways, by taking that rule away.
+//
+// Before the first step nothing is changed. During the first, a family is as
+// it was or cut off. During the second, all that change are cut off. During
+// the third, each is cut off or intercepts fully. At no time does a family
+// with new rules, or with none, carry traffic beside one that is half done.
+// The next run finds the rule that cuts off, and ends the change.
 func Apply(ctx context.Context, ns Namespace, want []ruleset.RuleSet) (Result, error) {
 	var changes []change
 	for _, rs := range want {
@@ -29,15 +42,51 @@ func Apply(ctx context.Context, ns Namespace, want []ruleset.RuleSet) (Result, e
 			changes = append(changes, c)
 		}
 	}
-	for i, c := range changes {
-		err := c.run(ctx, ns)
-		if err == nil {
-			continue
-		}
-		err = fmt.Errorf("%w: %s: %w", ErrApply, c.want.Family, err)
-		return Result{}, errors.Join(err, undo(ctx, ns, changes[:i+1]))
+	if err := carryOut(ctx, ns, changes); err != nil {
+		return Result{}, errors.Join(fmt.Errorf("%w: %w", ErrApply, err), undo(ctx, ns, changes))
 	}
 	return Result{Changed: len(changes) > 0}, nil
+}
+
+// Remove takes everything of Shunt's away, and the tables that it made.
+func Remove(ctx context.Context, ns Namespace, families []ruleset.Family) (Result, error) {
+	var want []ruleset.RuleSet
+	for _, family := range families {
+		want = append(want, ruleset.RuleSet{Family: family})
+	}
+	result, err := Apply(ctx, ns, want)
+	if err != nil {
+		return result, err
+	}
+	for _, family := range families {
+		if err := ns.DropTables(ctx, family); err != nil {
+			return result, fmt.Errorf("%w: dropping the %s tables that Shunt made: %w", ErrApply, family, err)
+		}
+	}
+	return result, nil
+}
+
+// cutOff is the routing that keeps a family from outside.
+var cutOff = ruleset.Routing{Unreachable: true}
+
+// carryOut takes the three steps of Apply.
+func carryOut(ctx context.Context, ns Namespace, changes []change) error {
+	for _, c := range changes {
+		if err := ns.AddRouting(c.want.Family, cutOff); err != nil {
+			return fmt.Errorf("%s: cutting it off: %w", c.want.Family, err)
+		}
+	}
+	for _, c := range changes {
+		if err := c.run(ctx, ns); err != nil {
+			return fmt.Errorf("%s: %w", c.want.Family, err)
+		}
+	}
+	for _, c := range changes {
+		if err := ns.RemoveRouting(c.want.Family, cutOff); err != nil {
+			return fmt.Errorf("%s: giving it back its ways: %w", c.want.Family, err)
+		}
+	}
+	return nil
 }
 
 // read returns what a namespace holds: all rules, and Shunt's routing.
@@ -68,15 +117,21 @@ func newChange(have, want ruleset.RuleSet) change {
 	}
 }
 
-func (c change) empty() bool {
-	return c.tx.Empty() && empty(c.add) && empty(c.remove)
-}
+// empty reports whether there is nothing to do, not even to end a change that
+// was cut short.
+func (c change) empty() bool { return c.done() && !c.have.Routing.Unreachable }
+
+// done reports whether the rules and routing are as wanted.
+func (c change) done() bool { return c.tx.Empty() && empty(c.add) && empty(c.remove) }
 
 func empty(r ruleset.Routing) bool { return len(r.Addresses)+len(r.Rules)+len(r.Routes) == 0 }
 
 // run carries the change out and reads it back. Routing that the rules rely on
 // is there before them and goes after them.
 func (c change) run(ctx context.Context, ns Namespace) error {
+	if c.done() {
+		return nil
+	}
 	if !empty(c.add) {
 		if err := ns.AddRouting(c.want.Family, c.add); err != nil {
 			return fmt.Errorf("adding the routing: %w", err)
@@ -101,14 +156,16 @@ func (c change) check(ctx context.Context, ns Namespace) error {
 	if err != nil {
 		return fmt.Errorf("reading the rules back: %w", err)
 	}
+	now.Routing.Unreachable = false
 	if left := newChange(now, c.want); !left.empty() {
 		return fmt.Errorf("the namespace does not hold what was written: %q", ruleset.Diff(c.want, now.Owned()))
 	}
 	return nil
 }
 
-// undo puts back what the changes found, the last one first. Its context is
-// its own: what is half done is undone also when the caller gives up.
+// undo puts back what the changes found. What could not be put back stays cut
+// off. Its context is its own: what is half done is undone also when the
+// caller gives up.
 func undo(ctx context.Context, ns Namespace, changes []change) error {
 	ctx = context.WithoutCancel(ctx)
 	var errs []error
@@ -117,14 +174,29 @@ func undo(ctx context.Context, ns Namespace, changes []change) error {
 		if err == nil {
 			err = newChange(now, c.have.Owned()).run(ctx, ns)
 		}
+		if err == nil {
+			err = ns.DropTables(ctx, c.want.Family)
+		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s could not be put back: %w", c.want.Family, err))
+			errs = append(errs, fmt.Errorf("%s could not be put back, and stays cut off: %w", c.want.Family, err))
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	for _, c := range changes {
+		if c.have.Routing.Unreachable {
+			continue // it was so before
+		}
+		if err := ns.RemoveRouting(c.want.Family, cutOff); err != nil {
+			errs = append(errs, fmt.Errorf("%s stays cut off: %w", c.want.Family, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// lacking returns what of a is not in b.
+// lacking returns what of a is not in b, but for what cuts off: that is no
+// part of a rule set.
 func lacking(a, b ruleset.Routing) ruleset.Routing {
 	return ruleset.Routing{
 		Addresses: without(a.Addresses, b.Addresses),

@@ -50,39 +50,64 @@ func (b backend) command(family ruleset.Family, what string) string {
 
 // chooseBackend settles which commands to use. With auto it is the backend
 // that holds rules in this namespace already, Shunt's before others', and nft
-// where neither does. Looking changes nothing: the legacy tables, which come
-// into being when they are listed, are listed only where they exist.
+// where neither does. A backend in which Shunt has rules cannot be left by
+// asking for the other one: there would be two sets of rules. Looking changes
+// nothing: the legacy tables, which come into being when they are listed, are
+// listed only where they exist.
 func chooseBackend(ctx context.Context, wanted interception.Backend) (backend, error) {
-	if wanted != interception.BackendAuto {
+	names := map[interception.Backend]bool{}
+	for _, name := range backends {
+		has, err := hasTables(name)
+		if err != nil {
+			return backend{}, err
+		}
+		names[name] = has
+	}
+	other := map[interception.Backend]interception.Backend{
+		interception.BackendNFT: interception.BackendLegacy, interception.BackendLegacy: interception.BackendNFT,
+		interception.BackendAuto: interception.BackendLegacy,
+	}[wanted]
+	if !names[other] {
+		if wanted == interception.BackendAuto {
+			wanted = interception.BackendNFT
+		}
 		return findBackend(wanted)
 	}
-	names, err := legacyTables()
-	if err != nil {
-		return backend{}, err
+	return chooseByRules(ctx, wanted)
+}
+
+var backends = []interception.Backend{interception.BackendNFT, interception.BackendLegacy}
+
+// chooseByRules settles which commands to use where both may hold rules.
+func chooseByRules(ctx context.Context, wanted interception.Backend) (backend, error) {
+	found, holds := map[interception.Backend]backend{}, map[interception.Backend]int{}
+	for _, name := range backends {
+		b, err := findBackend(name)
+		if err != nil {
+			if has, _ := hasTables(name); has || wanted == name {
+				return backend{}, fmt.Errorf("this namespace has %s tables: %w", name, err)
+			}
+			continue
+		}
+		found[name] = b
+		if holds[name], err = rulesIn(ctx, b); err != nil {
+			return backend{}, err
+		}
 	}
-	if len(names) == 0 {
-		return findBackend(interception.BackendNFT)
+	nft, legacy := interception.BackendNFT, interception.BackendLegacy
+	choice := wanted
+	if wanted == interception.BackendAuto {
+		choice = nft
+		if holds[legacy] > holds[nft] {
+			choice = legacy
+		}
 	}
-	legacy, err := findBackend(interception.BackendLegacy)
-	if err != nil {
-		return backend{}, fmt.Errorf("this namespace has legacy tables %v: %w", names, err)
+	for _, name := range backends {
+		if name != choice && holds[name] == holdsOurs {
+			return backend{}, fmt.Errorf("Shunt's rules are in iptables-%s here; accepted: --backend=%s, or --remove there first", name, name)
+		}
 	}
-	nft, err := findBackend(interception.BackendNFT)
-	if err != nil {
-		return legacy, nil //nolint:nilerr // without nft commands there is no choice to make
-	}
-	inNFT, err := rulesIn(ctx, nft)
-	if err != nil {
-		return backend{}, err
-	}
-	inLegacy, err := rulesIn(ctx, legacy)
-	if err != nil {
-		return backend{}, err
-	}
-	if inLegacy > inNFT {
-		return legacy, nil
-	}
-	return nft, nil
+	return found[choice], nil
 }
 
 // How much a namespace's rules speak for their backend.
@@ -95,11 +120,17 @@ const (
 func rulesIn(ctx context.Context, b backend) (int, error) {
 	most := holdsNothing
 	for _, family := range ruleset.Families {
-		text, err := runCommand(ctx, "", b.command(family, "save"))
+		names, err := b.tables(family)
 		if err != nil {
 			return most, err
 		}
+		if len(names) == 0 {
+			continue
+		}
+		text, err := runCommand(ctx, "", b.command(family, "save"))
 		switch {
+		case err != nil:
+			return most, err
 		case strings.Contains(text, ":"+ruleset.ChainPrefix):
 			return holdsOurs, nil
 		case strings.Contains(text, "\n-A "):
@@ -109,17 +140,39 @@ func rulesIn(ctx context.Context, b backend) (int, error) {
 	return most, nil
 }
 
-// legacyTables returns the names of the legacy tables that this namespace has.
-func legacyTables() ([]string, error) {
-	var names []string
-	for _, file := range []string{"/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"} {
-		text, err := os.ReadFile(file)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("looking for legacy tables: %w", err)
+// hasTables reports whether a backend has any table of either family here.
+func hasTables(name interception.Backend) (bool, error) {
+	for _, family := range ruleset.Families {
+		names, err := backend{name: name}.tables(family)
+		if err != nil || len(names) > 0 {
+			return len(names) > 0, err
 		}
-		names = append(names, strings.Fields(string(text))...)
 	}
-	return names, nil
+	return false, nil
+}
+
+// tables returns the names of the tables that a backend has here.
+func (b backend) tables(family ruleset.Family) ([]string, error) {
+	if b.name == interception.BackendNFT {
+		return nftTables(family)
+	}
+	return legacyTables(family)
+}
+
+// legacyTables asks the kernel which legacy tables this namespace has.
+func legacyTables(family ruleset.Family) ([]string, error) {
+	file := "/proc/thread-self/net/ip_tables_names"
+	if family == ruleset.IPv6 {
+		file = "/proc/thread-self/net/ip6_tables_names"
+	}
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking for legacy tables: %w", err)
+	}
+	return strings.Fields(string(text)), nil
 }
 
 // runCommand runs a command in the namespace of the calling thread and returns

@@ -16,6 +16,9 @@ type Fake struct {
 	// FailAt is the effect, counted from 1, that fails without having been
 	// carried out; a Restore counts once for each table. 0 never fails.
 	FailAt int
+	// Kill makes every effect from FailAt on fail, as for a process that is
+	// gone.
+	Kill bool
 	// Effects counts what has been tried.
 	Effects int
 }
@@ -34,7 +37,7 @@ func NewFake() *Fake {
 
 func (f *Fake) effect() error {
 	f.Effects++
-	if f.Effects == f.FailAt {
+	if f.Effects == f.FailAt || f.Kill && f.FailAt > 0 && f.Effects > f.FailAt {
 		return fmt.Errorf("effect %d: %w", f.Effects, ErrFake)
 	}
 	return nil
@@ -77,18 +80,35 @@ func (f *Fake) Routing(family ruleset.Family) (ruleset.Routing, error) {
 // AddRouting implements Namespace.
 func (f *Fake) AddRouting(family ruleset.Family, add ruleset.Routing) error {
 	return f.reroute(family, func(now ruleset.Routing) ruleset.Routing {
+		unreachable := now.Unreachable || add.Unreachable
 		add := lacking(add, now)
 		return ruleset.Routing{
-			Addresses: slices.Concat(now.Addresses, add.Addresses),
-			Rules:     slices.Concat(now.Rules, add.Rules),
-			Routes:    slices.Concat(now.Routes, add.Routes),
+			Unreachable: unreachable,
+			Addresses:   slices.Concat(now.Addresses, add.Addresses),
+			Rules:       slices.Concat(now.Rules, add.Rules),
+			Routes:      slices.Concat(now.Routes, add.Routes),
 		}
 	})
 }
 
 // RemoveRouting implements Namespace.
 func (f *Fake) RemoveRouting(family ruleset.Family, remove ruleset.Routing) error {
-	return f.reroute(family, func(now ruleset.Routing) ruleset.Routing { return lacking(now, remove) })
+	return f.reroute(family, func(now ruleset.Routing) ruleset.Routing {
+		left := lacking(now, remove)
+		left.Unreachable = now.Unreachable && !remove.Unreachable
+		return left
+	})
+}
+
+// DropTables implements Namespace.
+func (f *Fake) DropTables(_ context.Context, family ruleset.Family) error {
+	if err := f.effect(); err != nil {
+		return err
+	}
+	rs := f.Sets[family]
+	rs.Tables = slices.DeleteFunc(slices.Clone(rs.Tables), madeAndEmpty)
+	f.Sets[family] = rs
+	return nil
 }
 
 func (f *Fake) reroute(family ruleset.Family, to func(ruleset.Routing) ruleset.Routing) error {

@@ -71,8 +71,13 @@ func (h *Host) Families() []ruleset.Family { return h.families }
 // String names the backend and its version, for messages.
 func (h *Host) String() string { return "iptables-" + string(h.backend.name) + " " + h.backend.version }
 
-// Save implements Namespace.
+// Save implements Namespace. A family without tables, such as a new pod's, is
+// read without a process.
 func (h *Host) Save(ctx context.Context, family ruleset.Family) (string, error) {
+	names, err := h.backend.tables(family)
+	if err != nil || len(names) == 0 {
+		return "", err
+	}
 	return runCommand(ctx, "", h.backend.command(family, "save"))
 }
 
@@ -84,6 +89,35 @@ func (h *Host) Restore(ctx context.Context, tx Transaction) error {
 	}
 	_, err := runCommand(ctx, tx.String(), h.backend.command(tx.Family, "restore"), args...)
 	return err
+}
+
+// DropTables implements Namespace. nft's tables can be taken away; the legacy
+// ones stay, empty, until the namespace ends: the kernel has no call for it.
+func (h *Host) DropTables(ctx context.Context, family ruleset.Family) error {
+	text, err := h.Save(ctx, family)
+	if err != nil {
+		return err
+	}
+	rs, err := ruleset.Parse(family, text)
+	if err != nil {
+		return fmt.Errorf("parsing the saved rules: %w", err)
+	}
+	for _, t := range rs.Tables {
+		if !madeAndEmpty(t) {
+			continue
+		}
+		if h.backend.name == interception.BackendNFT {
+			err = deleteNFTTable(family, t.Name)
+		} else {
+			err = h.Restore(ctx, Transaction{Family: family, Tables: []TableChange{
+				{Table: t.Name, Steps: []Step{{Verb: Drop, Chain: ruleset.MadeChain}}},
+			}})
+		}
+		if err != nil {
+			return fmt.Errorf("table %s: %w", t.Name, err)
+		}
+	}
+	return nil
 }
 
 // familiesOf returns IPv4 and, as wanted, IPv6. A namespace without any IPv6

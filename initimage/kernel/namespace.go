@@ -18,10 +18,14 @@ type Namespace interface {
 	Restore(ctx context.Context, tx Transaction) error
 	// Routing returns the addresses, rules and routes that AddRouting put.
 	Routing(family ruleset.Family) (ruleset.Routing, error)
-	// AddRouting puts addresses on lo, routes and policy rules, in this order.
+	// AddRouting cuts the family off where that is asked for, and puts
+	// addresses on lo, routes and policy rules, in this order.
 	AddRouting(family ruleset.Family, add ruleset.Routing) error
 	// RemoveRouting takes away what AddRouting put, in the opposite order.
 	RemoveRouting(family ruleset.Family, remove ruleset.Routing) error
+	// DropTables takes away the tables that a transaction made and that hold
+	// nothing any more, where the backend can.
+	DropTables(ctx context.Context, family ruleset.Family) error
 }
 
 var (

@@ -30,7 +30,7 @@ func (h *Host) Routing(family ruleset.Family) (ruleset.Routing, error) {
 	if r.Addresses, err = h.addresses(family); err != nil {
 		return r, fmt.Errorf("listing the addresses of lo: %w", err)
 	}
-	if r.Rules, err = h.policyRules(family); err != nil {
+	if r.Rules, r.Unreachable, err = h.policyRules(family); err != nil {
 		return r, fmt.Errorf("listing the policy rules: %w", err)
 	}
 	if r.Routes, err = h.routes(family); err != nil {
@@ -59,14 +59,18 @@ func (h *Host) addresses(family ruleset.Family) ([]netip.Prefix, error) {
 	return ours, nil
 }
 
-func (h *Host) policyRules(family ruleset.Family) ([]ruleset.PolicyRule, error) {
+// policyRules returns our rules, and whether one of them cuts the family off.
+func (h *Host) policyRules(family ruleset.Family) (ours []ruleset.PolicyRule, unreachable bool, err error) {
 	rules, err := h.netlink.RuleList(netlinkFamily(family))
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	var ours []ruleset.PolicyRule
 	for _, r := range rules {
 		if r.Protocol != routingProtocol {
+			continue
+		}
+		if r.Table == unix.RT_TABLE_UNSPEC { // a rule that looks nothing up: the one that cuts off
+			unreachable = true
 			continue
 		}
 		p := ruleset.PolicyRule{Mark: r.Mark, Mask: 1<<32 - 1, Table: uint32(r.Table)}
@@ -75,7 +79,7 @@ func (h *Host) policyRules(family ruleset.Family) ([]ruleset.PolicyRule, error) 
 		}
 		ours = append(ours, p)
 	}
-	return ours, nil
+	return ours, unreachable, nil
 }
 
 func (h *Host) routes(family ruleset.Family) ([]ruleset.LocalRoute, error) {
@@ -124,6 +128,11 @@ func (h *Host) change(family ruleset.Family, r ruleset.Routing, do routingEffect
 		return fmt.Errorf("finding lo: %w", err)
 	}
 	ignored := func(err error) bool { return err == nil || errors.Is(err, do.ignore) || errors.Is(err, unix.ESRCH) }
+	if r.Unreachable {
+		if err := do.rule(unreachableRule(family)); !ignored(err) {
+			return fmt.Errorf("the rule that cuts off: %w", err)
+		}
+	}
 	for _, a := range r.Addresses {
 		addr := &netlink.Addr{IPNet: ipNet(a), Flags: unix.IFA_F_NODAD, ValidLft: forever}
 		if err := do.address(lo, addr); !ignored(err) {
@@ -179,14 +188,29 @@ func (h *Host) awaitLocalRoute(a netip.Prefix, wanted bool) error {
 	}
 }
 
-// netlinkRule leaves the priority to the kernel, which puts a rule straight
-// behind that of the local table: before what a network plug-in has put.
+// rulePriority is that of the rule of the local table, which comes first
+// because it is there longer. Ours follow it, before whatever a network plug-in
+// has put. Being fixed, it makes a second rule a duplicate, which the kernel
+// refuses.
+const rulePriority = 0
+
 func netlinkRule(family ruleset.Family, p ruleset.PolicyRule) *netlink.Rule {
 	rule := netlink.NewRule()
 	rule.Family = netlinkFamily(family)
 	rule.Mark, rule.Mask = p.Mark, &p.Mask
 	rule.Table = int(p.Table)
 	rule.Protocol = routingProtocol
+	rule.Priority = rulePriority
+	return rule
+}
+
+// unreachableRule refuses every route but those of the local table.
+func unreachableRule(family ruleset.Family) *netlink.Rule {
+	rule := netlink.NewRule()
+	rule.Family = netlinkFamily(family)
+	rule.Type = unix.RTN_UNREACHABLE
+	rule.Protocol = routingProtocol
+	rule.Priority = rulePriority
 	return rule
 }
 

@@ -72,6 +72,19 @@ func (s Step) String() string {
 	}
 }
 
+// madeAndEmpty reports whether a table was made by Shunt and holds nothing but
+// the mark that says so.
+func madeAndEmpty(t ruleset.Table) bool {
+	made := false
+	for _, c := range t.Chains {
+		made = made || c.Name == ruleset.MadeChain
+		if c.Name != ruleset.MadeChain && (!c.Builtin() || c.Policy == string(ruleset.Drop)) || len(c.Rules) > 0 {
+			return false
+		}
+	}
+	return made
+}
+
 // plan returns the change from what a namespace holds to what is wanted of
 // Shunt's rules. In each table the chains are filled before the jumps are
 // put, at the head of the built-in chains: a rule of somebody else that
@@ -104,6 +117,9 @@ func planTable(have, owned, want ruleset.Table) TableChange {
 		return change
 	}
 	builtins, chains := partition(want)
+	if len(have.Chains) == 0 {
+		change.Steps = append(change.Steps, Step{Verb: Declare, Chain: ruleset.MadeChain})
+	}
 	for _, c := range chains {
 		change.Steps = append(change.Steps, Step{Verb: Declare, Chain: c.Name})
 	}

@@ -13,6 +13,10 @@ type Routing struct {
 	Addresses []netip.Prefix // on lo
 	Rules     []PolicyRule
 	Routes    []LocalRoute
+	// Unreachable cuts the host off while its rules are being changed:
+	// nothing is routed beyond its own addresses, so that no connection to or
+	// from outside can be made, and none that is there makes headway.
+	Unreachable bool
 }
 
 // PolicyRule sends packets with a mark to a routing table.
@@ -30,6 +34,9 @@ type LocalRoute struct {
 // lines prints the routing, a command of ip(8) a line.
 func (r Routing) lines(f Family) []string {
 	var lines []string
+	if r.Unreachable {
+		lines = append(lines, fmt.Sprintf("ip -%d rule add unreachable", f))
+	}
 	for _, a := range r.Addresses {
 		lines = append(lines, fmt.Sprintf("ip -%d address add %s dev lo", f, a))
 	}
@@ -48,6 +55,10 @@ func (r *Routing) parseLine(f Family, line string) (ok bool) {
 	var addr string
 	var p PolicyRule
 	var l LocalRoute
+	if line == fmt.Sprintf("ip -%d rule add unreachable", f) {
+		r.Unreachable = true
+		return true
+	}
 	if scan(line, "ip -%d address add %s dev lo", f, &addr) {
 		prefix, err := netip.ParsePrefix(addr)
 		if err == nil {

@@ -9,6 +9,11 @@ import (
 // rules can be told from all others in a namespace.
 const ChainPrefix = "SHUNT_"
 
+// MadeChain is an empty chain that marks a table as made by Shunt, so that it
+// can be taken away again with the last of our rules. It is no part of a rule
+// set.
+const MadeChain = ChainPrefix + "MADE_TABLE"
+
 // RuleSet is the netfilter rules and the routing of one family.
 type RuleSet struct {
 	Family  Family
@@ -81,6 +86,9 @@ func (rs RuleSet) Owned() RuleSet {
 	for _, t := range rs.Tables {
 		table := Table{Name: t.Name}
 		for _, c := range t.Chains {
+			if c.Name == MadeChain {
+				continue
+			}
 			if strings.HasPrefix(c.Name, ChainPrefix) {
 				table.Chains = append(table.Chains, c)
 				continue

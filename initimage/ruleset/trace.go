@@ -88,6 +88,9 @@ func (h *hop) route() string {
 // where that is lo.
 func (h *hop) output() {
 	h.out = h.route()
+	if h.cutOff(h.out) {
+		return
+	}
 	for _, table := range tableOrder {
 		h.pass(table, "OUTPUT")
 		h.out = h.route()
@@ -103,9 +106,20 @@ func (h *hop) output() {
 	}
 }
 
+// cutOff drops a packet that has to leave a host that is cut off.
+func (h *hop) cutOff(out string) bool {
+	if h.rules.Routing.Unreachable && out != loopbackName {
+		h.seal(Dropped)
+	}
+	return h.sealed()
+}
+
 // input takes the packet from its interface to a local socket, or to where it
 // is forwarded.
 func (h *hop) input() {
+	if h.Direction == In && h.cutOff(h.in) {
+		return // it may come in, but its answer cannot leave
+	}
 	for _, table := range tableOrder {
 		h.pass(table, "PREROUTING")
 	}
