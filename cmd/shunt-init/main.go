@@ -5,7 +5,7 @@
 //
 // Exit codes: 0 done; 2 bad arguments, nothing was touched; 3 this kernel or
 // namespace cannot take the rules, nothing was touched; 4 a change failed, and
-// what was there before has been put back.
+// what was there before has been put back; 5 verification found a difference.
 package main
 
 import (
@@ -54,6 +54,7 @@ const (
 	exitArguments = 2
 	exitPreflight = 3
 	exitApply     = 4
+	exitVerify    = 5
 )
 
 func exitCode(err error) int {
@@ -64,6 +65,8 @@ func exitCode(err error) int {
 		return exitPreflight
 	case errors.Is(err, kernel.ErrApply):
 		return exitApply
+	case errors.Is(err, kernel.ErrVerify):
+		return exitVerify
 	default:
 		return exitArguments
 	}
@@ -91,13 +94,25 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 			return err
 		}
 	}
-	switch opts.Action() {
-	case interception.ActionDryRun:
+	if opts.DryRun {
 		return dryRun(spec, opts, stdout)
+	}
+	host, err := kernel.Open(ctx, opts)
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	job := job{host: host, spec: spec, stdout: stdout}
+	for _, family := range host.Families() {
+		job.want = append(job.want, ruleset.Build(spec, family))
+	}
+	switch opts.Action() {
 	case interception.ActionRemove:
-		return remove(ctx, opts, stdout)
+		return job.remove(ctx)
+	case interception.ActionVerify:
+		return job.verify(ctx)
 	default:
-		return apply(ctx, spec, opts, stdout)
+		return job.apply(ctx, !opts.SkipVerify)
 	}
 }
 
@@ -112,47 +127,4 @@ func dryRun(spec interception.Spec, opts interception.Options, stdout io.Writer)
 		}
 	}
 	return nil
-}
-
-// remove takes everything of Shunt's away.
-func remove(ctx context.Context, opts interception.Options, stdout io.Writer) error {
-	host, err := kernel.Open(ctx, opts)
-	if err != nil {
-		return err
-	}
-	defer host.Close()
-	result, err := kernel.Remove(ctx, host, host.Families())
-	if err != nil {
-		return err
-	}
-	did := "nothing to remove"
-	if result.Changed {
-		did = "removed"
-	}
-	_, err = fmt.Fprintf(stdout, "shunt-init: %s: %s\n", host, did)
-	return err
-}
-
-func apply(ctx context.Context, spec interception.Spec, opts interception.Options, stdout io.Writer) error {
-	host, err := kernel.Open(ctx, opts)
-	if err != nil {
-		return err
-	}
-	defer host.Close()
-	var want []ruleset.RuleSet
-	var families []string
-	for _, family := range host.Families() {
-		want = append(want, ruleset.Build(spec, family))
-		families = append(families, family.String())
-	}
-	result, err := kernel.Apply(ctx, host, want)
-	if err != nil {
-		return err
-	}
-	did := "nothing to change"
-	if result.Changed {
-		did = "applied"
-	}
-	_, err = fmt.Fprintf(stdout, "shunt-init: %s over %s, %s: %s\n", spec.System, host, strings.Join(families, " and "), did)
-	return err
 }

@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 
@@ -90,6 +91,40 @@ func (h *Host) Restore(ctx context.Context, tx Transaction) error {
 	_, err := runCommand(ctx, tx.String(), h.backend.command(tx.Family, "restore"), args...)
 	return err
 }
+
+// SaveOther implements Inspected.
+func (h *Host) SaveOther(ctx context.Context, family ruleset.Family) (string, error) {
+	other := interception.BackendNFT
+	if h.backend.name == other {
+		other = interception.BackendLegacy
+	}
+	if names, err := (backend{name: other}).tables(family); err != nil || len(names) == 0 {
+		return "", err
+	}
+	b, err := findBackend(other)
+	if err != nil {
+		return "", err
+	}
+	return runCommand(ctx, "", b.command(family, "save"))
+}
+
+// Addresses implements Inspected.
+func (h *Host) Addresses() (ruleset.Host, error) {
+	host := ruleset.Host{Uplink: probeLink}
+	addrs, err := h.netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return host, err
+	}
+	for _, a := range addrs {
+		ip, _ := netip.AddrFromSlice(a.IP)
+		if !ip.IsLoopback() && !ip.IsLinkLocalUnicast() && ip.IsValid() && a.Label != loopbackName {
+			host.Addresses = append(host.Addresses, ip)
+		}
+	}
+	return host, nil
+}
+
+const loopbackName = "lo"
 
 // DropTables implements Namespace. nft's tables can be taken away; the legacy
 // ones stay, empty, until the namespace ends: the kernel has no call for it.

@@ -35,4 +35,6 @@ var (
 	// ErrApply marks errors of a change that was begun; it has been undone,
 	// or the error says that it could not be.
 	ErrApply = errors.New("apply")
+	// ErrVerify marks what verification found to be other than it should be.
+	ErrVerify = errors.New("verify")
 )

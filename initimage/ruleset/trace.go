@@ -199,14 +199,14 @@ func (h *hop) walk(table string, c *Chain, depth int) action {
 }
 
 func (h *hop) apply(table string, r Rule, depth int) action {
+	if r.passive() {
+		return actionContinue
+	}
 	for _, m := range r.Matches {
 		if _, opaque := m.(OpaqueMatch); opaque {
 			h.seal(Unknown)
 			return actionStop
 		}
-	}
-	if r.Target == nil {
-		return actionContinue
 	}
 	end := r.Target.apply(h)
 	if end != actionJump {

@@ -129,13 +129,16 @@ func (RestoreMark) apply(h *hop) action {
 	return actionContinue
 }
 
-// passive targets of others look at a packet and let it go on.
-var passive = []string{"LOG", "NFLOG", "TRACE"}
+// passiveTargets of others look at a packet and let it go on.
+var passiveTargets = []string{"LOG", "NFLOG", "TRACE"}
 
-func (t OpaqueTarget) apply(h *hop) action {
-	if len(t.Args) > 1 && slices.Contains(passive, t.Args[1]) {
-		return actionContinue
-	}
+// passive reports whether the rule changes nothing about any packet.
+func (r Rule) passive() bool {
+	opaque, ok := r.Target.(OpaqueTarget)
+	return r.Target == nil || ok && len(opaque.Args) > 1 && slices.Contains(passiveTargets, opaque.Args[1])
+}
+
+func (OpaqueTarget) apply(h *hop) action {
 	h.seal(Unknown)
 	return actionStop
 }
