@@ -79,7 +79,7 @@ func publicCopy(t *testing.T, path string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "shunt-init-test-")
+	dir, err := os.MkdirTemp("", "shunt-init-test-") //nolint:usetesting // t.TempDir is below a folder that others may not enter
 	if err != nil {
 		t.Fatal(err)
 	}

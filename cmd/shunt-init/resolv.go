@@ -23,7 +23,8 @@ func withResolvers(spec interception.Spec, opts interception.Options) (intercept
 		return spec, nil
 	}
 	if opts.NetNS != "" {
-		return spec, fmt.Errorf("--redirect-dns: with --netns the %s here is not the pod's; accepted: --dns-servers or --capture-all-dns too", resolvConf)
+		return spec, fmt.Errorf("--redirect-dns: with --netns the %s here is not the pod's; "+
+			"accepted: --dns-servers or --capture-all-dns too", resolvConf)
 	}
 	text, err := os.ReadFile(resolvConf)
 	if err != nil {

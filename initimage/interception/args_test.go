@@ -14,7 +14,9 @@ import (
 var samePrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 
 // istioArgs are what Istio's injector gives its init container.
-var istioArgs = []string{"-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-x", "", "-b", "*", "-d", "15090,15021,15020"}
+var istioArgs = []string{
+	"-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-x", "", "-b", "*", "-d", "15090,15021,15020",
+}
 
 func TestIstioArgumentsAreTheDefault(t *testing.T) {
 	spec, opts, err := interception.ParseArgs(istioArgs)
@@ -39,7 +41,8 @@ func TestArgsOf(t *testing.T) {
 		System: interception.SystemTProxy, OutboundPort: 1, InboundPort: 2, TunnelPort: 3,
 		ProxyUIDs: []uint32{1, 2}, ProxyGIDs: []uint32{0}, InboundPorts: interception.Ports{Ranges: ranges},
 		InboundExcludePorts: ranges, OutboundCIDRs: interception.CIDRs{Prefixes: prefixes}, OutboundExcludeCIDRs: prefixes,
-		OutboundPorts: ranges, OutboundExcludePorts: ranges, VirtualInterfaces: []string{"net1"}, ExcludeInterfaces: []string{"eth1", "net2+"},
+		OutboundPorts: ranges, OutboundExcludePorts: ranges,
+		VirtualInterfaces: []string{"net1"}, ExcludeInterfaces: []string{"eth1", "net2+"},
 		OwnerGroups: interception.Groups{IDs: []uint32{5}}, LoopbackCIDR: netip.MustParsePrefix("127.0.0.0/8"),
 		DNS:      interception.DNS{Redirect: true, Servers: prefixes[1:2], Port: 53},
 		UDPPorts: ranges[:1], RejectUDPPorts: ranges[1:], DropInvalid: true, Mark: 7, RouteTable: 8,
@@ -57,7 +60,9 @@ func TestArgsOf(t *testing.T) {
 // TestEveryWrongFlagIsNamed also holds that each error can be taken apart.
 func TestEveryWrongFlagIsNamed(t *testing.T) {
 	_, _, err := interception.ParseArgs([]string{"-p", "0", "--proxy-gid=wheel", "-m", "tproxy"})
-	for _, want := range []string{`--envoy-port: invalid value "0": accepted: a port from 1 to 65535`, `--proxy-gid: invalid value "wheel"`, "REDIRECT, TPROXY"} {
+	for _, want := range []string{
+		`--envoy-port: invalid value "0": accepted: a port from 1 to 65535`, `--proxy-gid: invalid value "wheel"`, "REDIRECT, TPROXY",
+	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in %v", want, err)
 		}

@@ -70,7 +70,8 @@ func (o Options) Validate() error {
 		}
 	}
 	if actions > 1 {
-		return flagErrorf(flagDryRun, "given with another of --%s, --%s and --%s; accepted: one of them", flagDryRun, flagVerify, flagRemove)
+		return flagErrorf(flagDryRun, "given with another of --%s, --%s and --%s; accepted: one of them",
+			flagDryRun, flagVerify, flagRemove)
 	}
 	if o.SkipVerify && o.Action() != ActionApply {
 		return flagErrorf(flagSkipVerify, "given with --%s; accepted: only when rules are applied", o.Action())

@@ -19,11 +19,13 @@ func (s Spec) Validate() error {
 	errs := s.portCollisions()
 	if len(s.ProxyUIDs) == 0 && len(s.ProxyGIDs) == 0 && s.System != SystemAmbient {
 		errs = append(errs, flagErrorf(flagUIDs,
-			"without a uid and a gid the proxy's own connections would come back to it; accepted: at least one of --proxy-uid and --proxy-gid"))
+			"without a uid and a gid the proxy's own connections would come back to it; "+
+				"accepted: at least one of --proxy-uid and --proxy-gid"))
 	}
 	for _, name := range s.VirtualInterfaces {
 		if slices.Contains(s.ExcludeInterfaces, name) {
-			errs = append(errs, flagErrorf(flagVirtual, "interface %q is also in --istio-exclude-interfaces; accepted: one of the two", name))
+			errs = append(errs, flagErrorf(flagVirtual,
+				"interface %q is also in --istio-exclude-interfaces; accepted: one of the two", name))
 		}
 	}
 	if !s.OwnerGroups.All && len(s.ExcludeOwnerGroups) > 0 {
@@ -73,7 +75,8 @@ func (s Spec) udpContradictions() []error {
 	}
 	for _, r := range s.UDPPorts {
 		if i := slices.IndexFunc(s.RejectUDPPorts, func(o PortRange) bool { return r.First <= o.Last && o.First <= r.Last }); i >= 0 {
-			errs = append(errs, flagErrorf(flagRejectUDP, "%s is also in --%s %s; accepted: one of the two", s.RejectUDPPorts[i], flagUDPPorts, r))
+			errs = append(errs, flagErrorf(flagRejectUDP, "%s is also in --%s %s; accepted: one of the two",
+				s.RejectUDPPorts[i], flagUDPPorts, r))
 		}
 	}
 	return errs

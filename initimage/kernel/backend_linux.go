@@ -104,7 +104,8 @@ func chooseByRules(ctx context.Context, wanted interception.Backend) (backend, e
 	}
 	for _, name := range backends {
 		if name != choice && holds[name] == holdsOurs {
-			return backend{}, fmt.Errorf("Shunt's rules are in iptables-%s here; accepted: --backend=%s, or --remove there first", name, name)
+			return backend{}, fmt.Errorf("rules of Shunt are in iptables-%s here; accepted: --backend=%s, or --remove there first",
+				name, name)
 		}
 	}
 	return found[choice], nil

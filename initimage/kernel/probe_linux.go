@@ -91,7 +91,7 @@ func probes(spec interception.Spec, family ruleset.Family) []probe {
 
 // run sends the probe where the rules take it to a listener that can be had
 // here; a packet that is to leave cannot be followed.
-func (p probe) run(ctx context.Context, rs ruleset.RuleSet) error {
+func (p *probe) run(ctx context.Context, rs ruleset.RuleSet) error {
 	var target *listener
 	if p.DstPort == 0 {
 		var err error
@@ -124,7 +124,7 @@ func (p probe) run(ctx context.Context, rs ruleset.RuleSet) error {
 }
 
 // reaches sends the probe and waits for it at a listener.
-func (p probe) reaches(ctx context.Context, l *listener) error {
+func (p *probe) reaches(ctx context.Context, l *listener) error {
 	conn, err := p.dial(ctx)
 	if err != nil {
 		return fmt.Errorf("did not reach port %d: %w", l.port, err)
@@ -145,7 +145,7 @@ func (p probe) reaches(ctx context.Context, l *listener) error {
 
 // stands opens the probe's connection, which can only be to a listener of this
 // host. A datagram shows nothing: nobody has to answer it.
-func (p probe) stands(ctx context.Context) error {
+func (p *probe) stands(ctx context.Context) error {
 	if p.Protocol != "tcp" {
 		return nil
 	}
@@ -156,7 +156,7 @@ func (p probe) stands(ctx context.Context) error {
 	return conn.Close()
 }
 
-func (p probe) dial(ctx context.Context) (net.Conn, error) {
+func (p *probe) dial(ctx context.Context) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: probePatience, Control: onSocket(func(fd int) error {
 		if p.Mark == 0 {
 			return nil
@@ -166,7 +166,7 @@ func (p probe) dial(ctx context.Context) (net.Conn, error) {
 	return dialer.DialContext(ctx, p.network(), netip.AddrPortFrom(p.Dst, p.DstPort).String())
 }
 
-func (p probe) network() string { return p.Protocol + fmt.Sprint(int(p.Family)) }
+func (p *probe) network() string { return p.Protocol + fmt.Sprint(int(p.Family)) }
 
 // listener is where a probe is awaited.
 type listener struct {

@@ -37,7 +37,8 @@ func (b *builder) dns() {
 		for i, m := range server {
 			server[i] = Source{Prefix: m.(Destination).Prefix}
 		}
-		return []Rule{rule("answers of DNS servers to the proxy", ConntrackZone{zoneProxy}, append(server, udp, sourcePort(udp, dnsPort))...)}
+		answer := append(server, udp, sourcePort(udp, dnsPort))
+		return []Rule{rule("answers of DNS servers to the proxy", ConntrackZone{zoneProxy}, answer...)}
 	})...)
 	for _, name := range b.spec.VirtualInterfaces {
 		in := InInterface{Name: name}

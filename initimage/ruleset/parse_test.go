@@ -77,7 +77,7 @@ func TestParseRefuses(t *testing.T) {
 		{"*nat\n-A OUTPUT -j ACCEPT -m tcp -j DROP\nCOMMIT\n", "more than one target"},
 		{"*nat\n-A OUTPUT -m owner --uid-owner root\nCOMMIT\n", "no id"},
 		{"*nat\n-A OUTPUT -p tcp --dport http\nCOMMIT\n", "no port"},
-		{"*nat\n-A OUTPUT --sparkle\nCOMMIT\n", "unknown option"},
+		{"*nat\n-A OUTPUT --sparkle -j ACCEPT\nCOMMIT\n", "unknown option"},
 		{"*nat\n-A OUTPUT !\nCOMMIT\n", "exclamation mark"},
 	} {
 		_, err := ruleset.Parse(ruleset.IPv4, c.text)

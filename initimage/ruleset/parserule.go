@@ -62,29 +62,23 @@ func (p *ruleParser) option() error {
 		return fmt.Errorf("nothing follows the exclamation mark")
 	}
 	name := p.next()
-	switch name {
-	case "-m", "-j", "-g", "--comment":
-		if len(p.words) == 0 {
-			return fmt.Errorf("%s has no value", name)
-		}
+	if len(p.words) == 0 {
+		return fmt.Errorf("%s has no value, or is unknown", name)
 	}
-	switch {
-	case name == "-m":
+	switch name {
+	case "-m":
 		return p.openModule(p.next())
-	case name == "-j" || name == "-g":
+	case "-j", "-g":
 		return p.target(name)
-	case name == "--comment":
+	case "--comment":
 		p.rule.Comment = p.next()
 		return nil
-	case name == "--tcp-flags":
+	case "--tcp-flags":
 		return p.tcpFlags(negated)
 	}
 	parse, known := matchOptions[name]
 	if !known {
 		return fmt.Errorf("unknown option %q", name)
-	}
-	if len(p.words) == 0 {
-		return fmt.Errorf("%s has no value", name)
 	}
 	m, err := parse(p, negated, p.next())
 	if err != nil {

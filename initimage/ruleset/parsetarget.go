@@ -69,23 +69,20 @@ func pairs(options []string) map[string]string {
 }
 
 func parseRedirect(values map[string]string, opaque Target) (Target, error) {
-	port, err := strconv.ParseUint(values["--to-ports"], 10, 16)
-	if err != nil {
-		return opaque, nil
+	if port, err := strconv.ParseUint(values["--to-ports"], 10, 16); err == nil {
+		return Redirect{Port: uint16(port)}, nil
 	}
-	return Redirect{Port: uint16(port)}, nil
+	return opaque, nil // a range of ports, or none
 }
 
 // parseZone knows a zone that is given alone.
 func parseZone(options []string, opaque Target) (Target, error) {
-	if len(options) != 2 || options[0] != "--zone" {
-		return opaque, nil
+	if len(options) == 2 && options[0] == "--zone" {
+		if zone, err := strconv.ParseUint(options[1], 0, 16); err == nil {
+			return ConntrackZone{Zone: uint16(zone)}, nil
+		}
 	}
-	zone, err := strconv.ParseUint(options[1], 0, 16)
-	if err != nil {
-		return opaque, nil //nolint:nilerr // kept as it is
-	}
-	return ConntrackZone{Zone: uint16(zone)}, nil
+	return opaque, nil
 }
 
 func parseTProxy(family Family, values map[string]string) (Target, error) {

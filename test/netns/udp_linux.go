@@ -104,21 +104,37 @@ func (s *Server) destination(oob []byte) (netip.AddrPort, error) {
 	}
 	var local netip.AddrPort
 	for _, m := range messages {
-		switch {
-		case m.Header.Level == unix.SOL_IP && m.Header.Type == unix.IP_ORIGDSTADDR && len(m.Data) >= unix.SizeofSockaddrInet4:
-			return netip.AddrPortFrom(netip.AddrFrom4([4]byte(m.Data[4:8])), binary.BigEndian.Uint16(m.Data[2:])), nil
-		case m.Header.Level == unix.SOL_IPV6 && m.Header.Type == unix.IPV6_ORIGDSTADDR && len(m.Data) >= unix.SizeofSockaddrInet6:
-			return netip.AddrPortFrom(netip.AddrFrom16([16]byte(m.Data[8:24])), binary.BigEndian.Uint16(m.Data[2:])), nil
-		case m.Header.Level == unix.SOL_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= unix.SizeofInet4Pktinfo:
-			local = netip.AddrPortFrom(netip.AddrFrom4([4]byte(m.Data[8:12])), s.bound.Port())
-		case m.Header.Level == unix.SOL_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= unix.SizeofInet6Pktinfo:
-			local = netip.AddrPortFrom(netip.AddrFrom16([16]byte(m.Data[:16])), s.bound.Port())
+		if original, ok := originalDestination(m); ok {
+			return original, nil
+		}
+		if addr, ok := packetInfo(m); ok {
+			local = netip.AddrPortFrom(addr, s.bound.Port())
 		}
 	}
 	if !local.IsValid() {
 		return local, fmt.Errorf("a datagram without its destination among %d control messages", len(messages))
 	}
 	return local, nil
+}
+
+func originalDestination(m unix.SocketControlMessage) (netip.AddrPort, bool) {
+	switch {
+	case m.Header.Level == unix.SOL_IP && m.Header.Type == unix.IP_ORIGDSTADDR && len(m.Data) >= unix.SizeofSockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(m.Data[4:8])), binary.BigEndian.Uint16(m.Data[2:])), true
+	case m.Header.Level == unix.SOL_IPV6 && m.Header.Type == unix.IPV6_ORIGDSTADDR && len(m.Data) >= unix.SizeofSockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(m.Data[8:24])), binary.BigEndian.Uint16(m.Data[2:])), true
+	}
+	return netip.AddrPort{}, false
+}
+
+func packetInfo(m unix.SocketControlMessage) (netip.Addr, bool) {
+	switch {
+	case m.Header.Level == unix.SOL_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= unix.SizeofInet4Pktinfo:
+		return netip.AddrFrom4([4]byte(m.Data[8:12])), true
+	case m.Header.Level == unix.SOL_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= unix.SizeofInet6Pktinfo:
+		return netip.AddrFrom16([16]byte(m.Data[:16])), true
+	}
+	return netip.Addr{}, false
 }
 
 func sentFrom(addr netip.Addr) []byte {

@@ -22,6 +22,8 @@ var sectionOf = map[ruleset.Family]string{ruleset.IPv4: "v4", ruleset.IPv6: "v6"
 // leastCases is a floor under the corpus: fewer means that files went missing.
 const leastCases = 40
 
+var samePrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+
 func corpus(t testing.TB) []Case {
 	t.Helper()
 	cases, err := Load("testdata/cases")
@@ -48,7 +50,7 @@ func TestBuild(t *testing.T) {
 			if err != nil {
 				t.Fatalf("the printed arguments do not parse: %v", err)
 			}
-			if diff := cmp.Diff([]any{spec, opts}, []any{again, optsAgain}, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+			if diff := cmp.Diff([]any{spec, opts}, []any{again, optsAgain}, samePrefix); diff != "" {
 				t.Errorf("the arguments, printed and parsed (-once +twice):\n%s", diff)
 			}
 			for _, family := range ruleset.Families {

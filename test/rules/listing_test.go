@@ -96,36 +96,66 @@ func departures(p ruleset.Packet, visit func(ruleset.Packet)) {
 	}
 }
 
+// difference is a packet that our rules do not send where the listing does.
+type difference struct {
+	ruleset.Packet
+	tproxy bool // SystemTProxy
+	ours   ruleset.Fate
+}
+
+func (d difference) first() bool { return d.State == ruleset.New || d.State == ruleset.Related }
+
+// fromProxyToPod reports whether the packet is the proxy's, to its own pod's address.
+func (d difference) fromProxyToPod() bool {
+	own := d.Dst == Pod.Addresses[0] || d.Dst == Pod.Addresses[1]
+	return own && (d.UID == 1337 || d.GID == 1337)
+}
+
+// hop reports whether the packet has a sign of the proxy's inbound hop.
+func (d difference) hop() bool { return d.Mark == 0x539 || d.Src == Client[d.Family] }
+
+// reasons say for which packets our rules are better than the listing, and
+// why. The first that fits counts.
+var reasons = []struct {
+	fits func(difference) bool
+	why  string
+}{
+	{func(d difference) bool { return d.tproxy && d.State == ruleset.Invalid && d.ours == ruleset.Direct },
+		"an INVALID packet opens no connection: a socket that is there already gets it, or it is answered by a reset"},
+	{func(d difference) bool {
+		return d.tproxy && d.first() && d.DstPort == 15008 && d.ours == ruleset.Direct
+	},
+		"the listing intercepts the tunnel port in TPROXY, though not in REDIRECT"},
+	{func(d difference) bool { return d.tproxy && d.State == ruleset.Related && d.ours == ruleset.TProxied },
+		"the listing lets a connection that another one announced (ftp) past the proxy"},
+	{func(d difference) bool {
+		return d.tproxy && d.first() && d.fromProxyToPod() && d.hop() && d.ours == ruleset.Direct
+	}, "the listing sends the inbound hop of a proxy of uid 1337, or one that cannot mark it, back to the proxy: a loop"},
+	{func(d difference) bool {
+		return d.tproxy && d.first() && (d.UID == 1337 || d.GID == 1337) && d.Mark == 0x539 && d.ours == ruleset.Local
+	}, "the mark says that the connection is for the pod: where it is not, the listing loops, and ours finds no socket"},
+	{func(d difference) bool {
+		return d.tproxy && d.first() && d.fromProxyToPod() && d.ours == ruleset.TProxied
+	},
+		"the listing takes a proxy of uid 1337 to the inbound listener by REDIRECT, which hides the original destination from it"},
+	{func(d difference) bool {
+		return d.tproxy && d.first() && d.fromProxyToPod() && d.ours == ruleset.Direct
+	},
+		"a port that is left alone is left alone for the proxy too; the listing does so for a proxy of uid 0 only"},
+	{func(d difference) bool {
+		return d.first() && d.fromProxyToPod() && d.DstPort == 53 && d.ours == ruleset.Direct
+	}, "the listing lets the DNS queries of a proxy to its own pod go direct by its uid, and not by its gid"},
+	{func(d difference) bool { return d.first() && d.fromProxyToPod() && d.ours == ruleset.Redirected },
+		"the listing lets a proxy that has but one of the ids reach its own pod past the inbound listener"},
+}
+
 // better says why our rules differ from the listing for a packet, or "".
 func better(system interception.System, p ruleset.Packet, ours ruleset.Outcome) string {
-	isProxy := p.UID == 1337 || p.GID == 1337
-	own := p.Dst == Pod.Addresses[0] || p.Dst == Pod.Addresses[1]
-	first := p.State == ruleset.New || p.State == ruleset.Related
-	hop := p.Mark == 0x539 || p.Src == Client[p.Family]
-	tproxy := system == interception.SystemTProxy
-	switch {
-	case p.Protocol != "tcp":
-		return ""
-	case tproxy && p.State == ruleset.Invalid && ours.Fate == ruleset.Direct:
-		return "an INVALID packet opens no connection: a socket that is there already gets it, or it is answered by a reset"
-	case !first:
-		return ""
-	case tproxy && p.DstPort == 15008 && ours.Fate == ruleset.Direct:
-		return "the listing intercepts the tunnel port in TPROXY, though not in REDIRECT"
-	case tproxy && p.State == ruleset.Related && ours.Fate == ruleset.TProxied:
-		return "the listing lets a connection that another one announced (ftp) past the proxy"
-	case tproxy && isProxy && own && hop && ours.Fate == ruleset.Direct:
-		return "the listing sends the inbound hop of a proxy of uid 1337, or one that cannot mark it, back to the proxy: a loop"
-	case tproxy && isProxy && p.Mark == 0x539 && ours.Fate == ruleset.Local:
-		return "the mark says that the connection is for the pod: where it is not, the listing loops, and ours finds no socket"
-	case tproxy && isProxy && own && ours.Fate == ruleset.TProxied:
-		return "the listing takes a proxy of uid 1337 to the inbound listener by REDIRECT, which hides the original destination from it"
-	case tproxy && isProxy && own && ours.Fate == ruleset.Direct:
-		return "a port that is left alone is left alone for the proxy too; the listing does so for a proxy of uid 0 only"
-	case isProxy && own && p.DstPort == 53 && ours.Fate == ruleset.Direct:
-		return "the listing lets the DNS queries of a proxy to its own pod go direct by its uid, and not by its gid"
-	case isProxy && own && ours.Fate == ruleset.Redirected:
-		return "the listing lets a proxy that has but one of the ids reach its own pod past the inbound listener"
+	d := difference{p, system == interception.SystemTProxy, ours.Fate}
+	for _, r := range reasons {
+		if p.Protocol == "tcp" && r.fits(d) {
+			return r.why
+		}
 	}
 	return ""
 }
@@ -150,7 +180,7 @@ func TestListings(t *testing.T) {
 					t.Fatal(err)
 				}
 				want, ours := listing(t, l.name, family), ruleset.Build(spec, family)
-				packets, reasons := 0, map[string]int{}
+				packets, differing := 0, map[string]int{}
 				grid(family, func(p ruleset.Packet) {
 					packets++
 					wanted, got := ruleset.Trace(want, Pod, p), ruleset.Trace(ours, Pod, p)
@@ -158,13 +188,13 @@ func TestListings(t *testing.T) {
 						return
 					}
 					if why := better(spec.System, p, got.Outcome); why != "" {
-						reasons[why]++
+						differing[why]++
 					} else if !t.Failed() {
 						t.Errorf("%+v\nlisting:\n%s\nours:\n%s", p, wanted, got)
 					}
 				})
 				t.Logf("%d packets", packets)
-				for why, n := range reasons {
+				for why, n := range differing {
 					t.Logf("%d differ: %s", n, why)
 				}
 			})
