@@ -3,10 +3,13 @@ package interception_test
 import (
 	"errors"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+	"golang.org/x/tools/txtar"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
@@ -74,14 +77,24 @@ func TestEveryWrongFlagIsNamed(t *testing.T) {
 	}
 }
 
-// FuzzParseArgs holds that arguments are refused, or mean what they print as.
+// FuzzParseArgs holds that arguments are refused, each wrong one with what is
+// accepted, or mean what they print as.
 func FuzzParseArgs(f *testing.F) {
+	addCorpus(f)
 	f.Add(strings.Join(istioArgs, "\n"))
 	f.Add("-m\nTPROXY\n-b\n80,8000-8100\n-x\n10.0.0.0/8,fd00::1\n-c\nnet+\n-t\n0x539\n--ipv6=off")
 	f.Add("-p\n0\n--system\nlegacy")
 	f.Fuzz(func(t *testing.T, text string) {
 		spec, opts, err := interception.ParseArgs(strings.Split(text, "\n"))
+		if errors.Is(err, pflag.ErrHelp) {
+			return
+		}
 		if err != nil {
+			for line := range strings.Lines(err.Error()) {
+				if !strings.Contains(line, "accepted") {
+					t.Errorf("%q: %q does not say what is accepted", text, line)
+				}
+			}
 			return
 		}
 		again, optsAgain, err := interception.ParseArgs(interception.Args(spec, opts))
@@ -92,4 +105,24 @@ func FuzzParseArgs(f *testing.F) {
 			t.Errorf("%q, printed and parsed (-once +twice):\n%s", text, diff)
 		}
 	})
+}
+
+// addCorpus makes a seed of the arguments of each rule case.
+func addCorpus(f *testing.F) {
+	cases, err := filepath.Glob("../../test/rules/testdata/cases/*.txtar")
+	if err != nil || len(cases) == 0 {
+		f.Fatal("no cases to start from")
+	}
+	for _, path := range cases {
+		archive, err := txtar.ParseFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, section := range archive.Files {
+			if section.Name == "args" {
+				words := strings.Join(strings.Fields(string(section.Data)), "\n")
+				f.Add(strings.ReplaceAll(words, "''", ""))
+			}
+		}
+	}
 }

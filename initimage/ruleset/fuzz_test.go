@@ -1,0 +1,142 @@
+package ruleset_test
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+// pod is the host of the corpus.
+var pod = ruleset.Host{
+	Uplink: "eth0", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")},
+}
+
+// FuzzTrace holds, for any arguments and any packet: the rules print as what
+// parses to them; a walk changes nothing, ends, names rules that are there, and
+// always knows where our own rules take a packet; and what the proxy sends
+// outside never comes back to it.
+func FuzzTrace(f *testing.F) {
+	addCorpus(f)
+	f.Fuzz(func(t *testing.T, args, packet string) {
+		spec, _, err := interception.ParseArgs(strings.Split(args, "\n"))
+		if err != nil {
+			return
+		}
+		p, err := ruleset.ParsePacket(packet)
+		if err != nil {
+			return
+		}
+		rs := ruleset.Build(spec, p.Family)
+		text := rs.String()
+		again, err := ruleset.Parse(p.Family, text)
+		if err != nil {
+			t.Fatalf("what it prints does not parse: %v\n%s", err, text)
+		}
+		if diff := ruleset.Diff(rs, again); diff != nil {
+			t.Fatalf("printed and parsed: %q", diff)
+		}
+		path := ruleset.Trace(rs, pod, p)
+		if after := rs.String(); after != text {
+			t.Fatalf("walking it changed the rule set (-before +after):\n%s", cmp.Diff(text, after))
+		}
+		if of := ruleset.Trace(again, pod, p).String(); of != path.String() {
+			t.Fatalf("of what it prints as, %s, and of itself, %s", of, path)
+		}
+		checkSteps(t, rs, path)
+		if err := checkOutcome(spec, p, path.Outcome); err != nil {
+			t.Errorf("%v\n%s", err, path)
+		}
+	})
+}
+
+// addCorpus makes a seed of each packet of each rule case.
+func addCorpus(f *testing.F) {
+	cases, err := filepath.Glob("../../test/rules/testdata/cases/*.txtar")
+	if err != nil || len(cases) == 0 {
+		f.Fatal("no cases to start from")
+	}
+	for _, path := range cases {
+		archive, err := txtar.ParseFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		var args string
+		for _, section := range archive.Files {
+			switch section.Name {
+			case "args":
+				args = strings.ReplaceAll(strings.Join(strings.Fields(string(section.Data)), "\n"), "''", "")
+			case "packets", "walk":
+				for line := range strings.Lines(string(section.Data)) {
+					packet, _, _ := strings.Cut(line, " -> ")
+					f.Add(args, packet)
+				}
+			}
+		}
+	}
+}
+
+// checkSteps holds that each step of a path is a rule of the rule set.
+func checkSteps(t *testing.T, rs ruleset.RuleSet, path ruleset.Path) {
+	t.Helper()
+	for _, step := range path.Steps {
+		c := rs.Chain(step.Table, step.Chain)
+		if c == nil || step.Number < 1 || step.Number > len(c.Rules) || c.Rules[step.Number-1].String() != step.Rule.String() {
+			t.Fatalf("there is no rule %s", step)
+		}
+	}
+}
+
+// checkOutcome holds what is so whatever the arguments are.
+func checkOutcome(spec interception.Spec, p ruleset.Packet, o ruleset.Outcome) error {
+	again, err := ruleset.ParseOutcome(o.String())
+	if err != nil || again != o {
+		return fmt.Errorf("%+v prints as %q, which parses as %+v, %v", o, o, again, err)
+	}
+	ports := map[ruleset.Fate][]uint16{
+		ruleset.Redirected: {spec.OutboundPort, spec.InboundPort},
+		ruleset.TProxied:   {spec.InboundPort},
+	}
+	switch o.Fate {
+	case ruleset.Redirected, ruleset.TProxied:
+		if spec.DNS.Redirect {
+			ports[ruleset.Redirected] = append(ports[ruleset.Redirected], spec.DNS.Port)
+		}
+		if !slices.Contains(ports[o.Fate], o.Port) {
+			return fmt.Errorf("%s, which is no port of the proxy's: %v", o, ports[o.Fate])
+		}
+	case ruleset.Unknown:
+		return fmt.Errorf("a walk of our own rules does not know where it ends")
+	case ruleset.Rejected:
+		if len(spec.RejectUDPPorts) == 0 || p.Protocol != "udp" {
+			return fmt.Errorf("rejected, which nothing asks for")
+		}
+	case ruleset.Dropped:
+		if !spec.DropInvalid || p.State != ruleset.Invalid {
+			return fmt.Errorf("dropped, which nothing asks for")
+		}
+	}
+	if endsHere(spec, p) && o.Fate != ruleset.Direct {
+		return fmt.Errorf("what the proxy sends outside does not leave: %s", o)
+	}
+	return nil
+}
+
+// endsHere reports whether a packet is one of the proxy's own on its way out.
+func endsHere(spec interception.Spec, p ruleset.Packet) bool {
+	if p.Direction != ruleset.Out || p.Dst.IsLoopback() || slices.Contains(pod.Addresses, p.Dst) || p.ConnMark != 0 {
+		return false
+	}
+	if spec.System == interception.SystemAmbient {
+		return p.Mark == spec.Mark
+	}
+	return p.Mark == 0 && (slices.Contains(spec.ProxyUIDs, p.UID) || slices.Contains(spec.ProxyGIDs, p.GID))
+}
