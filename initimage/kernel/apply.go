@@ -54,16 +54,7 @@ func Remove(ctx context.Context, ns Namespace, families []ruleset.Family) (Resul
 	for _, family := range families {
 		want = append(want, ruleset.RuleSet{Family: family})
 	}
-	result, err := Apply(ctx, ns, want)
-	if err != nil {
-		return result, err
-	}
-	for _, family := range families {
-		if err := ns.DropTables(ctx, family); err != nil {
-			return result, fmt.Errorf("%w: dropping the %s tables that Shunt made: %w", ErrApply, family, err)
-		}
-	}
-	return result, nil
+	return Apply(ctx, ns, want)
 }
 
 // cutOff is the routing that keeps a family from outside.
@@ -71,10 +62,8 @@ var cutOff = ruleset.Routing{Unreachable: true}
 
 // carryOut takes the three steps of Apply.
 func carryOut(ctx context.Context, ns Namespace, changes []change) error {
-	for _, c := range changes {
-		if err := ns.AddRouting(c.want.Family, cutOff); err != nil {
-			return fmt.Errorf("%s: cutting it off: %w", c.want.Family, err)
-		}
+	if err := cut(ns, changes); err != nil {
+		return err
 	}
 	for _, c := range changes {
 		if err := c.run(ctx, ns); err != nil {
@@ -84,6 +73,16 @@ func carryOut(ctx context.Context, ns Namespace, changes []change) error {
 	for _, c := range changes {
 		if err := ns.RemoveRouting(c.want.Family, cutOff); err != nil {
 			return fmt.Errorf("%s: giving it back its ways: %w", c.want.Family, err)
+		}
+	}
+	return nil
+}
+
+// cut cuts all families that change off from outside.
+func cut(ns Namespace, changes []change) error {
+	for _, c := range changes {
+		if err := ns.AddRouting(c.want.Family, cutOff); err != nil {
+			return fmt.Errorf("%s: cutting it off: %w", c.want.Family, err)
 		}
 	}
 	return nil
@@ -108,12 +107,14 @@ type change struct {
 	have, want  ruleset.RuleSet
 	tx          Transaction
 	add, remove ruleset.Routing
+	leaves      bool // tables that Shunt made and that will hold nothing
 }
 
 func newChange(have, want ruleset.RuleSet) change {
 	return change{
 		have: have, want: want, tx: plan(have, want),
 		add: lacking(want.Routing, have.Routing), remove: lacking(have.Routing, want.Routing),
+		leaves: slices.ContainsFunc(have.Tables, func(t ruleset.Table) bool { return left(t, tableOf(want, t.Name)) }),
 	}
 }
 
@@ -122,7 +123,7 @@ func newChange(have, want ruleset.RuleSet) change {
 func (c change) empty() bool { return c.done() && !c.have.Routing.Unreachable }
 
 // done reports whether the rules and routing are as wanted.
-func (c change) done() bool { return c.tx.Empty() && empty(c.add) && empty(c.remove) }
+func (c change) done() bool { return c.tx.Empty() && empty(c.add) && empty(c.remove) && !c.leaves }
 
 func empty(r ruleset.Routing) bool { return len(r.Addresses)+len(r.Rules)+len(r.Routes) == 0 }
 
@@ -147,6 +148,11 @@ func (c change) run(ctx context.Context, ns Namespace) error {
 			return fmt.Errorf("removing the routing: %w", err)
 		}
 	}
+	if c.leaves {
+		if err := ns.DropTables(ctx, c.want.Family); err != nil {
+			return fmt.Errorf("dropping the tables that Shunt made: %w", err)
+		}
+	}
 	return c.check(ctx, ns)
 }
 
@@ -163,19 +169,20 @@ func (c change) check(ctx context.Context, ns Namespace) error {
 	return nil
 }
 
-// undo puts back what the changes found. What could not be put back stays cut
+// undo puts back what the changes found, by the same three steps: a family may
+// have been given back its ways already. What could not be put back stays cut
 // off. Its context is its own: what is half done is undone also when the
 // caller gives up.
 func undo(ctx context.Context, ns Namespace, changes []change) error {
 	ctx = context.WithoutCancel(ctx)
+	if err := cut(ns, changes); err != nil {
+		return fmt.Errorf("nothing was put back: %w", err)
+	}
 	var errs []error
 	for _, c := range slices.Backward(changes) {
 		now, err := read(ctx, ns, c.want.Family)
 		if err == nil {
 			err = newChange(now, c.have.Owned()).run(ctx, ns)
-		}
-		if err == nil {
-			err = ns.DropTables(ctx, c.want.Family)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s could not be put back, and stays cut off: %w", c.want.Family, err))

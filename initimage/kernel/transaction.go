@@ -85,6 +85,22 @@ func madeAndEmpty(t ruleset.Table) bool {
 	return made
 }
 
+// left reports whether a table that Shunt made will hold nothing once what is
+// wanted of it is there.
+func left(have, want ruleset.Table) bool {
+	if len(want.Chains) > 0 {
+		return false
+	}
+	others := ruleset.Table{Name: have.Name}
+	for _, c := range have.Chains {
+		if c.Name == ruleset.MadeChain || !strings.HasPrefix(c.Name, ruleset.ChainPrefix) {
+			c.Rules = slices.DeleteFunc(slices.Clone(c.Rules), ruleset.Rule.Owned)
+			others.Chains = append(others.Chains, c)
+		}
+	}
+	return madeAndEmpty(others)
+}
+
 // plan returns the change from what a namespace holds to what is wanted of
 // Shunt's rules. In each table the chains are filled before the jumps are
 // put, at the head of the built-in chains: a rule of somebody else that

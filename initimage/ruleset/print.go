@@ -64,6 +64,7 @@ func quote(word string) string {
 	if word != "" && !strings.ContainsAny(word, " \t\"\\'") {
 		return word
 	}
-	escaped := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(word)
-	return `"` + escaped + `"`
+	return `"` + escapes.Replace(word) + `"`
 }
+
+var escapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`)

@@ -1,0 +1,426 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+// piecewise is a Fake whose routing changes piece by piece, in the order in
+// which Host does it: the kernel takes each address, route and rule by itself.
+// What a prefix of a run leaves behind is thus the finest there is.
+type piecewise struct {
+	*Fake
+	// failOnce, from 1, is an effect that fails while those after it do not;
+	// killAt one that fails with all after it. 0 is never.
+	failOnce, killAt int
+	// after is called when an effect has changed something.
+	after func()
+}
+
+// arm makes the next effect number 1.
+func (p *piecewise) arm(failOnce, killAt int) {
+	p.Effects, p.failOnce, p.killAt = 0, failOnce, killAt
+}
+
+// try carries one effect of the Fake out, or fails it.
+func (p *piecewise) try(do func() error) error {
+	n := p.Effects + 1
+	p.FailAt = 0
+	if n == p.failOnce || p.killAt > 0 && n >= p.killAt {
+		p.FailAt = n
+	}
+	return do()
+}
+
+// write is try for an effect that changes something.
+func (p *piecewise) write(do func() error) error {
+	err := p.try(do)
+	if err == nil && p.after != nil {
+		p.after()
+	}
+	return err
+}
+
+func (p *piecewise) Save(ctx context.Context, family ruleset.Family) (text string, err error) {
+	err = p.try(func() error { text, err = p.Fake.Save(ctx, family); return err })
+	return text, err
+}
+
+func (p *piecewise) Routing(family ruleset.Family) (r ruleset.Routing, err error) {
+	err = p.try(func() error { r, err = p.Fake.Routing(family); return err })
+	return r, err
+}
+
+func (p *piecewise) DropTables(ctx context.Context, family ruleset.Family) error {
+	return p.write(func() error { return p.Fake.DropTables(ctx, family) })
+}
+
+func (p *piecewise) Restore(ctx context.Context, tx Transaction) error {
+	for _, table := range tx.Tables {
+		one := Transaction{Family: tx.Family, Tables: []TableChange{table}}
+		if err := p.write(func() error { return p.Fake.Restore(ctx, one) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *piecewise) AddRouting(family ruleset.Family, add ruleset.Routing) error {
+	return p.pieces(add, func(r ruleset.Routing) error { return p.Fake.AddRouting(family, r) })
+}
+
+func (p *piecewise) RemoveRouting(family ruleset.Family, remove ruleset.Routing) error {
+	return p.pieces(remove, func(r ruleset.Routing) error { return p.Fake.RemoveRouting(family, r) })
+}
+
+func (p *piecewise) pieces(all ruleset.Routing, do func(ruleset.Routing) error) error {
+	var parts []ruleset.Routing
+	if all.Unreachable {
+		parts = append(parts, cutOff)
+	}
+	for _, a := range all.Addresses {
+		parts = append(parts, ruleset.Routing{Addresses: []netip.Prefix{a}})
+	}
+	for _, l := range all.Routes {
+		parts = append(parts, ruleset.Routing{Routes: []ruleset.LocalRoute{l}})
+	}
+	for _, r := range all.Rules {
+		parts = append(parts, ruleset.Routing{Rules: []ruleset.PolicyRule{r}})
+	}
+	for _, part := range parts {
+		if err := p.write(func() error { return do(part) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// goal is what a run of shunt-init brings about.
+type goal struct {
+	name string
+	want []ruleset.RuleSet
+}
+
+// goals are every system, some with other arguments, and nothing at all.
+func goals(t *testing.T) []goal {
+	t.Helper()
+	nothing := goal{"nothing", nil}
+	for _, family := range ruleset.Families {
+		nothing.want = append(nothing.want, ruleset.RuleSet{Family: family})
+	}
+	all := []goal{nothing}
+	for _, text := range []string{
+		"-m REDIRECT", "-m TPROXY", "--system ambient", "--system legacy",
+		"-m REDIRECT --redirect-dns --capture-all-dns",
+		"-m TPROXY --redirect-dns --dns-servers 10.0.0.53,fd00::53",
+		"--system ambient --redirect-dns --capture-all-dns",
+		"-m TPROXY -t 7 -r 9 --capture-udp-ports 443 --reject-udp-ports 444 --drop-invalid",
+		"-m REDIRECT -b 80 -i 10.0.0.0/8",                   // IPv6 is left alone, but for the inbound port
+		"-m REDIRECT --redirect-dns --dns-servers 10.9.9.9", // IPv4 has DNS rules, IPv6 has none
+	} {
+		spec, _, err := interception.ParseArgs(strings.Fields(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, goal{text, both(spec)})
+	}
+	return all
+}
+
+// reach brings a namespace to a goal the way that shunt-init does.
+func (g goal) reach(ns Namespace) error {
+	if g.name == "nothing" {
+		_, err := Remove(context.Background(), ns, ruleset.Families)
+		return err
+	}
+	_, err := Apply(context.Background(), ns, g.want)
+	return err
+}
+
+// forEachPair runs a test from every goal to every other.
+func forEachPair(t *testing.T, test func(t *testing.T, states reached, j judge, from, to goal)) {
+	all, states := goals(t), reached{}
+	packets := map[ruleset.Family][]ruleset.Packet{}
+	for _, family := range ruleset.Families {
+		packets[family] = packetsOf(t, family)
+	}
+	for _, from := range all {
+		for _, to := range all {
+			if from.name != to.name {
+				j := newJudge(states.at(t, from), states.at(t, to), packets)
+				t.Run(from.name+" to "+to.name, func(t *testing.T) { test(t, states, j, from, to) })
+			}
+		}
+	}
+}
+
+// reached keeps the states of goals, of which there are far fewer than runs.
+type reached map[string]map[ruleset.Family]ruleset.RuleSet
+
+// at returns a namespace, with rules of others beside ours, that has reached a
+// goal.
+func (r reached) at(t *testing.T, g goal) *piecewise {
+	t.Helper()
+	if r[g.name] == nil {
+		ns := &piecewise{Fake: beside(t)}
+		if err := g.reach(ns); err != nil {
+			t.Fatal(err)
+		}
+		r[g.name] = ns.Sets
+	}
+	return &piecewise{Fake: &Fake{Sets: maps.Clone(r[g.name])}}
+}
+
+// beside returns a Fake in which others have rules that a walk can follow.
+func beside(t *testing.T) *Fake {
+	t.Helper()
+	f := used(t)
+	rs := f.Sets[ruleset.IPv4]
+	rs.Tables = slices.DeleteFunc(rs.Tables, func(t ruleset.Table) bool { return t.Name == "filter" })
+	f.Sets[ruleset.IPv4] = rs
+	return f
+}
+
+// referenceHost is the pod that the reference packets meet.
+var referenceHost = ruleset.Host{
+	Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")}, Uplink: "eth0",
+}
+
+// referencePackets are connections of every kind that the systems tell apart;
+// POD, OUT, DNS, LO and SELF stand for an address of each family.
+const referencePackets = `
+in from=OUT tcp POD:80
+in from=OUT tcp POD:8080
+in from=OUT tcp POD:22
+in from=OUT tcp POD:15008
+in from=OUT tcp POD:15021
+in from=OUT udp POD:443
+in from=OUT udp POD:444
+in from=OUT state=INVALID tcp POD:8080
+in from=OUT state=ESTABLISHED tcp POD:8080
+out tcp OUT:80
+out tcp OUT:443
+out tcp OUT:53
+out udp OUT:53
+out udp DNS:53
+out tcp DNS:53
+out udp OUT:123
+out uid=0 gid=0 tcp OUT:80
+out uid=1337 gid=1337 tcp OUT:80
+out uid=1000 gid=1337 tcp OUT:80
+out uid=1337 gid=1337 udp OUT:53
+out mark=0x539 tcp OUT:80
+out mark=0x539 udp OUT:53
+out tcp LO:8080
+out tcp POD:8080
+out uid=1337 gid=1337 tcp POD:8080
+out uid=1337 gid=1337 from=SELF tcp POD:8080
+out uid=1337 gid=1337 mark=0x539 from=OUT tcp POD:8080
+out connmark=0x539 state=ESTABLISHED tcp OUT:40000
+out connmark=0x111 state=ESTABLISHED tcp OUT:40000
+out connmark=7 state=ESTABLISHED tcp OUT:40000
+`
+
+func packetsOf(t *testing.T, family ruleset.Family) []ruleset.Packet {
+	t.Helper()
+	v4 := strings.NewReplacer("POD", "10.0.0.1", "OUT", "10.0.0.9", "DNS", "10.0.0.53", "LO", "127.0.0.1", "SELF", "127.0.0.6")
+	v6 := strings.NewReplacer("=OUT", "=fd00::9", "=SELF", "=::6",
+		"POD", "[fd00::1]", "OUT", "[fd00::9]", "DNS", "[fd00::53]", "LO", "[::1]")
+	text := map[ruleset.Family]*strings.Replacer{ruleset.IPv4: v4, ruleset.IPv6: v6}[family].Replace(referencePackets)
+	var all []ruleset.Packet
+	for line := range strings.Lines(strings.TrimSpace(text)) {
+		p, err := ruleset.ParsePacket(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// outcomes is where every reference packet of one family ends.
+func outcomes(rs ruleset.RuleSet, packets []ruleset.Packet) []ruleset.Outcome {
+	ends := make([]ruleset.Outcome, len(packets))
+	for i, p := range packets {
+		ends[i] = ruleset.Trace(rs, referenceHost, p).Outcome
+	}
+	return ends
+}
+
+// posture is what one family does with its packets.
+type posture string
+
+const (
+	asBefore posture = "as before"
+	asAfter  posture = "as after"
+	cutAway  posture = "cut off"
+	halfOpen posture = "half open"
+)
+
+// judge knows the postures of one pair of goals.
+type judge struct {
+	packets       map[ruleset.Family][]ruleset.Packet
+	before, after map[ruleset.Family][]ruleset.Outcome
+}
+
+func newJudge(start, end *piecewise, packets map[ruleset.Family][]ruleset.Packet) judge {
+	j := judge{packets, map[ruleset.Family][]ruleset.Outcome{}, map[ruleset.Family][]ruleset.Outcome{}}
+	for _, family := range ruleset.Families {
+		j.before[family] = outcomes(start.Sets[family], j.packets[family])
+		j.after[family] = outcomes(end.Sets[family], j.packets[family])
+	}
+	return j
+}
+
+// changes reports whether the packets of a family end elsewhere afterwards.
+func (j judge) changes(family ruleset.Family) bool {
+	return !slices.Equal(j.before[family], j.after[family])
+}
+
+// posture tells what a family does; where it is half open, why says with which
+// packet.
+func (j judge) posture(rs ruleset.RuleSet) (p posture, why string) {
+	now := outcomes(rs, j.packets[rs.Family])
+	switch {
+	case rs.Routing.Unreachable:
+		for i, packet := range j.packets[rs.Family] {
+			if crosses(packet, now[i]) {
+				return halfOpen, fmt.Sprintf("cut off, but %s: %s", packet, now[i])
+			}
+		}
+		return cutAway, ""
+	case slices.Equal(now, j.before[rs.Family]):
+		return asBefore, ""
+	case slices.Equal(now, j.after[rs.Family]):
+		return asAfter, ""
+	}
+	for i, packet := range j.packets[rs.Family] {
+		if now[i] != j.before[rs.Family][i] {
+			why += fmt.Sprintf("%s: %s, before %s, after %s\n", packet, now[i], j.before[rs.Family][i], j.after[rs.Family][i])
+		}
+	}
+	return halfOpen, why
+}
+
+// crosses reports whether a packet gets to or from outside.
+func crosses(p ruleset.Packet, end ruleset.Outcome) bool {
+	if p.Direction == ruleset.In {
+		return end.Fate != ruleset.Dropped && end.Fate != ruleset.Rejected
+	}
+	outside := !p.Dst.IsLoopback() && !slices.Contains(referenceHost.Addresses, p.Dst)
+	return outside && (end.Fate == ruleset.Direct || end.Fate == ruleset.Unknown)
+}
+
+// check holds the argument of Apply against what a namespace does now:
+// each family as before, as after or cut off; and where one that changes is as
+// after, no other is still as before.
+func (j judge) check(ns *piecewise) (seen []posture, err error) {
+	byPosture := map[posture]ruleset.Family{}
+	for _, family := range ruleset.Families {
+		p, why := j.posture(ns.Sets[family])
+		seen = append(seen, p)
+		if p == halfOpen {
+			return seen, fmt.Errorf("%s is half open: %s", family, why)
+		}
+		if j.changes(family) {
+			byPosture[p] = family
+		}
+	}
+	if len(byPosture) == len(ruleset.Families) && byPosture[asBefore] != byPosture[asAfter] &&
+		byPosture[asBefore] != 0 && byPosture[asAfter] != 0 {
+		return seen, fmt.Errorf("%s is as after while %s is still as before", byPosture[asAfter], byPosture[asBefore])
+	}
+	return seen, nil
+}
+
+// TestEveryPrefixIsSafe kills a run from every goal to every other at each of
+// its effects: what is left must be safe, and the next run must end as a fresh
+// one does.
+func TestEveryPrefixIsSafe(t *testing.T) {
+	kills, seen := 0, map[posture]int{}
+	forEachPair(t, func(t *testing.T, states reached, j judge, from, to goal) {
+		fresh, left := dump(t, states.at(t, to).Fake), map[string]bool{}
+		for n := 1; ; n++ {
+			ns := states.at(t, from)
+			ns.arm(0, n)
+			killed := to.reach(ns)
+			if killed == nil {
+				break
+			}
+			kills++
+			state := ns.Sets[ruleset.IPv4].String() + ns.Sets[ruleset.IPv6].String()
+			if left[state] {
+				continue // as after an earlier kill: effect n-1 only looked
+			}
+			left[state] = true
+			postures, err := j.check(ns)
+			if err != nil {
+				t.Fatalf("killed at effect %d: %v", n, err)
+			}
+			for _, p := range postures {
+				seen[p]++
+			}
+			ns.arm(0, 0)
+			if err := to.reach(ns); err != nil {
+				t.Fatalf("killed at effect %d, the next run fails: %v", n, err)
+			}
+			if diff := cmp.Diff(fresh, dump(t, ns.Fake)); diff != "" {
+				t.Fatalf("killed at effect %d, after the next run (-fresh +got):\n%s", n, diff)
+			}
+		}
+	})
+	t.Logf("%d kills; postures of families: %v", kills, seen)
+	for _, p := range []posture{asBefore, asAfter, cutAway} {
+		if seen[p] == 0 {
+			t.Errorf("no kill left a family %s: the test sees too little", p)
+		}
+	}
+}
+
+// TestEveryFailureIsUndone lets each effect of a run from every goal to every
+// other fail: the namespace must end exactly as it was, and be safe at every
+// moment until then, a kill while it is being undone included.
+func TestEveryFailureIsUndone(t *testing.T) {
+	failures := 0
+	forEachPair(t, func(t *testing.T, states reached, j judge, from, to goal) {
+		before := dump(t, states.at(t, from).Fake)
+		for n := 1; ; n++ {
+			ns := states.at(t, from)
+			ns.after = func() {
+				if ns.Effects < n {
+					return // a prefix, and TestEveryPrefixIsSafe's
+				}
+				if _, err := j.check(ns); err != nil {
+					t.Fatalf("effect %d failed, at effect %d: %v", n, ns.Effects, err)
+				}
+			}
+			ns.arm(n, 0)
+			err := to.reach(ns)
+			if err == nil {
+				break
+			}
+			failures++
+			if !errors.Is(err, ErrFake) || errors.Is(err, ErrApply) == errors.Is(err, ErrPreflight) {
+				t.Fatalf("effect %d failed: error %v", n, err)
+			}
+			if diff := cmp.Diff(before, dump(t, ns.Fake)); diff != "" {
+				t.Fatalf("effect %d failed (-before +after):\n%s", n, diff)
+			}
+		}
+	})
+	t.Logf("%d failures undone", failures)
+	if failures == 0 {
+		t.Error("nothing failed")
+	}
+}
