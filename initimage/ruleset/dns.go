@@ -1,6 +1,10 @@
 package ruleset
 
-import "github.com/shunt-dev/shunt/initimage/interception"
+import (
+	"slices"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
 
 // dnsPort is the port of DNS servers, udp and tcp (RFC 1035, 4.2).
 const dnsPort = 53
@@ -37,7 +41,7 @@ func (b *builder) dns() {
 		for i, m := range server {
 			server[i] = Source{Prefix: m.(Destination).Prefix}
 		}
-		answer := append(server, udp, sourcePort(udp, dnsPort))
+		answer := slices.Concat(server, []Match{udp, sourcePort(udp, dnsPort)})
 		return []Rule{rule("answers of DNS servers to the proxy", ConntrackZone{zoneProxy}, answer...)}
 	})...)
 	for _, name := range b.spec.VirtualInterfaces {

@@ -1,0 +1,145 @@
+package bench_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+	"github.com/shunt-dev/shunt/test/bench"
+	"github.com/shunt-dev/shunt/test/netns"
+)
+
+// results are those of the benchmarks that have run.
+var results []bench.Result
+
+// TestMain prints the table of results after those of the benchmarks.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if len(results) > 0 {
+		fmt.Printf("\n%s\n\n%s\n", machine(), bench.Table(results, floor))
+	}
+	os.Exit(code)
+}
+
+// machine describes what the figures were measured on.
+func machine() string {
+	var uts unix.Utsname
+	release := "an unknown kernel"
+	if unix.Uname(&uts) == nil {
+		release = "Linux " + unix.ByteSliceToString(uts.Release[:])
+	}
+	iptables, err := exec.Command("iptables-nft", "--version").Output()
+	if err != nil {
+		iptables = []byte("iptables of an unknown version")
+	}
+	return fmt.Sprintf("%d CPUs, %s, %s, %s/%s, %s; medians",
+		runtime.NumCPU(), strings.TrimSpace(string(iptables)), runtime.Version(), runtime.GOOS, runtime.GOARCH, release)
+}
+
+// BenchmarkInstall installs rules in each way. Its metrics are medians of
+// whole processes: cpu-ms/op, wall-ms/op and procs/op. The namespace is made
+// outside the time that is measured.
+func BenchmarkInstall(b *testing.B) {
+	netns.Require(b, "iptables-nft", "iptables-legacy", "go")
+	dir := b.TempDir()
+	shuntInit := build(b, dir)
+	count := newCounter(b, filepath.Join(dir, "shims"), shuntInit)
+	for _, s := range settings() {
+		for _, w := range s.ways(b, shuntInit, dir) {
+			b.Run(strings.ReplaceAll(s.String()+" "+w.id, " ", "/"), func(b *testing.B) {
+				processes := count.processes(b, s, w)
+				cpu, wall := measure(b, w)
+				r := bench.Result{Setting: s.String(), Way: w.name, Processes: processes, CPU: bench.Median(cpu), Wall: bench.Median(wall)}
+				results = append(results, r)
+				b.ReportMetric(bench.Milliseconds(r.CPU), "cpu-ms/op")
+				b.ReportMetric(bench.Milliseconds(r.Wall), "wall-ms/op")
+				b.ReportMetric(float64(r.Processes), "procs/op")
+				b.ReportMetric(0, "ns/op") // that is a mean, and of more than the processes
+			})
+		}
+	}
+}
+
+// build builds shunt-init as it ships.
+func build(b *testing.B, dir string) string {
+	b.Helper()
+	bin := filepath.Join(dir, "shunt-init")
+	cmd := exec.CommandContext(b.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", bin,
+		"github.com/shunt-dev/shunt/cmd/shunt-init")
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		b.Fatalf("building shunt-init: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// measure runs a way in a namespace of its own, again and again.
+func measure(b *testing.B, w way) (cpu, wall []time.Duration) {
+	b.Helper()
+	for b.Loop() {
+		b.StopTimer()
+		ns := newNamespace(b)
+		if _, err := run(b.Context(), ns, w.before, nil); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		start := time.Now()
+		spent, err := run(b.Context(), ns, w.timed, nil)
+		took := time.Since(start)
+		b.StopTimer()
+		if err != nil {
+			b.Fatal(err)
+		}
+		cpu, wall = append(cpu, spent), append(wall, took)
+		if err := ns.Close(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+	return cpu, wall
+}
+
+func newNamespace(b *testing.B) *netns.NS {
+	b.Helper()
+	ns, err := netns.New("bench")
+	if err != nil {
+		b.Fatal(err)
+	}
+	return ns
+}
+
+// run runs commands one after the other and returns the CPU time that they
+// and the processes that they waited for took. A nil environment is this
+// process's.
+func run(ctx context.Context, ns *netns.NS, commands []command, env []string) (time.Duration, error) {
+	var cpu time.Duration
+	for _, c := range commands {
+		cmd := ns.Command(ctx, c[0], c[1:]...)
+		var errs bytes.Buffer
+		cmd.Stderr, cmd.Env = &errs, env
+		if err := cmd.Run(); err != nil {
+			return 0, fmt.Errorf("%q: %w: %s", c, err, errs.String())
+		}
+		cpu += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	}
+	return cpu, nil
+}
+
+// rulesIn returns the rules of a family that the setting's backend holds.
+func rulesIn(ctx context.Context, ns *netns.NS, s setting, family ruleset.Family) (ruleset.RuleSet, error) {
+	text, err := ns.Command(ctx, s.program(family, "save")).CombinedOutput()
+	if err != nil {
+		return ruleset.RuleSet{}, fmt.Errorf("saving the %s rules: %w: %s", family, err, text)
+	}
+	return ruleset.Parse(family, string(text))
+}
