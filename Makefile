@@ -8,9 +8,10 @@ MAKEFLAGS += --no-print-directory
 
 # The version that the binaries print.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-# How long each fuzz target runs, and which benchmarks run.
+# How long each fuzz target runs, which benchmarks run, and how often those of whole processes are repeated.
 FUZZTIME ?= 20s
 BENCH ?= .
+ROUNDS ?= 40
 
 BINARIES := shunt shunt-init shunt-webhook
 # -buildvcs=false: go asks git about the tree otherwise, and fails where git does not trust it; VERSION says it already.
@@ -74,8 +75,10 @@ generate: ## Write the generated files anew.
 	go generate ./...
 
 .PHONY: bench
-bench: ## Run the benchmarks; BENCH is a pattern.
-	go test -run='^$$' -bench='$(BENCH)' -benchmem ./...
+bench: ## Run the benchmarks; BENCH is a pattern. Those of shunt-init beside a bare iptables-restore take root.
+	@((EUID)) || hack/deps.sh iptables-nft iptables-legacy
+	go test -run='^$$' -bench='$(BENCH)' -benchmem $$(go list ./... | grep -v /test/)
+	PATH=$$PATH:/usr/local/sbin:/usr/sbin:/sbin go test -run='^$$' -bench='$(BENCH)' -benchtime=$(ROUNDS)x ./test/bench
 
 .PHONY: fuzz
 fuzz: ## Fuzz each fuzz target for FUZZTIME.

@@ -98,8 +98,11 @@ func checkSteps(t *testing.T, rs ruleset.RuleSet, path ruleset.Path) {
 // checkOutcome holds what is so whatever the arguments are.
 func checkOutcome(spec interception.Spec, p ruleset.Packet, o ruleset.Outcome) error {
 	again, err := ruleset.ParseOutcome(o.String())
-	if err != nil || again != o {
-		return fmt.Errorf("%+v prints as %q, which parses as %+v, %v", o, o, again, err)
+	if err != nil {
+		return fmt.Errorf("%+v prints as what does not parse: %w", o, err)
+	}
+	if again != o {
+		return fmt.Errorf("%+v prints as %q, which parses as %+v", o, o, again)
 	}
 	ports := map[ruleset.Fate][]uint16{
 		ruleset.Redirected: {spec.OutboundPort, spec.InboundPort},

@@ -26,7 +26,7 @@ var results []bench.Result
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if len(results) > 0 {
-		fmt.Printf("\n%s\n\n%s\n", machine(), bench.Table(results, floor))
+		fmt.Printf("\n%s\n\n%s\n", machine(), bench.Table(results))
 	}
 	os.Exit(code)
 }
@@ -47,23 +47,25 @@ func machine() string {
 }
 
 // BenchmarkInstall installs rules in each way. Its metrics are medians of
-// whole processes: cpu-ms/op, wall-ms/op and procs/op. The namespace is made
-// outside the time that is measured.
+// whole processes: cpu-ms/op, wall-ms/op and procs/op; and x-floor, how often
+// the floor's CPU time fits into that of the way, both taken in turns. The
+// namespaces are made outside the time that is measured.
 func BenchmarkInstall(b *testing.B) {
 	netns.Require(b, "iptables-nft", "iptables-legacy", "go")
 	dir := b.TempDir()
 	shuntInit := build(b, dir)
 	count := newCounter(b, filepath.Join(dir, "shims"), shuntInit)
 	for _, s := range settings() {
-		for _, w := range s.ways(b, shuntInit, dir) {
+		ways := s.ways(b, shuntInit, dir)
+		for _, w := range ways {
 			b.Run(strings.ReplaceAll(s.String()+" "+w.id, " ", "/"), func(b *testing.B) {
-				processes := count.processes(b, s, w)
-				cpu, wall := measure(b, w)
-				r := bench.Result{Setting: s.String(), Way: w.name, Processes: processes, CPU: bench.Median(cpu), Wall: bench.Median(wall)}
+				r := bench.Result{Setting: s.String(), Way: w.name, Processes: count.processes(b, s, w)}
+				r.Rounds = measure(b, w, ways[0])
 				results = append(results, r)
-				b.ReportMetric(bench.Milliseconds(r.CPU), "cpu-ms/op")
-				b.ReportMetric(bench.Milliseconds(r.Wall), "wall-ms/op")
+				b.ReportMetric(bench.Milliseconds(r.Rounds.CPU()), "cpu-ms/op")
+				b.ReportMetric(bench.Milliseconds(r.Rounds.Wall()), "wall-ms/op")
 				b.ReportMetric(float64(r.Processes), "procs/op")
+				b.ReportMetric(r.Rounds.Ratio(), "x-floor")
 				b.ReportMetric(0, "ns/op") // that is a mean, and of more than the processes
 			})
 		}
@@ -83,30 +85,40 @@ func build(b *testing.B, dir string) string {
 	return bin
 }
 
-// measure runs a way in a namespace of its own, again and again.
-func measure(b *testing.B, w way) (cpu, wall []time.Duration) {
+// measure runs a way and the floor in turns, each time in a new namespace, so
+// that what else the machine does meets both alike.
+func measure(b *testing.B, w, floor way) bench.Rounds {
 	b.Helper()
+	var rounds bench.Rounds
 	for b.Loop() {
-		b.StopTimer()
-		ns := newNamespace(b)
-		if _, err := run(b.Context(), ns, w.before, nil); err != nil {
-			b.Fatal(err)
-		}
-		b.StartTimer()
-		start := time.Now()
-		spent, err := run(b.Context(), ns, w.timed, nil)
-		took := time.Since(start)
-		b.StopTimer()
-		if err != nil {
-			b.Fatal(err)
-		}
-		cpu, wall = append(cpu, spent), append(wall, took)
-		if err := ns.Close(); err != nil {
-			b.Fatal(err)
-		}
-		b.StartTimer()
+		under, over := once(b, floor), once(b, w)
+		rounds = append(rounds, bench.Round{CPU: over.CPU, Wall: over.Wall, Floor: under.CPU})
 	}
-	return cpu, wall
+	return rounds
+}
+
+// once runs a way in a namespace of its own, which is made and taken away
+// while the benchmark's timer stands.
+func once(b *testing.B, w way) bench.Round {
+	b.Helper()
+	b.StopTimer()
+	defer b.StartTimer()
+	ns := newNamespace(b)
+	if _, err := run(b.Context(), ns, w.before, nil); err != nil {
+		b.Fatal(err)
+	}
+	b.StartTimer()
+	start := time.Now()
+	cpu, err := run(b.Context(), ns, w.timed, nil)
+	round := bench.Round{CPU: cpu, Wall: time.Since(start)}
+	b.StopTimer()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := ns.Close(); err != nil {
+		b.Fatal(err)
+	}
+	return round
 }
 
 func newNamespace(b *testing.B) *netns.NS {

@@ -56,10 +56,8 @@ type way struct {
 	before, timed []command
 }
 
-// floor is the way that others are measured against.
-const floor = "iptables-restore, no routing"
-
-// ways returns the ways to install a setting's rules. Files that they read are
+// ways returns the ways to install a setting's rules, the first of them the
+// floor that the others are measured against. Files that they read are
 // put into dir.
 func (s setting) ways(b *testing.B, shuntInit, dir string) []way {
 	b.Helper()
@@ -72,7 +70,7 @@ func (s setting) ways(b *testing.B, shuntInit, dir string) []way {
 	}
 	verified, unverified := []command{args}, []command{append(args[:len(args):len(args)], "--skip-verify")}
 	return []way{
-		{id: "floor", name: floor, timed: s.restores(b, dir)},
+		{id: "floor", name: "iptables-restore, no routing", timed: s.restores(b, dir)},
 		{id: "calls", name: "an iptables call a rule, no routing", timed: s.calls(b)},
 		{id: "first", name: "shunt-init --skip-verify", timed: unverified},
 		{id: "first-verified", name: "shunt-init", timed: verified},
@@ -93,7 +91,7 @@ func (s setting) program(family ruleset.Family, what string) string {
 // wait has legacy commands wait for the lock that all of the machine share.
 func (s setting) wait() []string {
 	if s.backend == interception.BackendLegacy {
-		return []string{"--wait"}
+		return []string{"--wait=60"} // seconds
 	}
 	return nil
 }
