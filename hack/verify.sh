@@ -40,13 +40,15 @@ check_lint() {
 
 check_rooms() { hack/rooms.sh; }
 
+check_dependencies() { hack/dependencies.sh; }
+
 check_lint_selftest() { hack/lint-selftest.sh; }
 
 # After `make test` this is served from Go's cache.
 check_race() { SUMMARY='' hack/suites.sh unit; }
 
 results=() passed=0 failed=0
-for check in scripts modules generated vet lint rooms lint_selftest race; do
+for check in scripts modules generated vet lint rooms dependencies lint_selftest race; do
   start=$SECONDS
   printf '\n=== check %s\n' "${check/_/-}"
   set +e # not `(…) || …`: that would switch set -e off inside the check

@@ -72,19 +72,6 @@ func BenchmarkInstall(b *testing.B) {
 	}
 }
 
-// build builds shunt-init as it ships.
-func build(b *testing.B, dir string) string {
-	b.Helper()
-	bin := filepath.Join(dir, "shunt-init")
-	cmd := exec.CommandContext(b.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", bin,
-		"github.com/shunt-dev/shunt/cmd/shunt-init")
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		b.Fatalf("building shunt-init: %v\n%s", err, out)
-	}
-	return bin
-}
-
 // measure runs a way and the floor in turns, each time in a new namespace, so
 // that what else the machine does meets both alike.
 func measure(b *testing.B, w, floor way) bench.Rounds {
