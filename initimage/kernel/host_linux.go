@@ -82,11 +82,13 @@ func (h *Host) Save(ctx context.Context, family ruleset.Family) (string, error) 
 	return runCommand(ctx, "", h.backend.command(family, "save"))
 }
 
-// Restore implements Namespace.
+// Restore implements Namespace. A legacy table cannot be taken away again, so
+// that there is nothing to mark those for that Shunt made.
 func (h *Host) Restore(ctx context.Context, tx Transaction) error {
 	args := []string{"--noflush"}
 	if h.backend.name == interception.BackendLegacy {
 		args = append(args, "--wait") // for the lock that all legacy commands take
+		tx = tx.without(ruleset.MadeChain)
 	}
 	_, err := runCommand(ctx, tx.String(), h.backend.command(tx.Family, "restore"), args...)
 	return err
@@ -129,6 +131,9 @@ const loopbackName = "lo"
 // DropTables implements Namespace. nft's tables can be taken away; the legacy
 // ones stay, empty, until the namespace ends: the kernel has no call for it.
 func (h *Host) DropTables(ctx context.Context, family ruleset.Family) error {
+	if h.backend.name == interception.BackendLegacy {
+		return nil
+	}
 	text, err := h.Save(ctx, family)
 	if err != nil {
 		return err
@@ -141,14 +146,7 @@ func (h *Host) DropTables(ctx context.Context, family ruleset.Family) error {
 		if !madeAndEmpty(t) {
 			continue
 		}
-		if h.backend.name == interception.BackendNFT {
-			err = deleteNFTTable(family, t.Name)
-		} else {
-			err = h.Restore(ctx, Transaction{Family: family, Tables: []TableChange{
-				{Table: t.Name, Steps: []Step{{Verb: Drop, Chain: ruleset.MadeChain}}},
-			}})
-		}
-		if err != nil {
+		if err := deleteNFTTable(family, t.Name); err != nil {
 			return fmt.Errorf("table %s: %w", t.Name, err)
 		}
 	}

@@ -58,6 +58,16 @@ func (tx Transaction) String() string {
 	return b.String()
 }
 
+// without returns the transaction without what it does to one chain.
+func (tx Transaction) without(chain string) Transaction {
+	rest := Transaction{Family: tx.Family}
+	for _, t := range tx.Tables {
+		t.Steps = slices.DeleteFunc(slices.Clone(t.Steps), func(s Step) bool { return s.Chain == chain })
+		rest.Tables = append(rest.Tables, t)
+	}
+	return rest
+}
+
 // String prints the step as a line of iptables-restore.
 func (s Step) String() string {
 	switch s.Verb {

@@ -1,0 +1,465 @@
+//go:build linux
+
+package rules
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/test/netns"
+)
+
+// killSeedEnv repeats the moments of an earlier TestKill: it printed its seed.
+const killSeedEnv = "SHUNT_KILL_SEED"
+
+// journey is a change, there and back, that is killed on its way. A namespace
+// that was never touched has no arguments, and no way back.
+type journey struct {
+	name  string
+	ends  [2][]string // arguments of shunt-init
+	kills int
+}
+
+// journeys make 200 kills, half of them on each backend.
+var journeys = []journey{
+	{"fresh to tproxy", [2][]string{nil, {"-m", "TPROXY"}}, 16},
+	{"redirect and tproxy", [2][]string{{"-m", "REDIRECT"}, {"-m", "TPROXY"}}, 32},
+	{"tproxy and ambient", [2][]string{{"-m", "TPROXY"}, {"--system", "ambient"}}, 26},
+	{"tproxy and nothing", [2][]string{{"-m", "TPROXY"}, {"--remove"}}, 26},
+}
+
+// TestKill kills shunt-init with SIGKILL at random moments of real changes.
+// The pod must be as before, as after or cut off then, and the next run must
+// end as if nothing had been.
+func TestKill(t *testing.T) {
+	netns.Require(t, "iptables-nft", "iptables-legacy")
+	adoptOrphans(t)
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv(killSeedEnv); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatalf("%s=%q: %v", killSeedEnv, text, err)
+		}
+	}
+	t.Logf("%s=%d", killSeedEnv, seed)
+	bin, seen, kills := buildShuntInit(t), &tally{count: map[string]int{}}, 0
+	for i, j := range journeys {
+		for n, backend := range backends {
+			kills += j.kills
+			rng := rand.New(rand.NewPCG(seed, uint64(i*len(backends)+n))) //nolint:gosec // moments, not secrets
+			t.Run(j.name+" "+string(backend), func(t *testing.T) {
+				t.Parallel()
+				(&killing{journey: j, bin: bin, backend: backend, seen: seen, rng: rng}).run(t)
+			})
+		}
+	}
+	t.Cleanup(func() { seen.report(t, kills) })
+}
+
+// tally counts what the kills left.
+type tally struct {
+	mu    sync.Mutex
+	count map[string]int
+}
+
+func (c *tally) add(what string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.count[what]++
+}
+
+// report fails a test that saw too little to say anything.
+func (c *tally) report(t *testing.T, kills int) {
+	t.Logf("%d kills; families left %v", c.count["kills"], c.count)
+	if c.count["kills"] != kills {
+		t.Errorf("%d kills, want %d", c.count["kills"], kills)
+	}
+	if !t.Failed() && c.count[wasCut] == 0 {
+		t.Error("no kill came in the middle of a change")
+	}
+}
+
+// killing is the kills of one journey on one backend.
+type killing struct {
+	journey
+	bin     string
+	backend interception.Backend
+	rng     *rand.Rand
+	seen    *tally
+
+	ground  *ground // nil where each run needs a namespace that was never touched
+	views   [2]map[string]view
+	wanted  [2]state
+	lengths [2]time.Duration // of the way to each end
+}
+
+func (k *killing) fresh() bool { return k.ends[0] == nil }
+
+func (k *killing) run(t *testing.T) {
+	k.measure(t)
+	to, begun := 1, time.Now()
+	for killed, n := 0, 0; killed < k.kills; n++ {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			if k.trial(t, to, n/2%2 == 0) {
+				killed++
+				k.seen.add("kills")
+			} else {
+				k.seen.add("ended first")
+			}
+		})
+		if t.Failed() {
+			return
+		}
+		if !k.fresh() {
+			to = 1 - to
+		}
+	}
+	t.Logf("ways of %s, %s a trial", k.lengths, (time.Since(begun) / time.Duration(k.kills)).Round(time.Millisecond))
+}
+
+// measure makes the journey without a kill: how long each way takes, what
+// connections see at its ends, and what is there in a namespace that knows
+// nothing else.
+func (k *killing) measure(t *testing.T) {
+	g := newGround(t)
+	for i := range 4 {
+		end := i % 2
+		if k.fresh() && i > 1 {
+			break
+		}
+		if k.ends[end] != nil {
+			start := time.Now()
+			run(t, g.lab.Pod, k.bin, k.args(end)...)
+			k.lengths[end] = time.Since(start)
+		}
+		k.views[end] = g.look(t, patientLook)
+	}
+	for family, v := range k.views[0] {
+		if slices.Equal(v, k.views[1][family]) {
+			t.Fatalf("%s: connections see no difference: %v", family, v)
+		}
+	}
+	for end, args := range k.ends {
+		fresh := newLab(t).Pod
+		if args != nil {
+			run(t, fresh, k.bin, k.args(end)...)
+		}
+		k.wanted[end] = k.state(t, fresh)
+	}
+	if !k.fresh() {
+		k.ground = g
+		run(t, g.lab.Pod, k.bin, k.args(0)...)
+	}
+}
+
+// args are those of the run to one end. Verification changes nothing that
+// stays, and TestKillInVerification is about it.
+func (k *killing) args(end int) []string {
+	args := append(slices.Clone(k.ends[end]), "--backend="+string(k.backend))
+	if slices.Contains(args, "--remove") {
+		return args
+	}
+	return append(args, "--skip-verify")
+}
+
+// trial kills one run to an end; ok is false where it ended before.
+func (k *killing) trial(t *testing.T, to int, alone bool) (ok bool) {
+	g := k.ground
+	if g == nil {
+		g = newGround(t)
+	}
+	moment, start := time.Duration(k.rng.Int64N(int64(k.lengths[to]))), time.Now()
+	killed, err := killAfter(t.Context(), g.lab.Pod, moment, alone, k.bin, k.args(to)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if killed {
+		k.judge(t, g, to, moment)
+	} else {
+		k.lengths[to] = (3*k.lengths[to] + time.Since(start)) / 4
+	}
+	run(t, g.lab.Pod, k.bin, k.args(to)...)
+	if diff := cmp.Diff(k.wanted[to], k.state(t, g.lab.Pod)); diff != "" {
+		t.Errorf("killed after %s, and run again (-fresh +got):\n%s", moment, diff)
+	}
+	return killed
+}
+
+// killAfter runs a program and kills it after some time: alone, or with the
+// processes that it started, as the end of a container does. It returns when
+// none of them is left; killed is false where the program ended before.
+func killAfter(ctx context.Context, ns *netns.NS, moment time.Duration, alone bool, name string, args ...string) (killed bool, err error) {
+	cmd := ns.Command(ctx, name, args...)
+	cmd.SysProcAttr.Setpgid = true
+	if err := cmd.Start(); err != nil {
+		return false, err
+	}
+	time.Sleep(moment)
+	target := -cmd.Process.Pid
+	if alone {
+		target = cmd.Process.Pid
+	}
+	if err := unix.Kill(target, unix.SIGKILL); err != nil {
+		return false, fmt.Errorf("killing %s: %w", name, err)
+	}
+	err = cmd.Wait()
+	if err := awaitEnd(cmd.Process.Pid); err != nil {
+		return false, err
+	}
+	if err == nil {
+		return false, nil // it had ended, and waited to be asked how
+	}
+	if !strings.Contains(err.Error(), "signal: killed") {
+		return false, fmt.Errorf("%s %q: %w", name, args, err)
+	}
+	return true, nil
+}
+
+// awaitEnd returns when no process of a group is left. Those whose parent was
+// killed are this process's to wait for.
+func awaitEnd(group int) error {
+	for {
+		_, err := unix.Wait4(-group, nil, 0, nil)
+		if errors.Is(err, unix.ECHILD) {
+			return nil
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("waiting for the processes of group %d: %w", group, err)
+		}
+	}
+}
+
+// adoptOrphans makes this process the parent of those whose own was killed.
+func adoptOrphans(t *testing.T) {
+	t.Helper()
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		t.Fatalf("becoming the parent of orphans: %v", err)
+	}
+}
+
+// The postures of a family.
+const (
+	wasBefore = "as before"
+	wasAfter  = "as after"
+	wasCut    = "cut off"
+)
+
+// judge compares what connections see after a kill with what they see before
+// the change and after it. The namespace stands still now: what makes no sense
+// is looked at again with more patience.
+func (k *killing) judge(t *testing.T, g *ground, to int, moment time.Duration) {
+	t.Helper()
+	postures, err := k.postures(g.look(t, firstLook), to)
+	if err != nil {
+		postures, err = k.postures(g.look(t, patientLook), to)
+	}
+	if err != nil {
+		t.Fatalf("killed after %s: %v", moment, err)
+	}
+	for family, p := range postures {
+		k.seen.add(p)
+		for other, q := range postures {
+			if p == wasAfter && q == wasBefore {
+				t.Errorf("killed after %s: %s is as after while %s is still as before", moment, family, other)
+			}
+		}
+	}
+}
+
+func (k *killing) postures(views map[string]view, to int) (map[string]string, error) {
+	postures := map[string]string{}
+	for family, v := range views {
+		before, after := k.views[1-to][family], k.views[to][family]
+		switch {
+		case slices.Equal(v, before):
+			postures[family] = wasBefore
+		case slices.Equal(v, after):
+			postures[family] = wasAfter
+		case v.cutOff():
+			postures[family] = wasCut
+		default:
+			return nil, fmt.Errorf("%s is half open:\n%v\nbefore\n%v\nafter\n%v", family, v, before, after)
+		}
+	}
+	return postures, nil
+}
+
+// state is what the namespace holds of rules and routing, and does not owe to
+// chance; tables of legacy that hold nothing cannot be taken away, and are as
+// good as none.
+func (k *killing) state(t *testing.T, pod *netns.NS) state {
+	t.Helper()
+	s := snapshot(t, pod, k.backend)
+	for family, routing := range s.Routing {
+		s.Routing[family] = linkLocal.ReplaceAllString(routing, "fe80::")
+	}
+	if k.backend == interception.BackendLegacy {
+		for family, saved := range s.Saved {
+			tables := strings.SplitAfter(emptyTables.ReplaceAllString(saved, ""), "COMMIT\n")
+			slices.Sort(tables) // they are listed in the order in which they came into being
+			s.Saved[family] = strings.Join(tables, "")
+		}
+	}
+	return s
+}
+
+// linkLocal are addresses that the kernel makes up anew for each namespace.
+var linkLocal = regexp.MustCompile(`fe80::[0-9a-f:]+`)
+
+var emptyTables = regexp.MustCompile(`(?m)^\*\w+\n(:[A-Z]+ ACCEPT \[0:0\]\n)+COMMIT\n`)
+
+// ground is the reference network with the servers that tell postures apart.
+type ground struct{ lab *netns.Lab }
+
+// sights are the connections that tell them: from whom, to where.
+var sights = []struct {
+	name    string
+	outside bool // opened from outside
+	from    netns.Identity
+	mark    uint32
+	port    uint16
+}{
+	{name: "app to outside", from: app, port: 80},
+	{name: "root to outside", port: 443},
+	{name: "uid 1337 to outside", from: netns.Identity{UID: 1337, GID: 1337}, port: 80},
+	{name: "mark 0x539 to outside", from: app, mark: 0x539, port: 80},
+	{name: "outside to the app", outside: true, port: 8080},
+	{name: "outside to health", outside: true, port: 15021},
+}
+
+func newGround(t *testing.T) *ground {
+	t.Helper()
+	g := &ground{newLab(t)}
+	for _, port := range []uint16{interception.DefaultOutboundPort, interception.DefaultInboundPort} {
+		listenBoth(t, g.lab.Pod, "tcp", port, netns.ListenOptions{
+			Name: serverProxy, Identity: netns.Identity{UID: 1337, GID: 1337}, Transparent: port == interception.DefaultInboundPort,
+		})
+	}
+	for _, port := range []uint16{8080, interception.HealthPort} {
+		listenBoth(t, g.lab.Pod, "tcp", port, netns.ListenOptions{Name: serverApp, Identity: app})
+	}
+	for _, port := range []uint16{80, 443} {
+		listenBoth(t, g.lab.Outside, "tcp", port, netns.ListenOptions{Name: serverOutside, Transparent: true})
+	}
+	return g
+}
+
+// How long an answer is waited for. Nothing here is further away than another
+// namespace, but the machine may be busy.
+const (
+	firstLook   = 100 * time.Millisecond
+	patientLook = 3 * time.Second
+)
+
+// view is where the sights of one family ended.
+type view []string
+
+func (v view) String() string { return strings.Join(v, "\n") }
+
+// Ends of a sight that met nobody.
+const (
+	noRoute  = "no route"
+	noAnswer = "no answer"
+)
+
+// cutOff reports whether nothing gets in or out. What a process sends is
+// refused by its own host at once; what comes in waits for an answer in vain.
+// A marked packet that a route keeps in the pod does not get out either,
+// whoever answers it there.
+func (v view) cutOff() bool {
+	for i, s := range sights {
+		_, end, _ := strings.Cut(v[i], ": ")
+		inside := s.mark != 0 && !strings.HasPrefix(end, serverOutside)
+		if wanted := map[bool]string{true: noAnswer, false: noRoute}[s.outside]; end != wanted && !inside {
+			return false
+		}
+	}
+	return true
+}
+
+// look opens all connections of both families at once.
+func (g *ground) look(t *testing.T, patience time.Duration) map[string]view {
+	t.Helper()
+	views := map[string]view{"v4": make(view, len(sights)), "v6": make(view, len(sights))}
+	var looking sync.WaitGroup
+	for family, v := range views {
+		for i, s := range sights {
+			looking.Go(func() {
+				ns, to := g.lab.Pod, pick(family, netns.OutsideIPv4, netns.OutsideIPv6)
+				o := netns.DialOptions{Identity: s.from, Mark: s.mark, Timeout: patience}
+				if s.outside {
+					ns, to, o.Source = g.lab.Outside, pick(family, netns.PodIPv4, netns.PodIPv6), to
+				}
+				reply, err := ns.Ask(t.Context(), "tcp", netip.AddrPortFrom(to, s.port), o)
+				v[i] = s.name + ": " + endOf(reply, err)
+			})
+		}
+	}
+	looking.Wait()
+	return views
+}
+
+func endOf(reply netns.Reply, err error) string {
+	switch {
+	case errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EACCES):
+		return noRoute
+	case netns.IsTimeout(err):
+		return noAnswer
+	case err != nil:
+		return err.Error()
+	}
+	return fmt.Sprintf("%s at port %d, as %s", reply.Server, reply.Bound, reply.Local)
+}
+
+// TestKillThenAnother starts a run at once after another was killed alone: what
+// that one had started may still be writing, and must not write over it.
+func TestKillThenAnother(t *testing.T) {
+	netns.Require(t, "iptables-nft", "iptables-legacy")
+	adoptOrphans(t)
+	const rounds = 40
+	bin := buildShuntInit(t)
+	for _, backend := range backends {
+		t.Run(string(backend), func(t *testing.T) {
+			t.Parallel()
+			pod := newLab(t).Pod
+			k := &killing{journey: journeys[1], bin: bin, backend: backend}
+			start := time.Now()
+			run(t, pod, bin, k.args(1)...)
+			length := time.Since(start)
+			run(t, pod, bin, k.args(0)...)
+			wanted := k.state(t, pod)
+			for i := range rounds {
+				cmd := pod.Command(t.Context(), bin, k.args(1)...)
+				cmd.SysProcAttr.Setpgid = true
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(length * time.Duration(i) / rounds)
+				_ = cmd.Process.Kill()
+				run(t, pod, bin, k.args(0)...)
+				_ = cmd.Wait()
+				if err := awaitEnd(cmd.Process.Pid); err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(wanted, k.state(t, pod)); diff != "" {
+					t.Fatalf("round %d: something of the killed run came after (-wanted +got):\n%s", i, diff)
+				}
+			}
+		})
+	}
+}
