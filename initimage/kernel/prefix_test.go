@@ -424,3 +424,33 @@ func TestEveryFailureIsUndone(t *testing.T) {
 		t.Error("nothing failed")
 	}
 }
+
+// TestOthersMoveIn has others put a rule into each table that Shunt made: the
+// table is theirs then, and nothing of Shunt's is left in it once it has gone.
+func TestOthersMoveIn(t *testing.T) {
+	for _, g := range goals(t) {
+		ns := reached{}.at(t, g)
+		made := 0
+		for _, family := range ruleset.Families {
+			for _, table := range ns.Sets[family].Tables {
+				tx := Transaction{Family: family, Tables: []TableChange{{Table: table.Name, Steps: []Step{
+					{Verb: Append, Chain: "POSTROUTING", Rule: ruleset.Rule{Target: ruleset.Accept}},
+				}}}}
+				if err := ns.Restore(context.Background(), tx); err != nil {
+					t.Fatal(err)
+				}
+				made++
+			}
+		}
+		if _, err := Remove(context.Background(), ns, ruleset.Families); err != nil {
+			t.Fatalf("%s: %v", g.name, err)
+		}
+		left := dump(t, ns.Fake)
+		if strings.Contains(left, ruleset.ChainPrefix) || strings.Count(left, "-A POSTROUTING -j ACCEPT") != made {
+			t.Errorf("%s: after Remove, with %d rules of others in its tables:\n%s", g.name, made, left)
+		}
+		if result, err := Remove(context.Background(), ns, ruleset.Families); err != nil || result.Changed {
+			t.Errorf("%s: the second Remove: changed %t, error %v", g.name, result.Changed, err)
+		}
+	}
+}

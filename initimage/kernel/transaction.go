@@ -85,14 +85,17 @@ func (s Step) String() string {
 // madeAndEmpty reports whether a table was made by Shunt and holds nothing but
 // the mark that says so.
 func madeAndEmpty(t ruleset.Table) bool {
-	made := false
 	for _, c := range t.Chains {
-		made = made || c.Name == ruleset.MadeChain
 		if c.Name != ruleset.MadeChain && (!c.Builtin() || c.Policy == string(ruleset.Drop)) || len(c.Rules) > 0 {
 			return false
 		}
 	}
-	return made
+	return made(t)
+}
+
+// made reports whether a table was made by Shunt.
+func made(t ruleset.Table) bool {
+	return slices.ContainsFunc(t.Chains, func(c ruleset.Chain) bool { return c.Name == ruleset.MadeChain })
 }
 
 // left reports whether a table that Shunt made will hold nothing once what is
@@ -136,12 +139,22 @@ func tableOf(rs ruleset.RuleSet, name string) ruleset.Table {
 	return ruleset.Table{Name: name}
 }
 
-// planTable plans one table; have is all of it, owned what of it is ours.
+// planTable plans one table; have is all of it, owned what of it is ours. A
+// table that others have moved into is no longer one to take away.
 func planTable(have, owned, want ruleset.Table) TableChange {
 	change := TableChange{Table: want.Name}
-	if owned.String() == want.String() && leads(have, want) {
-		return change
+	if owned.String() != want.String() || !leads(have, want) {
+		change = rewrite(have, owned, want)
 	}
+	if len(want.Chains) == 0 && made(have) && !left(have, want) {
+		change.Steps = append(change.Steps, Step{Verb: Drop, Chain: ruleset.MadeChain})
+	}
+	return change
+}
+
+// rewrite plans a table that is not as it is wanted.
+func rewrite(have, owned, want ruleset.Table) TableChange {
+	change := TableChange{Table: want.Name}
 	builtins, chains := partition(want)
 	if len(have.Chains) == 0 {
 		change.Steps = append(change.Steps, Step{Verb: Declare, Chain: ruleset.MadeChain})
