@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -159,7 +158,7 @@ func (k *killing) measure(t *testing.T) {
 		if args != nil {
 			run(t, fresh, k.bin, k.args(end)...)
 		}
-		k.wanted[end] = k.state(t, fresh)
+		k.wanted[end] = stateOf(t, fresh, k.backend)
 	}
 	if !k.fresh() {
 		k.ground = g
@@ -194,7 +193,7 @@ func (k *killing) trial(t *testing.T, to int, alone bool) (ok bool) {
 		k.lengths[to] = (3*k.lengths[to] + time.Since(start)) / 4
 	}
 	run(t, g.lab.Pod, k.bin, k.args(to)...)
-	if diff := cmp.Diff(k.wanted[to], k.state(t, g.lab.Pod)); diff != "" {
+	if diff := cmp.Diff(k.wanted[to], stateOf(t, g.lab.Pod, k.backend)); diff != "" {
 		t.Errorf("killed after %s, and run again (-fresh +got):\n%s", moment, diff)
 	}
 	return killed
@@ -298,30 +297,6 @@ func (k *killing) postures(views map[string]view, to int) (map[string]string, er
 	}
 	return postures, nil
 }
-
-// state is what the namespace holds of rules and routing, and does not owe to
-// chance; tables of legacy that hold nothing cannot be taken away, and are as
-// good as none.
-func (k *killing) state(t *testing.T, pod *netns.NS) state {
-	t.Helper()
-	s := snapshot(t, pod, k.backend)
-	for family, routing := range s.Routing {
-		s.Routing[family] = linkLocal.ReplaceAllString(routing, "fe80::")
-	}
-	if k.backend == interception.BackendLegacy {
-		for family, saved := range s.Saved {
-			tables := strings.SplitAfter(emptyTables.ReplaceAllString(saved, ""), "COMMIT\n")
-			slices.Sort(tables) // they are listed in the order in which they came into being
-			s.Saved[family] = strings.Join(tables, "")
-		}
-	}
-	return s
-}
-
-// linkLocal are addresses that the kernel makes up anew for each namespace.
-var linkLocal = regexp.MustCompile(`fe80::[0-9a-f:]+`)
-
-var emptyTables = regexp.MustCompile(`(?m)^\*\w+\n(:[A-Z]+ ACCEPT \[0:0\]\n)+COMMIT\n`)
 
 // ground is the reference network with the servers that tell postures apart.
 type ground struct{ lab *netns.Lab }
@@ -442,7 +417,7 @@ func TestKillThenAnother(t *testing.T) {
 			run(t, pod, bin, k.args(1)...)
 			length := time.Since(start)
 			run(t, pod, bin, k.args(0)...)
-			wanted := k.state(t, pod)
+			wanted := stateOf(t, pod, k.backend)
 			for i := range rounds {
 				cmd := pod.Command(t.Context(), bin, k.args(1)...)
 				cmd.SysProcAttr.Setpgid = true
@@ -456,7 +431,7 @@ func TestKillThenAnother(t *testing.T) {
 				if err := awaitEnd(cmd.Process.Pid); err != nil {
 					t.Fatal(err)
 				}
-				if diff := cmp.Diff(wanted, k.state(t, pod)); diff != "" {
+				if diff := cmp.Diff(wanted, stateOf(t, pod, k.backend)); diff != "" {
 					t.Fatalf("round %d: something of the killed run came after (-wanted +got):\n%s", i, diff)
 				}
 			}
