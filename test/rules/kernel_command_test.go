@@ -1,0 +1,276 @@
+//go:build linux
+
+package rules
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/test/netns"
+)
+
+// exitPreflight is the exit code of shunt-init where nothing was touched.
+const exitPreflight = 3
+
+// TestFromOutside does everything from another namespace, as a node agent does.
+func TestFromOutside(t *testing.T) {
+	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
+	bin := buildShuntInit(t)
+	for _, backend := range backends {
+		t.Run(string(backend), func(t *testing.T) {
+			t.Parallel()
+			lab := quietLab(t)
+			in, out := wholeOf(t, lab.Pod), wholeOf(t, lab.Outside)
+			fresh := freshStates(t, bin, backend, manyArguments[:3])
+			for _, text := range manyArguments[:3] {
+				args := argumentsOn(backend, text, "--netns="+lab.Pod.Path())
+				if said := run(t, lab.Outside, bin, args...); !strings.Contains(said, "applied, verified") {
+					t.Errorf("%q says %q", args, said)
+				}
+				if diff := cmp.Diff(fresh[text], stateOf(t, lab.Pod, backend)); diff != "" {
+					t.Errorf("%q (-from inside +from outside):\n%s", text, diff)
+				}
+				run(t, lab.Outside, bin, append(args, "--verify")...)
+			}
+			run(t, lab.Outside, bin, "--remove", "--backend="+string(backend), "--netns="+lab.Pod.Path())
+			if diff := cmp.Diff(in, wholeOf(t, lab.Pod).withoutEmptyLegacy()); diff != "" {
+				t.Errorf("removed from outside (-before +after):\n%s", diff)
+			}
+			if diff := cmp.Diff(out, wholeOf(t, lab.Outside)); diff != "" {
+				t.Errorf("the namespace that it ran in (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// mostProcesses bounds what one run may start, itself included.
+const mostProcesses = 6
+
+// TestFewProcesses counts the processes of a first run on a pod of both
+// families, and of the second.
+func TestFewProcesses(t *testing.T) {
+	netns.Require(t, "iptables-nft", "iptables-legacy")
+	bin := buildShuntInit(t)
+	for _, backend := range []string{"auto", "nft", "legacy"} {
+		for _, text := range []string{"-m REDIRECT", "-m TPROXY", "-m TPROXY --redirect-dns --capture-all-dns"} {
+			t.Run(backend+" "+text, func(t *testing.T) {
+				t.Parallel()
+				pod, counted := newLab(t).Pod, newCounter(t)
+				args := append(strings.Fields(text), "--backend="+backend)
+				first := counted.run(t, pod, bin, append(args, skipVerify)...)
+				again := counted.run(t, pod, bin, append(args, skipVerify)...)
+				verified := counted.run(t, pod, bin, args...)
+				t.Logf("processes: first run %d, again %d, again and verified %d", first, again, verified)
+				if first > mostProcesses || first < 2 {
+					t.Errorf("the first run was %d processes, want 2 to %d", first, mostProcesses)
+				}
+				if again > first {
+					t.Errorf("the second run was %d processes, the first %d", again, first)
+				}
+				other := newLab(t).Pod
+				if n := counted.run(t, other, bin, args...); n > mostProcesses {
+					t.Errorf("a first run that verifies was %d processes, want at most %d", n, mostProcesses)
+				}
+			})
+		}
+	}
+}
+
+// counter is a PATH whose commands note that they were started.
+type counter struct{ dir, log string }
+
+func newCounter(t *testing.T) counter {
+	t.Helper()
+	c := counter{dir: t.TempDir(), log: filepath.Join(t.TempDir(), "started")}
+	script := "#!/bin/sh\necho \"$0\" >>'" + c.log + "'\nexec \"REAL\" \"$@\"\n"
+	seen := 0
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue // PATH may name what is not there
+		}
+		for _, e := range entries {
+			shim := filepath.Join(c.dir, e.Name())
+			if _, err := os.Lstat(shim); err == nil {
+				continue // an earlier folder of PATH has it
+			}
+			text := strings.Replace(script, "REAL", filepath.Join(dir, e.Name()), 1)
+			if err := os.WriteFile(shim, []byte(text), 0o700); err != nil { //nolint:gosec // it has to run
+				t.Fatal(err)
+			}
+			seen++
+		}
+	}
+	if seen == 0 {
+		t.Fatal("PATH is empty")
+	}
+	return c
+}
+
+// run returns how many processes a run was, itself included.
+func (c counter) run(t *testing.T, ns *netns.NS, name string, args ...string) int {
+	t.Helper()
+	if err := os.WriteFile(c.log, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := ns.Command(t.Context(), name, args...)
+	cmd.Env = append(cmd.Environ(), "PATH="+c.dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%q: %v\n%s", args, err, out)
+	}
+	text, err := os.ReadFile(c.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return 1 + strings.Count(string(text), "\n")
+}
+
+// TestLookingMakesNoTable holds that whatever shunt-init does on nft, no
+// legacy table comes into being.
+func TestLookingMakesNoTable(t *testing.T) {
+	netns.Require(t, "iptables-nft", "iptables-legacy")
+	bin, pod := buildShuntInit(t), newLab(t).Pod
+	for _, text := range []string{
+		"--verify", "--remove", "-m REDIRECT", "-m REDIRECT", "--verify", "-m TPROXY", "--backend=nft", "--remove", "-m TPROXY",
+	} {
+		_, _ = pod.Command(t.Context(), bin, strings.Fields(text)...).CombinedOutput() // the first is to fail
+		checkOtherBackend(t, pod, interception.BackendNFT)
+	}
+	if saved := save(t, pod, interception.BackendNFT, 4); !strings.Contains(saved, "SHUNT_TPROXY") {
+		t.Errorf("the runs did nothing:\n%s", saved)
+	}
+}
+
+// refused runs shunt-init where it has to exit with 3, name what is wrong and
+// touch nothing.
+func refused(t *testing.T, pod *netns.NS, cmd *netns.Cmd, words ...string) {
+	t.Helper()
+	before := wholeOf(t, pod)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != exitPreflight {
+		t.Fatalf("%q: %v, want exit code %d:\n%s", cmd.Args[1:], err, exitPreflight, out)
+	}
+	for _, word := range words {
+		if !strings.Contains(string(out), word) {
+			t.Errorf("%q: %q is not in:\n%s", cmd.Args[1:], word, out)
+		}
+	}
+	if diff := cmp.Diff(before, wholeOf(t, pod)); diff != "" {
+		t.Errorf("%q touched the namespace (-before +after):\n%s", cmd.Args[1:], diff)
+	}
+}
+
+// TestNeverBothBackends holds that Shunt's rules are found in the backend that
+// they are in, and that none are put into the other.
+func TestNeverBothBackends(t *testing.T) {
+	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
+	bin := buildShuntInit(t)
+	for i, backend := range backends {
+		other := backends[1-i]
+		t.Run("ours in "+string(backend), func(t *testing.T) {
+			t.Parallel()
+			pod := quietLab(t).Pod
+			run(t, pod, bin, argumentsOn(backend, "-m REDIRECT")...)
+			for _, action := range []string{"-m TPROXY", "-m REDIRECT", "--remove", "-m REDIRECT --verify"} {
+				cmd := pod.Command(t.Context(), bin, argumentsOn(other, action)...)
+				refused(t, pod, cmd, "iptables-"+string(backend), "--backend="+string(backend))
+			}
+			if out := run(t, pod, bin, "-m", "TPROXY"); !strings.Contains(out, "iptables-"+string(backend)) {
+				t.Errorf("by itself it chose: %s", out)
+			}
+			run(t, pod, bin, "--remove")
+			if left := wholeOf(t, pod).withoutEmptyLegacy(); strings.Contains(left.String(), "SHUNT") {
+				t.Errorf("left after --remove:\n%s", left)
+			}
+		})
+		t.Run("others in "+string(backend), func(t *testing.T) {
+			t.Parallel()
+			pod := quietLab(t).Pod
+			putOthers(t, pod, backend)
+			if out := run(t, pod, bin, "-m", "TPROXY"); !strings.Contains(out, "iptables-"+string(backend)) {
+				t.Errorf("by itself it chose: %s", out)
+			}
+		})
+	}
+}
+
+func (w whole) String() string {
+	var b strings.Builder
+	for key, text := range w {
+		b.WriteString("# " + key + "\n" + text)
+	}
+	return b.String()
+}
+
+// TestRefusedByTheKernel holds what a namespace, a container or an image can
+// lack.
+func TestRefusedByTheKernel(t *testing.T) {
+	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
+	bin := buildShuntInit(t)
+	t.Run("no commands", func(t *testing.T) {
+		pod := quietLab(t).Pod
+		for _, backend := range []string{"auto", "nft", "legacy"} {
+			cmd := pod.Command(t.Context(), bin, "--backend="+backend)
+			cmd.Env = append(cmd.Environ(), "PATH="+t.TempDir())
+			refused(t, pod, cmd, "iptables-")
+		}
+	})
+	t.Run("no IPv6", func(t *testing.T) {
+		pod := quietLab(t).Pod
+		if err := pod.Sysctl("net/ipv6/conf/all/disable_ipv6", "1"); err != nil {
+			t.Fatal(err)
+		}
+		refused(t, pod, pod.Command(t.Context(), bin, "--ipv6=on"), "--ipv6=on")
+	})
+	t.Run("no capability", func(t *testing.T) {
+		pod := quietLab(t).Pod
+		before := wholeOf(t, pod)
+		out, err := withoutNetAdmin(t, pod, bin)
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != exitPreflight || !strings.Contains(out, "NET_ADMIN") {
+			t.Errorf("%v, want exit code %d and the capability's name:\n%s", err, exitPreflight, out)
+		}
+		if diff := cmp.Diff(before, wholeOf(t, pod)); diff != "" {
+			t.Errorf("the namespace was touched (-before +after):\n%s", diff)
+		}
+	})
+	t.Run("no namespace", func(t *testing.T) {
+		pod := quietLab(t).Pod
+		refused(t, pod, pod.Command(t.Context(), bin, "--netns="+filepath.Join(t.TempDir(), "none")), "none")
+		refused(t, pod, pod.Command(t.Context(), bin, "--netns="+bin), "shunt-init")
+	})
+}
+
+// withoutNetAdmin runs a program as root that has not the capability, as a
+// container without it does.
+func withoutNetAdmin(t *testing.T, ns *netns.NS, name string) (out string, err error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name)
+	var text strings.Builder
+	cmd.Stdout, cmd.Stderr = &text, &text
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: nobody else is to use this thread
+		started <- ns.Do(func() error {
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_NET_ADMIN, 0, 0, 0); err != nil {
+				return err
+			}
+			return cmd.Start()
+		})
+	}()
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	err = cmd.Wait()
+	return text.String(), err
+}
