@@ -24,7 +24,7 @@ type job struct {
 
 // apply brings the namespace to the wanted rules, and proves it.
 func (j job) apply(ctx context.Context, verify bool) error {
-	result, err := kernel.Apply(ctx, j.host, j.want)
+	result, err := kernel.Apply(ctx, j.host, j.want, verify)
 	if err != nil {
 		return err
 	}
@@ -33,7 +33,7 @@ func (j job) apply(ctx context.Context, verify bool) error {
 		did = "applied"
 	}
 	if verify {
-		if err := j.check(ctx); err != nil {
+		if err := j.check(ctx, result.Holds); err != nil {
 			return err
 		}
 		did += ", verified"
@@ -43,7 +43,7 @@ func (j job) apply(ctx context.Context, verify bool) error {
 
 // verify proves that the namespace holds the wanted rules.
 func (j job) verify(ctx context.Context) error {
-	if err := j.check(ctx); err != nil {
+	if err := j.check(ctx, nil); err != nil {
 		return err
 	}
 	return j.say(string(j.spec.System), "verified")
@@ -62,9 +62,9 @@ func (j job) remove(ctx context.Context) error {
 }
 
 // check compares the namespace with the wanted rules and, where they are
-// there, sends probes through them.
-func (j job) check(ctx context.Context) error {
-	findings, err := kernel.Verify(ctx, j.host, j.want)
+// there, sends probes through them. What it holds need not be read again.
+func (j job) check(ctx context.Context, holds []ruleset.RuleSet) error {
+	findings, err := kernel.Verify(ctx, j.host, j.want, holds)
 	if err == nil && len(findings) == 0 {
 		findings, err = j.host.Probe(ctx, j.spec, j.want)
 	}

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -30,8 +31,8 @@ import (
 var version = "dev"
 
 func main() {
-	// A network namespace belongs to a thread; all that touches it stays here.
-	runtime.LockOSThread()
+	// The process is gone before a collection could pay.
+	debug.SetGCPercent(-1)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()
@@ -90,6 +91,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	if opts.NetNS != "" {
+		runtime.LockOSThread() // only this thread is in the other namespace
 		if err := kernel.Enter(opts.NetNS); err != nil {
 			return err
 		}

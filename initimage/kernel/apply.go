@@ -12,12 +12,15 @@ import (
 // Result says what Apply or Remove did.
 type Result struct {
 	Changed bool // false where the namespace was right already
+	// Holds is all that the namespace holds now, as far as it has been read
+	// since: nil where something was changed and not read back.
+	Holds []ruleset.RuleSet
 }
 
-// Apply brings a namespace to the wanted rule sets, at most one of a family,
-// and reads them back. All families are read and planned before any is
-// written. Where a change fails, or the namespace does not hold what was
-// written, what was there before is put back and the error is an ErrApply.
+// Apply brings a namespace to the wanted rule sets, at most one of a family.
+// All families are read and planned before any is written. Where a change
+// fails, or with readBack the namespace does not hold what was written, what
+// was there before is put back and the error is an ErrApply.
 //
 // A change takes several steps that the kernel takes one at a time: an ip rule,
 // a table of one family. It may end after any of them, by a kill. So:
@@ -31,21 +34,33 @@ type Result struct {
 // the third, each is cut off or intercepts fully. At no time does a family
 // with new rules, or with none, carry traffic beside one that is half done.
 // The next run finds the rule that cuts off, and ends the change.
-func Apply(ctx context.Context, ns Namespace, want []ruleset.RuleSet) (Result, error) {
+func Apply(ctx context.Context, ns Namespace, want []ruleset.RuleSet, readBack bool) (Result, error) {
 	var changes []change
+	result := Result{}
 	for _, rs := range want {
 		have, err := read(ctx, ns, rs.Family)
 		if err != nil {
 			return Result{}, fmt.Errorf("%w: reading the %s rules: %w", ErrPreflight, rs.Family, err)
 		}
-		if c := newChange(have, rs); !c.empty() {
-			changes = append(changes, c)
+		c := newChange(have, rs)
+		if c.empty() {
+			result.Holds = append(result.Holds, have)
+			continue
 		}
+		c.readBack = readBack
+		changes = append(changes, c)
 	}
 	if err := carryOut(ctx, ns, changes); err != nil {
 		return Result{}, errors.Join(fmt.Errorf("%w: %w", ErrApply, err), undo(ctx, ns, changes))
 	}
-	return Result{Changed: len(changes) > 0}, nil
+	result.Changed = len(changes) > 0
+	for _, c := range changes {
+		result.Holds = append(result.Holds, c.now)
+	}
+	if result.Changed && !readBack {
+		result.Holds = nil
+	}
+	return result, nil
 }
 
 // Remove takes everything of Shunt's away, and the tables that it made.
@@ -54,7 +69,7 @@ func Remove(ctx context.Context, ns Namespace, families []ruleset.Family) (Resul
 	for _, family := range families {
 		want = append(want, ruleset.RuleSet{Family: family})
 	}
-	return Apply(ctx, ns, want)
+	return Apply(ctx, ns, want, true)
 }
 
 // cutOff is the routing that keeps a family from outside.
@@ -65,9 +80,9 @@ func carryOut(ctx context.Context, ns Namespace, changes []change) error {
 	if err := cut(ns, changes); err != nil {
 		return err
 	}
-	for _, c := range changes {
-		if err := c.run(ctx, ns); err != nil {
-			return fmt.Errorf("%s: %w", c.want.Family, err)
+	for i := range changes {
+		if err := changes[i].run(ctx, ns); err != nil {
+			return fmt.Errorf("%s: %w", changes[i].want.Family, err)
 		}
 	}
 	for _, c := range changes {
@@ -108,6 +123,8 @@ type change struct {
 	tx          Transaction
 	add, remove ruleset.Routing
 	leaves      bool // tables that Shunt made and that will hold nothing
+	readBack    bool
+	now         ruleset.RuleSet // what the namespace was read to hold afterwards
 }
 
 func newChange(have, want ruleset.RuleSet) change {
@@ -127,10 +144,12 @@ func (c change) done() bool { return c.tx.Empty() && empty(c.add) && empty(c.rem
 
 func empty(r ruleset.Routing) bool { return len(r.Addresses)+len(r.Rules)+len(r.Routes) == 0 }
 
-// run carries the change out and reads it back. Routing that the rules rely on
+// run carries the change out, and reads it back if it is to. Routing that the rules rely on
 // is there before them and goes after them.
-func (c change) run(ctx context.Context, ns Namespace) error {
+func (c *change) run(ctx context.Context, ns Namespace) error {
 	if c.done() {
+		c.now = c.have
+		c.now.Routing.Unreachable = false
 		return nil
 	}
 	if !empty(c.add) {
@@ -153,18 +172,21 @@ func (c change) run(ctx context.Context, ns Namespace) error {
 			return fmt.Errorf("dropping the tables that Shunt made: %w", err)
 		}
 	}
+	if !c.readBack {
+		return nil
+	}
 	return c.check(ctx, ns)
 }
 
 // check compares what the namespace holds now with what was wanted.
-func (c change) check(ctx context.Context, ns Namespace) error {
-	now, err := read(ctx, ns, c.want.Family)
-	if err != nil {
+func (c *change) check(ctx context.Context, ns Namespace) error {
+	var err error
+	if c.now, err = read(ctx, ns, c.want.Family); err != nil {
 		return fmt.Errorf("reading the rules back: %w", err)
 	}
-	now.Routing.Unreachable = false
-	if left := newChange(now, c.want); !left.empty() {
-		return fmt.Errorf("the namespace does not hold what was written: %q", ruleset.Diff(c.want, now.Owned()))
+	c.now.Routing.Unreachable = false
+	if left := newChange(c.now, c.want); !left.empty() {
+		return fmt.Errorf("the namespace does not hold what was written: %q", ruleset.Diff(c.want, c.now.Owned()))
 	}
 	return nil
 }
@@ -182,7 +204,9 @@ func undo(ctx context.Context, ns Namespace, changes []change) error {
 	for _, c := range slices.Backward(changes) {
 		now, err := read(ctx, ns, c.want.Family)
 		if err == nil {
-			err = newChange(now, c.have.Owned()).run(ctx, ns)
+			back := newChange(now, c.have.Owned())
+			back.readBack = true
+			err = back.run(ctx, ns)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s could not be put back, and stays cut off: %w", c.want.Family, err))

@@ -104,7 +104,7 @@ func owned(t *testing.T, f *Fake, family ruleset.Family) ruleset.RuleSet {
 
 func mustApply(t *testing.T, f *Fake, spec interception.Spec) Result {
 	t.Helper()
-	result, err := Apply(context.Background(), f, both(spec))
+	result, err := Apply(context.Background(), f, both(spec), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestFailureIsUndone(t *testing.T) {
 				mustApply(t, f, from)
 				before := dump(t, f)
 				f.Effects, f.FailAt = 0, n
-				_, err := Apply(context.Background(), f, both(to))
+				_, err := Apply(context.Background(), f, both(to), true)
 				if err == nil {
 					break
 				}
@@ -216,7 +216,7 @@ func (l lossy) Restore(ctx context.Context, tx Transaction) error {
 }
 
 func TestWhatIsNotThereIsNoticed(t *testing.T) {
-	_, err := Apply(context.Background(), lossy{NewFake()}, both(interception.Default()))
+	_, err := Apply(context.Background(), lossy{NewFake()}, both(interception.Default()), true)
 	if !errors.Is(err, ErrApply) || !strings.Contains(err.Error(), "does not hold what was written") {
 		t.Errorf("error %v", err)
 	}

@@ -144,7 +144,7 @@ func (g goal) reach(ns Namespace) error {
 		_, err := Remove(context.Background(), ns, ruleset.Families)
 		return err
 	}
-	_, err := Apply(context.Background(), ns, g.want)
+	_, err := Apply(context.Background(), ns, g.want, true)
 	return err
 }
 

@@ -1,7 +1,9 @@
 package kernel
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -130,15 +132,19 @@ func (p *probe) reaches(ctx context.Context, l *listener) error {
 		return fmt.Errorf("did not reach port %d: %w", l.port, err)
 	}
 	defer conn.Close()
-	if _, err := conn.Write([]byte{0}); err != nil {
+	// Addresses would not do: two connections from one port to different
+	// destinations are redirected to one, and NAT tells them apart by
+	// another source port.
+	sent := []byte(rand.Text())
+	if _, err := conn.Write(sent); err != nil {
 		return fmt.Errorf("sending to port %d: %w", l.port, err)
 	}
-	from, err := l.await()
+	got, err := l.await(len(sent))
 	if err != nil {
 		return fmt.Errorf("did not reach port %d: %w", l.port, err)
 	}
-	if from != conn.LocalAddr().String() {
-		return fmt.Errorf("port %d was reached by %s, not by %s", l.port, from, conn.LocalAddr())
+	if !bytes.Equal(got, sent) {
+		return fmt.Errorf("port %d was reached by somebody else", l.port)
 	}
 	return nil
 }
@@ -172,7 +178,7 @@ func (p *probe) network() string { return p.Protocol + fmt.Sprint(int(p.Family))
 type listener struct {
 	io.Closer
 	port  uint16
-	await func() (from string, err error)
+	await func(size int) (text []byte, err error) // what the next to come says
 }
 
 // listen waits for connections or datagrams at an address. The socket is
@@ -194,23 +200,29 @@ func listen(ctx context.Context, protocol string, at netip.AddrPort) (*listener,
 		if err != nil {
 			return nil, err
 		}
-		return &listener{packets, portOf(packets.LocalAddr()), func() (string, error) {
+		return &listener{packets, portOf(packets.LocalAddr()), func(size int) ([]byte, error) {
 			_ = packets.SetReadDeadline(time.Now().Add(probePatience))
-			_, from, err := packets.ReadFrom(make([]byte, 1))
-			return fmt.Sprint(from), err
+			text := make([]byte, size)
+			n, _, err := packets.ReadFrom(text)
+			return text[:n], err
 		}}, nil
 	}
 	l, err := config.Listen(ctx, network, at.String())
 	if err != nil {
 		return nil, err
 	}
-	return &listener{l, portOf(l.Addr()), func() (string, error) {
-		_ = l.(*net.TCPListener).SetDeadline(time.Now().Add(probePatience))
+	return &listener{l, portOf(l.Addr()), func(size int) ([]byte, error) {
+		deadline := time.Now().Add(probePatience)
+		_ = l.(*net.TCPListener).SetDeadline(deadline)
 		conn, err := l.Accept()
 		if err != nil {
-			return "", err
+			return nil, err
 		}
-		return conn.RemoteAddr().String(), conn.Close()
+		defer conn.Close()
+		_ = conn.SetDeadline(deadline)
+		text := make([]byte, size)
+		n, err := io.ReadFull(conn, text)
+		return text[:n], err
 	}}, nil
 }
 

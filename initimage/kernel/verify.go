@@ -22,14 +22,14 @@ type Inspected interface {
 // not as it should be, a sentence each: rules, jumps, routing or addresses that
 // are missing, changed or in another place; rules of others that take packets
 // before ours do; a change that was cut short. It changes nothing.
-func Verify(ctx context.Context, ns Inspected, want []ruleset.RuleSet) ([]string, error) {
+func Verify(ctx context.Context, ns Inspected, want, holds []ruleset.RuleSet) ([]string, error) {
 	host, err := ns.Addresses()
 	if err != nil {
 		return nil, fmt.Errorf("%w: listing the addresses: %w", ErrPreflight, err)
 	}
 	var findings []string
 	for _, rs := range want {
-		have, err := read(ctx, ns, rs.Family)
+		have, err := held(ctx, ns, rs.Family, holds)
 		if err != nil {
 			return nil, fmt.Errorf("%w: reading the %s rules: %w", ErrPreflight, rs.Family, err)
 		}
@@ -46,6 +46,16 @@ func Verify(ctx context.Context, ns Inspected, want []ruleset.RuleSet) ([]string
 		}
 	}
 	return findings, nil
+}
+
+// held returns what a family holds, as it has been read before or is now.
+func held(ctx context.Context, ns Namespace, family ruleset.Family, holds []ruleset.RuleSet) (ruleset.RuleSet, error) {
+	for _, rs := range holds {
+		if rs.Family == family {
+			return rs, nil
+		}
+	}
+	return read(ctx, ns, family)
 }
 
 // compare returns what is wrong with what a family holds.

@@ -28,7 +28,7 @@ func apply(t *testing.T, pod *netns.NS, spec interception.Spec, opts interceptio
 		for _, family := range host.Families() {
 			want = append(want, ruleset.Build(spec, family))
 		}
-		result, err = kernel.Apply(t.Context(), host, want)
+		result, err = kernel.Apply(t.Context(), host, want, true)
 		return err
 	})
 	if err != nil {
