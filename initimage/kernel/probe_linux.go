@@ -169,7 +169,11 @@ func (p *probe) dial(ctx context.Context) (net.Conn, error) {
 		}
 		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(p.Mark))
 	})}
-	return dialer.DialContext(ctx, p.network(), netip.AddrPortFrom(p.Dst, p.DstPort).String())
+	conn, err := dialer.DialContext(ctx, p.network(), netip.AddrPortFrom(p.Dst, p.DstPort).String())
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // the pod is not to be short of a port for it
+	}
+	return conn, err
 }
 
 func (p *probe) network() string { return p.Protocol + fmt.Sprint(int(p.Family)) }
