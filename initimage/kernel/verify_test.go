@@ -77,7 +77,9 @@ var mutations = []mutation{
 		rules[at-1], rules[at] = rules[at], rules[at-1]
 		return rules, true
 	}},
-	{"doubled", func(rules []ruleset.Rule, at int) ([]ruleset.Rule, bool) { return slices.Insert(rules, at, rules[at]), true }},
+	{"doubled", func(rules []ruleset.Rule, at int) ([]ruleset.Rule, bool) {
+		return slices.Insert(rules, at, rules[at]), true
+	}},
 	{"behind a foreign ACCEPT", func(rules []ruleset.Rule, at int) ([]ruleset.Rule, bool) {
 		return slices.Insert(rules, at, ruleset.Rule{Target: ruleset.Accept}), true
 	}},
