@@ -195,9 +195,8 @@ func (m *mutation) ofChain(family ruleset.Family, table string, chain ruleset.Ch
 // ofRouting are the mutants of addresses, policy rules and routes.
 func ofRouting(built ruleset.RuleSet) []mutant {
 	ip := fmt.Sprintf("ip -%d ", built.Family)
-	mutants := []mutant{{
-		"cut off", []string{ip + "rule add unreachable pref 0 proto 133"}, []string{ip + "rule del unreachable pref 0 proto 133"},
-	}}
+	cut := ip + "rule %s unreachable pref 0 proto 133"
+	mutants := []mutant{{"cut off", []string{fmt.Sprintf(cut, "add")}, []string{fmt.Sprintf(cut, "del")}}}
 	for _, a := range built.Routing.Addresses {
 		add, del := ip+"addr add "+a.String()+" dev lo preferred_lft 0 nodad", ip+"addr del "+a.String()+" dev lo"
 		mutants = append(mutants,
@@ -211,14 +210,10 @@ func ofRouting(built ruleset.RuleSet) []mutant {
 		first := ip + "rule %s pref 0 fwmark 0/0 lookup main"
 		mutants = append(mutants,
 			mutant{"policy rule deleted: " + what, []string{del}, []string{add}},
-			mutant{
-				"policy rule moved behind main: " + what,
-				[]string{del, ip + "rule add " + what + late}, []string{ip + "rule del " + what + late, add},
-			},
-			mutant{
-				"policy rule of others before: " + what,
-				[]string{del, fmt.Sprintf(first, "add"), add}, []string{fmt.Sprintf(first, "del")},
-			})
+			mutant{"policy rule moved behind main: " + what,
+				[]string{del, ip + "rule add " + what + late}, []string{ip + "rule del " + what + late, add}},
+			mutant{"policy rule of others before: " + what,
+				[]string{del, fmt.Sprintf(first, "add"), add}, []string{fmt.Sprintf(first, "del")}})
 	}
 	for _, l := range built.Routing.Routes {
 		what := fmt.Sprintf("local default dev lo table %d proto 133", l.Table)

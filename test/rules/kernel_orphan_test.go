@@ -77,6 +77,7 @@ func TestOrphanWritesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			slow.await(t)
+			time.Sleep(orphanPatience / 10) // and has been given what it is to write
 			if err := cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
