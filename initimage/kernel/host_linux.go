@@ -25,8 +25,9 @@ type Host struct {
 }
 
 // Open looks a namespace over and takes its lock: another run of Open waits
-// until this one is closed or its process is gone. It changes nothing; its
-// errors are ErrPreflight.
+// until this one is closed or its process is gone. It takes the link away that
+// the probes of a run that was killed left behind, and changes nothing else;
+// its errors are ErrPreflight.
 func Open(ctx context.Context, opts interception.Options) (*Host, error) {
 	h, err := open(ctx, opts)
 	if err != nil {
@@ -50,6 +51,9 @@ func open(ctx context.Context, opts interception.Options) (*Host, error) {
 	h := &Host{lock: lock, families: families}
 	if h.backend, err = chooseBackend(ctx, opts.Backend); err == nil {
 		h.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+	}
+	if err == nil {
+		err = h.closeSink()
 	}
 	if err != nil {
 		h.Close()

@@ -22,7 +22,9 @@ const lockRetry = 10 * time.Millisecond
 type lock struct{ fd int }
 
 func acquireLock(ctx context.Context) (*lock, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	// The commands that a run starts inherit the socket: one that outlives a
+	// run that was killed must end before the next may write.
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
 	if err != nil {
 		return nil, fmt.Errorf("making the lock: %w", err)
 	}

@@ -16,12 +16,13 @@ type Namespace interface {
 	// Restore runs a transaction, table by table; an error may leave the
 	// first tables changed.
 	Restore(ctx context.Context, tx Transaction) error
-	// Routing returns the addresses, rules and routes that AddRouting put.
+	// Routing returns the addresses, rules and routes that AddRouting put, and
+	// those of others that come before them.
 	Routing(family ruleset.Family) (ruleset.Routing, error)
 	// AddRouting cuts the family off where that is asked for, and puts
 	// addresses on lo, routes and policy rules, in this order.
 	AddRouting(family ruleset.Family, add ruleset.Routing) error
-	// RemoveRouting takes away what AddRouting put, in the opposite order.
+	// RemoveRouting takes away what AddRouting put.
 	RemoveRouting(family ruleset.Family, remove ruleset.Routing) error
 	// DropTables takes away the tables that a transaction made and that hold
 	// nothing any more, where the backend can.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -30,10 +31,10 @@ func (h *Host) Routing(family ruleset.Family) (ruleset.Routing, error) {
 	if r.Addresses, err = h.addresses(family); err != nil {
 		return r, fmt.Errorf("listing the addresses of lo: %w", err)
 	}
-	if r.Rules, r.Unreachable, err = h.policyRules(family); err != nil {
+	if err = h.readPolicyRules(family, &r); err != nil {
 		return r, fmt.Errorf("listing the policy rules: %w", err)
 	}
-	if r.Routes, err = h.routes(family); err != nil {
+	if err = h.readRoutes(family, &r); err != nil {
 		return r, fmt.Errorf("listing the routes: %w", err)
 	}
 	return r, nil
@@ -59,41 +60,52 @@ func (h *Host) addresses(family ruleset.Family) ([]netip.Prefix, error) {
 	return ours, nil
 }
 
-// policyRules returns our rules, and whether one of them cuts the family off.
-func (h *Host) policyRules(family ruleset.Family) (ours []ruleset.PolicyRule, unreachable bool, err error) {
-	rules, err := h.netlink.RuleList(netlinkFamily(family))
+// readPolicyRules finds our rules, the one that cuts off, and the rules of
+// others between the local table's, which comes first, and ours.
+func (h *Host) readPolicyRules(family ruleset.Family, r *ruleset.Routing) error {
+	rules, err := h.netlink.RuleList(netlinkFamily(family)) // in the order in which they are tried
 	if err != nil {
-		return nil, false, err
+		return err
 	}
-	for _, r := range rules {
-		if r.Protocol != routingProtocol {
-			continue
+	var others []string
+	for i, rule := range rules {
+		switch {
+		case rule.Protocol != routingProtocol:
+			if i > 0 || rule.Table != unix.RT_TABLE_LOCAL {
+				others = append(others, strings.TrimPrefix(rule.String(), "ip "))
+			}
+		case rule.Table == unix.RT_TABLE_UNSPEC: // it looks nothing up
+			r.Unreachable = true
+		default:
+			p := ruleset.PolicyRule{Mark: rule.Mark, Mask: 1<<32 - 1, Table: uint32(rule.Table), Priority: uint32(rule.Priority)}
+			if rule.Mask != nil {
+				p.Mask = *rule.Mask
+			}
+			r.Rules = append(r.Rules, p)
+			r.Intruders = append(r.Intruders, others...)
+			others = nil
 		}
-		if r.Table == unix.RT_TABLE_UNSPEC { // a rule that looks nothing up: the one that cuts off
-			unreachable = true
-			continue
-		}
-		p := ruleset.PolicyRule{Mark: r.Mark, Mask: 1<<32 - 1, Table: uint32(r.Table)}
-		if r.Mask != nil {
-			p.Mask = *r.Mask
-		}
-		ours = append(ours, p)
 	}
-	return ours, unreachable, nil
+	return nil
 }
 
-func (h *Host) routes(family ruleset.Family) ([]ruleset.LocalRoute, error) {
-	filter := &netlink.Route{Protocol: routingProtocol, Table: unix.RT_TABLE_UNSPEC, Type: unix.RTN_LOCAL}
-	routes, err := h.netlink.RouteListFiltered(netlinkFamily(family), filter,
-		netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+// readRoutes finds our routes, and those of others in the tables that our
+// rules look up.
+func (h *Host) readRoutes(family ruleset.Family, r *ruleset.Routing) error {
+	routes, err := h.netlink.RouteListFiltered(netlinkFamily(family), &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var ours []ruleset.LocalRoute
-	for _, r := range routes {
-		ours = append(ours, ruleset.LocalRoute{Table: uint32(r.Table)})
+	for _, route := range routes {
+		table := uint32(route.Table)
+		switch {
+		case route.Protocol == routingProtocol && route.Type == unix.RTN_LOCAL:
+			r.Routes = append(r.Routes, ruleset.LocalRoute{Table: table})
+		case slices.ContainsFunc(r.Rules, func(p ruleset.PolicyRule) bool { return p.Table == table }):
+			r.Intruders = append(r.Intruders, fmt.Sprintf("route %s table %d", route.Dst, table))
+		}
 	}
-	return ours, nil
+	return nil
 }
 
 // forever is INFINITY_LIFE_TIME of the kernel. An address that is valid for
@@ -200,7 +212,7 @@ func netlinkRule(family ruleset.Family, p ruleset.PolicyRule) *netlink.Rule {
 	rule.Mark, rule.Mask = p.Mark, &p.Mask
 	rule.Table = int(p.Table)
 	rule.Protocol = routingProtocol
-	rule.Priority = rulePriority
+	rule.Priority = int(p.Priority)
 	return rule
 }
 

@@ -17,12 +17,18 @@ type Routing struct {
 	// nothing is routed beyond its own addresses, so that no connection to or
 	// from outside can be made, and none that is there makes headway.
 	Unreachable bool
+	// Intruders are rules and routes of others that decide before ours do, as
+	// ip(8) would say it. A rule set that is built has none.
+	Intruders []string
 }
 
 // PolicyRule sends packets with a mark to a routing table.
 type PolicyRule struct {
 	Mark, Mask uint32 // a packet matches when its mark, masked, is Mark
 	Table      uint32
+	// Priority is 0 in a rule set that is built: straight behind the rule of
+	// the local table, which is there longer. A greater one comes later.
+	Priority uint32
 }
 
 // LocalRoute makes every address of the family local, on lo, in one table: a
@@ -41,10 +47,17 @@ func (r Routing) lines(f Family) []string {
 		lines = append(lines, fmt.Sprintf("ip -%d address add %s dev lo", f, a))
 	}
 	for _, p := range r.Rules {
-		lines = append(lines, fmt.Sprintf("ip -%d rule add fwmark %#x/%#x lookup %d", f, p.Mark, p.Mask, p.Table))
+		line := fmt.Sprintf("ip -%d rule add fwmark %#x/%#x lookup %d", f, p.Mark, p.Mask, p.Table)
+		if p.Priority != 0 {
+			line += fmt.Sprintf(" pref %d", p.Priority)
+		}
+		lines = append(lines, line)
 	}
 	for _, l := range r.Routes {
 		lines = append(lines, fmt.Sprintf("ip -%d route add local default dev lo table %d", f, l.Table))
+	}
+	for _, words := range r.Intruders {
+		lines = append(lines, fmt.Sprintf("ip -%d %s (of others, before ours)", f, words))
 	}
 	return lines
 }
@@ -65,6 +78,10 @@ func (r *Routing) parseLine(f Family, line string) (ok bool) {
 			r.Addresses = append(r.Addresses, prefix)
 		}
 		return err == nil
+	}
+	if scan(line, "ip -%d rule add fwmark 0x%x/0x%x lookup %d pref %d", f, &p.Mark, &p.Mask, &p.Table, &p.Priority) {
+		r.Rules = append(r.Rules, p)
+		return true
 	}
 	if scan(line, "ip -%d rule add fwmark 0x%x/0x%x lookup %d", f, &p.Mark, &p.Mask, &p.Table) {
 		r.Rules = append(r.Rules, p)
@@ -87,7 +104,7 @@ func scan(line, format string, f Family, into ...any) bool {
 func (r *Routing) canonical() {
 	slices.SortFunc(r.Addresses, netip.Prefix.Compare)
 	slices.SortFunc(r.Rules, func(a, b PolicyRule) int {
-		return cmp.Or(cmp.Compare(a.Mark, b.Mark), cmp.Compare(a.Table, b.Table))
+		return cmp.Or(cmp.Compare(a.Mark, b.Mark), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Priority, b.Priority))
 	})
 	slices.SortFunc(r.Routes, func(a, b LocalRoute) int { return cmp.Compare(a.Table, b.Table) })
 }
