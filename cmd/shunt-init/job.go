@@ -24,6 +24,9 @@ type job struct {
 
 // apply brings the namespace to the wanted rules, and proves it.
 func (j job) apply(ctx context.Context, verify bool) error {
+	if err := j.host.Require(j.want); err != nil {
+		return err
+	}
 	result, err := kernel.Apply(ctx, j.host, j.want, verify)
 	if err != nil {
 		return err
@@ -33,7 +36,7 @@ func (j job) apply(ctx context.Context, verify bool) error {
 		did = "applied"
 	}
 	if verify {
-		if err := j.check(ctx, result.Holds); err != nil {
+		if err := j.check(ctx, result.Holds, result.Changed); err != nil {
 			return err
 		}
 		did += ", verified"
@@ -43,7 +46,7 @@ func (j job) apply(ctx context.Context, verify bool) error {
 
 // verify proves that the namespace holds the wanted rules.
 func (j job) verify(ctx context.Context) error {
-	if err := j.check(ctx, nil); err != nil {
+	if err := j.check(ctx, nil, true); err != nil {
 		return err
 	}
 	return j.say(string(j.spec.System), "verified")
@@ -62,10 +65,11 @@ func (j job) remove(ctx context.Context) error {
 }
 
 // check compares the namespace with the wanted rules and, where they are
-// there, sends probes through them. What it holds need not be read again.
-func (j job) check(ctx context.Context, holds []ruleset.RuleSet) error {
+// there, sends probes through them. What it holds need not be read again, and
+// rules that an earlier run put in and probed are not probed again.
+func (j job) check(ctx context.Context, holds []ruleset.RuleSet, probe bool) error {
 	findings, err := kernel.Verify(ctx, j.host, j.want, holds)
-	if err == nil && len(findings) == 0 {
+	if err == nil && len(findings) == 0 && probe {
 		findings, err = j.host.Probe(ctx, j.spec, j.want)
 	}
 	if err != nil {
