@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
@@ -36,20 +37,22 @@ func (j job) apply(ctx context.Context, verify bool) error {
 		did = "applied"
 	}
 	if verify {
-		if err := j.check(ctx, result.Holds, result.Changed); err != nil {
+		proof, err := j.check(ctx, result.Holds, result.Changed)
+		if err != nil {
 			return err
 		}
-		did += ", verified"
+		did += ", " + proof
 	}
 	return j.say(string(j.spec.System), did)
 }
 
 // verify proves that the namespace holds the wanted rules.
 func (j job) verify(ctx context.Context) error {
-	if err := j.check(ctx, nil, true); err != nil {
+	proof, err := j.check(ctx, nil, true)
+	if err != nil {
 		return err
 	}
-	return j.say(string(j.spec.System), "verified")
+	return j.say(string(j.spec.System), proof)
 }
 
 // remove takes everything of Shunt's away.
@@ -66,20 +69,28 @@ func (j job) remove(ctx context.Context) error {
 
 // check compares the namespace with the wanted rules and, where they are
 // there, sends probes through them. What it holds need not be read again, and
-// rules that an earlier run put in and probed are not probed again.
-func (j job) check(ctx context.Context, holds []ruleset.RuleSet, probe bool) error {
+// rules that an earlier run put in and probed are not probed again. It says
+// what has been proved.
+func (j job) check(ctx context.Context, holds []ruleset.RuleSet, probe bool) (proof string, err error) {
 	findings, err := kernel.Verify(ctx, j.host, j.want, holds)
+	proof = "verified"
 	if err == nil && len(findings) == 0 && probe {
-		findings, err = j.host.Probe(ctx, j.spec, j.want)
+		var probed []ruleset.Family
+		findings, probed, err = j.host.Probe(ctx, j.spec, j.want)
+		for _, rs := range j.want {
+			if !slices.Contains(probed, rs.Family) {
+				proof += ", but " + rs.Family.String() + " could not be probed here"
+			}
+		}
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", kernel.ErrVerify, err)
+		return "", fmt.Errorf("%w: %w", kernel.ErrVerify, err)
 	}
 	var errs []error
 	for _, f := range findings {
 		errs = append(errs, fmt.Errorf("%w: %s", kernel.ErrVerify, f))
 	}
-	return errors.Join(errs...)
+	return proof, errors.Join(errs...)
 }
 
 func (j job) say(what, did string) error {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -33,16 +34,22 @@ const probePort = 443
 // already, that a connection to nowhere stands shows that it took it.
 //
 // Nothing leaves the namespace: the address outside is behind a link of its
-// own, made for the time of the probes.
-func (h *Host) Probe(ctx context.Context, spec interception.Spec, want []ruleset.RuleSet) (findings []string, err error) {
-	if err := h.openSink(h.families); err != nil {
-		return nil, errors.Join(err, h.closeSink())
+// own, made for the time of the probes. The families that could be probed are
+// returned too.
+func (h *Host) Probe(ctx context.Context, spec interception.Spec, want []ruleset.RuleSet) (
+	findings []string, probed []ruleset.Family, err error,
+) {
+	if probed, err = h.openSink(h.families); err != nil {
+		return nil, nil, errors.Join(err, h.closeSink())
 	}
 	defer func() { err = errors.Join(err, h.closeSink()) }()
 	for _, rs := range want {
+		if !slices.Contains(probed, rs.Family) {
+			continue
+		}
 		own := probeAddress(rs.Family)
 		if err := h.awaitLocalRoute(netip.PrefixFrom(own, own.BitLen()), true); err != nil {
-			return nil, fmt.Errorf("address %s of %s: %w", own, probeLink, err)
+			return nil, nil, fmt.Errorf("address %s of %s: %w", own, probeLink, err)
 		}
 		for _, p := range probes(spec, rs.Family) {
 			if err := p.run(ctx, rs); err != nil {
@@ -50,7 +57,7 @@ func (h *Host) Probe(ctx context.Context, spec interception.Spec, want []ruleset
 			}
 		}
 	}
-	return findings, nil
+	return findings, probed, nil
 }
 
 func probeAddress(family ruleset.Family) netip.Addr {

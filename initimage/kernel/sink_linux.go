@@ -22,43 +22,50 @@ const (
 // a listener here gets lost on the link, and nothing leaves the namespace.
 var probeAddresses = []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24"), netip.MustParsePrefix("2001:db8::2/64")}
 
-// openSink makes the link, after taking away what a run that was killed left.
-func (h *Host) openSink(families []ruleset.Family) error {
-	if err := h.closeSink(); err != nil {
-		return err
-	}
+// openSink makes the link and returns the families that it has an address of:
+// a namespace may forbid IPv6 on new interfaces, and a kernel may have no veth.
+// What cannot be probed has been read back all the same.
+func (h *Host) openSink(families []ruleset.Family) ([]ruleset.Family, error) {
 	err := h.netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: probeLink}, PeerName: probePeer})
-	if err != nil {
-		return fmt.Errorf("making the link %s: %w", probeLink, err)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil
 	}
+	if err != nil {
+		return nil, fmt.Errorf("making the link %s: %w", probeLink, err)
+	}
+	var probed []ruleset.Family
 	for _, name := range []string{probePeer, probeLink} {
 		link, err := h.netlink.LinkByName(name)
 		if err != nil {
-			return fmt.Errorf("finding the link %s: %w", name, err)
+			return nil, fmt.Errorf("finding the link %s: %w", name, err)
 		}
 		if name == probeLink {
-			err = h.addProbeAddresses(link, families)
+			probed, err = h.addProbeAddresses(link, families)
 		}
 		if err := errors.Join(err, h.netlink.LinkSetUp(link)); err != nil {
-			return fmt.Errorf("setting up the link %s: %w", name, err)
+			return nil, fmt.Errorf("setting up the link %s: %w", name, err)
 		}
 	}
-	return nil
+	return probed, nil
 }
 
-func (h *Host) addProbeAddresses(link netlink.Link, families []ruleset.Family) error {
-	for _, prefix := range probeAddresses {
-		for _, family := range families {
+func (h *Host) addProbeAddresses(link netlink.Link, families []ruleset.Family) (added []ruleset.Family, err error) {
+	for _, family := range families {
+		for _, prefix := range probeAddresses {
 			if !family.Of(prefix.Addr()) {
 				continue
 			}
-			addr := &netlink.Addr{IPNet: ipNet(prefix), Flags: unix.IFA_F_NODAD}
-			if err := h.netlink.AddrAdd(link, addr); err != nil {
-				return fmt.Errorf("address %s: %w", prefix, err)
+			err := h.netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet(prefix), Flags: unix.IFA_F_NODAD})
+			if errors.Is(err, unix.EACCES) {
+				continue // disable_ipv6 of new interfaces (ip-sysctl)
 			}
+			if err != nil {
+				return nil, fmt.Errorf("address %s: %w", prefix, err)
+			}
+			added = append(added, family)
 		}
 	}
-	return nil
+	return added, nil
 }
 
 // closeSink takes the link away, with its addresses and routes.
