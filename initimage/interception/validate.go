@@ -5,11 +5,14 @@ import (
 	"slices"
 )
 
-// Limits of the mark in SystemAmbient: the bits that its rules compare, and the
-// value that answers to the proxy carry (Istio's node agent uses both).
+// Marks of SystemAmbient beside Spec.Mark, as Istio's node agent and its proxy
+// use them.
 const (
-	ambientMask  = 0xfff
-	ambientReply = 0x111
+	// AmbientMask is the bits of a mark that the rules compare.
+	AmbientMask = 0xfff
+	// AmbientReply marks the conntrack entry of a connection that the proxy
+	// made to the pod, and the answers to it.
+	AmbientReply = 0x111
 )
 
 // Validate checks what no single value can show: values that contradict each
@@ -32,9 +35,9 @@ func (s Spec) Validate() error {
 		errs = append(errs, flagErrorf("outbound-owner-groups-exclude",
 			"given with a list in --outbound-owner-groups; accepted: one of the two"))
 	}
-	if s.System == SystemAmbient && (s.Mark > ambientMask || s.Mark == ambientReply) {
+	if s.System == SystemAmbient && (s.Mark > AmbientMask || s.Mark == AmbientReply) {
 		errs = append(errs, flagErrorf("istio-inbound-tproxy-mark", "%#x; accepted in system ambient: from 1 to %#x, but not %#x",
-			s.Mark, ambientMask, ambientReply))
+			s.Mark, AmbientMask, AmbientReply))
 	}
 	errs = append(errs, s.dnsContradictions()...)
 	return errors.Join(append(errs, s.udpContradictions()...)...)

@@ -1,23 +1,17 @@
 package ruleset
 
-// Marks of SystemAmbient, as Istio's node agent and its proxy use them. The
-// proxy's sockets carry Spec.Mark; the conntrack entry of a connection that
-// the proxy made to the pod carries ambientReply, and so do the answers.
-const (
-	ambientMask  = 0xfff
-	ambientReply = 0x111
-)
+import "github.com/shunt-dev/shunt/initimage/interception"
 
 // ambient builds SystemAmbient. The proxy is known by its packet mark, not by
 // a user, and goes on to the app from the client's own address, so that the
 // app's answers are routed back in by the mark of that connection.
 func (b *builder) ambient() {
-	proxy := Mark{Value: b.spec.Mark, Mask: ambientMask}
-	reply := Mark{Value: ambientReply, Mask: ambientMask}
+	proxy := Mark{Value: b.spec.Mark, Mask: interception.AmbientMask}
+	reply := Mark{Value: interception.AmbientReply, Mask: interception.AmbientMask}
 	replyConnection := reply
 	replyConnection.Connection = true
 	b.mangle.add("PREROUTING", rule("remember the inbound hop of the proxy",
-		SetMark{Connection: true, Value: ambientReply, Mask: ambientMask}, proxy))
+		SetMark{Connection: true, Value: interception.AmbientReply, Mask: interception.AmbientMask}, proxy))
 	b.mangle.add("OUTPUT", rule("answers to the inbound hop of the proxy stay in the pod", RestoreMark{}, replyConnection))
 	b.addInbound(b.spec.InboundPort,
 		rule("probes of the node", Return, Source{Prefix: b.family.hostProbe()}),
@@ -27,6 +21,6 @@ func (b *builder) ambient() {
 		rule("answers to probes of the node", Return, Destination{Prefix: b.family.hostProbe()}),
 		rule("answers to the inbound hop of the proxy", Return, reply),
 	}, nil)
-	b.routing.Rules = []PolicyRule{{Mark: ambientReply, Mask: ambientMask, Table: b.spec.RouteTable}}
+	b.routing.Rules = []PolicyRule{{Mark: interception.AmbientReply, Mask: interception.AmbientMask, Table: b.spec.RouteTable}}
 	b.routing.Routes = []LocalRoute{{Table: b.spec.RouteTable}}
 }

@@ -98,7 +98,7 @@ type identity struct {
 // enough: its mark in ambient, and elsewhere each of its uids and gids.
 func (b *builder) proxy() []identity {
 	if b.spec.System == interception.SystemAmbient {
-		return []identity{{Mark{Value: b.spec.Mark, Mask: ambientMask}, "mark"}}
+		return []identity{{Mark{Value: b.spec.Mark, Mask: interception.AmbientMask}, "mark"}}
 	}
 	var all []identity
 	for _, uid := range b.spec.ProxyUIDs {

@@ -167,13 +167,8 @@ func parsePorts(p *ruleParser, source, negated bool, value string) (Match, error
 	}
 	var ranges []interception.PortRange
 	for word := range strings.SplitSeq(value, ",") {
-		first, last, isRange := strings.Cut(word, ":")
-		if !isRange {
-			last = first
-		}
-		lo, errLow := strconv.ParseUint(first, 10, 16)
-		hi, errHigh := strconv.ParseUint(last, 10, 16)
-		if errLow != nil || errHigh != nil || hi < lo {
+		lo, hi, ok := parseRange(word, ":", 16)
+		if !ok {
 			return nil, fmt.Errorf("%q is no port or range of ports", word)
 		}
 		ranges = append(ranges, interception.PortRange{First: uint16(lo), Last: uint16(hi)})
@@ -182,14 +177,20 @@ func parsePorts(p *ruleParser, source, negated bool, value string) (Match, error
 	return m, nil
 }
 
-func parseOwner(group, negated bool, value string) (Match, error) {
-	first, last, isRange := strings.Cut(value, "-")
+// parseRange reads one decimal number of some bits, or two with a separator.
+func parseRange(text, separator string, bits int) (lo, hi uint64, ok bool) {
+	first, last, isRange := strings.Cut(text, separator)
 	if !isRange {
 		last = first
 	}
-	lo, errLow := strconv.ParseUint(first, 10, 32)
-	hi, errHigh := strconv.ParseUint(last, 10, 32)
-	if errLow != nil || errHigh != nil || hi < lo {
+	lo, errLow := strconv.ParseUint(first, 10, bits)
+	hi, errHigh := strconv.ParseUint(last, 10, bits)
+	return lo, hi, errLow == nil && errHigh == nil && lo <= hi
+}
+
+func parseOwner(group, negated bool, value string) (Match, error) {
+	lo, hi, ok := parseRange(value, "-", 32)
+	if !ok {
 		return nil, fmt.Errorf("%q is no id or range of ids", value)
 	}
 	return Owner{Group: group, First: uint32(lo), Last: uint32(hi), Not: negated}, nil
