@@ -7,6 +7,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -22,34 +23,58 @@ const (
 
 func inboundCluster(f family) string { return "InboundPassthroughCluster" + f.cluster }
 
+// absoluteForm is the cluster's twin for requests whose target is a whole URL,
+// as clients of an HTTP proxy send it (RFC 9112, 3.2.2). To keep that form is a
+// setting of the cluster, not of the request.
+func absoluteForm(cluster string) string { return cluster + "AbsoluteForm" }
+
 // connectTimeout is Istio's for its pass-through clusters.
 const connectTimeout = 10 * time.Second
 
 func (b *builder) clusters() []*clusterv3.Cluster {
-	all := []*clusterv3.Cluster{b.adminCluster()}
-	if b.Mode == interception.ModeNone {
-		return all
-	}
+	all := []*clusterv3.Cluster{b.fixed(adminCluster, connectTimeout, address(loopback, b.AdminPort))}
 	for _, f := range b.families() {
-		inbound := originalDestination(inboundCluster(f))
+		var source *corev3.BindConfig
 		if b.Mode == interception.ModeRedirect {
-			inbound.UpstreamBindConfig = &corev3.BindConfig{SourceAddress: socketAddress(f.inboundSource, 0)}
+			source = &corev3.BindConfig{SourceAddress: socketAddress(f.inboundSource, 0)}
 		}
-		all = append(all, inbound)
+		all = append(all, b.passthroughs(inboundCluster(f), source)...)
+		all = append(all, b.healthClusters(f)...)
 	}
-	return append(all, originalDestination(passthroughCluster), blackHole())
+	all = append(all, b.passthroughs(passthroughCluster, nil)...)
+	if b.DNSPort != 0 {
+		all = append(all, b.resolvers())
+	}
+	return append(all, blackHole())
+}
+
+// passthroughs are the cluster that dials where the connection was going, and
+// its twin where requests are read.
+func (b *builder) passthroughs(name string, source *corev3.BindConfig) []*clusterv3.Cluster {
+	if !b.ProtocolDetection {
+		return []*clusterv3.Cluster{originalDestination(name, source)}
+	}
+	plain, absolute := originalDestination(name, source), originalDestination(absoluteForm(name), source)
+	plain.TypedExtensionProtocolOptions = map[string]*anypb.Any{upstreamHTTP: b.upstreamOptions(false)}
+	absolute.TypedExtensionProtocolOptions = map[string]*anypb.Any{upstreamHTTP: b.upstreamOptions(true)}
+	return []*clusterv3.Cluster{plain, absolute}
 }
 
 // originalDestination dials the address that the connection was going to.
-func originalDestination(name string) *clusterv3.Cluster {
+func originalDestination(name string, source *corev3.BindConfig) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST},
 		LbPolicy:             clusterv3.Cluster_CLUSTER_PROVIDED,
 		ConnectTimeout:       durationpb.New(connectTimeout),
 		CircuitBreakers:      unlimited(),
+		UpstreamBindConfig:   source,
 		// As in keepAlive, for the far side of the proxy.
 		UpstreamConnectionOptions: &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{}},
+		// One connection to the server for each of a client's, never shared:
+		// what a server knows by connection, such as who logged in by NTLM,
+		// stays with its client.
+		ConnectionPoolPerDownstreamConnection: true,
 	}
 }
 
@@ -71,18 +96,16 @@ func blackHole() *clusterv3.Cluster {
 	}
 }
 
-// adminCluster is the proxy's own administration interface.
-func (b *builder) adminCluster() *clusterv3.Cluster {
+// fixed dials one address.
+func (b *builder) fixed(name string, timeout time.Duration, at *corev3.Address) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
-		Name:                 adminCluster,
+		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
-		ConnectTimeout:       durationpb.New(connectTimeout),
+		ConnectTimeout:       durationpb.New(timeout),
 		LoadAssignment: &endpointv3.ClusterLoadAssignment{
-			ClusterName: adminCluster,
+			ClusterName: name,
 			Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{{
-				HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
-					Endpoint: &endpointv3.Endpoint{Address: address(loopback, b.AdminPort)},
-				},
+				HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: at}},
 			}}}},
 		},
 	}
