@@ -50,7 +50,9 @@ func TestArgsOf(t *testing.T) {
 		DNS:      interception.DNS{Redirect: true, Servers: prefixes[1:2], Port: 53},
 		UDPPorts: ranges[:1], RejectUDPPorts: ranges[1:], DropInvalid: true, Mark: 7, RouteTable: 8,
 	}
-	opts := interception.Options{Backend: interception.BackendLegacy, IPv6: interception.IPv6Off, NetNS: "/run/netns/a", Verify: true}
+	opts := interception.Options{
+		Backend: interception.BackendLegacy, IPv6: interception.IPv6Off, NetNS: "/run/netns/a", Share: "/shunt", SkipVerify: true,
+	}
 	parsed, parsedOpts, err := interception.ParseArgs(interception.Args(spec, opts))
 	if err != nil {
 		t.Fatal(err)

@@ -29,7 +29,8 @@ var (
 	backendCodec    = oneOf(BackendAuto, BackendNFT, BackendLegacy)
 	ipv6Codec       = oneOf(IPv6Auto, IPv6On, IPv6Off)
 	modeCodec       = oneOf(ModeRedirect, ModeTProxy)
-	absPathCodec    = codec[string]{parsePath, func(path string) string { return path }}
+	netnsCodec      = absolutePath("/proc/1234/ns/net")
+	shareCodec      = absolutePath("/shunt")
 	systemCodec     = oneOf(SystemRedirect, SystemTProxy, SystemAmbient, SystemLegacy)
 	markCodec       = codec[uint32]{parseMark, formatUint32}
 	routeTableCodec = codec[uint32]{parseRouteTable, formatUint32}
@@ -101,10 +102,13 @@ func parseRouteTable(text string) (uint32, error) {
 	return uint32(n), nil
 }
 
-// parsePath reads an absolute path; an empty text is none.
-func parsePath(text string) (string, error) {
-	if text != "" && !strings.HasPrefix(text, "/") {
-		return "", &ValueError{Value: text, Accepted: "an absolute path such as /proc/1234/ns/net"}
+// absolutePath reads an absolute path; an empty text is none.
+func absolutePath(example string) codec[string] {
+	parse := func(text string) (string, error) {
+		if text != "" && !strings.HasPrefix(text, "/") {
+			return "", &ValueError{Value: text, Accepted: "an absolute path such as " + example}
+		}
+		return text, nil
 	}
-	return text, nil
+	return codec[string]{parse, func(path string) string { return path }}
 }

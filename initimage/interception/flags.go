@@ -60,6 +60,7 @@ const (
 	flagVerify       = "verify"
 	flagRemove       = "remove"
 	flagSkipVerify   = "skip-verify"
+	flagShare        = "share"
 )
 
 // specFlags are istio-iptables' flags, with its names and meaning, in the
@@ -126,8 +127,10 @@ var optionFlags = []flagDef{
 	bind("backend", "", "auto, nft or legacy", backendCodec, func(a *arguments) *Backend { return &a.Backend }),
 	bind("ipv6", "", "auto (where the namespace has an IPv6 address), on or off", ipv6Codec,
 		func(a *arguments) *IPv6 { return &a.IPv6 }),
-	bind("netns", "", "path of the network namespace to work in; empty for that of the process", absPathCodec,
+	bind("netns", "", "path of the network namespace to work in; empty for that of the process", netnsCodec,
 		func(a *arguments) *string { return &a.NetNS }),
+	bind(flagShare, "", "folder to leave this program and the pod's resolvers in, for the proxy; empty for none", shareCodec,
+		func(a *arguments) *string { return &a.Share }),
 	boolFlag(flagDryRun, "n", "print the rules and change nothing", func(a *arguments) *bool { return &a.DryRun }),
 	boolFlag(flagVerify, "", "compare the namespace with the rules, probe it, and change nothing",
 		func(a *arguments) *bool { return &a.Verify }),

@@ -36,6 +36,7 @@ type Options struct {
 	Backend Backend
 	IPv6    IPv6
 	NetNS   string // path of the network namespace; "" for the process's own
+	Share   string // folder for what the proxy needs of shunt-init; "" for none
 
 	DryRun     bool // print the rules and change nothing
 	Verify     bool // compare and probe, and change nothing
@@ -75,6 +76,9 @@ func (o Options) Validate() error {
 	}
 	if o.SkipVerify && o.Action() != ActionApply {
 		return flagErrorf(flagSkipVerify, "given with --%s; accepted: only when rules are applied", o.Action())
+	}
+	if o.Share != "" && (o.Verify || o.Remove) {
+		return flagErrorf(flagShare, "given with --%s; accepted: only when rules are applied or printed", o.Action())
 	}
 	return nil
 }

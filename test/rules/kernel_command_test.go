@@ -249,6 +249,11 @@ func TestRefusedByTheKernel(t *testing.T) {
 		refused(t, pod, pod.Command(t.Context(), bin, "--netns="+filepath.Join(t.TempDir(), "none")), "none")
 		refused(t, pod, pod.Command(t.Context(), bin, "--netns="+bin), "shunt-init")
 	})
+	t.Run("no folder to share", func(t *testing.T) {
+		pod := quietLab(t).Pod
+		refused(t, pod, pod.Command(t.Context(), bin, "--share="+filepath.Join(t.TempDir(), "none")), "--share")
+		refused(t, pod, pod.Command(t.Context(), bin, "--share="+bin), "not a directory")
+	})
 }
 
 // withoutNetAdmin runs a program as root that has not the capability, as a
