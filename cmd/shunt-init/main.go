@@ -87,9 +87,23 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if spec, err = withResolvers(spec, opts); err != nil {
+	resolvers, err := podResolvers(spec, opts)
+	if err != nil {
 		return err
 	}
+	if spec.DNS.Redirect && !spec.DNS.All {
+		spec.DNS.Servers = prefixesOf(resolvers)
+	}
+	if opts.Share != "" && !opts.DryRun {
+		if err := share(opts.Share, resolvers); err != nil {
+			return err
+		}
+	}
+	return program(ctx, spec, opts, stdout)
+}
+
+// program does what the options ask for in the network namespace.
+func program(ctx context.Context, spec interception.Spec, opts interception.Options, stdout io.Writer) error {
 	if opts.NetNS != "" {
 		runtime.LockOSThread() // only this thread is in the other namespace
 		if err := kernel.Enter(opts.NetNS); err != nil {

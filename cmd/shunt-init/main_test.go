@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,8 +20,12 @@ import (
 // TestMain lets the test binary be shunt-init, so that exit codes are those
 // of a process.
 func TestMain(m *testing.M) {
-	if os.Getenv("SHUNT_INIT_TEST") == "1" {
+	switch os.Getenv("SHUNT_INIT_TEST") {
+	case "1":
 		main()
+	case "wait": // a program that runs until its standard input ends
+		_, err := io.Copy(io.Discard, os.Stdin)
+		os.Exit(exitCode(err))
 	}
 	os.Exit(m.Run())
 }

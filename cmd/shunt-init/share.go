@@ -1,0 +1,139 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/shunt-dev/shunt/initimage/kernel"
+)
+
+// What is left in the folder that the init container shares with the proxy's.
+const (
+	sharedProgram   = "shunt-init"
+	sharedResolvers = "resolvers.json"
+)
+
+const (
+	programMode   = 0o555
+	resolversMode = 0o444
+)
+
+// share leaves in a folder what the proxy's container needs of this one: the
+// program, for its drain, and the pod's resolvers, if there are any. Its
+// errors are kernel.ErrPreflight.
+func share(dir string, resolvers []netip.Addr) error {
+	if err := leaveFiles(dir, resolvers); err != nil {
+		return fmt.Errorf("%w: --share %s: %w; accepted: a folder that is there and can be written", kernel.ErrPreflight, dir, err)
+	}
+	return nil
+}
+
+func leaveFiles(dir string, resolvers []netip.Addr) error {
+	program, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return fmt.Errorf("reading this program: %w", err)
+	}
+	defer program.Close()
+	info, err := program.Stat()
+	if err != nil {
+		return fmt.Errorf("reading this program: %w", err)
+	}
+	if err := leave(filepath.Join(dir, sharedProgram), io.NewSectionReader(program, 0, info.Size()), programMode); err != nil {
+		return err
+	}
+	path := filepath.Join(dir, sharedResolvers)
+	if len(resolvers) == 0 {
+		return remove(path) // those of an earlier run are the pod's no more
+	}
+	text := resolversFile(resolvers)
+	return leave(path, io.NewSectionReader(bytes.NewReader(text), 0, int64(len(text))), resolversMode)
+}
+
+// leave brings a file to a content and mode in one step, so that whoever reads
+// it sees the old or the new one whole. A file that is right already is left
+// alone.
+func leave(path string, content *io.SectionReader, mode fs.FileMode) error {
+	same, err := holds(path, content, mode)
+	if err != nil || same {
+		return err
+	}
+	// A container's first process has the same number each time, so that what
+	// one that was killed has left is found and taken away by the next.
+	temporary := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%d", filepath.Base(path), os.Getpid()))
+	if err := remove(temporary); err != nil {
+		return err
+	}
+	if err := write(temporary, content, mode); err != nil {
+		return errors.Join(err, remove(temporary))
+	}
+	if err := os.Rename(temporary, path); err != nil {
+		return errors.Join(fmt.Errorf("putting a file in its place: %w", err), remove(temporary))
+	}
+	return nil
+}
+
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing a file of an earlier run: %w", err)
+	}
+	return nil
+}
+
+func write(path string, content io.Reader, mode fs.FileMode) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("making a file: %w", err)
+	}
+	_, err = io.Copy(file, content)
+	// The umask takes bits from the mode that a file is made with.
+	if err = errors.Join(err, file.Chmod(mode), file.Close()); err != nil {
+		return fmt.Errorf("writing a file: %w", err)
+	}
+	return nil
+}
+
+// holds reports whether a file is there with this content and mode.
+func holds(path string, content *io.SectionReader, mode fs.FileMode) (bool, error) {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && (info.Mode() != mode || info.Size() != content.Size()) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("looking at what is there: %w", err)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return false, fmt.Errorf("reading what is there: %w", err)
+	}
+	defer file.Close()
+	return equal(file, io.NewSectionReader(content, 0, content.Size()))
+}
+
+// equal reports whether two readers of the same length give the same.
+func equal(a, b io.Reader) (bool, error) {
+	const chunk = 1 << 16
+	ofA, ofB := make([]byte, chunk), make([]byte, chunk)
+	for {
+		n, errA := io.ReadFull(a, ofA)
+		m, errB := io.ReadFull(b, ofB)
+		if !bytes.Equal(ofA[:n], ofB[:m]) {
+			return false, nil
+		}
+		for _, err := range []error{errA, errB} {
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				return true, nil
+			}
+			if err != nil {
+				return false, fmt.Errorf("comparing with what is there: %w", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,68 @@
+package proxy
+
+import (
+	"net/http"
+	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/shunt-dev/shunt/test/netns"
+)
+
+// adminAddress is where the configurations of these tests have Envoy's
+// administration interface.
+var adminAddress = netip.MustParseAddrPort("127.0.0.1:15000")
+
+// configured runs Envoy, in a namespace, with a configuration of a test's own,
+// and returns when its administration interface answers. stop ends it.
+func configured(t *testing.T, pod *netns.NS, envoy, config string) (stop func()) {
+	t.Helper()
+	log := &output{}
+	cmd := pod.Command(t.Context(), envoy, "--config-yaml", config, "--disable-hot-restart", "--concurrency", "2", "--log-level", "warning")
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.WaitDelay = time.Second
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := false
+	stop = func() {
+		if !ended {
+			ended = true
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	}
+	t.Cleanup(stop)
+	within(t, "envoy's administration interface answers", log, func() bool {
+		status, _ := get(client(pod.Dial), adminAddress.Addr(), adminAddress.Port(), "/ready")
+		return status == http.StatusOK
+	})
+	return stop
+}
+
+// within waits for something to become true, and fails with the proxy's log
+// where it does not.
+func within(t *testing.T, what string, log *output, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if so() {
+			return
+		}
+	}
+	t.Fatalf("after 20 s it is not so that %s:\n%s", what, log)
+}
+
+// buildShuntInit builds the program of the init container as it ships.
+func buildShuntInit(t *testing.T) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "shunt-init")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", bin,
+		"github.com/shunt-dev/shunt/cmd/shunt-init")
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building shunt-init: %v\n%s", err, out)
+	}
+	return bin
+}
