@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"slices"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -36,7 +37,9 @@ func (b *builder) inbound(f family) *listenerv3.Listener {
 		// The packets still carry the address that they were sent to, which is
 		// not one of this socket's: only a transparent socket takes them.
 		l.Transparent = wrapperspb.Bool(true)
-		l.ListenerFilters = append(l.ListenerFilters, &listenerv3.ListenerFilter{
+		// Ahead of the inspectors: when those run out of time, Envoy leaves out
+		// all filters that would have come after them.
+		l.ListenerFilters = slices.Insert(l.ListenerFilters, 1, &listenerv3.ListenerFilter{
 			Name: "envoy.filters.listener.original_src",
 			ConfigType: &listenerv3.ListenerFilter_TypedConfig{
 				TypedConfig: b.typed(&originalsrcv3.OriginalSrc{Mark: b.Mark}),
@@ -98,8 +101,11 @@ func (b *builder) passthrough(l listener) *listenerv3.Listener {
 		}}, b.inspectors()...),
 		ListenerFiltersTimeout:           durationpb.New(detectionTimeout),
 		ContinueOnListenerFiltersTimeout: true,
-		FilterChains:                     append(chains, b.tcpProxy("tcp", l.cluster)),
-		SocketOptions:                    []*corev3.SocketOption{keepAlive()},
+		FilterChains:                     chains,
+		// Envoy closes what no chain takes, and does not go back to a less
+		// specific one: plain TCP is not a chain among the others.
+		DefaultFilterChain: b.tcpProxy("tcp", l.cluster),
+		SocketOptions:      []*corev3.SocketOption{keepAlive()},
 	}
 }
 

@@ -44,7 +44,7 @@ func TestPassthroughChains(t *testing.T) {
 				"tcp tcp " + cluster,
 			}
 			var got []string
-			for _, chain := range l.FilterChains {
+			for _, chain := range append(slices.Clone(l.FilterChains), l.DefaultFilterChain) {
 				got = append(got, describe(t, l, chain))
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -226,6 +226,24 @@ func TestDNSListeners(t *testing.T) {
 	for _, c := range mustNew(t, options(interception.ModeRedirect)).StaticResources.Clusters {
 		if c.Name == bootstrap.ResolversCluster {
 			t.Error("there is a cluster of resolvers, though DNS is not captured")
+		}
+	}
+}
+
+// TestSourceComesBeforeDetection: Envoy leaves out the filters that come after
+// one that ran out of time, and a hop to the application without the client's
+// address comes back to the proxy.
+func TestSourceComesBeforeDetection(t *testing.T) {
+	for _, l := range mustNew(t, options(interception.ModeTProxy)).StaticResources.Listeners {
+		if !strings.HasPrefix(l.Name, "virtualInbound") {
+			continue
+		}
+		var names []string
+		for _, filter := range l.ListenerFilters {
+			names = append(names, strings.TrimPrefix(filter.Name, "envoy.filters.listener."))
+		}
+		if diff := cmp.Diff([]string{"original_dst", "original_src", "tls_inspector", "http_inspector"}, names); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", l.Name, diff)
 		}
 	}
 }
