@@ -11,7 +11,7 @@
 // It plays API server, kubelet and network, and nothing of what it shows. It
 // takes root. Everything is held by this process and goes with it, also when it
 // is killed: the network namespaces have no name, and the processes in them
-// die with their parent.
+// die with their parent. Only a kill -9 leaves a folder, of the pod's volumes.
 package main
 
 import (
@@ -29,13 +29,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/test/container"
 )
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == containerCommand {
-		fmt.Fprintln(os.Stderr, "demo: starting a container:", becomeContainer(os.Args[2:]))
-		os.Exit(1)
-	}
+	container.Main()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	err := run(ctx, os.Args[1:], os.Stdout)
 	interrupted := ctx.Err() != nil

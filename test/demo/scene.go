@@ -10,14 +10,17 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/test/container"
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
@@ -26,10 +29,11 @@ type scene struct {
 	mode    interception.Mode
 	spec    interception.Spec // as the init container's arguments say it
 	network *network
-	proxy   *process
+	proxy   *container.Process
 	app     netns.Identity
 	appPort uint16
 	servers []*netns.Server
+	volumes string // folder of the pod's empty volumes
 }
 
 // outsidePort is where the app calls the host outside.
@@ -61,11 +65,11 @@ func show(ctx context.Context, n *narrator, opts options, mode interception.Mode
 	rows := s.connect(ctx, n)
 	s.stopServers() // which waits until Envoy has closed its connections to them
 	n.say("%s: stopping Envoy, which writes the rest of its access log", mode)
-	s.proxy.stop(stopGrace)
+	_ = s.proxy.Stop(syscall.SIGTERM, stopGrace)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	s.judge(rows, s.proxy.output())
+	s.judge(rows, s.proxy.Output())
 	return rows, nil
 }
 
@@ -77,7 +81,11 @@ func newScene(mode interception.Mode, pod *corev1.Pod) (*scene, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &scene{mode: mode, spec: spec, app: netns.Identity{UID: 1000, GID: 1000}, appPort: 8080}
+	volumes, err := os.MkdirTemp("", "shunt-demo-")
+	if err != nil {
+		return nil, fmt.Errorf("making a folder for the pod's volumes: %w", err)
+	}
+	s := &scene{mode: mode, spec: spec, app: netns.Identity{UID: 1000, GID: 1000}, appPort: 8080, volumes: volumes}
 	c := pod.Spec.Containers[0]
 	if len(c.Ports) > 0 {
 		s.appPort = uint16(c.Ports[0].ContainerPort)
@@ -99,6 +107,14 @@ func (s *scene) close() {
 	s.stopServers()
 	if s.network != nil {
 		_ = s.network.close()
+	}
+	_ = os.RemoveAll(s.volumes)
+}
+
+// node is where the pod runs: this machine.
+func (s *scene) node(programs map[string]string) container.Node {
+	return container.Node{
+		Programs: programs, PodIPs: []netip.Addr{podAddresses.v4, podAddresses.v6}, EmptyDirs: s.volumes,
 	}
 }
 
@@ -131,19 +147,19 @@ func (s *scene) runInit(ctx context.Context, n *narrator, opts options, pod *cor
 	if err != nil {
 		return err
 	}
-	c, err := newContainer(pod, injected, map[string]string{"": opts.shuntInit()})
+	c, err := container.New(pod, injected, s.node(map[string]string{"": opts.shuntInit()}))
 	if err != nil {
 		return fmt.Errorf("container %s: %w", injected.Name, err)
 	}
-	n.say("%s: %s: %s (%s)", s.mode, injected.Name, shellWords(c.Args), c.identity())
-	p, err := c.start(ctx, s.network.pod)
+	n.say("%s: %s: %s (%s)", s.mode, injected.Name, shellWords(c.Args), c.Identity())
+	p, err := c.Start(ctx, s.network.pod)
 	if err == nil {
-		err = p.wait()
+		err = p.Wait()
 	}
 	if err != nil {
 		return fmt.Errorf("container %s: %w", injected.Name, err)
 	}
-	for _, line := range p.output() {
+	for _, line := range p.Output() {
 		n.say("%s: %s says: %s", s.mode, injected.Name, line)
 	}
 	return nil
@@ -168,17 +184,17 @@ func (s *scene) startProxy(ctx context.Context, n *narrator, opts options, pod *
 	if err != nil {
 		return err
 	}
-	c, err := newContainer(pod, injected, map[string]string{"envoy": opts.envoy})
+	c, err := container.New(pod, injected, s.node(map[string]string{"envoy": opts.envoy}))
 	if err != nil {
 		return fmt.Errorf("container %s: %w", injected.Name, err)
 	}
-	n.say("%s: %s: Envoy with the injected bootstrap (%s)", s.mode, injected.Name, c.identity())
-	if s.proxy, err = c.start(ctx, s.network.pod); err != nil {
+	n.say("%s: %s: Envoy with the injected bootstrap (%s)", s.mode, injected.Name, c.Identity())
+	if s.proxy, err = c.Start(ctx, s.network.pod); err != nil {
 		return fmt.Errorf("container %s: %w", injected.Name, err)
 	}
 	if err := s.probe(ctx, injected.StartupProbe); err != nil {
 		return fmt.Errorf("container %s: %w; its last words: %s", injected.Name, err,
-			strings.Join(s.proxy.lastErrors(), "; "))
+			strings.Join(s.proxy.LastErrors(), "; "))
 	}
 	n.say("%s: %s: the startup probe passes", s.mode, injected.Name)
 	return nil

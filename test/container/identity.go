@@ -1,83 +1,18 @@
 //go:build linux
 
-package main
+package container
 
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 )
 
-// container is what a kubelet and a container runtime would make of a
-// container of a pod: who it runs as, and what it runs.
-type container struct {
-	Program      string   // on this machine
-	Args         []string // without the program's name
-	Env          []string // NAME=value
-	UID, GID     uint32
-	Capabilities []int // by number; all that it can ever have
-	NoNewPrivs   bool
-	ReadOnlyRoot bool
-}
-
-// newContainer works out a container of a pod. Programs stand in for images:
-// by the first word of the command, or by "" where the image's own entry point
-// runs.
-func newContainer(pod *corev1.Pod, c corev1.Container, programs map[string]string) (container, error) {
-	values, err := environment(pod, c)
-	if err != nil {
-		return container{}, err
-	}
-	words := make([]string, 0, len(c.Command)+len(c.Args))
-	for _, word := range slices.Concat(c.Command, c.Args) {
-		words = append(words, expand(word, values))
-	}
-	entry := ""
-	if len(c.Command) > 0 {
-		entry, words = words[0], words[1:]
-	}
-	program, ok := programs[entry]
-	if !ok {
-		return container{}, fmt.Errorf("command %q; this demo has %q", entry, slices.Sorted(maps.Keys(programs)))
-	}
-	made := container{Program: program, Args: words}
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		made.Env = append(made.Env, name+"="+values[name])
-	}
-	return made, made.secure(pod.Spec.SecurityContext, c.SecurityContext)
-}
-
-// environment resolves a container's variables.
-func environment(pod *corev1.Pod, c corev1.Container) (map[string]string, error) {
-	fields := map[string]string{
-		"metadata.name": pod.Name, "metadata.namespace": pod.Namespace, "spec.serviceAccountName": pod.Spec.ServiceAccountName,
-		"status.podIP": podAddresses.v4.String(), "status.podIPs": podAddresses.v4.String() + "," + podAddresses.v6.String(),
-	}
-	values := map[string]string{"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-	for _, v := range c.Env {
-		switch {
-		case v.ValueFrom == nil:
-			values[v.Name] = expand(v.Value, values)
-		case v.ValueFrom.FieldRef != nil:
-			value, ok := fields[v.ValueFrom.FieldRef.FieldPath]
-			if !ok {
-				return nil, fmt.Errorf("env %s: field %q; this demo has %q", v.Name, v.ValueFrom.FieldRef.FieldPath,
-					slices.Sorted(maps.Keys(fields)))
-			}
-			values[v.Name] = value
-		default:
-			return nil, fmt.Errorf("env %s: only values and fields of the pod are to be had in this demo", v.Name)
-		}
-	}
-	return values, nil
-}
-
 // secure applies the security contexts; the container's wins over the pod's.
-func (c *container) secure(pod *corev1.PodSecurityContext, own *corev1.SecurityContext) error {
+func (c *Container) secure(pod *corev1.PodSecurityContext, own *corev1.SecurityContext) error {
 	if pod == nil {
 		pod = &corev1.PodSecurityContext{}
 	}
@@ -85,7 +20,7 @@ func (c *container) secure(pod *corev1.PodSecurityContext, own *corev1.SecurityC
 		own = &corev1.SecurityContext{}
 	}
 	if isTrue(own.Privileged) {
-		return errors.New("privileged; this demo has no such containers")
+		return errors.New("privileged; such containers are not to be had here")
 	}
 	c.UID, c.GID = id(own.RunAsUser, pod.RunAsUser), id(own.RunAsGroup, pod.RunAsGroup)
 	if c.UID == 0 && (isTrue(own.RunAsNonRoot) || own.RunAsNonRoot == nil && isTrue(pod.RunAsNonRoot)) {
@@ -121,7 +56,7 @@ var runtimeCapabilities = strings.Fields(`CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD
 
 // grant settles the capabilities: those of the runtime, less what is dropped,
 // and then what is added.
-func (c *container) grant(asked *corev1.Capabilities) error {
+func (c *Container) grant(asked *corev1.Capabilities) error {
 	if asked == nil {
 		asked = &corev1.Capabilities{}
 	}
@@ -143,8 +78,8 @@ func (c *container) grant(asked *corev1.Capabilities) error {
 	return nil
 }
 
-// identity says who the container runs as, for people.
-func (c container) identity() string {
+// Identity says who the container runs as, for people.
+func (c Container) Identity() string {
 	var names []string
 	for _, number := range c.Capabilities {
 		names = append(names, capabilityNames[number])

@@ -1,24 +1,22 @@
 //go:build linux
 
-package main
+package container
 
 import (
-	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// TestMain lets the test binary be what the demo's binary is to itself.
+// TestMain lets the test binary become a container.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == containerCommand {
-		fmt.Fprintln(os.Stderr, becomeContainer(os.Args[2:]))
-		os.Exit(1)
-	}
+	Main()
 	os.Exit(m.Run())
 }
 
@@ -57,8 +55,8 @@ func TestContainerIdentity(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := newContainer(newPod(), corev1.Container{Args: []string{"/proc/self/status"}, SecurityContext: tt.context},
-				map[string]string{"": "/bin/cat"})
+			c, err := New(newPod(), corev1.Container{Args: []string{"/proc/self/status"}, SecurityContext: tt.context},
+				Node{Programs: map[string]string{"": "/bin/cat"}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -72,16 +70,16 @@ func TestContainerIdentity(t *testing.T) {
 	}
 }
 
-func runContainer(t *testing.T, c container, ns *netns.NS) []string {
+func runContainer(t *testing.T, c Container, ns *netns.NS) []string {
 	t.Helper()
-	p, err := c.start(t.Context(), ns)
+	p, err := c.Start(t.Context(), ns)
 	if err == nil {
-		err = p.wait()
+		err = p.Wait()
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return p.output()
+	return p.Output()
 }
 
 // TestReadOnlyRoot has a container try to write where it must not.
@@ -92,29 +90,29 @@ func TestReadOnlyRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = ns.Close() })
-	c := container{Program: "/bin/sh", Args: []string{"-c", ": >/shunt-demo-was-here"}, Env: []string{"PATH=/bin"}, ReadOnlyRoot: true}
-	p, err := c.start(t.Context(), ns)
+	c := Container{Program: "/bin/sh", Args: []string{"-c", ": >/shunt-container-was-here"}, Env: []string{"PATH=/bin"}, ReadOnlyRoot: true}
+	p, err := c.Start(t.Context(), ns)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.wait(); err == nil || !strings.Contains(err.Error(), "Read-only") {
+	if err := p.Wait(); err == nil || !strings.Contains(err.Error(), "Read-only") {
 		t.Errorf("writing to the root file system: %v, want: read-only", err)
 	}
-	if _, err := os.Stat("/shunt-demo-was-here"); err == nil {
+	if _, err := os.Stat("/shunt-container-was-here"); err == nil {
 		t.Error("the root file system was written to")
 	}
 }
 
 // TestContainerWords has variables reach the arguments as kubelet has them.
 func TestContainerWords(t *testing.T) {
-	c, err := newContainer(newPod(), corev1.Container{
+	c, err := New(newPod(), corev1.Container{
 		Command: []string{"envoy"}, Args: []string{"--service-node", "$(NAME).$(SPACE)", "$$(NAME)", "$(BOTH)"},
 		Env: []corev1.EnvVar{
 			{Name: "NAME", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}},
 			{Name: "SPACE", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.namespace"}}},
 			{Name: "BOTH", Value: "$(NAME)/$(SPACE)"},
 		},
-	}, map[string]string{"envoy": "/opt/envoy"})
+	}, Node{Programs: map[string]string{"envoy": "/opt/envoy"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +121,7 @@ func TestContainerWords(t *testing.T) {
 	}
 }
 
-// TestContainerRefused holds what this demo cannot do, and must say.
+// TestContainerRefused holds what cannot be had here, and must be said.
 func TestContainerRefused(t *testing.T) {
 	for name, c := range map[string]corev1.Container{
 		"an unknown command": {Command: []string{"nginx"}},
@@ -133,10 +131,67 @@ func TestContainerRefused(t *testing.T) {
 			Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"FLY"}}}},
 		"an unknown field": {Env: []corev1.EnvVar{{Name: "A", ValueFrom: &corev1.EnvVarSource{
 			FieldRef: &corev1.ObjectFieldSelector{FieldPath: "spec.nodeName"}}}}},
-		"a secret": {Env: []corev1.EnvVar{{Name: "A", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{Key: "k"}}}}},
+		"a volume that is nowhere": {VolumeMounts: []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}},
+		"a secret": {Env: []corev1.EnvVar{{Name: "A", ValueFrom: &corev1.EnvVarSource{
+			SecretKeyRef: &corev1.SecretKeySelector{Key: "k"}}}}},
 	} {
-		if _, err := newContainer(newPod(), c, map[string]string{"": "/bin/true"}); err == nil {
+		if _, err := New(newPod(), c, Node{Programs: map[string]string{"": "/bin/true"}}); err == nil {
 			t.Errorf("%s is taken", name)
 		}
+	}
+}
+
+// TestVolumes: a container finds its volumes where it mounts them, what it
+// writes there is there for the next, and nothing else has changed.
+func TestVolumes(t *testing.T) {
+	netns.Require(t)
+	ns, err := netns.New("containers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ns.Close() })
+	config := t.TempDir()
+	if err := os.WriteFile(filepath.Join(config, "proxy.cfg"), []byte("from a ConfigMap\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	node := Node{
+		Programs: map[string]string{"": "/bin/sh"}, EmptyDirs: t.TempDir(), Volumes: map[string]string{"config": config},
+	}
+	pod := newPod()
+	pod.Spec.Volumes = []corev1.Volume{{Name: "shared", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+	run := func(script string, readOnly bool) []string {
+		t.Helper()
+		c, err := New(pod, corev1.Container{
+			Args: []string{"-c", script},
+			VolumeMounts: []corev1.VolumeMount{
+				{Name: "shared", MountPath: "/shunt", ReadOnly: readOnly},
+				{Name: "config", MountPath: "/etc/shunt-proxy", ReadOnly: true},
+			},
+			SecurityContext: &corev1.SecurityContext{
+				RunAsUser: new(int64(1337)), RunAsGroup: new(int64(1337)), ReadOnlyRootFilesystem: new(true),
+			},
+		}, node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return runContainer(t, c, ns)
+	}
+	run(`echo '#!/bin/true' >/shunt/program; chmod 755 /shunt/program; cat /etc/passwd >/dev/null`, false)
+	got := run(`cat /etc/shunt-proxy/proxy.cfg; /shunt/program && echo runs
+		for file in /shunt/x /etc/shunt-proxy/x /etc/x /x /usr/x; do
+			(: >$file) 2>/dev/null && echo "$file was written"
+		done; true`, true)
+	if diff := cmp.Diff([]string{"from a ConfigMap", "runs"}, got); diff != "" {
+		t.Errorf("what the container said (-want +got):\n%s", diff)
+	}
+	for _, path := range []string{"/shunt", "/etc/shunt-proxy", "/etc/x"} {
+		if _, err := os.Stat(path); err == nil {
+			t.Errorf("%s is there on this machine", path)
+		}
+	}
+	c := Container{Mounts: []Mount{{Path: "/shunt", Source: filepath.Join(node.EmptyDirs, "shared")}}}
+	wanted := filepath.Join(node.EmptyDirs, "shared", "program")
+	if c, err = c.Exec(node, []string{"/shunt/program", "drain"}); err != nil || c.Program != wanted {
+		t.Errorf("a program in a volume: %q, %v", c.Program, err)
 	}
 }
