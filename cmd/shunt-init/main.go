@@ -2,10 +2,13 @@
 
 // Command shunt-init programs the network namespace that it runs in, so that
 // a pod's connections go through its proxy. It takes istio-iptables' flags.
+// As `shunt-init drain` it waits, in the proxy's container, until nothing is
+// under way through the proxy.
 //
 // Exit codes: 0 done; 2 bad arguments, nothing was touched; 3 this kernel or
 // namespace cannot take the rules, nothing was touched; 4 a change failed, and
-// what was there before has been put back; 5 verification found a difference.
+// what was there before has been put back, or drain could not reach the proxy;
+// 5 verification found a difference.
 package main
 
 import (
@@ -22,6 +25,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/shunt-dev/shunt/cmd/shunt-init/internal/drain"
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/initimage/kernel"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
@@ -55,6 +59,7 @@ const (
 	exitArguments = 2
 	exitPreflight = 3
 	exitApply     = 4
+	exitAdmin     = 4 // of drain, which changes nothing
 	exitVerify    = 5
 )
 
@@ -68,6 +73,8 @@ func exitCode(err error) int {
 		return exitApply
 	case errors.Is(err, kernel.ErrVerify):
 		return exitVerify
+	case errors.Is(err, drain.ErrAdmin):
+		return exitAdmin
 	default:
 		return exitArguments
 	}
@@ -75,13 +82,16 @@ func exitCode(err error) int {
 
 // run does what the arguments ask for and says on stdout what it did.
 func run(ctx context.Context, args []string, stdout io.Writer) error {
+	if len(args) > 0 && args[0] == drainCommand {
+		return runDrain(ctx, args[1:], stdout)
+	}
 	if len(args) == 1 && args[0] == "--version" {
 		_, err := fmt.Fprintln(stdout, "shunt-init", version)
 		return err
 	}
 	spec, opts, err := interception.ParseArgs(args)
 	if errors.Is(err, pflag.ErrHelp) {
-		_, err := fmt.Fprint(stdout, "Usage: shunt-init [flags]\n\n", interception.Usage())
+		_, err := fmt.Fprint(stdout, "Usage: shunt-init [flags]\n       shunt-init drain [--help]\n\n", interception.Usage())
 		return err
 	}
 	if err != nil {

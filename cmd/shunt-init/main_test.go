@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/shunt-dev/shunt/cmd/shunt-init/internal/drain"
 	"github.com/shunt-dev/shunt/initimage/kernel"
 )
 
@@ -116,7 +117,7 @@ func TestDryRunPrintsBothFamilies(t *testing.T) {
 }
 
 func TestHelpAndVersion(t *testing.T) {
-	for _, args := range [][]string{{"--help"}, {"-h"}, {"--version"}} {
+	for _, args := range [][]string{{"--help"}, {"-h"}, {"--version"}, {"drain", "--help"}, {"drain", "-h"}} {
 		var out strings.Builder
 		if err := run(context.Background(), args, &out); err != nil || !strings.Contains(out.String(), "shunt-init") {
 			t.Errorf("%q: error %v, printed %q", args, err, out.String())
@@ -133,6 +134,7 @@ func TestExitCodes(t *testing.T) {
 		{errors.New("bad"), 2},
 		{fmt.Errorf("x: %w", kernel.ErrPreflight), 3},
 		{fmt.Errorf("x: %w", kernel.ErrApply), 4},
+		{fmt.Errorf("x: %w", drain.ErrAdmin), 4},
 	} {
 		if got := exitCode(c.err); got != c.want {
 			t.Errorf("%v: exit code %d, not %d", c.err, got, c.want)

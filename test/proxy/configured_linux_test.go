@@ -16,8 +16,8 @@ import (
 var adminAddress = netip.MustParseAddrPort("127.0.0.1:15000")
 
 // configured runs Envoy, in a namespace, with a configuration of a test's own,
-// and returns when its administration interface answers. stop ends it.
-func configured(t *testing.T, pod *netns.NS, envoy, config string) (stop func()) {
+// and returns when its administration interface answers.
+func configured(t *testing.T, pod *netns.NS, envoy, config string) {
 	t.Helper()
 	log := &output{}
 	cmd := pod.Command(t.Context(), envoy, "--config-yaml", config, "--disable-hot-restart", "--concurrency", "2", "--log-level", "warning")
@@ -26,20 +26,12 @@ func configured(t *testing.T, pod *netns.NS, envoy, config string) (stop func())
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := false
-	stop = func() {
-		if !ended {
-			ended = true
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-		}
-	}
-	t.Cleanup(stop)
+	// The end of the test's context kills it.
+	t.Cleanup(func() { _ = cmd.Wait() })
 	within(t, "envoy's administration interface answers", log, func() bool {
 		status, _ := get(client(pod.Dial), adminAddress.Addr(), adminAddress.Port(), "/ready")
 		return status == http.StatusOK
 	})
-	return stop
 }
 
 // within waits for something to become true, and fails with the proxy's log

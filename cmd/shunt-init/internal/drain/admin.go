@@ -1,0 +1,133 @@
+package drain
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ErrAdmin marks errors of talking to the proxy's admin interface.
+var ErrAdmin = errors.New("admin interface")
+
+const (
+	// answerTimeout is how long the proxy may take to answer.
+	answerTimeout = 5 * time.Second
+	// maxAnswer bounds what is read of an answer.
+	maxAnswer = 16 << 20
+)
+
+// admin is Envoy's administration interface, at host:port. It is asked without
+// net/http, which alone is larger than all of shunt-init.
+type admin struct{ address string }
+
+// ask sends a request and returns the body of the answer, which has to be 200.
+func (a admin) ask(ctx context.Context, method, target string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", a.address)
+	if err != nil {
+		return "", a.failed(err)
+	}
+	defer conn.Close()
+	// The end of the context ends what waits on the connection, too.
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
+	defer stop()
+	// HTTP/1.0, which would spare the chunks, gets 426 here.
+	if _, err := fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+		method, target, a.address); err != nil {
+		return "", a.failed(err)
+	}
+	body, err := answer(bufio.NewReader(io.LimitReader(conn, maxAnswer)))
+	if err != nil {
+		return "", a.failed(fmt.Errorf("%s %s: %w", method, target, err))
+	}
+	return body, nil
+}
+
+func (a admin) failed(err error) error { return fmt.Errorf("%w %s: %w", ErrAdmin, a.address, err) }
+
+// answer reads an HTTP/1.1 response that ends with its connection, and returns
+// its body.
+func answer(r *bufio.Reader) (string, error) {
+	status, err := line(r)
+	if err != nil {
+		return "", err
+	}
+	version, rest, _ := strings.Cut(status, " ")
+	if code, _, _ := strings.Cut(rest, " "); version != "HTTP/1.1" || code != "200" {
+		return "", fmt.Errorf("the answer is %q; accepted: HTTP/1.1 200", status)
+	}
+	chunked := false
+	for {
+		header, err := line(r)
+		if err != nil {
+			return "", err
+		}
+		if header == "" {
+			break
+		}
+		name, value, _ := strings.Cut(header, ":")
+		chunked = chunked || strings.EqualFold(name, "Transfer-Encoding") && strings.EqualFold(strings.TrimSpace(value), "chunked")
+	}
+	if chunked {
+		return chunks(r)
+	}
+	body, err := io.ReadAll(r)
+	if err != nil {
+		return "", fmt.Errorf("reading the answer: %w", err)
+	}
+	return string(body), nil
+}
+
+// chunks reads a chunked body (RFC 9112, 7.1).
+func chunks(r *bufio.Reader) (string, error) {
+	var body strings.Builder
+	for {
+		head, err := line(r)
+		if err != nil {
+			return "", err
+		}
+		digits, _, _ := strings.Cut(head, ";")
+		size, err := strconv.ParseUint(strings.TrimSpace(digits), 16, 31)
+		if err != nil {
+			return "", fmt.Errorf("the answer has a chunk of size %q; accepted: a hexadecimal number", head)
+		}
+		if size == 0 {
+			return body.String(), nil
+		}
+		if _, err := io.CopyN(&body, r, int64(size)); err != nil {
+			return "", fmt.Errorf("reading a chunk of the answer: %w", cut(err))
+		}
+		end, err := line(r)
+		if err != nil {
+			return "", err
+		}
+		if end != "" {
+			return "", fmt.Errorf("the answer has a chunk that goes on with %q; accepted: %d bytes, as it says", end, size)
+		}
+	}
+}
+
+// line reads a line without its end.
+func line(r *bufio.Reader) (string, error) {
+	text, err := r.ReadString('\n')
+	if err != nil {
+		return "", fmt.Errorf("reading the answer: %w", cut(err))
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r"), nil
+}
+
+// cut is the error of an answer that ends too early.
+func cut(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
