@@ -33,7 +33,7 @@ func (b *builder) tproxyMangle() {
 	b.mangle.add(chainOutput, b.tproxyOutput()...)
 	b.mangle.add("PREROUTING", rule("connections to the pod", Jump{chainInbound}, tcp, SYN{}))
 	b.mangle.add("OUTPUT",
-		rule("answers to the inbound hop of the proxy stay in the pod", RestoreMark{}, tcp, b.hopConnection()),
+		b.keepAnswers(tcp),
 		rule("connections over loopback", Jump{chainOutput}, outLoopback, tcp, SYN{}))
 }
 
@@ -44,9 +44,13 @@ func (b *builder) toProxy(protocol Protocol) Rule {
 		b.toLoopback(true), protocol)
 }
 
-// hopConnection matches packets of the proxy's hop to the app, either way.
-func (b *builder) hopConnection() Match {
-	return Mark{Connection: true, Value: b.spec.Mark, Mask: allBits}
+// keepAnswers routes the app's answers to the proxy's hop back in. They are
+// about to leave by some interface, for the client. What goes over lo already
+// is the hop itself, whose packets would each be routed anew for a mark that
+// they can do without.
+func (b *builder) keepAnswers(protocol Protocol) Rule {
+	return rule("answers to the inbound hop of the proxy stay in the pod", RestoreMark{},
+		OutInterface{Name: loopbackName, Not: true}, protocol, Mark{Connection: true, Value: b.spec.Mark, Mask: allBits})
 }
 
 // selfMark marks the proxy's calls to its own pod's address, which come in
@@ -115,7 +119,7 @@ func (b *builder) tproxyUDP() {
 	for _, r := range forPorts("udp to the pod", Jump{chainUDP}, udp, b.spec.UDPPorts) {
 		b.mangle.add("PREROUTING", r)
 	}
-	b.mangle.add("OUTPUT", rule("answers to the inbound hop of the proxy stay in the pod", RestoreMark{}, udp, b.hopConnection()))
+	b.mangle.add("OUTPUT", b.keepAnswers(udp))
 	for _, r := range forPorts("udp over loopback", Jump{chainOutput}, udp, b.spec.UDPPorts, outLoopback) {
 		b.mangle.add("OUTPUT", r)
 	}
