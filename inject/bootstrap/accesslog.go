@@ -10,11 +10,12 @@ import (
 )
 
 // logFields are the keys of a log line, and Envoy's commands for them. The
-// first five say the whole path, client to proxy and proxy to server. A field
-// without a value, such as the method of a connection that is not HTTP, is left
-// out of its line.
+// first five say the whole path, client to proxy and proxy to server. The
+// client's address is that of its connection: the other one that Envoy has is
+// whatever the client says in X-Forwarded-For. A field without a value, such as
+// the method of a connection that is not HTTP, is left out of its line.
 var logFields = map[string]string{
-	"downstream_remote_address": "%DOWNSTREAM_REMOTE_ADDRESS%",
+	"downstream_remote_address": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
 	"downstream_local_address":  "%DOWNSTREAM_LOCAL_ADDRESS%",
 	"upstream_cluster":          "%UPSTREAM_CLUSTER%",
 	"upstream_local_address":    "%UPSTREAM_LOCAL_ADDRESS%",

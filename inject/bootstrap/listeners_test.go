@@ -128,12 +128,16 @@ func checkAccessLog(t *testing.T, l *listenerv3.Listener, chain *listenerv3.Filt
 	unmarshal(t, logs[0].GetTypedConfig(), &log)
 	fields := log.GetLogFormat().GetJsonFormat().AsMap()
 	for _, name := range []string{
-		"upstream_cluster", "upstream_host", "upstream_local_address", "downstream_local_address", "downstream_remote_address",
+		"upstream_cluster", "upstream_host", "upstream_local_address", "downstream_local_address",
 		"protocol", "bytes_sent", "bytes_received", "duration", "response_flags",
 	} {
 		if want := "%" + strings.ToUpper(name) + "%"; fields[name] != want {
 			t.Errorf("%s %s: log field %s is %v, want %s", l.Name, chain.Name, name, fields[name], want)
 		}
+	}
+	// The other one is what X-Forwarded-For says.
+	if got := fields["downstream_remote_address"]; got != "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%" {
+		t.Errorf("%s %s: the client's address in the log is %v", l.Name, chain.Name, got)
 	}
 	names := l.Metadata.GetFilterMetadata()["shunt"].AsMap()
 	if names["name"] != l.Name || !strings.Contains(strings.ToLower(l.Name), names["direction"].(string)) {
