@@ -20,11 +20,26 @@ func onePod() *corev1.Pod {
 
 // BenchmarkInject is what the webhook adds to the creation of a pod with one
 // container, before the request is decoded and after the patch is made.
-func BenchmarkInject(b *testing.B) {
-	pod, cfg := onePod(), inject.DefaultConfig()
+func BenchmarkInject(b *testing.B) { benchmarkInject(b, inject.DefaultConfig()) }
+
+// BenchmarkInjectCustom is the same with a sidecar of the user's.
+func BenchmarkInjectCustom(b *testing.B) {
+	cfg := inject.DefaultConfig()
+	cfg.Sidecar = inject.Sidecar{
+		Type: inject.SidecarCustom,
+		Container: &corev1.Container{
+			Image: "haproxy", VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/haproxy"}},
+		},
+		Volumes: []corev1.Volume{{Name: "config"}},
+	}
+	benchmarkInject(b, cfg)
+}
+
+func benchmarkInject(b *testing.B, cfg inject.Config) {
+	pod, injector := onePod(), inject.NewInjector(cfg)
 	b.ReportAllocs()
 	for b.Loop() {
-		if result := inject.Inject(pod, enabled, cfg); !result.Inject {
+		if result := injector.Inject(pod, enabled); !result.Inject {
 			b.Fatal(result.Reason)
 		}
 	}
@@ -32,10 +47,10 @@ func BenchmarkInject(b *testing.B) {
 
 // BenchmarkSkip is the same for a pod that is left alone.
 func BenchmarkSkip(b *testing.B) {
-	pod, cfg := onePod(), inject.DefaultConfig()
+	pod, injector := onePod(), inject.NewInjector(inject.DefaultConfig())
 	b.ReportAllocs()
 	for b.Loop() {
-		if result := inject.Inject(pod, inject.Namespace{}, cfg); result.Inject {
+		if result := injector.Inject(pod, inject.Namespace{}); result.Inject {
 			b.Fatal(result.Reason)
 		}
 	}

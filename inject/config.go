@@ -23,8 +23,8 @@ const (
 type Config struct {
 	// InitImage is the image of the init container shunt-init.
 	InitImage string `json:"initImage"`
-	// ProxyImage is the image of the sidecar shunt-proxy; a program envoy
-	// must be on its PATH.
+	// ProxyImage is the image of the sidecar shunt-proxy where that is Envoy;
+	// a program envoy must be on its PATH.
 	ProxyImage string `json:"proxyImage"`
 	// PullPolicy of both images: Always, IfNotPresent or Never.
 	PullPolicy corev1.PullPolicy `json:"pullPolicy"`
@@ -50,15 +50,38 @@ type Config struct {
 	// containers.
 	InitResources  corev1.ResourceRequirements `json:"initResources"`
 	ProxyResources corev1.ResourceRequirements `json:"proxyResources"`
-	// Concurrency is the number of the proxy's worker threads, 1 to 1024.
+	// Concurrency is the number of Envoy's worker threads, 1 to 1024.
 	Concurrency int32 `json:"concurrency"`
-	// LogLevel of the proxy: trace, debug, info, warning, error, critical or off.
+	// LogLevel of Envoy: trace, debug, info, warning, error, critical or off.
 	LogLevel string `json:"logLevel"`
 
 	// DefaultPolicy is for pods that nothing else decides about.
 	DefaultPolicy Policy `json:"defaultPolicy"`
 	// Revision names this injector in the status annotation; a DNS label.
 	Revision string `json:"revision"`
+
+	// Sidecar says which proxy it is.
+	Sidecar Sidecar `json:"sidecar"`
+}
+
+// SidecarType says who makes the sidecar's container.
+type SidecarType string
+
+// The values of SidecarType.
+const (
+	SidecarEnvoy  SidecarType = "envoy"  // Shunt: Envoy, and its bootstrap
+	SidecarCustom SidecarType = "custom" // the user: Sidecar.Container
+)
+
+// Sidecar is the proxy that pods get.
+type Sidecar struct {
+	Type SidecarType `json:"type"`
+	// Container, with SidecarCustom only, is merged over what Shunt sets for
+	// any proxy, by strategic merge. An image it must have; what the rules
+	// rely on it must leave as it is.
+	Container *corev1.Container `json:"container,omitempty"`
+	// Volumes, with SidecarCustom only, are those that Container mounts.
+	Volumes []corev1.Volume `json:"volumes,omitempty"`
 }
 
 // DefaultConfig returns the settings of an injector that was told nothing.
@@ -77,6 +100,7 @@ func DefaultConfig() Config {
 		LogLevel:       "warning",
 		DefaultPolicy:  PolicyDisabled,
 		Revision:       "default",
+		Sidecar:        Sidecar{Type: SidecarEnvoy},
 	}
 }
 

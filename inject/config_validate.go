@@ -40,31 +40,31 @@ func ParseConfig(text []byte) (Config, error) {
 // setting's path, its value and what is accepted.
 func (c Config) Validate() field.ErrorList {
 	var errs field.ErrorList
-	errs = append(errs, checkImage("initImage", c.InitImage)...)
-	errs = append(errs, checkImage("proxyImage", c.ProxyImage)...)
+	errs = append(errs, checkImage(field.NewPath("initImage"), c.InitImage)...)
+	errs = append(errs, checkImage(field.NewPath("proxyImage"), c.ProxyImage)...)
 	errs = append(errs, checkOneOf("pullPolicy", c.PullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
 	errs = append(errs, checkOneOf("backend", c.Backend,
 		interception.BackendAuto, interception.BackendNFT, interception.BackendLegacy)...)
 	errs = append(errs, checkFamilies(c.IPFamilies)...)
 	errs = append(errs, checkRange("proxyUID", c.ProxyUID, 1, maxID)...)
 	errs = append(errs, checkRange("proxyGID", c.ProxyGID, 1, maxID)...)
-	errs = append(errs, checkResources("initResources", c.InitResources)...)
-	errs = append(errs, checkResources("proxyResources", c.ProxyResources)...)
+	errs = append(errs, checkResources(field.NewPath("initResources"), c.InitResources)...)
+	errs = append(errs, checkResources(field.NewPath("proxyResources"), c.ProxyResources)...)
 	errs = append(errs, checkRange("concurrency", int64(c.Concurrency), 1, maxConcurrency)...)
 	errs = append(errs, checkOneOf("logLevel", c.LogLevel, logLevels...)...)
 	errs = append(errs, checkOneOf("defaultPolicy", c.DefaultPolicy, PolicyEnabled, PolicyDisabled)...)
 	for _, wrong := range validation.IsDNS1123Label(c.Revision) {
 		errs = append(errs, field.Invalid(field.NewPath("revision"), c.Revision, wrong))
 	}
-	return errs
+	return append(errs, checkSidecar(c)...)
 }
 
-func checkImage(name, image string) field.ErrorList {
+func checkImage(path *field.Path, image string) field.ErrorList {
 	printable := func(r rune) bool { return r > ' ' && r < 0x7f }
 	if image != "" && strings.IndexFunc(image, func(r rune) bool { return !printable(r) }) < 0 {
 		return nil
 	}
-	return field.ErrorList{field.Invalid(field.NewPath(name), image, "accepted: an image reference such as shunt-init:v1")}
+	return field.ErrorList{field.Invalid(path, image, "accepted: an image reference such as shunt-init:v1")}
 }
 
 func checkOneOf[T ~string](name string, value T, accepted ...T) field.ErrorList {
@@ -99,20 +99,19 @@ func checkFamilies(families []corev1.IPFamily) field.ErrorList {
 	return errs
 }
 
-func checkResources(name string, r corev1.ResourceRequirements) field.ErrorList {
+func checkResources(path *field.Path, r corev1.ResourceRequirements) field.ErrorList {
 	var errs field.ErrorList
 	for resourceName, request := range r.Requests {
-		path := field.NewPath(name, "requests").Key(string(resourceName))
 		limit, limited := r.Limits[resourceName]
 		if limited && request.Cmp(limit) > 0 {
-			errs = append(errs, field.Invalid(path, request.String(), "accepted: at most the limit, "+limit.String()))
+			errs = append(errs, field.Invalid(path.Child("requests").Key(string(resourceName)), request.String(),
+				"accepted: at most the limit, "+limit.String()))
 		}
 	}
 	for kind, list := range map[string]corev1.ResourceList{"requests": r.Requests, "limits": r.Limits} {
 		for resourceName, quantity := range list {
 			if quantity.Sign() < 0 {
-				path := field.NewPath(name, kind).Key(string(resourceName))
-				errs = append(errs, field.Invalid(path, quantity.String(), "accepted: 0 or more"))
+				errs = append(errs, field.Invalid(path.Child(kind).Key(string(resourceName)), quantity.String(), "accepted: 0 or more"))
 			}
 		}
 	}

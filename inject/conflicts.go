@@ -29,9 +29,13 @@ func containersOf(pod *corev1.Pod) []placed {
 	return all
 }
 
-// takenNames finds what has one of our names in a pod that is yet without us.
-func takenNames(pod *corev1.Pod) field.ErrorList {
-	const detail = "the name is Shunt's own and the injector did not put it there; accepted: any other name"
+// takenNames finds what has one of our names in a pod that is yet without us,
+// or one of those that the configuration gives to the sidecar's volumes.
+func takenNames(pod *corev1.Pod, custom []corev1.Volume) field.ErrorList {
+	const (
+		detail       = "the name is Shunt's own and the injector did not put it there; accepted: any other name"
+		customDetail = "the name is that of a volume of the injector's sidecar; accepted: any other name"
+	)
 	var errs field.ErrorList
 	for _, c := range containersOf(pod) {
 		if slices.Contains(containerNames, c.Name) {
@@ -39,8 +43,12 @@ func takenNames(pod *corev1.Pod) field.ErrorList {
 		}
 	}
 	for i, volume := range pod.Spec.Volumes {
+		path := specPath.Child("volumes").Index(i).Child("name")
 		if slices.Contains(volumeNames, volume.Name) {
-			errs = append(errs, field.Invalid(specPath.Child("volumes").Index(i).Child("name"), volume.Name, detail))
+			errs = append(errs, field.Invalid(path, volume.Name, detail))
+		}
+		if slices.ContainsFunc(custom, func(v corev1.Volume) bool { return v.Name == volume.Name }) {
+			errs = append(errs, field.Invalid(path, volume.Name, customDetail))
 		}
 	}
 	return errs

@@ -26,12 +26,6 @@ type Decision struct {
 // Refused reports whether the pod must not run as it is.
 func (d Decision) Refused() bool { return len(d.Errors) > 0 }
 
-// Decide says whether the pod may and should be injected.
-func Decide(pod *corev1.Pod, ns Namespace, cfg Config) Decision {
-	decision, _, _ := decide(pod, ns, cfg)
-	return decision
-}
-
 // decide is Decide, and returns the plan that it had to make on the way and
 // what the pod's owner should be told. The first line that applies counts:
 //
@@ -57,7 +51,7 @@ func Decide(pod *corev1.Pod, ns Namespace, cfg Config) Decision {
 // pod is injected already is asked last and of the containers themselves: a
 // status annotation on a pod without the containers, or with others, must not
 // get it past the injector; what is missing or differs is put in anew.
-func decide(pod *corev1.Pod, ns Namespace, cfg Config) (Decision, Plan, []string) {
+func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []string) {
 	req, problems := readRequest(pod, ns)
 	warnings := namespaceWarnings(problems)
 	for _, p := range problems {
@@ -65,14 +59,15 @@ func decide(pod *corev1.Pod, ns Namespace, cfg Config) (Decision, Plan, []string
 			return refuse(ReasonInvalidAnnotation, podErrors(problems)), Plan{}, warnings
 		}
 	}
-	if reason := unwanted(pod, req, cfg); reason != "" {
+	if reason := unwanted(pod, req, in.cfg); reason != "" {
 		return Decision{Reason: reason}, Plan{}, warnings
 	}
-	plan, refusal := newPlan(pod, req, problems, cfg)
+	base := withoutOurs(pod, volumesNamed(in.cfg.Sidecar.Volumes))
+	plan, refusal := in.plan(base, req, problems)
 	if refusal.Refused() {
 		return refusal, Plan{}, warnings
 	}
-	warnings = append(warnings, podWarnings(pod, req)...)
+	warnings = append(warnings, podWarnings(base, req)...)
 	if plan.appliedTo(pod) {
 		return Decision{Reason: ReasonAlreadyInjected}, plan, warnings
 	}
@@ -133,7 +128,7 @@ func namespaceWarnings(problems []problem) []string {
 
 // podWarnings tells of what is not wrong but hardly meant.
 func podWarnings(pod *corev1.Pod, req request) []string {
-	warnings := takenPorts(withoutOurs(pod), req.mode)
+	warnings := takenPorts(pod, req.mode)
 	for _, key := range unknownKeys(pod) {
 		warnings = append(warnings, fmt.Sprintf("%s: Shunt does not act on this key", paths[PodAnnotation].Key(key)))
 	}

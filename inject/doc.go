@@ -8,5 +8,6 @@
 //
 // The order of reading is the order of flow: annotations.go (what a user may
 // ask for, one table), decide.go (may this pod be injected), plan.go with
-// initcontainer.go and sidecar.go (what goes where), apply.go (put it in).
+// initcontainer.go and sidecar.go (what goes where; envoy.go and custom.go are
+// the two kinds of sidecar), apply.go (put it in). injector.go runs it.
 package inject

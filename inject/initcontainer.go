@@ -7,6 +7,10 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
+// netAdmin is the capability to change a network namespace, and to open
+// transparent and marked sockets in it.
+const netAdmin corev1.Capability = "NET_ADMIN"
+
 // runDirectory is where iptables-legacy makes its lock, xtables.lock.
 const runDirectory = "/run"
 
@@ -22,12 +26,12 @@ func initContainer(spec interception.Spec, opts interception.Options, cfg Config
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		// Added capabilities are not ambient in a container: only uid 0 has
 		// the use of them.
-		SecurityContext: confined(0, 0, "NET_ADMIN"),
+		SecurityContext: confined(0, 0, netAdmin),
 	}
 	if cfg.Backend == interception.BackendLegacy {
 		// iptables-legacy talks through a raw socket, which takes NET_RAW,
 		// and locks a file below /run; iptables-nft needs neither.
-		container.SecurityContext = confined(0, 0, "NET_ADMIN", "NET_RAW")
+		container.SecurityContext = confined(0, 0, netAdmin, "NET_RAW")
 		container.VolumeMounts = []corev1.VolumeMount{{Name: runVolume, MountPath: runDirectory}}
 	}
 	return container

@@ -149,7 +149,7 @@ func TestNothingForKubernetesToExpand(t *testing.T) {
 	meant := strings.NewReplacer("$(POD_NAME)", "", "$(POD_NAMESPACE)", "")
 	for _, c := range loadCases(t) {
 		plan, errs := inject.NewPlan(c.Pod, c.Config)
-		if len(errs) > 0 {
+		if len(errs) > 0 || c.Config.Sidecar.Type == inject.SidecarCustom { // whose words are the user's
 			continue
 		}
 		for _, container := range plan.InitContainers {

@@ -26,25 +26,17 @@ type Plan struct {
 	Status         Status
 }
 
-// NewPlan says what goes where if the pod is injected, whether or not Decide
-// would. The errors are all the fields for which it would be refused.
-func NewPlan(pod *corev1.Pod, cfg Config) (Plan, field.ErrorList) {
-	req, problems := readRequest(pod, Namespace{})
-	plan, refusal := newPlan(pod, req, problems, cfg)
-	return plan, refusal.Errors
-}
-
-// newPlan makes the plan, or a refusal with every field that stands in the way.
-func newPlan(pod *corev1.Pod, req request, problems []problem, cfg Config) (Plan, Decision) {
-	base := withoutOurs(pod)
+// plan makes the plan for a pod that is without us, or a refusal with every
+// field that stands in the way.
+func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem) (Plan, Decision) {
 	var refusal Decision
 	for _, check := range []struct {
 		reason Reason
 		errs   field.ErrorList
 	}{
 		{ReasonInvalidAnnotation, podErrors(problems)},
-		{ReasonNameTaken, takenNames(base)},
-		{ReasonProxyIdentityTaken, takenIdentity(base, cfg)},
+		{ReasonNameTaken, takenNames(pod, in.cfg.Sidecar.Volumes)},
+		{ReasonProxyIdentityTaken, takenIdentity(pod, in.cfg)},
 	} {
 		if len(check.errs) > 0 && refusal.Reason == "" {
 			refusal.Reason = check.reason
@@ -54,11 +46,12 @@ func newPlan(pod *corev1.Pod, req request, problems []problem, cfg Config) (Plan
 	if refusal.Refused() {
 		return Plan{}, refusal
 	}
-	return settle(req, cfg), Decision{}
+	return in.settle(req), Decision{}
 }
 
 // settle turns a request that is in order into a plan.
-func settle(req request, cfg Config) Plan {
+func (in *Injector) settle(req request) Plan {
+	cfg := in.cfg
 	plan := Plan{Mode: req.mode}
 	if req.mode != interception.ModeNone {
 		plan.Spec = req.spec
@@ -69,7 +62,8 @@ func settle(req request, cfg Config) Plan {
 		plan.InitContainers = append(plan.InitContainers, initContainer(plan.Spec, plan.Options, cfg))
 		plan.Volumes = initVolumes(cfg)
 	}
-	plan.InitContainers = append(plan.InitContainers, sidecar(req.mode, cfg))
+	plan.InitContainers = append(plan.InitContainers, in.sidecar(req.mode))
+	plan.Volumes = append(plan.Volumes, cfg.Sidecar.Volumes...)
 	plan.Status = plan.status(cfg)
 	return plan
 }
@@ -104,25 +98,35 @@ func (p Plan) appliedTo(pod *corev1.Pod) bool {
 			return false
 		}
 	}
-	for _, planned := range p.Volumes {
-		if !slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == planned.Name }) {
-			return false
-		}
-	}
-	return true
+	return containsEach(pod.Spec.Volumes, p.Volumes)
+}
+
+// containsEach reports whether the actual elements have all that the planned
+// ones say; what an API server fills in is beside that.
+func containsEach[T any](actual, planned []T) bool {
+	return !slices.ContainsFunc(planned, func(want T) bool {
+		return !slices.ContainsFunc(actual, func(have T) bool { return equality.Semantic.DeepDerivative(want, have) })
+	})
 }
 
 // sameWork reports whether the container does what the planned one would.
 func sameWork(planned, actual corev1.Container) bool {
-	work := func(c corev1.Container) corev1.Container {
-		kept := corev1.Container{
-			Name: c.Name, Image: c.Image, Command: c.Command, Args: c.Args, RestartPolicy: c.RestartPolicy,
-		}
-		if c.SecurityContext != nil {
-			kept.SecurityContext = c.SecurityContext.DeepCopy()
-			kept.SecurityContext.ProcMount = nil // an API server's default
-		}
-		return kept
+	return containsEach(actual.VolumeMounts, planned.VolumeMounts) && equality.Semantic.DeepEqual(work(planned), work(actual))
+}
+
+// work is what of a container makes the interception.
+func work(c corev1.Container) corev1.Container {
+	kept := corev1.Container{
+		Name: c.Name, Image: c.Image, Command: c.Command, Args: c.Args, RestartPolicy: c.RestartPolicy,
 	}
-	return equality.Semantic.DeepEqual(work(planned), work(actual))
+	for _, v := range c.Env {
+		if isCustomVariable(v) {
+			kept.Env = append(kept.Env, v)
+		}
+	}
+	if c.SecurityContext != nil {
+		kept.SecurityContext = c.SecurityContext.DeepCopy()
+		kept.SecurityContext.ProcMount = nil // an API server's default
+	}
+	return kept
 }

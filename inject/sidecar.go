@@ -1,9 +1,6 @@
 package inject
 
 import (
-	"slices"
-	"strconv"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -11,37 +8,30 @@ import (
 	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
-// drainSeconds is how long Envoy spreads the closing of connections over when
-// it is told to drain; Istio's number.
-const drainSeconds = 45
-
-// flushMilliseconds is how long a line of the access log may wait. Envoy's own
-// 10 seconds are long for a person who watches it.
-const flushMilliseconds = 1000
+// modes are all that a pod can ask for.
+var modes = []interception.Mode{interception.ModeRedirect, interception.ModeTProxy, interception.ModeNone}
 
 // sidecar is the proxy, as a native sidecar: an init container that goes on
 // running. Pods of a Job end in spite of it, and it outlives the containers
 // whose connections it carries.
-func sidecar(mode interception.Mode, cfg Config) corev1.Container {
+func (in *Injector) sidecar(mode interception.Mode) corev1.Container {
+	if in.cfg.Sidecar.Type != SidecarCustom {
+		return envoy(mode, in.cfg)
+	}
+	merged, made := in.custom[mode]
+	if !made {
+		merged = mustMerge(mode, in.cfg)
+	}
+	return custom(merged, mode, in.cfg)
+}
+
+// anyProxy is what a sidecar has whatever the proxy.
+func anyProxy(mode interception.Mode, cfg Config) corev1.Container {
 	return corev1.Container{
-		Name:            ProxyContainerName,
-		Image:           cfg.ProxyImage,
-		ImagePullPolicy: cfg.PullPolicy,
-		RestartPolicy:   new(corev1.ContainerRestartPolicyAlways),
-		Command:         []string{"envoy"},
-		Args:            proxyArgs(mode, cfg),
-		Env: []corev1.EnvVar{
-			fromPod("POD_NAME", "metadata.name"),
-			fromPod("POD_NAMESPACE", "metadata.namespace"),
-		},
-		Ports: []corev1.ContainerPort{
-			{Name: "shunt-health", ContainerPort: int32(interception.HealthPort), Protocol: corev1.ProtocolTCP},
-			// Istio's name: what scrapes its sidecars finds this one too.
-			{Name: "http-envoy-prom", ContainerPort: int32(interception.MetricsPort), Protocol: corev1.ProtocolTCP},
-		},
+		Name:                     ProxyContainerName,
+		ImagePullPolicy:          cfg.PullPolicy,
+		RestartPolicy:            new(corev1.ContainerRestartPolicyAlways),
 		Resources:                *cfg.ProxyResources.DeepCopy(),
-		StartupProbe:             healthProbe(1, 600),
-		ReadinessProbe:           healthProbe(15, 4),
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		SecurityContext:          proxyIdentity(mode, cfg),
 	}
@@ -53,50 +43,9 @@ func sidecar(mode interception.Mode, cfg Config) corev1.Container {
 // The rules then know the proxy by its gid.
 func proxyIdentity(mode interception.Mode, cfg Config) *corev1.SecurityContext {
 	if mode == interception.ModeTProxy {
-		return confined(0, cfg.ProxyGID, "NET_ADMIN")
+		return confined(0, cfg.ProxyGID, netAdmin)
 	}
 	return confined(cfg.ProxyUID, cfg.ProxyGID)
-}
-
-// proxyArgs is Envoy's command line. Kubernetes replaces $(NAME) in it and
-// turns $$ into $: the two references here are meant, and nothing else has a
-// dollar sign, because the bootstrap is made of numbers and of words of ours.
-func proxyArgs(mode interception.Mode, cfg Config) []string {
-	return []string{
-		"--config-yaml", bootstrapText(mode, cfg),
-		"--service-cluster", ProxyContainerName,
-		"--service-node", "$(POD_NAME).$(POD_NAMESPACE)",
-		"--concurrency", strconv.Itoa(int(cfg.Concurrency)),
-		"--log-level", cfg.LogLevel,
-		"--drain-time-s", strconv.Itoa(drainSeconds),
-		"--file-flush-interval-msec", strconv.Itoa(flushMilliseconds),
-		"--disable-hot-restart",
-	}
-}
-
-// bootstrapOptions are those of the proxy's bootstrap. Ports and mark are the
-// ones that interception.Default gives to shunt-init.
-func bootstrapOptions(mode interception.Mode, cfg Config) bootstrap.Options {
-	opts := bootstrap.DefaultOptions()
-	opts.Mode = mode
-	opts.IPv4 = slices.Contains(cfg.IPFamilies, corev1.IPv4Protocol)
-	opts.IPv6 = slices.Contains(cfg.IPFamilies, corev1.IPv6Protocol)
-	return opts
-}
-
-func bootstrapText(mode interception.Mode, cfg Config) string {
-	text, err := bootstrap.Text(bootstrapOptions(mode, cfg))
-	if err != nil {
-		// Mode and families come from types that this package has checked.
-		panic("bootstrap from a valid configuration: " + err.Error())
-	}
-	return text
-}
-
-func fromPod(name, fieldPath string) corev1.EnvVar {
-	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{
-		FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: fieldPath},
-	}}
 }
 
 // healthProbe asks the proxy whether it is live. Kubelet reaches the port
@@ -112,3 +61,7 @@ func healthProbe(periodSeconds, failureThreshold int32) *corev1.Probe {
 		FailureThreshold: failureThreshold,
 	}
 }
+
+// startupProbe is passed before the pod's own containers start: the proxy may
+// take ten minutes for it.
+func startupProbe() *corev1.Probe { return healthProbe(1, 600) }

@@ -60,19 +60,21 @@ func ReadStatus(pod *corev1.Pod) (status Status, ok bool) {
 	return status, true
 }
 
-// withoutOurs returns the pod less what its own status records, where that
-// has one of our names: the pod as it was before it was injected.
-func withoutOurs(pod *corev1.Pod) *corev1.Pod {
-	pod = pod.DeepCopy()
+// withoutOurs returns the pod as it was before it was injected: less what its
+// own status records, where that is ours. A pod without a status is returned
+// itself; the one that is given is never changed. Custom are the names of the
+// volumes of a custom sidecar.
+func withoutOurs(pod *corev1.Pod, custom []string) *corev1.Pod {
 	status, ok := ReadStatus(pod)
 	if !ok {
 		return pod
 	}
+	pod = pod.DeepCopy()
 	pod.Spec.InitContainers = slices.DeleteFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
 		return slices.Contains(containerNames, c.Name) && slices.Contains(status.InitContainers, c.Name)
 	})
 	pod.Spec.Volumes = slices.DeleteFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
-		return slices.Contains(volumeNames, v.Name) && slices.Contains(status.Volumes, v.Name)
+		return slices.Contains(status.Volumes, v.Name) && ownVolume(pod, v.Name, custom)
 	})
 	if len(pod.Spec.InitContainers) == 0 {
 		pod.Spec.InitContainers = nil
@@ -82,4 +84,27 @@ func withoutOurs(pod *corev1.Pod) *corev1.Pod {
 	}
 	delete(pod.Annotations, StatusKey)
 	return pod
+}
+
+// ownVolume reports whether a volume that a status records is the injector's,
+// in a pod that is without our containers: by its name, or, where the names in
+// the configuration were others when the pod was injected, because no
+// container that is left mounts it. A status may have been copied from another
+// pod, and must not take an application's volume away.
+func ownVolume(pod *corev1.Pod, name string, custom []string) bool {
+	if slices.Contains(volumeNames, name) || slices.Contains(custom, name) {
+		return true
+	}
+	return !slices.ContainsFunc(containersOf(pod), func(c placed) bool {
+		return slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == name }) ||
+			slices.ContainsFunc(c.VolumeDevices, func(d corev1.VolumeDevice) bool { return d.Name == name })
+	})
+}
+
+func volumesNamed(volumes []corev1.Volume) []string {
+	names := make([]string, len(volumes))
+	for i, v := range volumes {
+		names[i] = v.Name
+	}
+	return names
 }

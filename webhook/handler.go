@@ -31,7 +31,7 @@ type NamespaceGetter interface {
 // Handler answers requests to create pods. It keeps nothing between requests,
 // and its answers have no side effects, so a dry run is answered as any other.
 type Handler struct {
-	cfg        inject.Config
+	injector   *inject.Injector
 	namespaces NamespaceGetter
 	metrics    *Metrics
 	decoder    admission.Decoder
@@ -42,7 +42,9 @@ var _ admission.Handler = (*Handler)(nil)
 // NewHandler returns a Handler that injects by cfg, which must have passed
 // Validate, and counts into metrics.
 func NewHandler(cfg inject.Config, namespaces NamespaceGetter, metrics *Metrics) *Handler {
-	return &Handler{cfg: cfg, namespaces: namespaces, metrics: metrics, decoder: admission.NewDecoder(newScheme())}
+	return &Handler{
+		injector: inject.NewInjector(cfg), namespaces: namespaces, metrics: metrics, decoder: admission.NewDecoder(newScheme()),
+	}
 }
 
 // HTTP serves the Handler's answers, as Path of a webhook server does. TLS,
@@ -81,7 +83,7 @@ func (h *Handler) answer(ctx context.Context, req admission.Request) answer {
 		return failed(name, failureNamespace, http.StatusInternalServerError,
 			fmt.Errorf("look up namespace %q of pod %q: %w", pod.Namespace, name, err))
 	}
-	result := inject.Inject(pod, ns, h.cfg)
+	result := h.injector.Inject(pod, ns)
 	switch {
 	case result.Refused():
 		return refused(name, result)

@@ -1,0 +1,45 @@
+package inject_test
+
+import (
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/shunt-dev/shunt/inject"
+)
+
+// TestConfigurationIsDocumented: docs/configuration.md has every field of the
+// configuration in its table.
+func TestConfigurationIsDocumented(t *testing.T) {
+	text, err := os.ReadFile("../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows strings.Builder
+	for line := range strings.Lines(string(text)) {
+		if first, _, found := strings.Cut(strings.TrimPrefix(line, "|"), "|"); found {
+			rows.WriteString(first)
+		}
+	}
+	for _, name := range fields(reflect.TypeFor[inject.Config](), "") {
+		if !strings.Contains(rows.String(), "`"+name+"`") {
+			t.Errorf("docs/configuration.md has no row for %s", name)
+		}
+	}
+}
+
+// fields are the names of a type's fields as a file has them, with those of
+// Shunt's own types below them.
+func fields(of reflect.Type, prefix string) []string {
+	var names []string
+	for field := range of.Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if field.Type.Kind() == reflect.Struct && field.Type.PkgPath() == of.PkgPath() {
+			names = append(names, fields(field.Type, prefix+name+".")...)
+			continue
+		}
+		names = append(names, prefix+name)
+	}
+	return names
+}

@@ -1,0 +1,70 @@
+package inject
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+// Injector injects by one configuration. It is for many pods: what takes long
+// to make and depends on no pod is made once. It never changes.
+type Injector struct {
+	cfg Config
+	// custom is the sidecar of SidecarCustom for each mode, less what depends
+	// on the pod; nil where it is to be made anew for each pod.
+	custom map[interception.Mode]corev1.Container
+}
+
+// NewInjector returns an Injector that goes by cfg, which must have passed
+// Validate and must not be changed afterwards.
+func NewInjector(cfg Config) *Injector {
+	in := &Injector{cfg: cfg}
+	if cfg.Sidecar.Type == SidecarCustom {
+		in.custom = map[interception.Mode]corev1.Container{}
+		for _, mode := range modes {
+			in.custom[mode] = mustMerge(mode, cfg)
+		}
+	}
+	return in
+}
+
+// Result is what became of a pod.
+type Result struct {
+	Decision
+	// Pod is the injected pod; nil unless Inject.
+	Pod *corev1.Pod
+	// Warnings are for the pod's owner, one line each.
+	Warnings []string
+}
+
+// Inject decides, plans and applies. The pod is not changed; of a refused or
+// skipped pod the Result holds the reason and no pod.
+func (in *Injector) Inject(pod *corev1.Pod, ns Namespace) Result {
+	decision, plan, warnings := in.decide(pod, ns)
+	result := Result{Decision: decision, Warnings: warnings}
+	if decision.Inject {
+		result.Pod = plan.Apply(pod)
+	}
+	return result
+}
+
+// Inject is Injector.Inject for a single pod.
+func Inject(pod *corev1.Pod, ns Namespace, cfg Config) Result {
+	return (&Injector{cfg: cfg}).Inject(pod, ns)
+}
+
+// Decide says whether the pod may and should be injected.
+func Decide(pod *corev1.Pod, ns Namespace, cfg Config) Decision {
+	decision, _, _ := (&Injector{cfg: cfg}).decide(pod, ns)
+	return decision
+}
+
+// NewPlan says what goes where if the pod is injected, whether or not Decide
+// would. The errors are all the fields for which it would be refused.
+func NewPlan(pod *corev1.Pod, cfg Config) (Plan, field.ErrorList) {
+	req, problems := readRequest(pod, Namespace{})
+	base := withoutOurs(pod, volumesNamed(cfg.Sidecar.Volumes))
+	plan, refusal := (&Injector{cfg: cfg}).plan(base, req, problems)
+	return plan, refusal.Errors
+}
