@@ -59,8 +59,9 @@ const (
 	exitArguments = 2
 	exitPreflight = 3
 	exitApply     = 4
-	exitAdmin     = 4 // of drain, which changes nothing
-	exitVerify    = 5
+	// exitUnreachable is of drain and probe, which change nothing.
+	exitUnreachable = 4
+	exitVerify      = 5
 )
 
 func exitCode(err error) int {
@@ -73,8 +74,8 @@ func exitCode(err error) int {
 		return exitApply
 	case errors.Is(err, kernel.ErrVerify):
 		return exitVerify
-	case errors.Is(err, drain.ErrAdmin):
-		return exitAdmin
+	case errors.Is(err, drain.ErrAdmin), errors.Is(err, errProbe):
+		return exitUnreachable
 	default:
 		return exitArguments
 	}
@@ -85,13 +86,17 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if len(args) > 0 && args[0] == drainCommand {
 		return runDrain(ctx, args[1:], stdout)
 	}
+	if len(args) > 0 && args[0] == probeCommand {
+		return runProbe(ctx, args[1:], stdout)
+	}
 	if len(args) == 1 && args[0] == "--version" {
 		_, err := fmt.Fprintln(stdout, "shunt-init", version)
 		return err
 	}
 	spec, opts, err := interception.ParseArgs(args)
 	if errors.Is(err, pflag.ErrHelp) {
-		_, err := fmt.Fprint(stdout, "Usage: shunt-init [flags]\n       shunt-init drain [--help]\n\n", interception.Usage())
+		_, err := fmt.Fprint(stdout, "Usage: shunt-init [flags]\n       shunt-init drain [--help]\n       shunt-init probe [--help]\n\n",
+			interception.Usage())
 		return err
 	}
 	if err != nil {
