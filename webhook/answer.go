@@ -3,7 +3,9 @@ package webhook
 import (
 	"fmt"
 	"net/http"
+	"time"
 
+	"github.com/go-logr/logr"
 	"gomodules.xyz/jsonpatch/v2"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -28,10 +30,15 @@ const (
 
 // Reasons of verdictFailed; those of the others are inject.Reasons.
 const (
-	failureUndecodable = "Undecodable"      // not a request to create a pod
+	failureUndecodable = "Undecodable"      // no review, or not a request to create a pod
 	failureNamespace   = "NamespaceUnknown" // the pod's namespace could not be looked up
 	failurePatch       = "PatchNotMade"
+	failurePanic       = "Panic" // a fault of Shunt's
 )
+
+func failures() []string {
+	return []string{failureUndecodable, failureNamespace, failurePatch, failurePanic}
+}
 
 // auditKey is, behind the webhook's name and a slash, the key under which the
 // API server's audit log has the reason.
@@ -43,13 +50,43 @@ type answer struct {
 	pod      string // name or generateName
 	reason   string
 	response admission.Response
+	owner    *metav1.OwnerReference // the pod's controller, nil where it has none
+	stack    string                 // of a panic
+}
+
+// log writes the one line of a request. The pod itself stays out of it: its
+// environment may hold secrets.
+func (a answer) log(log logr.Logger, request *admissionv1.AdmissionRequest, took time.Duration) {
+	values := []any{
+		"pod", a.pod, "namespace", request.Namespace, "owner", ownerName(a.owner), "reason", a.reason,
+		"request", request.UID, "user", request.UserInfo.Username, "dryRun", request.DryRun != nil && *request.DryRun,
+		"durationSeconds", took.Seconds(),
+	}
+	switch a.verdict {
+	case verdictFailed, verdictRefused:
+		values = append(values, "error", a.response.Result.Message)
+		if a.stack != "" {
+			values = append(values, "stack", a.stack)
+		}
+	default:
+		values = append(values, "patchBytes", len(a.response.Patch), "warnings", a.response.Warnings)
+	}
+	log.Info(string(a.verdict), values...)
+}
+
+// ownerName is Kind/name, or nothing.
+func ownerName(owner *metav1.OwnerReference) string {
+	if owner == nil {
+		return ""
+	}
+	return owner.Kind + "/" + owner.Name
 }
 
 // injected carries the operations and nothing of the pod.
 func injected(pod string, operations []jsonpatch.Operation, result inject.Result) answer {
 	response := allowed(result)
 	response.Patches = operations
-	return answer{verdictInjected, pod, string(result.Reason), response}
+	return answer{verdict: verdictInjected, pod: pod, reason: string(result.Reason), response: response}
 }
 
 // skipped leaves the pod alone. Whoever wrote that it be injected is warned
@@ -61,7 +98,7 @@ func skipped(name string, pod *corev1.Pod, result inject.Result) answer {
 		response.Warnings = append(response.Warnings,
 			fmt.Sprintf("%s: not injected, though the pod says true: %s", inject.InjectKey, result.Reason.Sentence()))
 	}
-	return answer{verdictSkipped, name, string(result.Reason), response}
+	return answer{verdict: verdictSkipped, pod: name, reason: string(result.Reason), response: response}
 }
 
 // refused is what the API server itself says of an invalid pod: code 422, and
@@ -73,7 +110,7 @@ func refused(pod string, result inject.Result) answer {
 		Warnings:         result.Warnings,
 		AuditAnnotations: map[string]string{auditKey: string(result.Reason)},
 	}}
-	return answer{verdictRefused, pod, string(result.Reason), response}
+	return answer{verdict: verdictRefused, pod: pod, reason: string(result.Reason), response: response}
 }
 
 // failed refuses a pod about which nothing is known. The API server takes this
@@ -87,7 +124,7 @@ func failed(pod, reason string, code int32, err error) answer {
 		response.Result.Reason = metav1.StatusReasonBadRequest
 	}
 	response.AuditAnnotations = map[string]string{auditKey: reason}
-	return answer{verdictFailed, pod, reason, response}
+	return answer{verdict: verdictFailed, pod: pod, reason: reason, response: response}
 }
 
 func allowed(result inject.Result) admission.Response {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"runtime/debug"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -28,6 +29,10 @@ type NamespaceGetter interface {
 	Namespace(ctx context.Context, name string) (inject.Namespace, error)
 }
 
+// answerTime bounds what an answer may wait for; Kubernetes' default for a
+// webhook that names no timeout.
+const answerTime = 10 * time.Second
+
 // Handler answers requests to create pods. It keeps nothing between requests,
 // and its answers have no side effects, so a dry run is answered as any other.
 type Handler struct {
@@ -35,41 +40,65 @@ type Handler struct {
 	namespaces NamespaceGetter
 	metrics    *Metrics
 	decoder    admission.Decoder
+	bodyTime   time.Duration
 }
-
-var _ admission.Handler = (*Handler)(nil)
 
 // NewHandler returns a Handler that injects by cfg, which must have passed
 // Validate, and counts into metrics.
 func NewHandler(cfg inject.Config, namespaces NamespaceGetter, metrics *Metrics) *Handler {
 	return &Handler{
 		injector: inject.NewInjector(cfg), namespaces: namespaces, metrics: metrics, decoder: admission.NewDecoder(newScheme()),
+		bodyTime: bodyTime,
 	}
 }
 
-// HTTP serves the Handler's answers, as Path of a webhook server does. TLS,
-// which an API server insists on, is the caller's.
-func (h *Handler) HTTP(log logr.Logger) (http.Handler, error) {
-	return admission.StandaloneWebhook(h.admission(), admission.StandaloneOptions{Logger: log})
+// HTTP serves the Handler's answers, as Path of a webhook server does: an
+// AdmissionReview for an AdmissionReview, and a Status with a code from 400 on
+// for what is none. Each request is a line of the log and a count. TLS, which
+// an API server insists on, is the caller's.
+func (h *Handler) HTTP(log logr.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		request, wrong := readReview(w, r, h.bodyTime)
+		if wrong != nil {
+			h.metrics.observe(verdictFailed, failureUndecodable, time.Since(start), 0)
+			log.Info(string(verdictFailed), "reason", failureUndecodable, "code", wrong.code, "error", wrong.err.Error(),
+				"remote", r.RemoteAddr, "durationSeconds", time.Since(start).Seconds())
+			send(log, w, wrong.code, wrong.status())
+			return
+		}
+		// What is under way when the server is told to stop is still answered,
+		// so the end of the server's own context is not the request's.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), answerTime)
+		defer cancel()
+		a := h.complete(ctx, admission.Request{AdmissionRequest: *request})
+		took := time.Since(start)
+		h.metrics.observe(a.verdict, a.reason, took, len(a.response.Patch))
+		a.log(log, request, took)
+		send(log, w, http.StatusOK, admissionv1.AdmissionReview{TypeMeta: reviewType, Response: &a.response.AdmissionResponse})
+	})
 }
 
-func (h *Handler) admission() *admission.Webhook {
-	return &admission.Webhook{Handler: h, LogConstructor: requestLogger}
-}
-
-// Handle answers one request, logs the answer and counts it.
-func (h *Handler) Handle(ctx context.Context, req admission.Request) admission.Response {
-	start := time.Now()
-	a := h.answer(ctx, req)
-	h.metrics.observe(a.verdict, a.reason, time.Since(start))
-	log := logr.FromContextOrDiscard(ctx).WithValues("pod", a.pod, "reason", a.reason)
-	switch a.verdict {
-	case verdictFailed, verdictRefused:
-		log.Info(string(a.verdict), "error", a.response.Result.Message)
-	default:
-		log.Info(string(a.verdict), "operations", len(a.response.Patches), "warnings", a.response.Warnings)
+// complete answers one request, with all that an AdmissionReview needs.
+func (h *Handler) complete(ctx context.Context, req admission.Request) answer {
+	a := h.safely(ctx, req)
+	if err := a.response.Complete(req); err != nil {
+		a = failed(a.pod, failurePatch, http.StatusInternalServerError, fmt.Errorf("encode the patch of pod %q: %w", a.pod, err))
+		_ = a.response.Complete(req) // has no patch, which is all that could be wrong
 	}
-	return a.response
+	return a
+}
+
+// safely answers one request even where the answer panics: the pod is refused
+// with a reason, not by a connection that breaks off.
+func (h *Handler) safely(ctx context.Context, req admission.Request) (a answer) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			a = failed(req.Name, failurePanic, http.StatusInternalServerError, fmt.Errorf("panic: %v", cause))
+			a.stack = string(debug.Stack())
+		}
+	}()
+	return h.answer(ctx, req)
 }
 
 func (h *Handler) answer(ctx context.Context, req admission.Request) answer {
@@ -77,6 +106,12 @@ func (h *Handler) answer(ctx context.Context, req admission.Request) answer {
 	if err != nil {
 		return failed(req.Name, failureUndecodable, http.StatusBadRequest, err)
 	}
+	a := h.decide(ctx, req, pod)
+	a.owner = metav1.GetControllerOfNoCopy(pod)
+	return a
+}
+
+func (h *Handler) decide(ctx context.Context, req admission.Request, pod *corev1.Pod) answer {
 	name := podName(pod)
 	ns, err := h.namespaces.Namespace(ctx, pod.Namespace)
 	if err != nil {
@@ -124,14 +159,6 @@ func podName(pod *corev1.Pod) string {
 		return pod.GenerateName
 	}
 	return pod.Name
-}
-
-func requestLogger(base logr.Logger, req *admission.Request) logr.Logger {
-	if req == nil {
-		return base
-	}
-	dryRun := req.DryRun != nil && *req.DryRun
-	return base.WithValues("namespace", req.Namespace, "user", req.UserInfo.Username, "dryRun", dryRun, "request", req.UID)
 }
 
 func newScheme() *runtime.Scheme {

@@ -13,15 +13,12 @@ import (
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/go-logr/logr"
-	"github.com/go-logr/logr/funcr"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/prometheus/client_golang/prometheus"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/cases"
@@ -48,12 +45,8 @@ type server struct {
 func serve(t testing.TB, cfg inject.Config, namespaces webhook.NamespaceGetter, log logr.Logger) server {
 	t.Helper()
 	metrics := webhook.NewMetrics()
-	handler, err := webhook.NewHandler(cfg, namespaces, metrics).HTTP(log)
-	if err != nil {
-		t.Fatal(err)
-	}
 	mux := http.NewServeMux()
-	mux.Handle(webhook.Path, handler)
+	mux.Handle(webhook.Path, webhook.NewHandler(cfg, namespaces, metrics).HTTP(log))
 	s := server{httptest.NewTLSServer(mux), metrics}
 	t.Cleanup(s.Close)
 	return s
@@ -62,14 +55,7 @@ func serve(t testing.TB, cfg inject.Config, namespaces webhook.NamespaceGetter, 
 // review sends the request in an AdmissionReview and returns the response.
 func (s server) review(t testing.TB, request admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
 	t.Helper()
-	request.UID = "uid-1"
-	body, err := json.Marshal(admissionv1.AdmissionReview{
-		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Request: &request,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := s.Client().Post(s.URL+webhook.Path, "application/json", bytes.NewReader(body))
+	response, err := s.Client().Post(s.URL+webhook.Path, "application/json", bytes.NewReader(reviewOf(t, request)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,10 +64,25 @@ func (s server) review(t testing.TB, request admissionv1.AdmissionRequest) *admi
 	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
 		t.Fatal(err)
 	}
-	if answer.Response == nil || answer.Response.UID != request.UID {
-		t.Fatalf("answer %+v has no response to %s", answer, request.UID)
+	if answer.Response == nil || answer.Response.UID != uid || answer.TypeMeta != reviewType {
+		t.Fatalf("answer %+v is not a response to %s", answer, uid)
 	}
 	return answer.Response
+}
+
+const uid = "uid-1"
+
+var reviewType = metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}
+
+// reviewOf is the body that an API server sends.
+func reviewOf(t testing.TB, request admissionv1.AdmissionRequest) []byte {
+	t.Helper()
+	request.UID = uid
+	body, err := json.Marshal(admissionv1.AdmissionReview{TypeMeta: reviewType, Request: &request})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
 }
 
 func createPod(t testing.TB, pod *corev1.Pod, namespace string) admissionv1.AdmissionRequest {
@@ -322,95 +323,5 @@ func TestWarnsWhoAskedInVain(t *testing.T) {
 				t.Errorf("warnings (-want +got):\n%s", diff)
 			}
 		})
-	}
-}
-
-// TestLogLine holds that each decision is one line with what a person looks
-// for: the pod, by generateName where it has no name yet, namespace, reason.
-func TestLogLine(t *testing.T) {
-	var lines []string
-	log := funcr.NewJSON(func(line string) { lines = append(lines, line) }, funcr.Options{})
-	s := serve(t, inject.DefaultConfig(), enabledNamespace(), log)
-	request := createPod(t, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{GenerateName: "echo-5d9-"}}, "demo")
-	request.DryRun = new(true)
-	s.review(t, request)
-	s.review(t, createPod(t, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
-		Name: "wrong", Annotations: map[string]string{inject.InterceptionModeKey: "BOTH"},
-	}}, "demo"))
-	for i, want := range []map[string]any{
-		{"msg": "injected", "pod": "echo-5d9-", "namespace": "demo", "reason": "Injected", "dryRun": true},
-		{"msg": "refused", "pod": "wrong", "namespace": "demo", "reason": "InvalidAnnotation", "dryRun": false},
-	} {
-		if len(lines) != 2 {
-			t.Fatalf("%d lines, want one a request: %q", len(lines), lines)
-		}
-		var got map[string]any
-		if err := json.Unmarshal([]byte(lines[i]), &got); err != nil {
-			t.Fatal(err)
-		}
-		for key, value := range want {
-			if got[key] != value {
-				t.Errorf("%s is %v in %s, want %v", key, got[key], lines[i], value)
-			}
-		}
-	}
-}
-
-// TestMetrics holds that every reason is there at 0 before anything happened,
-// and that an answer is counted and timed.
-func TestMetrics(t *testing.T) {
-	s := serve(t, inject.DefaultConfig(), enabledNamespace(), logr.Discard())
-	for _, reason := range inject.Reasons() {
-		result := map[bool]string{true: "refused", false: "skipped"}[reason.Refuses()]
-		if reason == inject.ReasonInjected {
-			result = "injected"
-		}
-		if got := count(t, s.metrics, result, string(reason)); got != 0 {
-			t.Errorf("%s %s is %v at the start", result, reason, got)
-		}
-	}
-	s.review(t, createPod(t, &corev1.Pod{}, "demo"))
-	if got := count(t, s.metrics, "injected", "Injected"); got != 1 {
-		t.Errorf("injected %v, want 1", got)
-	}
-}
-
-// count is the value of shunt_webhook_requests_total; a series that is not
-// there fails the test.
-func count(t *testing.T, metrics *webhook.Metrics, result, reason string) float64 {
-	t.Helper()
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(metrics)
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, family := range families {
-		for _, metric := range family.GetMetric() {
-			labels := map[string]string{}
-			for _, label := range metric.GetLabel() {
-				labels[label.GetName()] = label.GetValue()
-			}
-			if labels["result"] == result && labels["reason"] == reason {
-				return metric.GetCounter().GetValue()
-			}
-		}
-	}
-	t.Fatalf("no series with result %q and reason %q", result, reason)
-	return 0
-}
-
-// BenchmarkReview is an answer without the connection.
-func BenchmarkReview(b *testing.B) {
-	handler := webhook.NewHandler(inject.DefaultConfig(), enabledNamespace(), webhook.NewMetrics())
-	request := admission.Request{AdmissionRequest: createPod(b, &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "echo"},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
-	}, "demo")}
-	b.ReportAllocs()
-	for b.Loop() {
-		if response := handler.Handle(b.Context(), request); len(response.Patches) == 0 {
-			b.Fatal("not injected")
-		}
 	}
 }

@@ -78,7 +78,7 @@ func NewManager(api *rest.Config, cfg inject.Config, opts Options) (manager.Mana
 	}
 	namespaces := ClusterNamespaces{Cache: mgr.GetCache(), Live: mgr.GetAPIReader()}
 	// The manager starts the server that has been asked for, not the one that it was given.
-	mgr.GetWebhookServer().Register(Path, NewHandler(cfg, namespaces, counts).admission())
+	mgr.GetWebhookServer().Register(Path, NewHandler(cfg, namespaces, counts).HTTP(opts.Log))
 	return mgr, addChecks(mgr, server)
 }
 

@@ -9,10 +9,11 @@ import (
 )
 
 // Metrics counts and times a Handler's answers. It is a prometheus.Collector,
-// to be registered by whoever serves metrics.
+// to be registered by whoever serves metrics. docs/operations.md says each.
 type Metrics struct {
-	requests *prometheus.CounterVec
-	duration prometheus.Histogram
+	requests  *prometheus.CounterVec
+	duration  prometheus.Histogram
+	patchSize prometheus.Histogram
 }
 
 var _ prometheus.Collector = (*Metrics)(nil)
@@ -32,11 +33,18 @@ func NewMetrics() *Metrics {
 			// namespace that is not cached some tens of milliseconds.
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1},
 		}),
+		patchSize: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "shunt_webhook_patch_size_bytes",
+			Help: "Size of the JSON patches that inject pods.",
+			// 1 KiB to 1 MiB: Envoy's configuration makes up some tens of
+			// KiB, and an object that an API server takes is 3 MiB at most.
+			Buckets: prometheus.ExponentialBuckets(1<<10, 2, 11),
+		}),
 	}
 	for _, reason := range inject.Reasons() {
 		m.requests.WithLabelValues(string(verdictOf(reason)), string(reason))
 	}
-	for _, reason := range []string{failureUndecodable, failureNamespace, failurePatch} {
+	for _, reason := range failures() {
 		m.requests.WithLabelValues(string(verdictFailed), reason)
 	}
 	return m
@@ -53,19 +61,28 @@ func verdictOf(reason inject.Reason) verdict {
 	}
 }
 
-func (m *Metrics) observe(v verdict, reason string, took time.Duration) {
+func (m *Metrics) observe(v verdict, reason string, took time.Duration, patchSize int) {
 	m.requests.WithLabelValues(string(v), reason).Inc()
 	m.duration.Observe(took.Seconds())
+	if v == verdictInjected {
+		m.patchSize.Observe(float64(patchSize))
+	}
+}
+
+func (m *Metrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.requests, m.duration, m.patchSize}
 }
 
 // Describe is prometheus.Collector's.
 func (m *Metrics) Describe(descs chan<- *prometheus.Desc) {
-	m.requests.Describe(descs)
-	m.duration.Describe(descs)
+	for _, c := range m.collectors() {
+		c.Describe(descs)
+	}
 }
 
 // Collect is prometheus.Collector's.
 func (m *Metrics) Collect(values chan<- prometheus.Metric) {
-	m.requests.Collect(values)
-	m.duration.Collect(values)
+	for _, c := range m.collectors() {
+		c.Collect(values)
+	}
 }

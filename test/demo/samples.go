@@ -134,10 +134,7 @@ func injectSamples(ctx context.Context, n *narrator, dir string) ([]*corev1.Pod,
 	if err != nil {
 		return nil, err
 	}
-	handler, err := webhook.NewHandler(inject.DefaultConfig(), loaded.namespaces, webhook.NewMetrics()).HTTP(logr.Discard())
-	if err != nil {
-		return nil, fmt.Errorf("setting the webhook up: %w", err)
-	}
+	handler := webhook.NewHandler(inject.DefaultConfig(), loaded.namespaces, webhook.NewMetrics()).HTTP(logr.Discard())
 	api, err := startWebhook(ctx, handler, webhook.Path)
 	if err != nil {
 		return nil, err
