@@ -3,8 +3,10 @@ package inject
 import (
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
 // Keys of labels and annotations, with Istio's names and values. What each
@@ -14,6 +16,9 @@ const (
 	InjectKey = "sidecar.istio.io/inject"
 	// InterceptionModeKey chooses how the pod's traffic reaches the proxy.
 	InterceptionModeKey = "sidecar.istio.io/interceptionMode"
+	// LogLevelKey and ComponentLogLevelKey set how much Envoy logs.
+	LogLevelKey          = "sidecar.istio.io/logLevel"
+	ComponentLogLevelKey = "sidecar.istio.io/componentLogLevel"
 	// StatusKey records what the injector added; see Status.
 	StatusKey = "sidecar.istio.io/status"
 
@@ -29,6 +34,17 @@ const (
 	ExcludeOutboundIPRangesKey = TrafficPrefix + "excludeOutboundIPRanges"
 	ExcludeInterfacesKey       = TrafficPrefix + "excludeInterfaces"
 	KubevirtInterfacesKey      = TrafficPrefix + "kubevirtInterfaces"
+
+	// ShuntPrefix begins the keys that Istio has none for. Any other key under
+	// it is refused, too.
+	ShuntPrefix = "shunt.dev/"
+
+	DNSCaptureKey        = ShuntPrefix + "dnsCapture"
+	CaptureUDPPortsKey   = ShuntPrefix + "captureUDPPorts"
+	RejectUDPPortsKey    = ShuntPrefix + "rejectUDPPorts"
+	ProtocolDetectionKey = ShuntPrefix + "protocolDetection"
+	ServerFirstPortsKey  = ShuntPrefix + "serverFirstPorts"
+	DrainDurationKey     = ShuntPrefix + "drainDuration"
 
 	// NamespaceInjectionKey, on a namespace, asks for the proxy in all its
 	// pods or declines it for all of them.
@@ -53,6 +69,7 @@ type Annotation struct {
 	Accepted string  // the values that it takes, in words
 	Default  string  // what holds where it is absent, in words
 	Flag     string  // shunt-init's flag that it becomes, without dashes; or empty
+	Envoy    bool    // whether it is for Envoy, so that a custom sidecar has no use of it
 
 	// read puts a value into a request; nil for a key that only the injector
 	// writes.
@@ -66,6 +83,15 @@ type request struct {
 	namespace *bool // NamespaceInjectionKey; nil where it is absent
 	mode      interception.Mode
 	spec      interception.Spec // System is set by the mode, when all is read
+
+	// What a pod has of its own, where the configuration has it for all; the
+	// zero value where its annotation is absent.
+	dns               DNSCapture
+	detection         ProtocolDetection
+	serverFirst       interception.PortRanges // beside those of the configuration
+	drain             time.Duration
+	logLevel          string
+	componentLogLevel string
 }
 
 // newRequest is what a pod without annotations asks for.
@@ -85,6 +111,7 @@ const (
 	acceptedRanges   = "IPv4 and IPv6 addresses and CIDR ranges such as 10.0.0.0/8 or fd00::/8, separated by commas"
 	acceptedNames    = "network interface names of at most 15 characters, separated by commas"
 	acceptedWildcard = "* for all, an empty value for none, or "
+	ofConfiguration  = "what the injector's configuration says, by default: "
 )
 
 // annotations is the table of all keys: the parser below it, the documents and
@@ -157,6 +184,54 @@ var annotations = []Annotation{
 		Sets:     "interfaces of virtual machines in the pod, whose traffic counts as outbound",
 		Accepted: acceptedNames, Default: "none", Flag: "kube-virt-interfaces",
 		read: into(interception.ParseInterfaces, func(r *request) *[]string { return &r.spec.VirtualInterfaces }),
+	},
+	{
+		Key: DNSCaptureKey, Places: []Place{PodAnnotation},
+		Sets:     "DNS queries that go through the proxy: none, those to the pod's resolvers, or all",
+		Accepted: "none, resolvers, all", Default: ofConfiguration + "none", Flag: "redirect-dns",
+		read: into(word(DNSCaptureNone, DNSCaptureResolvers, DNSCaptureAll), func(r *request) *DNSCapture { return &r.dns }),
+	},
+	{
+		Key: CaptureUDPPortsKey, Places: []Place{PodAnnotation},
+		Sets:     "udp ports of the pod that go through the proxy, which must not be Envoy; with TPROXY",
+		Accepted: acceptedPorts, Default: "none", Flag: "capture-udp-ports",
+		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.spec.UDPPorts }),
+	},
+	{
+		Key: RejectUDPPortsKey, Places: []Place{PodAnnotation},
+		Sets:     "udp ports of the pod that are closed to its clients, so that those of QUIC take TCP; with TPROXY",
+		Accepted: acceptedPorts, Default: "none", Flag: "reject-udp-ports",
+		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.spec.RejectUDPPorts }),
+	},
+	{
+		Key: ProtocolDetectionKey, Places: []Place{PodAnnotation}, Envoy: true,
+		Sets:     "whether Envoy tells HTTP and TLS from other protocols, or takes every connection for just TCP",
+		Accepted: "auto, none", Default: ofConfiguration + "auto",
+		read: into(word(ProtocolDetectionAuto, ProtocolDetectionNone), func(r *request) *ProtocolDetection { return &r.detection }),
+	},
+	{
+		Key: ServerFirstPortsKey, Places: []Place{PodAnnotation}, Envoy: true,
+		Sets:     "destination ports on which the server speaks first, in addition to those of the configuration",
+		Accepted: acceptedPorts, Default: ofConfiguration + bootstrap.DefaultServerFirstPorts,
+		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.serverFirst }),
+	},
+	{
+		Key: DrainDurationKey, Places: []Place{PodAnnotation}, Envoy: true,
+		Sets:     "how long the pod's end waits for what is under way through Envoy; less than its grace period",
+		Accepted: acceptedDuration, Default: ofConfiguration + "25s, or 5s less than a shorter grace period",
+		read: into(parseDuration, func(r *request) *time.Duration { return &r.drain }),
+	},
+	{
+		Key: LogLevelKey, Places: []Place{PodAnnotation}, Envoy: true,
+		Sets:     "how much Envoy logs",
+		Accepted: acceptedLogLevels, Default: ofConfiguration + "warning",
+		read: into(word(logLevels...), func(r *request) *string { return &r.logLevel }),
+	},
+	{
+		Key: ComponentLogLevelKey, Places: []Place{PodAnnotation}, Envoy: true,
+		Sets:     "how much parts of Envoy log, where that is not as the rest",
+		Accepted: acceptedComponentLogLevels, Default: ofConfiguration + "none",
+		read: into(parseComponentLogLevels, func(r *request) *string { return &r.componentLogLevel }),
 	},
 	{
 		Key: StatusKey, Places: []Place{PodAnnotation},

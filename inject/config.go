@@ -1,10 +1,14 @@
 package inject
 
 import (
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
 // Policy says what happens to a pod that neither its namespace nor the pod
@@ -53,7 +57,20 @@ type Config struct {
 	// Concurrency is the number of Envoy's worker threads, 1 to 1024.
 	Concurrency int32 `json:"concurrency"`
 	// LogLevel of Envoy: trace, debug, info, warning, error, critical or off.
-	LogLevel string `json:"logLevel"`
+	// ComponentLogLevel holds others for parts of it: http:debug,config:info.
+	LogLevel          string `json:"logLevel"`
+	ComponentLogLevel string `json:"componentLogLevel"`
+
+	// DNSCapture says which DNS queries go through the proxy.
+	DNSCapture DNSCapture `json:"dnsCapture"`
+	// ProtocolDetection says whether Envoy looks at what a client sends first.
+	ProtocolDetection ProtocolDetection `json:"protocolDetection"`
+	// ServerFirstPorts are destination ports on which the server speaks first,
+	// so that Envoy must not wait for the client: ports and ranges.
+	ServerFirstPorts string `json:"serverFirstPorts"`
+	// DrainDuration is how long the end of a pod waits for what is under way
+	// through Envoy. A pod with a shorter grace period gets less.
+	DrainDuration metav1.Duration `json:"drainDuration"`
 
 	// DefaultPolicy is for pods that nothing else decides about.
 	DefaultPolicy Policy `json:"defaultPolicy"`
@@ -98,9 +115,12 @@ func DefaultConfig() Config {
 		ProxyResources: resources("100m", "128Mi", "2", "1Gi"),
 		Concurrency:    2,
 		LogLevel:       "warning",
-		DefaultPolicy:  PolicyDisabled,
-		Revision:       "default",
-		Sidecar:        Sidecar{Type: SidecarEnvoy},
+		DNSCapture:     DNSCaptureNone, ProtocolDetection: ProtocolDetectionAuto,
+		ServerFirstPorts: bootstrap.DefaultServerFirstPorts,
+		DrainDuration:    metav1.Duration{Duration: 25 * time.Second},
+		DefaultPolicy:    PolicyDisabled,
+		Revision:         "default",
+		Sidecar:          Sidecar{Type: SidecarEnvoy},
 	}
 }
 

@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -19,8 +20,6 @@ const (
 	// maxID is the largest runAsUser and runAsGroup that Kubernetes takes.
 	maxID = math.MaxInt32
 )
-
-var logLevels = []string{"trace", "debug", "info", "warning", "error", "critical", "off"}
 
 // ParseConfig reads a Config from YAML or JSON. What the text leaves out has
 // its value in DefaultConfig; an unknown key is an error, and so is what
@@ -52,6 +51,13 @@ func (c Config) Validate() field.ErrorList {
 	errs = append(errs, checkResources(field.NewPath("proxyResources"), c.ProxyResources)...)
 	errs = append(errs, checkRange("concurrency", int64(c.Concurrency), 1, maxConcurrency)...)
 	errs = append(errs, checkOneOf("logLevel", c.LogLevel, logLevels...)...)
+	if c.ComponentLogLevel != "" {
+		errs = append(errs, checkParsed("componentLogLevel", c.ComponentLogLevel, parseComponentLogLevels)...)
+	}
+	errs = append(errs, checkOneOf("dnsCapture", c.DNSCapture, DNSCaptureNone, DNSCaptureResolvers, DNSCaptureAll)...)
+	errs = append(errs, checkOneOf("protocolDetection", c.ProtocolDetection, ProtocolDetectionAuto, ProtocolDetectionNone)...)
+	errs = append(errs, checkParsed("serverFirstPorts", c.ServerFirstPorts, interception.ParsePortRanges)...)
+	errs = append(errs, checkParsed("drainDuration", c.DrainDuration.Duration.String(), parseDuration)...)
 	errs = append(errs, checkOneOf("defaultPolicy", c.DefaultPolicy, PolicyEnabled, PolicyDisabled)...)
 	for _, wrong := range validation.IsDNS1123Label(c.Revision) {
 		errs = append(errs, field.Invalid(field.NewPath("revision"), c.Revision, wrong))
@@ -72,6 +78,24 @@ func checkOneOf[T ~string](name string, value T, accepted ...T) field.ErrorList 
 		return nil
 	}
 	return field.ErrorList{field.NotSupported(field.NewPath(name), value, accepted)}
+}
+
+// checkParsed says what is wrong with a text that a parser of annotations
+// reads, too.
+func checkParsed[T any](name, text string, parse func(string) (T, error)) field.ErrorList {
+	_, err := parse(text)
+	var wrong *interception.ValueError
+	if !errors.As(err, &wrong) {
+		return nil
+	}
+	detail := "accepted: " + wrong.Accepted
+	if wrong.Reason != "" {
+		detail = wrong.Reason + "; " + detail
+	}
+	if wrong.Value != text {
+		detail = fmt.Sprintf("%q: %s", wrong.Value, detail)
+	}
+	return field.ErrorList{field.Invalid(field.NewPath(name), text, detail)}
 }
 
 func checkRange(name string, value, least, most int64) field.ErrorList {

@@ -89,18 +89,49 @@ func takenIdentity(pod *corev1.Pod, cfg Config) field.ErrorList {
 	return errs
 }
 
+// beyond finds what a pod asks for and neither Kubernetes nor the configured
+// sidecar can give.
+func beyond(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
+	var errs field.ErrorList
+	if grace := gracePeriod(pod); req.drain >= grace && req.drain > 0 {
+		errs = append(errs, invalid(pod, DrainDurationKey, fmt.Sprintf(
+			"%s is not less than the pod's terminationGracePeriodSeconds, %d, after which it is killed; accepted: less than that",
+			req.drain, int64(grace.Seconds()))))
+	}
+	if req.spec.UDPPorts != nil && cfg.Sidecar.Type != SidecarCustom {
+		// Its UDP listener sees neither the address nor the port that a client
+		// sent to, and answers from its own.
+		errs = append(errs, invalid(pod, CaptureUDPPortsKey,
+			"Envoy does not learn which port a datagram was sent to, and answers from its own; accepted: with a custom sidecar"))
+	}
+	return errs
+}
+
+// proxyPorts are those that the proxy listens on.
+func proxyPorts(cfg Config) map[corev1.Protocol][]uint16 {
+	tcp := []uint16{interception.DefaultOutboundPort, interception.DefaultInboundPort, interception.HealthPort}
+	var udp []uint16
+	if cfg.Sidecar.Type != SidecarCustom {
+		tcp = append(tcp, interception.AdminPort, interception.MetricsPort)
+	} else {
+		for _, port := range cfg.Sidecar.Container.Ports {
+			tcp = append(tcp, uint16(port.ContainerPort))
+		}
+	}
+	if cfg.DNSCapture != DNSCaptureNone {
+		tcp, udp = append(tcp, interception.DefaultDNSPort), append(udp, interception.DefaultDNSPort)
+	}
+	return map[corev1.Protocol][]uint16{"": tcp, corev1.ProtocolTCP: tcp, corev1.ProtocolUDP: udp}
+}
+
 // takenPorts warns of containers that declare a port that the proxy listens
 // on. The declaration itself is harmless; the second to bind the port fails.
-func takenPorts(pod *corev1.Pod, mode interception.Mode) []string {
-	ports := []uint16{interception.AdminPort, interception.HealthPort, interception.MetricsPort}
-	if mode != interception.ModeNone {
-		ports = append(ports, interception.DefaultOutboundPort, interception.DefaultInboundPort)
-	}
+func takenPorts(pod *corev1.Pod, cfg Config) []string {
+	ports := proxyPorts(cfg)
 	var warnings []string
 	for _, c := range containersOf(pod) {
 		for i, port := range c.Ports {
-			tcp := port.Protocol == corev1.ProtocolTCP || port.Protocol == ""
-			if tcp && port.ContainerPort > 0 && slices.Contains(ports, uint16(port.ContainerPort)) {
+			if port.ContainerPort > 0 && slices.Contains(ports[port.Protocol], uint16(port.ContainerPort)) {
 				warnings = append(warnings, fmt.Sprintf("%s: %d is a port of the proxy; a container that listens on it will not start",
 					c.path.Child("ports").Index(i).Child("containerPort"), port.ContainerPort))
 			}

@@ -85,6 +85,9 @@ func customEnv(mode interception.Mode, cfg Config) []corev1.EnvVar {
 	set("INTERCEPTION_MODE", string(mode))
 	number("INBOUND_PORT", int64(interception.DefaultInboundPort))
 	number("OUTBOUND_PORT", int64(interception.DefaultOutboundPort))
+	if cfg.DNSCapture != DNSCaptureNone {
+		number("DNS_PORT", int64(interception.DefaultDNSPort))
+	}
 	number("HEALTH_PORT", int64(interception.HealthPort))
 	number("METRICS_PORT", int64(interception.MetricsPort))
 	number("ADMIN_PORT", int64(interception.AdminPort))

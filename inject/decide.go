@@ -63,11 +63,12 @@ func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []str
 		return Decision{Reason: reason}, Plan{}, warnings
 	}
 	base := withoutOurs(pod, volumesNamed(in.cfg.Sidecar.Volumes))
-	plan, refusal := in.plan(base, req, problems)
+	cfg := req.over(in.cfg, base)
+	plan, refusal := in.plan(base, req, problems, cfg)
 	if refusal.Refused() {
 		return refusal, Plan{}, warnings
 	}
-	warnings = append(warnings, podWarnings(base, req)...)
+	warnings = append(warnings, podWarnings(base, cfg)...)
 	if plan.appliedTo(pod) {
 		return Decision{Reason: ReasonAlreadyInjected}, plan, warnings
 	}
@@ -127,10 +128,25 @@ func namespaceWarnings(problems []problem) []string {
 }
 
 // podWarnings tells of what is not wrong but hardly meant.
-func podWarnings(pod *corev1.Pod, req request) []string {
-	warnings := takenPorts(pod, req.mode)
+func podWarnings(pod *corev1.Pod, cfg Config) []string {
+	warnings := takenPorts(pod, cfg)
+	if cfg.Sidecar.Type == SidecarCustom {
+		warnings = append(warnings, idleKeys(pod)...)
+	}
 	for _, key := range unknownKeys(pod) {
 		warnings = append(warnings, fmt.Sprintf("%s: Shunt does not act on this key", paths[PodAnnotation].Key(key)))
+	}
+	return warnings
+}
+
+// idleKeys warns of annotations for Envoy where the sidecar is another proxy.
+func idleKeys(pod *corev1.Pod) []string {
+	var warnings []string
+	for _, row := range annotations {
+		if _, present := pod.Annotations[row.Key]; present && row.Envoy {
+			warnings = append(warnings, fmt.Sprintf("%s: it is for Envoy, and this injector's sidecar is another proxy",
+				paths[PodAnnotation].Key(row.Key)))
+		}
 	}
 	return warnings
 }

@@ -12,21 +12,40 @@ import (
 // TestConfigurationIsDocumented: docs/configuration.md has every field of the
 // configuration in its table.
 func TestConfigurationIsDocumented(t *testing.T) {
-	text, err := os.ReadFile("../docs/configuration.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var rows strings.Builder
-	for line := range strings.Lines(string(text)) {
-		if first, _, found := strings.Cut(strings.TrimPrefix(line, "|"), "|"); found {
-			rows.WriteString(first)
-		}
-	}
+	first := firstColumn(t, "../docs/configuration.md")
 	for _, name := range fields(reflect.TypeFor[inject.Config](), "") {
-		if !strings.Contains(rows.String(), "`"+name+"`") {
+		if !strings.Contains(first, "`"+name+"`") {
 			t.Errorf("docs/configuration.md has no row for %s", name)
 		}
 	}
+}
+
+// TestAnnotationsAreInTheReadme: its table has a row for every key that people
+// write on pods.
+func TestAnnotationsAreInTheReadme(t *testing.T) {
+	first := firstColumn(t, "../README.md")
+	for _, row := range inject.Annotations() {
+		_, name, _ := strings.Cut(row.Key, "/")
+		if row.Places[0] != inject.NamespaceLabel && row.Key != inject.StatusKey && !strings.Contains(first, "/"+name+"`") {
+			t.Errorf("README.md has no row for %s", row.Key)
+		}
+	}
+}
+
+// firstColumn is the first column of all tables of a document.
+func firstColumn(t *testing.T, path string) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var column strings.Builder
+	for line := range strings.Lines(string(text)) {
+		if cells, is := strings.CutPrefix(line, "|"); is {
+			first, _, _ := strings.Cut(cells, "|")
+			column.WriteString(first)
+		}
+	}
+	return column.String()
 }
 
 // fields are the names of a type's fields as a file has them, with those of

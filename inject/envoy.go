@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"math"
 	"slices"
 	"strconv"
 
@@ -10,20 +11,16 @@ import (
 	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
-// drainSeconds is how long Envoy spreads the closing of connections over when
-// it is told to drain; Istio's number.
-const drainSeconds = 45
-
 // flushMilliseconds is how long a line of the access log may wait. Envoy's own
 // 10 seconds are long for a person who watches it.
 const flushMilliseconds = 1000
 
 // envoy is the sidecar where that is Envoy.
-func envoy(mode interception.Mode, cfg Config) corev1.Container {
+func envoy(mode interception.Mode, opts bootstrap.Options, cfg Config) corev1.Container {
 	c := anyProxy(mode, cfg)
 	c.Image = cfg.ProxyImage
 	c.Command = []string{"envoy"}
-	c.Args = proxyArgs(mode, cfg)
+	c.Args = envoyArgs(opts, cfg)
 	c.Env = []corev1.EnvVar{fromPod("POD_NAME", "metadata.name"), fromPod("POD_NAMESPACE", "metadata.namespace")}
 	c.Ports = []corev1.ContainerPort{
 		{Name: "shunt-health", ContainerPort: int32(interception.HealthPort), Protocol: corev1.ProtocolTCP},
@@ -35,36 +32,50 @@ func envoy(mode interception.Mode, cfg Config) corev1.Container {
 	return c
 }
 
-// proxyArgs is Envoy's command line. Kubernetes replaces $(NAME) in it and
+// envoyArgs is Envoy's command line. Kubernetes replaces $(NAME) in it and
 // turns $$ into $: the two references here are meant, and nothing else has a
 // dollar sign, because the bootstrap is made of numbers and of words of ours.
-func proxyArgs(mode interception.Mode, cfg Config) []string {
-	return []string{
-		"--config-yaml", bootstrapText(mode, cfg),
+func envoyArgs(opts bootstrap.Options, cfg Config) []string {
+	args := []string{
+		"--config-yaml", bootstrapText(opts),
 		"--service-cluster", ProxyContainerName,
 		"--service-node", "$(POD_NAME).$(POD_NAMESPACE)",
 		"--concurrency", strconv.Itoa(int(cfg.Concurrency)),
 		"--log-level", cfg.LogLevel,
-		"--drain-time-s", strconv.Itoa(drainSeconds),
+	}
+	if cfg.ComponentLogLevel != "" {
+		args = append(args, "--component-log-level", cfg.ComponentLogLevel)
+	}
+	return append(args,
+		// Whoever is to go is told so at once, and not spread over the drain:
+		// what it does last may well take all of the time.
+		"--drain-strategy", "immediate",
+		"--drain-time-s", strconv.Itoa(int(math.Ceil(cfg.DrainDuration.Seconds()))),
 		"--file-flush-interval-msec", strconv.Itoa(flushMilliseconds),
 		"--disable-hot-restart",
-	}
+	)
 }
 
-// bootstrapOptions are those of the proxy's bootstrap. Ports and mark are the
-// ones that interception.Default gives to shunt-init.
-func bootstrapOptions(mode interception.Mode, cfg Config) bootstrap.Options {
+// bootstrapOptions are those of Envoy's bootstrap. Ports and mark are the ones
+// that interception.Default gives to shunt-init.
+func bootstrapOptions(req request, cfg Config) bootstrap.Options {
 	opts := bootstrap.DefaultOptions()
-	opts.Mode = mode
+	opts.Mode = req.mode
 	opts.IPv4 = slices.Contains(cfg.IPFamilies, corev1.IPv4Protocol)
 	opts.IPv6 = slices.Contains(cfg.IPFamilies, corev1.IPv6Protocol)
+	opts.ProtocolDetection = cfg.ProtocolDetection == ProtocolDetectionAuto
+	opts.ServerFirstPorts = cfg.ServerFirstPorts
+	if cfg.DNSCapture != DNSCaptureNone {
+		opts.DNSPort = interception.DefaultDNSPort
+		opts.DNSAllInterfaces = len(req.spec.VirtualInterfaces) > 0
+	}
 	return opts
 }
 
-func bootstrapText(mode interception.Mode, cfg Config) string {
-	text, err := bootstrap.Text(bootstrapOptions(mode, cfg))
+func bootstrapText(opts bootstrap.Options) string {
+	text, err := bootstrap.Text(opts)
 	if err != nil {
-		// Mode and families come from types that this package has checked.
+		// They come from types that this package has checked.
 		panic("bootstrap from a valid configuration: " + err.Error())
 	}
 	return text

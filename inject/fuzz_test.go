@@ -15,10 +15,13 @@ import (
 // FuzzAnnotations: whatever a pod's owner writes, the pod is refused, or the
 // init container has arguments that mean exactly what was planned.
 func FuzzAnnotations(f *testing.F) {
-	f.Add("REDIRECT", "*", "22", "80,443", "25", "10.0.0.0/8,fd00::/8", "10.1.1.1", "net1", "tun+")
-	f.Add("TPROXY", "", "1-65535", "", "", "*", "", "", "")
-	f.Add("NONE", "8080\" -x", "--remove", "$(POD_NAME)", "$$", "\n", "::/0", "-c", "a b")
-	f.Fuzz(func(t *testing.T, mode, inPorts, exPorts, outPorts, exOutPorts, ranges, exRanges, exInterfaces, virtual string) {
+	f.Add("REDIRECT", "*", "22", "80,443", "25", "10.0.0.0/8,fd00::/8", "10.1.1.1", "net1", "tun+",
+		"all", "none", "6033", "5s", "http:debug")
+	f.Add("TPROXY", "", "1-65535", "", "", "*", "", "", "", "resolvers", "auto", "", "1ms", "a:off,b:trace")
+	f.Add("NONE", "8080\" -x", "--remove", "$(POD_NAME)", "$$", "\n", "::/0", "-c", "a b", "none", "$$", "$(X)", "-1s", "http:$(X)")
+	f.Fuzz(func(t *testing.T, mode, inPorts, exPorts, outPorts, exOutPorts, ranges, exRanges, exInterfaces, virtual,
+		dns, detection, serverFirst, drain, components string,
+	) {
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{
 				Labels: map[string]string{inject.InjectKey: "true"},
@@ -32,6 +35,11 @@ func FuzzAnnotations(f *testing.F) {
 					inject.ExcludeOutboundIPRangesKey: exRanges,
 					inject.ExcludeInterfacesKey:       exInterfaces,
 					inject.KubevirtInterfacesKey:      virtual,
+					inject.DNSCaptureKey:              dns,
+					inject.ProtocolDetectionKey:       detection,
+					inject.ServerFirstPortsKey:        serverFirst,
+					inject.DrainDurationKey:           drain,
+					inject.ComponentLogLevelKey:       components,
 				},
 			},
 			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}},
@@ -58,6 +66,10 @@ func checkArguments(t *testing.T, pod, injected *corev1.Pod) {
 	plan, errs := inject.NewPlan(pod, inject.DefaultConfig())
 	if len(errs) > 0 {
 		t.Fatalf("injected, and yet no plan: %v", errs)
+	}
+	proxy := injected.Spec.InitContainers[len(plan.InitContainers)-1]
+	if words := strings.Join(proxy.Args, ""); strings.Count(words, "$") != 2 || strings.Contains(words, "\n") {
+		t.Fatalf("arguments of the proxy that Kubernetes would change: %q", proxy.Args)
 	}
 	if plan.Mode == interception.ModeNone {
 		return

@@ -49,6 +49,15 @@ func (in *Injector) Inject(pod *corev1.Pod, ns Namespace) Result {
 	return result
 }
 
+// merged is the custom sidecar for a mode. It is shared, and must not be
+// changed.
+func (in *Injector) merged(mode interception.Mode) corev1.Container {
+	if made, ok := in.custom[mode]; ok {
+		return made
+	}
+	return mustMerge(mode, in.cfg)
+}
+
 // Inject is Injector.Inject for a single pod.
 func Inject(pod *corev1.Pod, ns Namespace, cfg Config) Result {
 	return (&Injector{cfg: cfg}).Inject(pod, ns)
@@ -65,6 +74,6 @@ func Decide(pod *corev1.Pod, ns Namespace, cfg Config) Decision {
 func NewPlan(pod *corev1.Pod, cfg Config) (Plan, field.ErrorList) {
 	req, problems := readRequest(pod, Namespace{})
 	base := withoutOurs(pod, volumesNamed(cfg.Sidecar.Volumes))
-	plan, refusal := (&Injector{cfg: cfg}).plan(base, req, problems)
+	plan, refusal := (&Injector{cfg: cfg}).plan(base, req, problems, req.over(cfg, base))
 	return plan, refusal.Errors
 }

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
 // Plan is all that one pod gets.
@@ -18,6 +19,8 @@ type Plan struct {
 	// has no init container.
 	Spec    interception.Spec
 	Options interception.Options
+	// Bootstrap is what Envoy is told; zero with SidecarCustom.
+	Bootstrap bootstrap.Options
 
 	// InitContainers go before the pod's own, in this order: the rules are
 	// in place, and the proxy answers, before anything else of the pod runs.
@@ -27,16 +30,17 @@ type Plan struct {
 }
 
 // plan makes the plan for a pod that is without us, or a refusal with every
-// field that stands in the way.
-func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem) (Plan, Decision) {
+// field that stands in the way. The configuration is the one that holds for the
+// pod.
+func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg Config) (Plan, Decision) {
 	var refusal Decision
 	for _, check := range []struct {
 		reason Reason
 		errs   field.ErrorList
 	}{
-		{ReasonInvalidAnnotation, podErrors(problems)},
-		{ReasonNameTaken, takenNames(pod, in.cfg.Sidecar.Volumes)},
-		{ReasonProxyIdentityTaken, takenIdentity(pod, in.cfg)},
+		{ReasonInvalidAnnotation, append(podErrors(problems), beyond(pod, req, cfg)...)},
+		{ReasonNameTaken, takenNames(pod, cfg.Sidecar.Volumes)},
+		{ReasonProxyIdentityTaken, takenIdentity(pod, cfg)},
 	} {
 		if len(check.errs) > 0 && refusal.Reason == "" {
 			refusal.Reason = check.reason
@@ -46,23 +50,29 @@ func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem) (Plan
 	if refusal.Refused() {
 		return Plan{}, refusal
 	}
-	return in.settle(req), Decision{}
+	return in.settle(req, cfg), Decision{}
 }
 
 // settle turns a request that is in order into a plan.
-func (in *Injector) settle(req request) Plan {
-	cfg := in.cfg
+func (in *Injector) settle(req request, cfg Config) Plan {
 	plan := Plan{Mode: req.mode}
 	if req.mode != interception.ModeNone {
 		plan.Spec = req.spec
 		plan.Spec.ProxyUIDs = []uint32{numericID(cfg.ProxyUID)}
 		plan.Spec.ProxyGIDs = []uint32{numericID(cfg.ProxyGID)}
+		plan.Spec.DNS.Redirect = cfg.DNSCapture != DNSCaptureNone
+		plan.Spec.DNS.All = cfg.DNSCapture == DNSCaptureAll
 		plan.Options = interception.DefaultOptions()
 		plan.Options.Backend = cfg.Backend
 		plan.InitContainers = append(plan.InitContainers, initContainer(plan.Spec, plan.Options, cfg))
 		plan.Volumes = initVolumes(cfg)
 	}
-	plan.InitContainers = append(plan.InitContainers, in.sidecar(req.mode))
+	if cfg.Sidecar.Type == SidecarCustom {
+		plan.InitContainers = append(plan.InitContainers, custom(in.merged(req.mode), req.mode, cfg))
+	} else {
+		plan.Bootstrap = bootstrapOptions(req, cfg)
+		plan.InitContainers = append(plan.InitContainers, envoy(req.mode, plan.Bootstrap, cfg))
+	}
 	plan.Volumes = append(plan.Volumes, cfg.Sidecar.Volumes...)
 	plan.Status = plan.status(cfg)
 	return plan

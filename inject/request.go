@@ -50,7 +50,41 @@ func readRequest(pod *corev1.Pod, ns Namespace) (request, []problem) {
 	}
 	problems = append(problems, misplaced(PodAnnotation, pod.Annotations)...)
 	problems = append(problems, misplaced(PodLabel, pod.Labels)...)
+	problems = append(problems, req.otherMode(pod, problems)...)
 	return req, append(problems, contradictions(req.spec, pod)...)
+}
+
+// otherMode finds what the pod's mode does not have, and takes it out of the
+// request: the rules could not be built from it. Nothing is said where the
+// mode itself could not be read.
+func (r *request) otherMode(pod *corev1.Pod, found []problem) []problem {
+	unread := slices.ContainsFunc(found, func(p problem) bool { return p.key == InterceptionModeKey })
+	var problems []problem
+	refuse := func(key, accepted string) {
+		if !unread {
+			problems = append(problems, problem{key, PodAnnotation, invalid(pod, key, fmt.Sprintf(
+				"not in mode %s; accepted: with %s: %s", r.mode, InterceptionModeKey, accepted))})
+		}
+	}
+	if r.mode == interception.ModeNone && r.dns != "" && r.dns != DNSCaptureNone {
+		refuse(DNSCaptureKey, "REDIRECT or TPROXY")
+	}
+	if r.mode == interception.ModeTProxy {
+		return problems
+	}
+	if r.spec.UDPPorts != nil {
+		refuse(CaptureUDPPortsKey, "TPROXY")
+	}
+	if r.spec.RejectUDPPorts != nil {
+		refuse(RejectUDPPortsKey, "TPROXY")
+	}
+	r.spec.UDPPorts, r.spec.RejectUDPPorts = nil, nil
+	return problems
+}
+
+// invalid refuses the value of a pod's annotation.
+func invalid(pod *corev1.Pod, key, detail string) *field.Error {
+	return field.Invalid(paths[PodAnnotation].Key(key), shorten(pod.Annotations[key]), detail)
 }
 
 // refuse says what is wrong with a value of the row's key: the whole value,
@@ -69,19 +103,23 @@ func (a Annotation) refuse(place Place, text string, err error) *field.Error {
 	return field.Invalid(paths[place].Key(a.Key), shorten(text), detail)
 }
 
+// ownPrefixes begin keys that Shunt knows all of.
+var ownPrefixes = []string{TrafficPrefix, ShuntPrefix}
+
 // misplaced finds keys that look as if they were in the table and are not: an
-// unknown one under TrafficPrefix, a known one in other capitals, or a known
+// unknown one under one of ownPrefixes, a known one in other capitals, or a known
 // one in a place where it is not read. Each of them is a wish about a pod's
 // traffic that would be ignored without a word.
 func misplaced(place Place, values map[string]string) []problem {
 	var problems []problem
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		row := slices.IndexFunc(annotations, func(a Annotation) bool { return strings.EqualFold(a.Key, key) })
+		own := slices.IndexFunc(ownPrefixes, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
 		meant := key
 		var detail string
 		switch {
-		case row < 0 && strings.HasPrefix(key, TrafficPrefix):
-			detail = "unknown key; accepted: " + strings.Join(keysUnder(TrafficPrefix), ", ")
+		case row < 0 && own >= 0:
+			detail = "unknown key; accepted: " + strings.Join(keysUnder(ownPrefixes[own]), ", ")
 		case row < 0 || annotations[row].Key == NamespaceInjectionKey:
 			continue
 		case annotations[row].Key != key:

@@ -11,21 +11,9 @@ import (
 // modes are all that a pod can ask for.
 var modes = []interception.Mode{interception.ModeRedirect, interception.ModeTProxy, interception.ModeNone}
 
-// sidecar is the proxy, as a native sidecar: an init container that goes on
-// running. Pods of a Job end in spite of it, and it outlives the containers
-// whose connections it carries.
-func (in *Injector) sidecar(mode interception.Mode) corev1.Container {
-	if in.cfg.Sidecar.Type != SidecarCustom {
-		return envoy(mode, in.cfg)
-	}
-	merged, made := in.custom[mode]
-	if !made {
-		merged = mustMerge(mode, in.cfg)
-	}
-	return custom(merged, mode, in.cfg)
-}
-
-// anyProxy is what a sidecar has whatever the proxy.
+// anyProxy is what a sidecar has whatever the proxy. It is a native one: an
+// init container that goes on running. Pods of a Job end in spite of it, and it
+// outlives the containers whose connections it carries.
 func anyProxy(mode interception.Mode, cfg Config) corev1.Container {
 	return corev1.Container{
 		Name:                     ProxyContainerName,

@@ -11,61 +11,85 @@ import (
 	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
+// Words of a shorthand beside the mode and the families. What is as in
+// bootstrap.DefaultOptions has none.
+const (
+	wordDNS         = "DNS"
+	wordDNSAll      = "DNS-on-all-interfaces"
+	wordNoDetection = "no-detection"
+	wordServerFirst = "server-first="
+)
+
 // shorthand returns the words that stand for the bootstrap of the options.
 func shorthand(opts bootstrap.Options) string {
 	words := []string{"bootstrap", string(opts.Mode)}
-	if opts.IPv4 {
-		words = append(words, string(corev1.IPv4Protocol))
-	}
-	if opts.IPv6 {
-		words = append(words, string(corev1.IPv6Protocol))
+	for _, word := range []struct {
+		is   bool
+		text string
+	}{
+		{opts.IPv4, string(corev1.IPv4Protocol)},
+		{opts.IPv6, string(corev1.IPv6Protocol)},
+		{opts.DNSPort != 0 && !opts.DNSAllInterfaces, wordDNS},
+		{opts.DNSPort != 0 && opts.DNSAllInterfaces, wordDNSAll},
+		{!opts.ProtocolDetection, wordNoDetection},
+		{opts.ServerFirstPorts != bootstrap.DefaultServerFirstPorts, wordServerFirst + opts.ServerFirstPorts},
+	} {
+		if word.is {
+			words = append(words, word.text)
+		}
 	}
 	return "(" + strings.Join(words, " ") + ")"
 }
 
-// shorthands are all bootstraps that a case may speak of.
-func shorthands() (textOf map[string]string, err error) {
-	textOf = map[string]string{}
-	for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy, interception.ModeNone} {
-		for _, families := range [][2]bool{{true, true}, {true, false}, {false, true}} {
-			opts := bootstrap.DefaultOptions()
-			opts.Mode, opts.IPv4, opts.IPv6 = mode, families[0], families[1]
-			if textOf[shorthand(opts)], err = bootstrap.Text(opts); err != nil {
-				return nil, err
-			}
+// optionsOf reads a shorthand.
+func optionsOf(short string) (bootstrap.Options, error) {
+	opts := bootstrap.DefaultOptions()
+	opts.IPv4, opts.IPv6 = false, false
+	words := strings.Fields(strings.Trim(short, "()"))
+	if len(words) < 2 || words[0] != "bootstrap" {
+		return opts, fmt.Errorf("%.100s: not a shorthand", short)
+	}
+	opts.Mode = interception.Mode(words[1])
+	for _, word := range words[2:] {
+		ports, isPorts := strings.CutPrefix(word, wordServerFirst)
+		switch {
+		case word == string(corev1.IPv4Protocol):
+			opts.IPv4 = true
+		case word == string(corev1.IPv6Protocol):
+			opts.IPv6 = true
+		case word == wordDNS, word == wordDNSAll:
+			opts.DNSPort, opts.DNSAllInterfaces = interception.DefaultDNSPort, word == wordDNSAll
+		case word == wordNoDetection:
+			opts.ProtocolDetection = false
+		case isPorts:
+			opts.ServerFirstPorts = ports
+		default:
+			return opts, fmt.Errorf("%s: unknown word %q", short, word)
 		}
 	}
-	return textOf, nil
+	return opts, nil
 }
 
 // expandBootstrap puts the whole bootstrap in place of its shorthand.
 func expandBootstrap(pod *corev1.Pod) error {
-	textOf, err := shorthands()
-	if err != nil {
-		return err
-	}
 	return replaceBootstrap(pod, func(arg string) (string, error) {
-		text, known := textOf[arg]
-		if !known {
-			return "", fmt.Errorf("%s: unknown bootstrap", arg)
+		opts, err := optionsOf(arg)
+		if err != nil {
+			return "", err
 		}
-		return text, nil
+		return bootstrap.Text(opts)
 	})
 }
 
-// collapseBootstrap puts the shorthand in place of a bootstrap that has one.
-func collapseBootstrap(pod *corev1.Pod) error {
-	textOf, err := shorthands()
-	if err != nil {
-		return err
-	}
+// collapseBootstrap puts the shorthand in place of the bootstrap of these
+// options.
+func collapseBootstrap(pod *corev1.Pod, opts bootstrap.Options) error {
 	return replaceBootstrap(pod, func(arg string) (string, error) {
-		for short, text := range textOf {
-			if text == arg {
-				return short, nil
-			}
+		text, err := bootstrap.Text(opts)
+		if err == nil && arg != text {
+			err = fmt.Errorf("the sidecar of pod %q has not the bootstrap of its plan", pod.Name)
 		}
-		return "", fmt.Errorf("the sidecar of pod %q has a bootstrap that no options make", pod.Name)
+		return shorthand(opts), err
 	})
 }
 

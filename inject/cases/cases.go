@@ -7,7 +7,7 @@
 // namespace.yaml and config.yaml, which changes inject.DefaultConfig. Wanted:
 // want.txt, whose first line is the reason, followed by a line for every error
 // and warning; and want.yaml, the injected pod. The proxy's bootstrap, a line
-// of 12 kB, is written there as "(bootstrap REDIRECT IPv4 IPv6)"; package
+// of 17 kB, is written there as "(bootstrap REDIRECT IPv4 IPv6)"; package
 // bootstrap has cases of its own.
 package cases
 
@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
 // Names of the files in an archive.
@@ -136,7 +137,8 @@ func (c Case) Rewrite(result inject.Result) error {
 	})
 	kept = append(kept, txtar.File{Name: wantTextFile, Data: []byte(Summary(result))})
 	if result.Pod != nil {
-		text, err := marshal(result.Pod)
+		plan, _ := inject.NewPlan(c.Pod, c.Config)
+		text, err := marshal(result.Pod, plan.Bootstrap)
 		if err != nil {
 			return fmt.Errorf("print the pod of case %s: %w", c.Name, err)
 		}
@@ -158,9 +160,9 @@ func unmarshal(text []byte) (*corev1.Pod, error) {
 }
 
 // marshal prints a pod without its status, which no case has.
-func marshal(pod *corev1.Pod) ([]byte, error) {
+func marshal(pod *corev1.Pod, opts bootstrap.Options) ([]byte, error) {
 	pod = pod.DeepCopy()
-	if err := collapseBootstrap(pod); err != nil {
+	if err := collapseBootstrap(pod, opts); err != nil {
 		return nil, err
 	}
 	text, err := yaml.Marshal(pod)
