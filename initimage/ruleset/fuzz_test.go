@@ -84,9 +84,13 @@ func addCorpus(f *testing.F) {
 	}
 }
 
-// checkSteps holds that each step of a path is a rule of the rule set.
+// checkSteps holds that each step of a path is a rule of the rule set, and one
+// that was met.
 func checkSteps(t *testing.T, rs ruleset.RuleSet, path ruleset.Path) {
 	t.Helper()
+	if path.Met < len(path.Steps) {
+		t.Fatalf("%d rules took part, of %d that were met", len(path.Steps), path.Met)
+	}
 	for _, step := range path.Steps {
 		c := rs.Chain(step.Table, step.Chain)
 		if c == nil || step.Number < 1 || step.Number > len(c.Rules) || c.Rules[step.Number-1].String() != step.Rule.String() {

@@ -15,6 +15,7 @@ type Step struct {
 // Path is the way of a packet: the rules that took part and where it ended.
 type Path struct {
 	Steps   []Step
+	Met     int // rules that the packet was held against, whether or not they took part
 	Outcome Outcome
 }
 
@@ -46,7 +47,7 @@ func Trace(rs RuleSet, host Host, p Packet) Path {
 		h.in = p.Interface
 		h.input()
 	}
-	return Path{Steps: h.steps, Outcome: h.outcome()}
+	return Path{Steps: h.steps, Met: h.met, Outcome: h.outcome()}
 }
 
 // sourceFor is the address that the kernel gives a socket that names none: the

@@ -3,47 +3,11 @@ package rules
 import (
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
-
-// listing reads a reference listing, which is IPv4, for either family.
-func listing(t *testing.T, name string, family ruleset.Family) ruleset.RuleSet {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join("testdata", "listings", name+".rules"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := string(data)
-	if family == ruleset.IPv6 {
-		text = strings.NewReplacer("127.0.0.1/32", "::1/128", "127.0.0.6/32", "::6/128", "0.0.0.0", "::",
-			"169.254.7.127/32", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff/128").Replace(text)
-	}
-	rs, err := ruleset.Parse(family, text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// A listing cannot show the routing that it needs.
-	switch name {
-	case "tproxy":
-		rs.Routing = routedBack(0x539, 0xffffffff, 133)
-	case "ambient":
-		rs.Routing = routedBack(0x111, 0xfff, 100)
-	}
-	return rs
-}
-
-func routedBack(mark, mask, table uint32) ruleset.Routing {
-	return ruleset.Routing{
-		Rules:  []ruleset.PolicyRule{{Mark: mark, Mask: mask, Table: table}},
-		Routes: []ruleset.LocalRoute{{Table: table}},
-	}
-}
 
 // grid calls visit with every combination of what a rule may look at.
 func grid(family ruleset.Family, visit func(ruleset.Packet)) {
@@ -160,26 +124,21 @@ func better(system interception.System, p ruleset.Packet, ours ruleset.Outcome) 
 	return ""
 }
 
-// listings are the reference listings, and the arguments that they come from.
-var listings = []struct{ name, args string }{
-	{"redirect", "-m REDIRECT"},
-	{"tproxy", "-m TPROXY"},
-	{"dns", "-m REDIRECT --redirect-dns --capture-all-dns -o 15020"},
-	{"ambient", "--system ambient"},
-	{"legacy", "--system legacy"},
-}
-
 // TestListings proves that our rules send every packet of the grid where the
 // listing of the system does, or says why not.
 func TestListings(t *testing.T) {
-	for _, l := range listings {
+	for _, l := range Listings {
 		for _, family := range ruleset.Families {
-			t.Run(fmt.Sprintf("%s/%s", l.name, family), func(t *testing.T) {
-				spec, _, err := interception.ParseArgs(strings.Fields(l.args))
+			t.Run(fmt.Sprintf("%s/%s", l.Name, family), func(t *testing.T) {
+				spec, err := l.Spec()
 				if err != nil {
 					t.Fatal(err)
 				}
-				want, ours := listing(t, l.name, family), ruleset.Build(spec, family)
+				want, err := l.Read("testdata/listings", family)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ours := ruleset.Build(spec, family)
 				packets, differing := 0, map[string]int{}
 				grid(family, func(p ruleset.Packet) {
 					packets++
