@@ -8,10 +8,10 @@ MAKEFLAGS += --no-print-directory
 
 # The version that the binaries print.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-# How long each fuzz target runs, which benchmarks run, and how often those of whole processes are repeated.
+# How long each fuzz target runs, which benchmarks run, and how many rounds those of test/bench take.
 FUZZTIME ?= 20s
 BENCH ?= .
-ROUNDS ?= 40
+ROUNDS ?= 20
 
 BINARIES := shunt shunt-init shunt-webhook
 # -buildvcs=false: go asks git about the tree otherwise, and fails where git does not trust it; VERSION says it already.
@@ -75,10 +75,11 @@ generate: ## Write the generated files anew.
 	go generate ./...
 
 .PHONY: bench
-bench: ## Run the benchmarks; BENCH is a pattern. Those of shunt-init beside a bare iptables-restore take root.
-	@((EUID)) || hack/deps.sh iptables-nft iptables-legacy
+bench: ## Run the benchmarks, 6 minutes, and write their tables into docs/performance.md; BENCH is a pattern (root, two CPUs).
+	@((EUID)) || hack/deps.sh iptables-nft iptables-legacy haproxy wrk
 	go test -run='^$$' -bench='$(BENCH)' -benchmem $$(go list ./... | grep -v /test/)
-	PATH=$$PATH:/usr/local/sbin:/usr/sbin:/sbin go test -run='^$$' -bench='$(BENCH)' -benchtime=$(ROUNDS)x ./test/bench
+	PATH=$$PATH:/usr/local/sbin:/usr/sbin:/sbin ENVOY=$$(hack/envoy.sh) SHUNT_BENCH_DOC='$(CURDIR)/docs/performance.md' \
+		go test -run='^$$' -bench='$(BENCH)' -benchtime=$(ROUNDS)x -timeout=30m ./test/bench
 
 .PHONY: fuzz
 fuzz: ## Fuzz each fuzz target for FUZZTIME.

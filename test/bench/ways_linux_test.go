@@ -56,6 +56,9 @@ type way struct {
 	before, timed []command
 }
 
+// waysOfEach is how many ways a setting has.
+const waysOfEach = 6
+
 // ways returns the ways to install a setting's rules, the first of them the
 // floor that the others are measured against. Files that they read are
 // put into dir.

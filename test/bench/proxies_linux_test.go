@@ -1,0 +1,181 @@
+package bench_test
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/bootstrap"
+	"github.com/shunt-dev/shunt/test/netns"
+)
+
+// proxy is a proxy that can be put between a client and an app.
+type proxy struct {
+	name string
+	// start starts it, in a pod whose rules are of the mode; or, for NONE, as
+	// an explicit proxy of the app, which listens on explicitPort.
+	start func(b *testing.B, n network, mode interception.Mode) (pid int)
+}
+
+// explicitPort is where an explicit proxy is asked. It is not the port of the
+// inbound listener, which gives connections to itself to the black hole.
+const explicitPort = 9090
+
+var proxies = []proxy{
+	{name: "Envoy", start: startEnvoy},
+	{name: "HAProxy", start: startHAProxy},
+}
+
+// identity is who a proxy runs as: in TPROXY as root, because a container's
+// added capabilities are root's alone.
+func identity(mode interception.Mode) process {
+	p := process{cpu: proxyCPU, uid: 1337, gid: 1337}
+	if mode == interception.ModeTProxy {
+		p.uid = 0
+	}
+	return p
+}
+
+// startEnvoy runs the sidecar as the injector writes it, with one thread.
+func startEnvoy(b *testing.B, n network, mode interception.Mode) int {
+	b.Helper()
+	args := slices.Clone(sidecar(b, mode).Args)
+	set := func(flag, value string) {
+		i := slices.Index(args, flag)
+		if i < 0 || i+1 == len(args) {
+			b.Fatalf("the injected sidecar has no argument %s", flag)
+		}
+		args[i+1] = value
+	}
+	set("--concurrency", "1")
+	set("--service-node", "bench")
+	if mode == interception.ModeNone {
+		set("--config-yaml", explicitBootstrap(b, args[slices.Index(args, "--config-yaml")+1]))
+	}
+	p := identity(mode)
+	p.files = []*os.File{openPath(b, os.Getenv("ENVOY"))}
+	return p.start(b, n.pod, append([]string{"/proc/self/fd/3"}, args...)...)
+}
+
+// sidecar returns the container that the injector makes of Envoy.
+func sidecar(b *testing.B, mode interception.Mode) corev1.Container {
+	b.Helper()
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "echo", Namespace: "demo",
+			Labels:      map[string]string{inject.InjectKey: "true"},
+			Annotations: map[string]string{inject.InterceptionModeKey: string(mode)},
+		},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+	}
+	result := inject.Inject(pod, inject.Namespace{Name: "demo"}, inject.DefaultConfig())
+	if !result.Inject {
+		b.Fatalf("the pod was not injected: %s %v", result.Reason, result.Errors)
+	}
+	containers := result.Pod.Spec.InitContainers
+	i := slices.IndexFunc(containers, func(c corev1.Container) bool { return c.Name == inject.ProxyContainerName })
+	if i < 0 {
+		b.Fatal("the injected pod has no proxy")
+	}
+	return containers[i]
+}
+
+// explicitBootstrap changes a bootstrap where an explicit proxy differs: the
+// inbound listener is asked by its own address, and the clusters behind it
+// have a fixed one. Filters stay what they are.
+func explicitBootstrap(b *testing.B, text string) string {
+	b.Helper()
+	plain, err := yaml.YAMLToJSON([]byte(text)) // without the aliases
+	if err != nil {
+		b.Fatal(err)
+	}
+	var made bootstrapv3.Bootstrap
+	if err := protojson.Unmarshal(plain, &made); err != nil {
+		b.Fatal(err)
+	}
+	changed := 0
+	for _, l := range made.StaticResources.Listeners {
+		if l.Name == "virtualInbound" {
+			l.Address = socketAddress("0.0.0.0", explicitPort)
+			changed++
+		}
+	}
+	for _, c := range made.StaticResources.Clusters {
+		if !strings.HasPrefix(c.Name, "InboundPassthroughClusterIpv4") {
+			continue
+		}
+		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+		c.LbPolicy, c.UpstreamBindConfig = clusterv3.Cluster_ROUND_ROBIN, nil
+		c.LoadAssignment = &endpointv3.ClusterLoadAssignment{
+			ClusterName: c.Name,
+			Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{{
+				HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
+					Endpoint: &endpointv3.Endpoint{Address: socketAddress(netns.PodIPv4.String(), appPort)},
+				},
+			}}}},
+		}
+		changed++
+	}
+	if changed < 2 {
+		b.Fatalf("the bootstrap has no virtualInbound with its cluster:\n%s", text)
+	}
+	out, err := bootstrap.JSON(&made)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return string(out)
+}
+
+func socketAddress(host string, port int) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)},
+	}}}
+}
+
+// haproxySample is the configuration that ships, of HAProxy as the sidecar.
+const haproxySample = "../../config/samples/haproxy/haproxy.cfg"
+
+// startHAProxy runs the sample, with one thread.
+func startHAProxy(b *testing.B, n network, mode interception.Mode) int {
+	b.Helper()
+	text, err := os.ReadFile(haproxySample)
+	if err != nil {
+		b.Fatal(err)
+	}
+	config := string(text)
+	replace := func(what, with string) {
+		if !strings.Contains(config, what) {
+			b.Fatalf("%s has no %q", haproxySample, what)
+		}
+		config = strings.ReplaceAll(config, what, with)
+	}
+	replace("nbthread 2", "nbthread 1")
+	port := interception.DefaultInboundPort
+	if mode == interception.ModeNone {
+		port = explicitPort
+		replace(`{ dst_port "${SHUNT_INBOUND_PORT}" }`, "{ dst_port 1 }") // nobody goes there
+		replace("option transparent", fmt.Sprintf("server app %s:%d", netns.PodIPv4, appPort))
+	}
+	p := identity(mode)
+	p.files = []*os.File{openFile(b, "haproxy.cfg", config)}
+	p.env = []string{
+		"SHUNT_INTERCEPTION_MODE=" + string(mode), fmt.Sprintf("SHUNT_INBOUND_PORT=%d", port),
+		fmt.Sprintf("SHUNT_OUTBOUND_PORT=%d", interception.DefaultOutboundPort),
+		fmt.Sprintf("SHUNT_HEALTH_PORT=%d", interception.HealthPort), fmt.Sprintf("SHUNT_METRICS_PORT=%d", interception.MetricsPort),
+		"SHUNT_INBOUND_SOURCE_IPV4=127.0.0.6",
+	}
+	return p.start(b, n.pod, "haproxy", "-db", "-f", "/proc/self/fd/3")
+}
