@@ -17,6 +17,7 @@ func (p Plan) Apply(pod *corev1.Pod) *corev1.Pod {
 	for _, v := range p.Volumes {
 		injected.Spec.Volumes = append(injected.Spec.Volumes, *v.DeepCopy())
 	}
+	setSysctls(injected, p.Sysctls)
 	if injected.Annotations == nil {
 		injected.Annotations = map[string]string{}
 	}

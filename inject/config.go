@@ -72,6 +72,10 @@ type Config struct {
 	// through Envoy. A pod with a shorter grace period gets less.
 	DrainDuration metav1.Duration `json:"drainDuration"`
 
+	// TProxyPortRange is where pods in TPROXY draw their local ports from, for
+	// it not to be where their clients do; empty to leave it as it is.
+	TProxyPortRange string `json:"tproxyPortRange"`
+
 	// DefaultPolicy is for pods that nothing else decides about.
 	DefaultPolicy Policy `json:"defaultPolicy"`
 	// Revision names this injector in the status annotation; a DNS label.
@@ -118,6 +122,7 @@ func DefaultConfig() Config {
 		DNSCapture:     DNSCaptureNone, ProtocolDetection: ProtocolDetectionAuto,
 		ServerFirstPorts: bootstrap.DefaultServerFirstPorts,
 		DrainDuration:    metav1.Duration{Duration: 25 * time.Second},
+		TProxyPortRange:  defaultPortRange,
 		DefaultPolicy:    PolicyDisabled,
 		Revision:         "default",
 		Sidecar:          Sidecar{Type: SidecarEnvoy},

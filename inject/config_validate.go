@@ -58,6 +58,7 @@ func (c Config) Validate() field.ErrorList {
 	errs = append(errs, checkOneOf("protocolDetection", c.ProtocolDetection, ProtocolDetectionAuto, ProtocolDetectionNone)...)
 	errs = append(errs, checkParsed("serverFirstPorts", c.ServerFirstPorts, interception.ParsePortRanges)...)
 	errs = append(errs, checkParsed("drainDuration", c.DrainDuration.Duration.String(), parseDuration)...)
+	errs = append(errs, checkPortRange(field.NewPath("tproxyPortRange"), c.TProxyPortRange)...)
 	errs = append(errs, checkOneOf("defaultPolicy", c.DefaultPolicy, PolicyEnabled, PolicyDisabled)...)
 	for _, wrong := range validation.IsDNS1123Label(c.Revision) {
 		errs = append(errs, field.Invalid(field.NewPath("revision"), c.Revision, wrong))

@@ -26,6 +26,7 @@ type Plan struct {
 	// in place, and the proxy answers, before anything else of the pod runs.
 	InitContainers []corev1.Container
 	Volumes        []corev1.Volume
+	Sysctls        []corev1.Sysctl // of the pod's security context
 	Status         Status
 }
 
@@ -50,11 +51,11 @@ func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg C
 	if refusal.Refused() {
 		return Plan{}, refusal
 	}
-	return in.settle(req, cfg), Decision{}
+	return in.settle(pod, req, cfg), Decision{}
 }
 
 // settle turns a request that is in order into a plan.
-func (in *Injector) settle(req request, cfg Config) Plan {
+func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) Plan {
 	plan := Plan{Mode: req.mode}
 	if req.mode != interception.ModeNone {
 		plan.Spec = req.spec
@@ -74,6 +75,9 @@ func (in *Injector) settle(req request, cfg Config) Plan {
 		plan.InitContainers = append(plan.InitContainers, envoy(req.mode, plan.Bootstrap, cfg))
 	}
 	plan.Volumes = append(plan.Volumes, cfg.Sidecar.Volumes...)
+	if req.mode == interception.ModeTProxy {
+		plan.Sysctls = sysctls(pod, plan.InitContainers[len(plan.InitContainers)-1], cfg)
+	}
 	plan.Status = plan.status(cfg)
 	return plan
 }
@@ -92,6 +96,9 @@ func (p Plan) status(cfg Config) Status {
 	for _, v := range p.Volumes {
 		status.Volumes = append(status.Volumes, v.Name)
 	}
+	for _, s := range p.Sysctls {
+		status.Sysctls = append(status.Sysctls, s.Name)
+	}
 	return status
 }
 
@@ -108,7 +115,11 @@ func (p Plan) appliedTo(pod *corev1.Pod) bool {
 			return false
 		}
 	}
-	return containsEach(pod.Spec.Volumes, p.Volumes)
+	var set []corev1.Sysctl
+	if pod.Spec.SecurityContext != nil {
+		set = pod.Spec.SecurityContext.Sysctls
+	}
+	return containsEach(pod.Spec.Volumes, p.Volumes) && containsEach(set, p.Sysctls)
 }
 
 // containsEach reports whether the actual elements have all that the planned

@@ -33,6 +33,7 @@ type Status struct {
 	Containers       []string `json:"containers"`
 	Volumes          []string `json:"volumes"`
 	ImagePullSecrets []string `json:"imagePullSecrets"`
+	Sysctls          []string `json:"sysctls,omitempty"`
 	Revision         string   `json:"revision"`
 	Version          string   `json:"version"`
 }
@@ -82,6 +83,7 @@ func withoutOurs(pod *corev1.Pod, custom []string) *corev1.Pod {
 	if len(pod.Spec.Volumes) == 0 {
 		pod.Spec.Volumes = nil
 	}
+	unsetSysctls(pod, status.Sysctls)
 	delete(pod.Annotations, StatusKey)
 	return pod
 }

@@ -53,6 +53,9 @@ func show(ctx context.Context, n *narrator, opts options, mode interception.Mode
 	}
 	n.say("%s: network namespaces: client %s %s, pod %s %s, outside %s %s, and a node that routes between them", mode,
 		clientAddresses.v4, clientAddresses.v6, podAddresses.v4, podAddresses.v6, outsideAddresses.v4, outsideAddresses.v6)
+	if err := s.setSysctls(n, pod); err != nil {
+		return nil, err
+	}
 	if err := s.runInit(ctx, n, opts, pod); err != nil {
 		return nil, err
 	}
@@ -139,6 +142,20 @@ func specOf(pod *corev1.Pod) (interception.Spec, error) {
 		return spec, fmt.Errorf("pod %s: arguments of %s: %w", pod.Name, c.Name, err)
 	}
 	return spec, nil
+}
+
+// setSysctls sets those of the pod, before any of its containers runs.
+func (s *scene) setSysctls(n *narrator, pod *corev1.Pod) error {
+	if pod.Spec.SecurityContext == nil {
+		return nil
+	}
+	for _, sysctl := range pod.Spec.SecurityContext.Sysctls {
+		if err := s.network.pod.Sysctl(strings.ReplaceAll(sysctl.Name, ".", "/"), sysctl.Value); err != nil {
+			return fmt.Errorf("sysctl %s: %w", sysctl.Name, err)
+		}
+		n.say("%s: sysctl %s = %s", s.mode, sysctl.Name, sysctl.Value)
+	}
+	return nil
 }
 
 // runInit runs the injected init container to its end.

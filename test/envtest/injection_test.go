@@ -158,6 +158,7 @@ func checkCase(ctx context.Context, c cases.Case) {
 	case "injected":
 		Expect(err).NotTo(HaveOccurred())
 		Expect(initContainers(pod)).To(Equal(initContainers(c.WantPod)))
+		Expect(sysctls(pod)).To(Equal(sysctls(c.WantPod)))
 	case "skipped":
 		Expect(err).NotTo(HaveOccurred())
 		Expect(initContainers(pod)).To(Equal(initContainers(c.Pod)))

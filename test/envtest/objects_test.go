@@ -73,6 +73,14 @@ func initContainers(pod *corev1.Pod) []string {
 	return names
 }
 
+// sysctls are those that a pod sets.
+func sysctls(pod *corev1.Pod) []corev1.Sysctl {
+	if pod.Spec.SecurityContext == nil {
+		return nil
+	}
+	return pod.Spec.SecurityContext.Sysctls
+}
+
 // warnings collects what the API server tells a client beside its answers.
 type warnings struct {
 	mutex sync.Mutex
