@@ -1,12 +1,40 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
 
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
 )
+
+// endings are those of the files that are read of a folder, as kubectl has it.
+var endings = []string{".json", ".yaml", ".yml"}
+
+// sources are the manifests that the user names.
+type sources struct {
+	names     []string
+	recursive bool
+}
+
+func (s *sources) addFlags(fs *pflag.FlagSet) {
+	fs.StringArrayVarP(&s.names, "filename", "f", nil,
+		"file with manifests, folder of such files (*"+strings.Join(endings, ", *")+"), or - for stdin; can be repeated")
+	fs.BoolVarP(&s.recursive, "recursive", "R", false, "read what is below the folders' folders too")
+}
+
+func (s *sources) check() error {
+	if len(s.names) == 0 {
+		return errors.New("--filename: Required value; accepted: a file, a folder, or - for stdin")
+	}
+	return nil
+}
 
 // input is a file as the user named it.
 type input struct {
@@ -15,33 +43,96 @@ type input struct {
 	docs []manifest.Document
 }
 
-// read opens every file; "-" is stdin, and can be named once.
-func read(names []string, stdin io.Reader) ([]input, error) {
+// read opens every file, in the order of the flags; those of a folder in that
+// of their names. "-" is stdin, and can be named once.
+func (s *sources) read(stdin io.Reader) ([]input, error) {
 	var all []input
-	for _, name := range names {
-		in := input{name: name}
-		var err error
+	for _, name := range s.names {
 		if name == "-" {
-			in.name = "stdin"
-			in.text, err = io.ReadAll(stdin)
+			text, err := io.ReadAll(stdin)
+			if all, err = appendInput(all, "stdin", text, err); err != nil {
+				return nil, err
+			}
 			stdin = eof{}
-		} else {
-			in.text, err = os.ReadFile(name)
+			continue
 		}
+		files, err := s.files(name)
 		if err != nil {
 			return nil, fmt.Errorf("read manifests: %w", err)
 		}
-		if in.docs, err = manifest.Split(in.name, in.text); err != nil {
-			return nil, err
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if all, err = appendInput(all, file, text, err); err != nil {
+				return nil, err
+			}
 		}
-		all = append(all, in)
 	}
 	return all, nil
+}
+
+// appendInput takes what reading a file gave.
+func appendInput(all []input, name string, text []byte, err error) ([]input, error) {
+	if err != nil {
+		return nil, fmt.Errorf("read manifests: %w", err)
+	}
+	docs, err := manifest.Split(name, text)
+	return append(all, input{name, text, docs}), err
+}
+
+// files are the name itself, or the manifests of the folder of that name.
+func (s *sources) files(name string) ([]string, error) {
+	about, err := os.Stat(name)
+	if err != nil || !about.IsDir() {
+		return []string{name}, err
+	}
+	files, err := s.folder(name)
+	if err == nil && len(files) == 0 {
+		err = fmt.Errorf("%s: no manifest in this folder; accepted: *%s", name, strings.Join(endings, ", *"))
+		if !s.recursive {
+			err = fmt.Errorf("%w; --recursive reads its folders too", err)
+		}
+	}
+	return files, err
+}
+
+// folder lists the manifests of a folder. A link to a file is read, as a
+// mounted ConfigMap has them; one to a folder is not followed, and so none
+// can lead in a circle.
+func (s *sources) folder(name string) ([]string, error) {
+	entries, err := os.ReadDir(name)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, entry := range entries {
+		path := filepath.Join(name, entry.Name())
+		if entry.IsDir() {
+			if s.recursive {
+				below, err := s.folder(path)
+				if err != nil {
+					return nil, err
+				}
+				files = append(files, below...)
+			}
+			continue
+		}
+		if !slices.Contains(endings, filepath.Ext(path)) {
+			continue
+		}
+		about, err := os.Stat(path)
+		if err != nil {
+			return nil, err
+		}
+		if !about.IsDir() {
+			files = append(files, path)
+		}
+	}
+	return files, nil
 }
 
 // eof is stdin once it has been read.
 type eof struct{}
 
 func (eof) Read([]byte) (int, error) {
-	return 0, fmt.Errorf("stdin was read already; accepted: -f - once")
+	return 0, errors.New("stdin was read already; accepted: -f - once")
 }

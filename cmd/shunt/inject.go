@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,70 +22,67 @@ No namespace is asked: running this is asking for injection, as with istioctl ku
 a cluster: sidecar.istio.io/inject: "false" declines, and pods of the host's network or for Windows are left alone. Each pod
 that is not injected is named on stderr with the reason.
 
-An injected pod that later meets the webhook is left as it is, if both have the same settings.
+An injected pod that later meets the webhook is left as it is, if both have the same settings.`
 
-  shunt inject -f deployment.yaml | kubectl apply -f -
-  shunt inject -f deployment.yaml -o diff`
-
-// Values of --output.
-const (
-	outputYAML = "yaml"
-	outputJSON = "json"
-	outputDiff = "diff"
-)
-
-func newInject() *cobra.Command {
-	var files []string
-	var output, namespace string
+func newInject(name string) *cobra.Command {
+	var files sources
+	out := printer{become: "injected"}
+	var namespace string
 	cmd := &cobra.Command{
 		Use: "inject -f FILE", Short: "Print manifests with the proxy put in", Long: injectLong, Args: noArguments,
+		Example: examples(name,
+			"inject -f deployment.yaml | kubectl apply -f -", "inject -f manifests/ -R -o diff"),
 	}
-	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "file with manifests, - for stdin; can be repeated")
-	cmd.Flags().StringVarP(&output, "output", "o", outputYAML,
-		"yaml, json, or diff: what injection changes, as a unified diff")
-	cmd.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace of objects that name none")
+	files.addFlags(cmd.Flags())
+	out.addFlags(cmd.Flags())
+	addNamespace(cmd, &namespace)
 	injectflags.Add(cmd.Flags(), injectflags.DefaultPolicy)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := injectflags.Config(cmd.Flags())
-		if err := usage(errors.Join(err, checkInject(files, output, namespace))); err != nil {
-			return err
-		}
-		inputs, err := read(files, cmd.InOrStdin())
-		if err != nil {
+		if err := usage(errors.Join(err, files.check(), out.check(), checkNamespace(namespace))); err != nil {
 			return err
 		}
 		injector := manifest.Injector{Config: cfg, Namespace: namespace}
-		outputs, err := injectAll(injector, inputs, cmd.ErrOrStderr())
-		if err != nil {
-			return err
-		}
-		return write(cmd.OutOrStdout(), output, inputs, outputs)
+		return convert(cmd, files, out, injector.Inject)
 	}
 	return cmd
 }
 
-func checkInject(files []string, output, namespace string) error {
-	var errs []error
-	if len(files) == 0 {
-		errs = append(errs, errors.New("--filename: Required value; accepted: a file, or - for stdin"))
-	}
-	if !slices.Contains([]string{outputYAML, outputJSON, outputDiff}, output) {
-		errs = append(errs, fmt.Errorf("--output: invalid value %q; accepted: yaml, json, diff", output))
-	}
-	if wrong := validation.IsDNS1123Label(namespace); len(wrong) > 0 {
-		errs = append(errs, fmt.Errorf("--namespace: invalid value %q; accepted: %s", namespace, strings.Join(wrong, ", ")))
-	}
-	return errors.Join(errs...)
+func addNamespace(cmd *cobra.Command, namespace *string) {
+	cmd.Flags().StringVarP(namespace, "namespace", "n", "default", "namespace of objects that name none")
 }
 
-// injectAll returns the documents of each input, injected. The error joins
-// all that is wrong with any of them.
-func injectAll(injector manifest.Injector, inputs []input, stderr io.Writer) ([][]manifest.Document, error) {
+func checkNamespace(namespace string) error {
+	if wrong := validation.IsDNS1123Label(namespace); len(wrong) > 0 {
+		return fmt.Errorf("--namespace: invalid value %q; accepted: %s", namespace, strings.Join(wrong, ", "))
+	}
+	return nil
+}
+
+// convert reads the files, has something done with each document, and prints
+// what became of them; nothing where any of them is wrong.
+func convert(cmd *cobra.Command, files sources, out printer, change func(manifest.Document) (manifest.Outcome, error)) error {
+	inputs, err := files.read(cmd.InOrStdin())
+	if err != nil {
+		return err
+	}
+	outputs, err := changeAll(change, inputs, cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	return out.print(cmd.OutOrStdout(), inputs, outputs)
+}
+
+// changeAll returns the documents of each input, changed. The error joins all
+// that is wrong with any of them.
+func changeAll(
+	change func(manifest.Document) (manifest.Outcome, error), inputs []input, stderr io.Writer,
+) ([][]manifest.Document, error) {
 	outputs := make([][]manifest.Document, len(inputs))
 	var errs []error
 	for i, in := range inputs {
 		for _, doc := range in.docs {
-			outcome, err := injector.Inject(doc)
+			outcome, err := change(doc)
 			for _, note := range outcome.Notes {
 				fmt.Fprintln(stderr, note)
 			}
@@ -95,30 +91,4 @@ func injectAll(injector manifest.Injector, inputs []input, stderr io.Writer) ([]
 		}
 	}
 	return outputs, errors.Join(errs...)
-}
-
-func write(stdout io.Writer, output string, inputs []input, outputs [][]manifest.Document) error {
-	all := slices.Concat(outputs...)
-	text := manifest.Join(all)
-	var err error
-	switch output {
-	case outputJSON:
-		text, err = manifest.JSON(all)
-	case outputDiff:
-		text = nil
-		for i, in := range inputs {
-			var changes []byte
-			if changes, err = manifest.Diff(in.name, in.docs, outputs[i]); err != nil {
-				return err
-			}
-			text = append(text, changes...)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if _, err = stdout.Write(text); err != nil {
-		return fmt.Errorf("print the manifests: %w", err)
-	}
-	return nil
 }

@@ -1,5 +1,6 @@
 // Command shunt shows what Shunt does, without a cluster: it injects manifest
-// files and prints the rules that a pod's init container makes.
+// files and prints the rules that a pod's init container makes. Under the name
+// kubectl-shunt the same program is kubectl's plug-in, kubectl shunt.
 //
 // Exit codes: 0 done; 1 what was read is wrong, or could not be read; 2 bad
 // usage. Errors go to stderr, one line each.
@@ -12,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -23,11 +25,12 @@ var version = "dev"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	name := calledAs(os.Args[0])
+	err := run(ctx, name, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	if err != nil {
 		for line := range strings.Lines(err.Error()) {
-			fmt.Fprintln(os.Stderr, "shunt: "+strings.TrimSuffix(line, "\n"))
+			fmt.Fprintln(os.Stderr, name+": "+strings.TrimSuffix(line, "\n"))
 		}
 	}
 	os.Exit(exitCode(err))
@@ -64,31 +67,49 @@ func exitCode(err error) int {
 	}
 }
 
-// run carries out one command line.
-func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
-	root := &cobra.Command{
-		Use:               "shunt",
-		Short:             "Put a proxy in front of any pod, transparently",
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
-		Args:              noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := cmd.Help(); err != nil {
-				return err
-			}
-			return usage(errors.New("no command given; accepted: inject, rules, version"))
-		},
+// calledAs is what a user writes to run the program of the given file: kubectl
+// finds its plug-ins by their files' names.
+func calledAs(file string) string {
+	if strings.TrimSuffix(filepath.Base(file), ".exe") == "kubectl-shunt" {
+		return "kubectl shunt"
 	}
-	root.AddCommand(newInject(), newRules(), newVersion())
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return usage(fmt.Errorf("%w; accepted: the flags that --help lists", err))
-	})
+	return "shunt"
+}
+
+// run carries out one command line; name is what the user calls the program.
+func run(ctx context.Context, name string, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	root := newRoot(name)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	return root.ExecuteContext(ctx)
+}
+
+func newRoot(name string) *cobra.Command {
+	root := &cobra.Command{
+		Use:               "shunt",
+		Annotations:       map[string]string{cobra.CommandDisplayNameAnnotation: name},
+		Short:             "Put a proxy in front of any pod, transparently",
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		Args:              noArguments,
+		RunE:              noCommand,
+	}
+	root.AddCommand(newInject(name), newRules(name), newVersion())
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return usage(fmt.Errorf("%w; accepted: the flags that --help lists", err))
+	})
+	return root
+}
+
+// noCommand is what a command does that only holds others.
+func noCommand(cmd *cobra.Command, _ []string) error {
+	if err := cmd.Help(); err != nil {
+		return err
+	}
+	return usage(fmt.Errorf("no command given; accepted: %s", commands(cmd)))
 }
 
 // noArguments refuses words that are not flags.
@@ -97,9 +118,28 @@ func noArguments(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	if cmd.HasSubCommands() {
-		return usage(fmt.Errorf("unknown command %q; accepted: inject, rules, version", args[0]))
+		return usage(fmt.Errorf("unknown command %q; accepted: %s", args[0], commands(cmd)))
 	}
 	return usage(fmt.Errorf("unexpected argument %q; accepted: flags only", args[0]))
+}
+
+// commands lists those below cmd.
+func commands(cmd *cobra.Command) string {
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() && c.Name() != "help" {
+			names = append(names, c.Name())
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// examples are command lines for --help, without the program's name.
+func examples(name string, lines ...string) string {
+	for i, line := range lines {
+		lines[i] = "  " + name + " " + line
+	}
+	return strings.Join(lines, "\n")
 }
 
 func newVersion() *cobra.Command {

@@ -17,8 +17,9 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the wanted parts of testdata/cases")
 
-// TestCases runs a command line for each file: args, read as words, and its
-// input files; wanted are stdout, stderr and the exit code, where it is not 0.
+// TestCases runs a command line for each file: args, read as words, its input
+// files, and the program's file where it is not bin/shunt; wanted are stdout,
+// stderr and the exit code, where it is not 0.
 func TestCases(t *testing.T) {
 	dir, err := filepath.Abs("testdata/cases") // a case runs in a folder of its own
 	if err != nil {
@@ -73,21 +74,26 @@ func runCase(t *testing.T, archive *txtar.Archive) []txtar.File {
 	t.Helper()
 	t.Chdir(t.TempDir())
 	var args []string
-	stdin := ""
+	program, stdin := "bin/shunt", ""
 	for _, f := range inputs(archive) {
 		switch f.Name {
 		case "args":
 			args = strings.Fields(string(f.Data))
+		case "program":
+			program = strings.TrimSpace(string(f.Data))
 		case "stdin":
 			stdin = string(f.Data)
 		default:
+			if err := os.MkdirAll(filepath.Dir(f.Name), 0o700); err != nil {
+				t.Fatal(err)
+			}
 			if err := os.WriteFile(f.Name, f.Data, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	var stdout, stderr bytes.Buffer
-	err := run(t.Context(), args, strings.NewReader(stdin), &stdout, &stderr)
+	err := run(t.Context(), calledAs(program), args, strings.NewReader(stdin), &stdout, &stderr)
 	if err != nil {
 		fmt.Fprintln(&stderr, err)
 	}
@@ -98,4 +104,26 @@ func runCase(t *testing.T, archive *txtar.Archive) []txtar.File {
 		}
 	}
 	return got
+}
+
+// TestHelpNamesThePlugin: a line that kubectl's user copies from --help works.
+func TestHelpNamesThePlugin(t *testing.T) {
+	name := calledAs("/opt/kubectl-shunt")
+	for _, command := range append(newRoot(name).Commands(), newRoot(name)) {
+		path := strings.TrimSpace(strings.TrimPrefix(command.CommandPath(), name))
+		t.Run(path, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			if err := run(t.Context(), name, append(strings.Fields(path), "--help"), strings.NewReader(""), &stdout, &stderr); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(stdout.String(), "\n  "+strings.TrimSpace("kubectl shunt "+path)) {
+				t.Errorf("no line names the plug-in:\n%s", &stdout)
+			}
+			for line := range strings.Lines(stdout.String()) {
+				if strings.HasPrefix(strings.TrimSpace(line), "shunt ") {
+					t.Errorf("the plug-in is not called %q", line)
+				}
+			}
+		})
+	}
 }

@@ -18,8 +18,8 @@ import (
 const rulesLong = `Print the netfilter rules of a pod, in the form that iptables-save writes and iptables-restore reads, with the routing
 that they need as comments. Nothing is changed, and no Linux kernel is needed.
 
-The rules are those of shunt-init's flags, or of the pods in manifest files (-f FILE, - for stdin, can be repeated): of a pod
-that is injected, those of its init container's arguments; of any other, those that injection would give it.
+The rules are those of shunt-init's flags, or of the pods in manifest files (-f FILE, a folder of them, or - for stdin; can be
+repeated): of a pod that is injected, those of its init container's arguments; of any other, those that injection would give it.
 
   shunt rules -m TPROXY -o 3306
   shunt rules --family 6
@@ -27,11 +27,12 @@ that is injected, those of its init container's arguments; of any other, those t
 
 Usage:
   shunt rules [--family 4|6|both] [shunt-init's flags]
-  shunt rules [--family 4|6|both] -f FILE
+  shunt rules [--family 4|6|both] [-R] -f FILE
 
 Flags of its own:
       --family VALUE     4, 6 or both (default both; with --ipv6=off: 4)
-  -f, --filename FILE    file with manifests
+  -f, --filename FILE    file with manifests, folder of such files, or - for stdin; can be repeated
+  -R, --recursive        read what is below the folders' folders too
   -h, --help             print this
 
 shunt-init's flags:
@@ -41,11 +42,11 @@ shunt-init's flags:
 type rulesArgs struct {
 	help     bool
 	families []ruleset.Family // nil where nothing is said
-	files    []string
+	files    sources
 	rest     []string
 }
 
-func newRules() *cobra.Command {
+func newRules(name string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "rules [-f FILE | shunt-init's flags]",
 		Short: "Print the rules of shunt-init's flags, or of a pod",
@@ -57,9 +58,10 @@ func newRules() *cobra.Command {
 			case err != nil:
 				return usage(err)
 			case parsed.help:
-				_, err := io.WriteString(cmd.OutOrStdout(), rulesLong+interception.Usage())
+				long := strings.ReplaceAll(rulesLong, "  shunt ", "  "+name+" ")
+				_, err := io.WriteString(cmd.OutOrStdout(), long+interception.Usage())
 				return err
-			case len(parsed.files) > 0:
+			case len(parsed.files.names) > 0:
 				return rulesOfFiles(parsed, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 			}
 			spec, opts, err := interception.ParseArgs(parsed.rest)
@@ -72,7 +74,7 @@ func newRules() *cobra.Command {
 }
 
 // parseRules takes its own flags out. Their values are never shunt-init's:
-// none of its flags is called -f or --family.
+// none of its flags is called -f, -R or --family.
 func parseRules(args []string) (rulesArgs, error) {
 	var parsed rulesArgs
 	var family *string
@@ -84,6 +86,9 @@ func parseRules(args []string) (rulesArgs, error) {
 		switch name {
 		case "-h", "--help":
 			parsed.help = true
+			continue
+		case "-R", "--recursive":
+			parsed.files.recursive = true
 			continue
 		case "--":
 			continue
@@ -101,13 +106,24 @@ func parseRules(args []string) (rulesArgs, error) {
 		if name == "--family" {
 			family = &value
 		} else {
-			parsed.files = append(parsed.files, value)
+			parsed.files.names = append(parsed.files.names, value)
 		}
 	}
-	if len(parsed.files) > 0 && len(parsed.rest) > 0 {
-		return parsed, fmt.Errorf("%q beside -f; accepted: files, or shunt-init's flags", parsed.rest[0])
+	if err := parsed.check(); err != nil {
+		return parsed, err
 	}
 	return parsed, parsed.setFamilies(family)
+}
+
+func (a *rulesArgs) check() error {
+	named := len(a.files.names) > 0
+	switch {
+	case named && len(a.rest) > 0:
+		return fmt.Errorf("%q beside -f; accepted: files, or shunt-init's flags", a.rest[0])
+	case !named && a.files.recursive:
+		return errors.New("--recursive without -f; accepted: beside -f with a folder")
+	}
+	return nil
 }
 
 func (a *rulesArgs) setFamilies(text *string) error {
@@ -140,7 +156,7 @@ func printRules(stdout io.Writer, spec interception.Spec, opts interception.Opti
 
 // rulesOfFiles prints the rules of every pod, each under its name.
 func rulesOfFiles(args rulesArgs, stdin io.Reader, stdout, stderr io.Writer) error {
-	inputs, err := read(args.files, stdin)
+	inputs, err := args.files.read(stdin)
 	if err != nil {
 		return err
 	}
@@ -165,7 +181,8 @@ func rulesOfFiles(args rulesArgs, stdin io.Reader, stdout, stderr io.Writer) err
 		return err
 	}
 	if found == 0 {
-		return fmt.Errorf("%s: no pod found; accepted: %s, List", strings.Join(args.files, ", "), strings.Join(manifest.Kinds(), ", "))
+		return fmt.Errorf("%s: no pod found; accepted: %s, List",
+			strings.Join(args.files.names, ", "), strings.Join(manifest.Kinds(), ", "))
 	}
 	return nil
 }

@@ -7,10 +7,10 @@ import (
 // contextLines is how many lines diff(1) shows around a change.
 const contextLines = 3
 
-// Diff is a unified diff of a file's documents, as they were and as they are;
-// empty where nothing changed. It applies to the file with patch(1). A file of
+// Diff is a unified diff of a file's documents, as they were and as they are,
+// and have become in a word; empty where nothing changed. It applies to the file with patch(1). A file of
 // JSON is compared as JSON prints it, because its injected documents are YAML.
-func Diff(file string, before, after []Document) ([]byte, error) {
+func Diff(file, become string, before, after []Document) ([]byte, error) {
 	content, edits := "", []udiff.Edit(nil)
 	for i := range before {
 		from, to := before[i].Text, after[i].Text
@@ -33,6 +33,6 @@ func Diff(file string, before, after []Document) ([]byte, error) {
 	if len(edits) == 0 {
 		return nil, nil
 	}
-	text, err := udiff.ToUnified(file, file+" (injected)", content, edits, contextLines)
+	text, err := udiff.ToUnified(file, file+" ("+become+")", content, edits, contextLines)
 	return []byte(text), err
 }

@@ -119,7 +119,7 @@ func checkCase(t *testing.T, injector manifest.Injector, text []byte, path []str
 // the pod was plain YAML without a proxy.
 func checkDiff(t *testing.T, before, after []manifest.Document, isJSON bool) {
 	t.Helper()
-	diff, err := manifest.Diff("file", before, after)
+	diff, err := manifest.Diff("file", "injected", before, after)
 	if err != nil {
 		t.Fatal(err)
 	}
