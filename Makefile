@@ -34,9 +34,10 @@ test: ## Run every suite: unit, rules, proxy, envtest (root; the first run build
 	@hack/suites.sh unit rules proxy envtest
 
 .PHONY: build
-build: ## Build bin/shunt, bin/shunt-init and bin/shunt-webhook.
+build: ## Build bin/shunt, bin/shunt-init and bin/shunt-webhook; bin/kubectl-shunt is bin/shunt, as kubectl finds it.
 	@mkdir -p bin
 	$(GO_BUILD) -o bin/ $(BINARIES:%=./cmd/%)
+	ln -f bin/shunt bin/kubectl-shunt || cp bin/shunt bin/kubectl-shunt
 
 ##@ One suite at a time
 
@@ -93,6 +94,10 @@ cross: ## Build all binaries for linux/amd64 and arm64, and shunt for macOS and 
 		echo "cross: $$platform: $$packages"; \
 		mkdir -p "bin/$$platform"; \
 		GOOS=$${platform%-*} GOARCH=$${platform#*-} $(GO_BUILD) -o "bin/$$platform/" $$packages; \
+		for program in "bin/$$platform"/shunt{,.exe}; do \
+			plugin=$${program%/*}/kubectl-$${program##*/}; \
+			[[ ! -e $$program ]] || ln -f "$$program" "$$plugin" || cp "$$program" "$$plugin"; \
+		done; \
 	done
 
 ##@ Tools and leftovers
