@@ -59,7 +59,7 @@ type answer struct {
 func (a answer) log(log logr.Logger, request *admissionv1.AdmissionRequest, took time.Duration) {
 	values := []any{
 		"pod", a.pod, "namespace", request.Namespace, "owner", ownerName(a.owner), "reason", a.reason,
-		"request", request.UID, "user", request.UserInfo.Username, "dryRun", request.DryRun != nil && *request.DryRun,
+		"request", request.UID, "user", request.UserInfo.Username, "dryRun", isDryRun(request),
 		"durationSeconds", took.Seconds(),
 	}
 	switch a.verdict {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -12,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/shunt-dev/shunt/inject"
@@ -34,23 +36,33 @@ type NamespaceGetter interface {
 const answerTime = 10 * time.Second
 
 // Handler answers requests to create pods. It keeps nothing between requests,
-// and its answers have no side effects, so a dry run is answered as any other.
+// and nothing depends on an answer having been asked for, so a dry run is
+// answered as any other; only Events are not written for it.
 type Handler struct {
-	injector   *inject.Injector
+	injector   atomic.Pointer[inject.Injector]
 	namespaces NamespaceGetter
+	events     *announcer
 	metrics    *Metrics
 	decoder    admission.Decoder
 	bodyTime   time.Duration
 }
 
 // NewHandler returns a Handler that injects by cfg, which must have passed
-// Validate, and counts into metrics.
+// Validate, and counts into metrics. It writes no Events.
 func NewHandler(cfg inject.Config, namespaces NamespaceGetter, metrics *Metrics) *Handler {
-	return &Handler{
-		injector: inject.NewInjector(cfg), namespaces: namespaces, metrics: metrics, decoder: admission.NewDecoder(newScheme()),
-		bodyTime: bodyTime,
-	}
+	h := &Handler{namespaces: namespaces, metrics: metrics, decoder: admission.NewDecoder(newScheme()), bodyTime: bodyTime}
+	h.SetConfig(cfg)
+	return h
 }
+
+// SetConfig has requests from now on go by cfg, which must have passed
+// Validate. Those under way end as they began.
+func (h *Handler) SetConfig(cfg inject.Config) { h.injector.Store(inject.NewInjector(cfg)) }
+
+// RecordEvents has an Event written for each pod that is refused and each
+// request that failed, about the pod's controller: the pod itself never
+// becomes. To be called before the first request.
+func (h *Handler) RecordEvents(recorder events.EventRecorder) { h.events = newAnnouncer(recorder) }
 
 // HTTP serves the Handler's answers, as Path of a webhook server does: an
 // AdmissionReview for an AdmissionReview, and a Status with a code from 400 on
@@ -76,14 +88,31 @@ func (h *Handler) HTTP(log logr.Logger) http.Handler {
 		h.metrics.observe(a.verdict, a.reason, took, len(a.response.Patch))
 		a.log(log, request, took)
 		send(log, w, http.StatusOK, admissionv1.AdmissionReview{TypeMeta: reviewType, Response: &a.response.AdmissionResponse})
+		h.announce(request, a)
 	})
+}
+
+// announce tells whoever looks at the pod's controller why there is no pod.
+func (h *Handler) announce(request *admissionv1.AdmissionRequest, a answer) {
+	if a.verdict != verdictRefused && a.verdict != verdictFailed || isDryRun(request) {
+		return
+	}
+	if owner := reference(request.Namespace, a.owner); owner != nil {
+		h.events.warn(owner, a.reason, actionInject, fmt.Sprintf("pod %q: %s", a.pod, a.response.Result.Message))
+	}
+}
+
+func isDryRun(request *admissionv1.AdmissionRequest) bool {
+	return request.DryRun != nil && *request.DryRun
 }
 
 // complete answers one request, with all that an AdmissionReview needs.
 func (h *Handler) complete(ctx context.Context, req admission.Request) answer {
 	a := h.safely(ctx, req)
 	if err := a.response.Complete(req); err != nil {
+		owner := a.owner
 		a = failed(a.pod, failurePatch, http.StatusInternalServerError, fmt.Errorf("encode the patch of pod %q: %w", a.pod, err))
+		a.owner = owner
 		_ = a.response.Complete(req) // has no patch, which is all that could be wrong
 	}
 	return a
@@ -92,23 +121,20 @@ func (h *Handler) complete(ctx context.Context, req admission.Request) answer {
 // safely answers one request even where the answer panics: the pod is refused
 // with a reason, not by a connection that breaks off.
 func (h *Handler) safely(ctx context.Context, req admission.Request) (a answer) {
+	name, owner := req.Name, (*metav1.OwnerReference)(nil)
 	defer func() {
 		if cause := recover(); cause != nil {
-			a = failed(req.Name, failurePanic, http.StatusInternalServerError, fmt.Errorf("panic: %v", cause))
+			a = failed(name, failurePanic, http.StatusInternalServerError, fmt.Errorf("panic: %v", cause))
 			a.stack = string(debug.Stack())
 		}
+		a.owner = owner
 	}()
-	return h.answer(ctx, req)
-}
-
-func (h *Handler) answer(ctx context.Context, req admission.Request) answer {
 	pod, err := h.decode(req)
 	if err != nil {
-		return failed(req.Name, failureUndecodable, http.StatusBadRequest, err)
+		return failed(name, failureUndecodable, http.StatusBadRequest, err)
 	}
-	a := h.decide(ctx, req, pod)
-	a.owner = metav1.GetControllerOfNoCopy(pod)
-	return a
+	name, owner = podName(pod), metav1.GetControllerOfNoCopy(pod)
+	return h.decide(ctx, req, pod)
 }
 
 func (h *Handler) decide(ctx context.Context, req admission.Request, pod *corev1.Pod) answer {
@@ -118,7 +144,7 @@ func (h *Handler) decide(ctx context.Context, req admission.Request, pod *corev1
 		return failed(name, failureNamespace, http.StatusInternalServerError,
 			fmt.Errorf("look up namespace %q of pod %q: %w", pod.Namespace, name, err))
 	}
-	result := h.injector.Inject(pod, ns)
+	result := h.injector.Load().Inject(pod, ns)
 	switch {
 	case result.Refused():
 		return refused(name, result)

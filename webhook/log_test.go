@@ -52,13 +52,6 @@ func (panickingNamespaces) Namespace(context.Context, string) (inject.Namespace,
 	panic("the answer to all of it")
 }
 
-func replicaSet(name string) []metav1.OwnerReference {
-	return []metav1.OwnerReference{
-		{APIVersion: "v1", Kind: "Config", Name: "not-the-controller", UID: "uid-of-config"},
-		{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: name, UID: "uid-of-" + "replicaset", Controller: new(true)},
-	}
-}
-
 // TestLogLine holds that each request is one line with what a person looks
 // for: the pod, by generateName where it has no name yet, its owner and
 // namespace, the reason, and the request as the API server's log has it.

@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -37,6 +36,14 @@ type Options struct {
 	// MetricsAddress and ProbeAddress are host:port; "0" serves none.
 	MetricsAddress string
 	ProbeAddress   string
+	// PprofAddress is the host:port of Go's profiles; "0" and "" serve none.
+	PprofAddress string
+	// Config is read again when it changes, and takes the place of the
+	// configuration that the manager starts with; without a Path none is read.
+	Config ConfigFile
+	// Self is the pod that this process runs in, which a bad configuration is
+	// an Event of; nil where it is not known.
+	Self *corev1.ObjectReference
 	// Registry takes the metrics; nil for controller-runtime's, which
 	// MetricsAddress serves.
 	Registry prometheus.Registerer
@@ -52,19 +59,19 @@ func DefaultOptions() Options {
 }
 
 // NewManager returns a manager that serves a Handler for the cluster of api.
-// Starting it takes a certificate in CertDir and the right to get, list and
-// watch namespaces. Replicas serve side by side: there is no leader.
+// Starting it takes a certificate in CertDir, the right to get, list and
+// watch namespaces, and for Events that to create and patch them. Replicas
+// serve side by side: there is no leader.
 func NewManager(api *rest.Config, cfg inject.Config, opts Options) (manager.Manager, error) {
-	server := webhook.NewServer(webhook.Options{
-		Host: opts.Host, Port: opts.Port, CertDir: opts.CertDir,
-		TLSOpts: []func(*tls.Config){func(c *tls.Config) { c.MinVersion = tls.VersionTLS13 }},
-	})
+	counts := NewMetrics()
+	server := NewServer(opts, counts)
 	mgr, err := manager.New(api, manager.Options{
 		Scheme:                 newScheme(),
 		Logger:                 opts.Log,
 		WebhookServer:          server,
 		Metrics:                metricsserver.Options{BindAddress: opts.MetricsAddress},
 		HealthProbeBindAddress: opts.ProbeAddress,
+		PprofBindAddress:       opts.PprofAddress,
 		Cache:                  cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
 		// In-flight requests are answered first; kubelet waits 30 s.
 		GracefulShutdownTimeout: new(20 * time.Second),
@@ -72,13 +79,18 @@ func NewManager(api *rest.Config, cfg inject.Config, opts Options) (manager.Mana
 	if err != nil {
 		return nil, fmt.Errorf("set the manager up: %w", err)
 	}
-	counts := NewMetrics()
 	if err := register(opts.Registry, counts); err != nil {
 		return nil, err
 	}
-	namespaces := ClusterNamespaces{Cache: mgr.GetCache(), Live: mgr.GetAPIReader()}
+	handler := NewHandler(cfg, ClusterNamespaces{Cache: mgr.GetCache(), Live: mgr.GetAPIReader()}, counts)
+	handler.RecordEvents(mgr.GetEventRecorder(reporter))
 	// The manager starts the server that has been asked for, not the one that it was given.
-	mgr.GetWebhookServer().Register(Path, NewHandler(cfg, namespaces, counts).HTTP(opts.Log))
+	mgr.GetWebhookServer().Register(Path, handler.HTTP(opts.Log))
+	if opts.Config.Path != "" {
+		if err := mgr.Add(newReloader(opts, handler)); err != nil {
+			return nil, fmt.Errorf("have the configuration file read: %w", err)
+		}
+	}
 	return mgr, addChecks(mgr, server)
 }
 

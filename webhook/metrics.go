@@ -14,6 +14,10 @@ type Metrics struct {
 	requests  *prometheus.CounterVec
 	duration  prometheus.Histogram
 	patchSize prometheus.Histogram
+
+	reloads     *prometheus.CounterVec
+	config      *configState
+	certificate *servingCertificate
 }
 
 var _ prometheus.Collector = (*Metrics)(nil)
@@ -40,6 +44,15 @@ func NewMetrics() *Metrics {
 			// KiB, and an object that an API server takes is 3 MiB at most.
 			Buckets: prometheus.ExponentialBuckets(1<<10, 2, 11),
 		}),
+		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "shunt_webhook_config_reloads_total",
+			Help: "Times that the configuration file was read and was another than before, by result (ok, failed).",
+		}, []string{"result"}),
+		config:      newConfigState(),
+		certificate: newServingCertificate(),
+	}
+	for _, result := range []string{reloadOK, reloadFailed} {
+		m.reloads.WithLabelValues(result)
 	}
 	for _, reason := range inject.Reasons() {
 		m.requests.WithLabelValues(string(verdictOf(reason)), string(reason))
@@ -69,8 +82,18 @@ func (m *Metrics) observe(v verdict, reason string, took time.Duration, patchSiz
 	}
 }
 
+// reloaded counts a configuration that was read, with the time of it.
+func (m *Metrics) reloaded(ok bool, now time.Time) {
+	if ok {
+		m.reloads.WithLabelValues(reloadOK).Inc()
+	} else {
+		m.reloads.WithLabelValues(reloadFailed).Inc()
+	}
+	m.config.read(ok, now)
+}
+
 func (m *Metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.duration, m.patchSize}
+	return []prometheus.Collector{m.requests, m.duration, m.patchSize, m.reloads, m.config, m.certificate}
 }
 
 // Describe is prometheus.Collector's.

@@ -44,6 +44,7 @@ func newFlags() *raw {
 	fs.StringVar(&r.options.MetricsAddress, "metrics-bind-address", defaults.MetricsAddress, "host:port of /metrics; 0 for none")
 	fs.StringVar(&r.options.ProbeAddress, "health-probe-bind-address", defaults.ProbeAddress,
 		"host:port of /healthz and /readyz; 0 for none")
+	fs.StringVar(&r.options.PprofAddress, "pprof-bind-address", "0", "host:port of /debug/pprof, Go's profiles; 0 for none")
 	fs.StringVar(&r.kubeconfig, "kubeconfig", "", "file that says where the API server is; the pod's service account without it")
 	fs.StringVar(&r.levelName, "log-level", "info", "least that is logged: debug, info, warn or error")
 	fs.StringVar(&r.logFormat, "log-format", "json", "json or text")
@@ -69,6 +70,10 @@ func parse(args []string) (settings, error) {
 	var err error
 	r.config, err = injectflags.Config(r.flags)
 	errs := []error{err}
+	r.options.Config = webhook.ConfigFile{
+		Path:  injectflags.File(r.flags),
+		Parse: func(text []byte) (inject.Config, error) { return injectflags.Parse(r.flags, text) },
+	}
 	for _, word := range r.flags.Args() {
 		errs = append(errs, fmt.Errorf("unexpected argument %q; accepted: flags only", word))
 	}
@@ -81,6 +86,7 @@ func parse(args []string) (settings, error) {
 	errs = append(errs,
 		checkAddress("metrics-bind-address", r.options.MetricsAddress),
 		checkAddress("health-probe-bind-address", r.options.ProbeAddress),
+		checkAddress("pprof-bind-address", r.options.PprofAddress),
 		r.readLevel())
 	if !slices.Contains([]string{"json", "text"}, r.logFormat) {
 		errs = append(errs, fmt.Errorf("--log-format: invalid value %q; accepted: json, text", r.logFormat))

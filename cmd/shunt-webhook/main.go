@@ -17,6 +17,8 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -79,7 +81,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("find the API server: %w", err)
 	}
-	s.options.Log = log
+	s.options.Log, s.options.Self = log, self(os.Getenv)
 	mgr, err := webhook.NewManager(api, s.config, s.options)
 	if err != nil {
 		return err
@@ -94,9 +96,27 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 // apiServer is the one that the file names, or the one of the pod that this
 // process runs in.
-func apiServer(kubeconfig string) (*rest.Config, error) {
+func apiServer(kubeconfig string) (api *rest.Config, err error) {
 	if kubeconfig == "" {
-		return rest.InClusterConfig()
+		api, err = rest.InClusterConfig()
+	} else {
+		api, err = clientcmd.BuildConfigFromFlags("", kubeconfig)
 	}
-	return clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	// Without the client's own brake, 5 requests a second, at which a rollout
+	// would wait for its namespaces to be looked up. The API server has one.
+	api.QPS = -1
+	return api, nil
+}
+
+// self is the pod that this process runs in, by the variables that
+// config/manager sets; nil where they are not all there.
+func self(variable func(string) string) *corev1.ObjectReference {
+	name, namespace, uid := variable("POD_NAME"), variable("POD_NAMESPACE"), variable("POD_UID")
+	if name == "" || namespace == "" || uid == "" {
+		return nil
+	}
+	return &corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: namespace, Name: name, UID: types.UID(uid)}
 }

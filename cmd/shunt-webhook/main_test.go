@@ -25,7 +25,8 @@ func TestParseDefaults(t *testing.T) {
 	}
 	want := webhook.DefaultOptions()
 	if got.options.Port != want.Port || got.options.CertDir != want.CertDir ||
-		got.options.MetricsAddress != want.MetricsAddress || got.options.ProbeAddress != want.ProbeAddress {
+		got.options.MetricsAddress != want.MetricsAddress || got.options.ProbeAddress != want.ProbeAddress ||
+		got.options.PprofAddress != "0" || got.options.Config.Path != "" {
 		t.Errorf("options %+v, want %+v", got.options, want)
 	}
 }
@@ -52,6 +53,74 @@ func TestFlagsWinOverTheFile(t *testing.T) {
 	}
 }
 
+// TestFlagsWinOnReload holds that order for a file that is read again, and
+// that a later one is checked as the first is.
+func TestFlagsWinOnReload(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte("initImage: first\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := parse([]string{"--config", file, "--proxy-image=from-flag"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.options.Config.Path != file {
+		t.Errorf("the file that is read again is %q, want %q", s.options.Config.Path, file)
+	}
+	got, err := s.options.Config.Parse([]byte("initImage: second\nproxyImage: from-file\n"))
+	want := inject.DefaultConfig()
+	want.InitImage, want.ProxyImage = "second", "from-flag"
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("error %v, configuration (-want +got):\n%s", err, diff)
+	}
+	for text, says := range map[string]string{
+		"backend: bpf": `backend: Unsupported value: "bpf"`, "initImages: x": "initImages", "{": "--config " + file,
+	} {
+		if _, err := s.options.Config.Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: error %v, want one that says %s", text, err, says)
+		}
+	}
+}
+
+// TestSelf holds that Events are of the pod that the manifests say this is,
+// and of none where it cannot be known which.
+func TestSelf(t *testing.T) {
+	all := map[string]string{"POD_NAME": "webhook-1", "POD_NAMESPACE": "shunt-system", "POD_UID": "uid-1"}
+	want := &corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: "shunt-system", Name: "webhook-1", UID: "uid-1"}
+	if diff := cmp.Diff(want, self(func(name string) string { return all[name] })); diff != "" {
+		t.Errorf("reference (-want +got):\n%s", diff)
+	}
+	for missing := range all {
+		got := self(func(name string) string {
+			if name == missing {
+				return ""
+			}
+			return all[name]
+		})
+		if got != nil {
+			t.Errorf("without %s it is %v, want none", missing, got)
+		}
+	}
+}
+
+// TestAPIServerIsNotRationed holds that lookups of namespaces do not wait for
+// the client's own brake.
+func TestAPIServerIsNotRationed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	text := `{"clusters":[{"name":"c","cluster":{"server":"https://127.0.0.1:1"}}],` +
+		`"contexts":[{"name":"c","context":{"cluster":"c"}}],"current-context":"c"}`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	api, err := apiServer(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if api.QPS >= 0 {
+		t.Errorf("%v requests a second, want no limit", api.QPS)
+	}
+}
+
 // TestRefused holds that everything wrong is named at once: flag, value and
 // what is accepted, with exit code 2.
 func TestRefused(t *testing.T) {
@@ -74,8 +143,9 @@ func TestRefused(t *testing.T) {
 			},
 		},
 		{
-			[]string{"--metrics-bind-address=8080", "--health-probe-bind-address=:99999"},
+			[]string{"--metrics-bind-address=8080", "--health-probe-bind-address=:99999", "--pprof-bind-address="},
 			[]string{
+				`--pprof-bind-address: invalid value ""; accepted: host:port`,
 				`--metrics-bind-address: invalid value "8080"; accepted: host:port`, `--health-probe-bind-address: invalid value ":99999"`,
 			},
 		},

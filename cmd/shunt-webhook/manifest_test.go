@@ -40,6 +40,14 @@ func TestManifestRunsThisProgram(t *testing.T) {
 	if mount := container.VolumeMounts[0]; mount.MountPath != got.options.CertDir {
 		t.Errorf("the certificate is mounted at %s, and read from %s", mount.MountPath, got.options.CertDir)
 	}
+	fields := map[string]string{}
+	for _, variable := range container.Env {
+		fields[variable.Name] = variable.ValueFrom.FieldRef.FieldPath
+	}
+	if me := self(func(name string) string { return fields[name] }); me == nil ||
+		me.Name != "metadata.name" || me.Namespace != "metadata.namespace" || me.UID != "metadata.uid" {
+		t.Errorf("the pod takes itself for %+v", me)
+	}
 	for path, probe := range map[string]*corev1.Probe{
 		"/readyz": container.ReadinessProbe, "/healthz": container.LivenessProbe,
 	} {

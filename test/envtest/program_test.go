@@ -1,45 +1,108 @@
 package envtest_test
 
 import (
+	"context"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	eventsv1 "k8s.io/api/events/v1"
 )
 
-var _ = Describe("the program shunt-webhook", func() {
-	It("becomes ready, and ends with code 0 when it is told to", func(ctx SpecContext) {
-		dir := GinkgoT().TempDir()
-		program := filepath.Join(dir, "shunt-webhook")
-		build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", program, "../../cmd/shunt-webhook")
-		output, err := build.CombinedOutput()
-		Expect(err).NotTo(HaveOccurred(), "%s", output)
-		kubeconfig := filepath.Join(dir, "kubeconfig")
-		Expect(os.WriteFile(kubeconfig, accountFile, 0o600)).To(Succeed())
-		probes, serves := freeAddress(), freeAddress()
-		_, port, err := net.SplitHostPort(serves)
-		Expect(err).NotTo(HaveOccurred())
+// program is a running shunt-webhook, as its image runs it.
+type program struct {
+	config                 string // file
+	probes, metrics, pprof string // URLs
+	log                    *strings.Builder
+	command                *exec.Cmd
+	ended                  chan error
+}
 
-		var log strings.Builder
-		command := exec.CommandContext(ctx, program, "--kubeconfig="+kubeconfig, "--webhook-port="+port, "--metrics-bind-address=0",
-			"--health-probe-bind-address="+probes, "--cert-dir="+environment.WebhookInstallOptions.LocalServingCertDir)
-		command.Stderr = &log
-		command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		Expect(command.Start()).To(Succeed())
-		ended := make(chan error, 1)
-		go func() { ended <- command.Wait() }()
-		Eventually(ctx, get).WithArguments("http://" + probes + "/readyz").WithTimeout(20 * time.Second).
-			WithPolling(100 * time.Millisecond).Should(Equal(http.StatusOK))
-		Expect(command.Process.Signal(syscall.SIGTERM)).To(Succeed())
-		Eventually(ctx, ended).WithTimeout(25*time.Second).Should(Receive(BeNil()), "exit code 0")
-		for line := range strings.Lines(log.String()) {
+// startProgram builds shunt-webhook, runs it and waits until it is ready.
+func startProgram(ctx context.Context, config string) program {
+	GinkgoHelper()
+	dir := GinkgoT().TempDir()
+	binary, kubeconfig := filepath.Join(dir, "shunt-webhook"), filepath.Join(dir, "kubeconfig")
+	output, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", binary, "../../cmd/shunt-webhook").CombinedOutput()
+	Expect(err).NotTo(HaveOccurred(), "%s", output)
+	Expect(os.WriteFile(kubeconfig, accountFile, 0o600)).To(Succeed())
+	probes, metrics, pprof, serves := freeAddress(), freeAddress(), freeAddress(), freeAddress()
+	_, port, err := net.SplitHostPort(serves)
+	Expect(err).NotTo(HaveOccurred())
+	p := program{
+		config: filepath.Join(dir, "config.yaml"), probes: "http://" + probes, metrics: "http://" + metrics, pprof: "http://" + pprof,
+		log: &strings.Builder{}, ended: make(chan error, 1),
+	}
+	p.write(config)
+	p.command = exec.CommandContext(ctx, binary, "--kubeconfig="+kubeconfig, "--webhook-port="+port, "--config="+p.config,
+		"--metrics-bind-address="+metrics, "--health-probe-bind-address="+probes, "--pprof-bind-address="+pprof,
+		"--cert-dir="+environment.WebhookInstallOptions.LocalServingCertDir)
+	p.command.Env = append(os.Environ(), "POD_NAME=webhook-1", "POD_NAMESPACE=shunt-system", "POD_UID=uid-of-webhook-1")
+	p.command.Stderr = p.log
+	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	Expect(p.command.Start()).To(Succeed())
+	go func() { p.ended <- p.command.Wait() }()
+	Eventually(ctx, get).WithArguments(p.probes + "/readyz").WithTimeout(20 * time.Second).
+		WithPolling(100 * time.Millisecond).Should(Equal(http.StatusOK))
+	return p
+}
+
+func (p program) write(config string) {
+	GinkgoHelper()
+	Expect(os.WriteFile(p.config, []byte(config), 0o600)).To(Succeed())
+}
+
+// exposes waits until the metrics have these lines.
+func (p program) exposes(ctx context.Context, lines ...string) {
+	GinkgoHelper()
+	Eventually(ctx, func(g Gomega) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.metrics+"/metrics", nil)
+		g.Expect(err).NotTo(HaveOccurred())
+		response, err := http.DefaultClient.Do(request)
+		g.Expect(err).NotTo(HaveOccurred())
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(strings.Split(string(text), "\n")).To(ContainElements(lines))
+	}).WithTimeout(30 * time.Second).WithPolling(100 * time.Millisecond).Should(Succeed())
+}
+
+var _ = Describe("the program shunt-webhook", func() {
+	It("goes by its file as it changes, stays ready when that is bad, and ends with code 0 when it is told to", func(ctx SpecContext) {
+		shuntNamespace(ctx)
+		p := startProgram(ctx, "concurrency: 3\n")
+		p.exposes(ctx, `shunt_webhook_config_reloads_total{result="ok"} 1`, "shunt_webhook_config_last_reload_successful 1")
+		Expect(get(ctx, p.pprof+"/debug/pprof/cmdline")).To(Equal(http.StatusOK))
+
+		p.write("concurrency: none\n")
+		p.exposes(ctx, `shunt_webhook_config_reloads_total{result="failed"} 1`, "shunt_webhook_config_last_reload_successful 0")
+		Expect(get(ctx, p.probes+"/readyz")).To(Equal(http.StatusOK))
+		var event eventsv1.Event
+		Eventually(ctx, func(g Gomega) {
+			all := eventsIn(ctx, "shunt-system")
+			i := slices.IndexFunc(all, func(e eventsv1.Event) bool { return e.Regarding.Name == "webhook-1" })
+			g.Expect(i).To(BeNumerically(">=", 0), "there is no Event of the pod")
+			event = all[i]
+		}).WithTimeout(20 * time.Second).WithPolling(50 * time.Millisecond).Should(Succeed())
+		Expect(event.Regarding.Kind + " " + string(event.Regarding.UID) + " " + event.Reason).
+			To(Equal("Pod uid-of-webhook-1 BadConfiguration"))
+		Expect(event.Note).To(ContainSubstring("concurrency"))
+
+		p.write("concurrency: 4\n")
+		p.exposes(ctx, `shunt_webhook_config_reloads_total{result="ok"} 2`, "shunt_webhook_config_last_reload_successful 1")
+
+		Expect(p.command.Process.Signal(syscall.SIGTERM)).To(Succeed())
+		Eventually(ctx, p.ended).WithTimeout(25*time.Second).Should(Receive(BeNil()), "exit code 0")
+		for line := range strings.Lines(p.log.String()) {
 			Expect(line).To(HavePrefix("{"), "a line of the log is no JSON")
 		}
 	})

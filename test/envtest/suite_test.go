@@ -186,11 +186,11 @@ var _ = Describe("the server", func() {
 		}
 	})
 
-	It("may read namespaces and nothing else", func(ctx SpecContext) {
+	It("may read namespaces, write Events, and nothing else", func(ctx SpecContext) {
 		own, err := client.New(account, client.Options{Scheme: scheme.Scheme})
 		Expect(err).NotTo(HaveOccurred())
 		Expect(own.List(ctx, list("NamespaceList"))).To(Succeed())
-		for _, kind := range []string{"PodList", "SecretList", "ConfigMapList"} {
+		for _, kind := range []string{"PodList", "SecretList", "ConfigMapList", "EventList"} {
 			Expect(own.List(ctx, list(kind))).To(MatchError(ContainSubstring("forbidden")), kind)
 		}
 		Expect(own.Create(ctx, namespace(nil))).To(MatchError(ContainSubstring("forbidden")))

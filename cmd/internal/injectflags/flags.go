@@ -87,15 +87,37 @@ func Add(fs *pflag.FlagSet, except ...string) {
 	}
 }
 
+// File is the path that the flags name; empty where they name none.
+func File(fs *pflag.FlagSet) string { return fs.Lookup(configFile).Value.String() }
+
 // Config returns the configuration that parsed flags ask for: the flags on
 // top of the file on top of inject.DefaultConfig. The error joins one for
 // every setting that is wrong, with its flag or path, its value and what is
 // accepted.
 func Config(fs *pflag.FlagSet) (inject.Config, error) {
-	cfg, err := readFile(fs)
-	if err != nil {
-		return inject.Config{}, err
+	path := File(fs)
+	if path == "" {
+		return over(fs, inject.DefaultConfig())
 	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return inject.Config{}, fmt.Errorf("--%s: %w", configFile, err)
+	}
+	return Parse(fs, text)
+}
+
+// Parse is Config where the file has been read. It is for a file that is read
+// again: the flags win over each of its versions.
+func Parse(fs *pflag.FlagSet, text []byte) (inject.Config, error) {
+	cfg, err := inject.ParseConfig(text)
+	if err != nil {
+		return inject.Config{}, fmt.Errorf("--%s %s: %w", configFile, File(fs), err)
+	}
+	return over(fs, cfg)
+}
+
+// over sets what flags say over cfg.
+func over(fs *pflag.FlagSet, cfg inject.Config) (inject.Config, error) {
 	flagOf := map[string]string{}
 	for _, def := range definitions {
 		if flag := fs.Lookup(def.name); flag != nil && flag.Changed {
@@ -112,20 +134,4 @@ func Config(fs *pflag.FlagSet) (inject.Config, error) {
 		errs = append(errs, wrong)
 	}
 	return cfg, errors.Join(errs...)
-}
-
-func readFile(fs *pflag.FlagSet) (inject.Config, error) {
-	path := fs.Lookup(configFile).Value.String()
-	if path == "" {
-		return inject.DefaultConfig(), nil
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return inject.Config{}, fmt.Errorf("--%s: %w", configFile, err)
-	}
-	cfg, err := inject.ParseConfig(text)
-	if err != nil {
-		return inject.Config{}, fmt.Errorf("--%s %s: %w", configFile, path, err)
-	}
-	return cfg, nil
 }

@@ -1,0 +1,214 @@
+package webhook_test
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unicode/utf8"
+
+	"github.com/go-logr/logr"
+	"github.com/google/go-cmp/cmp"
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/webhook"
+)
+
+// event is what a recorder was told.
+type event struct {
+	Regarding            corev1.ObjectReference
+	Related              runtime.Object
+	Type, Reason, Action string
+	note                 string
+}
+
+// recorder passes Events on. A full channel blocks it.
+type recorder chan event
+
+func (r recorder) Eventf(regarding, related runtime.Object, eventtype, reason, action, note string, args ...any) {
+	r <- event{
+		Regarding: *regarding.(*corev1.ObjectReference), Related: related, Type: eventtype, Reason: reason, Action: action,
+		note: fmt.Sprintf(note, args...),
+	}
+}
+
+// all are the Events so far, in a bubble of synctest.
+func (r recorder) all() []event {
+	synctest.Wait()
+	var got []event
+	for {
+		select {
+		case e := <-r:
+			got = append(got, e)
+		default:
+			return got
+		}
+	}
+}
+
+// recorded answers reviews and records Events, without a connection: a bubble
+// of synctest can hold it.
+type recorded struct {
+	http.Handler
+	events recorder
+}
+
+func record(namespaces webhook.NamespaceGetter, events recorder) recorded {
+	handler := webhook.NewHandler(inject.DefaultConfig(), namespaces, webhook.NewMetrics())
+	handler.RecordEvents(events)
+	return recorded{handler.HTTP(logr.Discard()), events}
+}
+
+func (r recorded) review(t *testing.T, request admissionv1.AdmissionRequest) {
+	t.Helper()
+	post := httptest.NewRequest(http.MethodPost, webhook.Path, bytes.NewReader(reviewOf(t, request)))
+	post.Header.Set("Content-Type", "application/json")
+	answer := httptest.NewRecorder()
+	r.ServeHTTP(answer, post)
+	if answer.Code != http.StatusOK || answer.Body.Len() == 0 {
+		t.Fatalf("code %d: %s", answer.Code, answer.Body)
+	}
+}
+
+func replicaSet(name string) []metav1.OwnerReference {
+	return []metav1.OwnerReference{
+		{APIVersion: "v1", Kind: "Config", Name: "not-the-controller", UID: "uid-of-config"},
+		{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: name, UID: types.UID("uid-of-" + name), Controller: new(true)},
+	}
+}
+
+// wrongPod is one that is refused.
+func wrongPod(owners []metav1.OwnerReference) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		GenerateName: "echo-5d9-", OwnerReferences: owners, Annotations: map[string]string{inject.InterceptionModeKey: "BOTH"},
+	}}
+}
+
+// TestEvents holds which requests are an Event, about what, and what it says.
+func TestEvents(t *testing.T) {
+	wrong, right := wrongPod(replicaSet("echo-5d9")), wrongPod(replicaSet("echo-5d9"))
+	right.Annotations = nil
+	declined := right.DeepCopy()
+	declined.Labels = map[string]string{inject.InjectKey: "false"}
+	node := wrongPod([]metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: "node-1", UID: "uid-of-node", Controller: new(true)}})
+	for _, test := range []struct {
+		name       string
+		namespaces webhook.NamespaceGetter
+		pod        *corev1.Pod
+		dryRun     bool
+		reason     string // empty where no Event is wanted
+		says       string
+	}{
+		{name: "refused", namespaces: enabledNamespace(), pod: wrong, reason: "InvalidAnnotation", says: `"BOTH": accepted: REDIRECT`},
+		{name: "refused, dry run", namespaces: enabledNamespace(), pod: wrong, dryRun: true},
+		{name: "refused, no owner", namespaces: enabledNamespace(), pod: wrongPod(nil)},
+		{name: "refused, an owner that is no controller", namespaces: enabledNamespace(), pod: wrongPod(replicaSet("echo-5d9")[:1])},
+		{name: "refused, of a node, which is in no namespace", namespaces: enabledNamespace(), pod: node},
+		{name: "failed", namespaces: brokenNamespaces{}, pod: right, reason: "NamespaceUnknown", says: "connection refused"},
+		{name: "failed, dry run", namespaces: brokenNamespaces{}, pod: right, dryRun: true},
+		{name: "panicked", namespaces: panickingNamespaces{}, pod: right, reason: "Panic", says: "panic: "},
+		{name: "injected", namespaces: enabledNamespace(), pod: right},
+		{name: "skipped", namespaces: enabledNamespace(), pod: declined},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			t.Log(test.name)
+			r := record(test.namespaces, make(recorder, 10))
+			request := createPod(t, test.pod, "demo")
+			request.DryRun = &test.dryRun
+			r.review(t, request)
+			got := r.events.all()
+			var want []event
+			if test.reason != "" {
+				want = []event{{
+					Regarding: corev1.ObjectReference{
+						APIVersion: "apps/v1", Kind: "ReplicaSet", Namespace: "demo", Name: "echo-5d9", UID: "uid-of-echo-5d9",
+					},
+					Type: "Warning", Reason: test.reason, Action: "Inject",
+				}}
+			}
+			for i := range got {
+				if note := got[i].note; !strings.Contains(note, test.says) || !strings.HasPrefix(note, `pod "echo-5d9-": `) {
+					t.Errorf("note %q does not say %q", note, test.says)
+				}
+				got[i].note = ""
+			}
+			if diff := cmp.Diff(want, got, cmp.AllowUnexported(event{})); diff != "" {
+				t.Errorf("Events (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestEventNoteFits holds that an API server takes every note: up to 1,024
+// bytes of whole characters.
+func TestEventNoteFits(t *testing.T) {
+	for shift := range 4 { // the cut meets every byte of a character
+		synctest.Test(t, func(t *testing.T) {
+			pod := wrongPod(replicaSet("echo"))
+			pod.GenerateName = strings.Repeat("x", shift)
+			for _, key := range []string{
+				inject.InterceptionModeKey, inject.ExcludeInboundPortsKey, inject.ExcludeOutboundPortsKey, inject.IncludeOutboundPortsKey,
+			} {
+				pod.Annotations[key] = strings.Repeat("界", 100)
+			}
+			r := record(enabledNamespace(), make(recorder, 10))
+			r.review(t, createPod(t, pod, "demo"))
+			got := r.events.all()
+			if len(got) != 1 {
+				t.Fatalf("%d Events, want one", len(got))
+			}
+			if note := got[0].note; len(note) > 1024 || len(note) < 1000 || !utf8.ValidString(note) || !strings.HasSuffix(note, "…") {
+				t.Errorf("note of %d bytes: %q", len(note), note)
+			}
+		})
+	}
+}
+
+// TestEventsAreNotWaitedFor holds that a recorder that hangs holds no answer,
+// and is not asked by more goroutines the longer it does.
+func TestEventsAreNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := record(enabledNamespace(), make(recorder))
+		start := time.Now()
+		for range 200 {
+			r.review(t, createPod(t, wrongPod(replicaSet("echo")), "demo"))
+		}
+		if took := time.Since(start); took > 0 { // the time of a bubble passes only while all wait
+			t.Errorf("answers waited for %v", took)
+		}
+		if got := len(r.events.all()); got != 16 {
+			t.Errorf("%d Events are waiting, want 16", got)
+		}
+	})
+}
+
+// TestEventsAreBounded holds that refusals of ever other owners cost the API
+// server so many Events at once, and so many a second.
+func TestEventsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := record(enabledNamespace(), make(recorder, 1000))
+		refuse := func(times int) int {
+			for i := range times {
+				r.review(t, createPod(t, wrongPod(replicaSet(fmt.Sprintf("echo-%d", i))), "demo"))
+				synctest.Wait()
+			}
+			return len(r.events.all())
+		}
+		if got := refuse(200); got != 50 {
+			t.Errorf("%d Events of 200 refusals at once, want 50", got)
+		}
+		time.Sleep(2 * time.Second)
+		if got := refuse(200); got != 10 {
+			t.Errorf("%d Events after two seconds, want 10", got)
+		}
+	})
+}

@@ -1,0 +1,170 @@
+package webhook_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/util/cert"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/webhook"
+)
+
+// renew puts a certificate that lives for so long into dir, as kubelet does: a
+// symlink to the folder of this version takes the place of the one to the
+// last, which is removed.
+func renew(t *testing.T, dir, version string, age time.Duration) {
+	t.Helper()
+	certificate, key, err := cert.GenerateSelfSignedCertKeyWithOptions(cert.SelfSignedCertKeyOptions{
+		Host: "webhook", AlternateIPs: []net.IP{net.IPv4(127, 0, 0, 1)}, MaxAge: age,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	putPair(t, dir, version, certificate, key)
+}
+
+func putPair(t *testing.T, dir, version string, certificate, key []byte) {
+	t.Helper()
+	before, _ := os.Readlink(filepath.Join(dir, "..data"))
+	errs := []error{
+		os.Mkdir(filepath.Join(dir, version), 0o700),
+		os.WriteFile(filepath.Join(dir, version, "tls.crt"), certificate, 0o600),
+		os.WriteFile(filepath.Join(dir, version, "tls.key"), key, 0o600),
+		os.Symlink(version, filepath.Join(dir, "..data_tmp")),
+		os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")),
+	}
+	for _, name := range []string{"tls.crt", "tls.key"} {
+		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)); !errors.Is(err, os.ErrExist) {
+			errs = append(errs, err)
+		}
+	}
+	if before != "" {
+		errs = append(errs, os.RemoveAll(filepath.Join(dir, before)))
+	}
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// startServer runs the server that ships until the test ends, and returns its
+// address.
+func startServer(t *testing.T, dir string, counts *webhook.Metrics) string {
+	t.Helper()
+	handler := webhook.NewHandler(inject.DefaultConfig(), enabledNamespace(), counts)
+	for range 10 {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		address := listener.Addr().(*net.TCPAddr)
+		if err := listener.Close(); err != nil {
+			t.Fatal(err)
+		}
+		server := webhook.NewServer(webhook.Options{Host: address.IP.String(), Port: address.Port, CertDir: dir}, counts)
+		server.Register(webhook.Path, handler.HTTP(logr.Discard()))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- server.Start(ctx) }()
+		for err = server.StartedChecker()(nil); err != nil && len(done) == 0; err = server.StartedChecker()(nil) {
+			time.Sleep(5 * time.Millisecond)
+		}
+		if err == nil {
+			t.Cleanup(func() {
+				cancel()
+				if err := <-done; err != nil {
+					t.Errorf("the server ended with %v", err)
+				}
+			})
+			return address.String()
+		}
+		cancel()
+		if err := <-done; !errors.Is(err, syscall.EADDRINUSE) { // which another test may have taken
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
+}
+
+// expiry is that of the certificate that a client is shown.
+func expiry(t *testing.T, address string) time.Time {
+	t.Helper()
+	connection, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	return connection.ConnectionState().PeerCertificates[0].NotAfter
+}
+
+// unreadable counts the certificates that could not be read.
+func unreadable(t *testing.T) float64 {
+	t.Helper()
+	families, err := metrics.Registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == "certwatcher_read_certificate_errors_total" {
+			return family.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	t.Fatal("no such metric")
+	return 0
+}
+
+// TestCertificateExpiry holds that the metric is of the certificate that is
+// served: of a renewed one once it is, and not of one that cannot be.
+func TestCertificateExpiry(t *testing.T) {
+	dir, counts := t.TempDir(), webhook.NewMetrics()
+	const name = "shunt_webhook_certificate_expiry_timestamp_seconds"
+	gauge := func() int64 { return int64(series(t, counts, name, nil).GetGauge().GetValue()) }
+	renew(t, dir, "..1", 2*time.Hour) // an hour of which is over, for clocks that differ
+	address := startServer(t, dir, counts)
+	first := expiry(t, address)
+	if until := time.Until(first); until < 30*time.Minute || until > time.Hour || gauge() != first.Unix() {
+		t.Fatalf("serves until %v, metric %v", first, time.Unix(gauge(), 0))
+	}
+
+	renew(t, dir, "..2", 24*time.Hour)
+	deadline := time.Now().Add(time.Minute) // it is read when the file changes, or 10 s later
+	for gauge() == first.Unix() && time.Now().Before(deadline) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	second := expiry(t, address)
+	if until := time.Until(second); until < 22*time.Hour || gauge() != second.Unix() {
+		t.Fatalf("renewed for a day: serves until %v, metric %v", second, time.Unix(gauge(), 0))
+	}
+
+	before := unreadable(t)
+	putPair(t, dir, "..3", []byte("no certificate"), []byte("no key"))
+	for deadline = time.Now().Add(time.Minute); unreadable(t) == before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the certificate has not been read for a minute")
+		}
+	}
+	if got := expiry(t, address); got != second || gauge() != second.Unix() {
+		t.Errorf("with a certificate that is none: serves until %v, metric %v, want %v", got, time.Unix(gauge(), 0), second)
+	}
+}
+
+// TestNoCertificate holds that a server without one says where it looked.
+func TestNoCertificate(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "empty")
+	err := webhook.NewServer(webhook.Options{Host: "127.0.0.1", Port: 1, CertDir: dir}, webhook.NewMetrics()).Start(t.Context())
+	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(fmt.Sprint(err), dir) {
+		t.Errorf("error %v, want one that names %s", err, dir)
+	}
+}
