@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
 var sidecarPath = field.NewPath("sidecar")
@@ -99,7 +100,12 @@ func checkMounts(path *field.Path, c corev1.Container, volumes []corev1.Volume) 
 		}
 	}
 	for i, mount := range c.VolumeMounts {
-		check(path.Child("volumeMounts").Index(i), mount.Name)
+		at := path.Child("volumeMounts").Index(i)
+		check(at, mount.Name)
+		if below := strings.TrimSuffix(mount.MountPath, "/") + "/"; strings.HasPrefix(below, bootstrap.SharedDirectory+"/") {
+			errs = append(errs, field.Invalid(at.Child("mountPath"), mount.MountPath,
+				"shunt-init leaves its files there; accepted: a path that is not "+bootstrap.SharedDirectory+" or below it"))
+		}
 	}
 	for i, device := range c.VolumeDevices {
 		check(path.Child("volumeDevices").Index(i), device.Name)

@@ -5,6 +5,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
 // Namespace is what the decision needs to know of a pod's namespace.
@@ -68,7 +70,7 @@ func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []str
 	if refusal.Refused() {
 		return refusal, Plan{}, warnings
 	}
-	warnings = append(warnings, podWarnings(base, cfg)...)
+	warnings = append(warnings, podWarnings(base, req, cfg)...)
 	if plan.appliedTo(pod) {
 		return Decision{Reason: ReasonAlreadyInjected}, plan, warnings
 	}
@@ -128,10 +130,14 @@ func namespaceWarnings(problems []problem) []string {
 }
 
 // podWarnings tells of what is not wrong but hardly meant.
-func podWarnings(pod *corev1.Pod, cfg Config) []string {
+func podWarnings(pod *corev1.Pod, req request, cfg Config) []string {
 	warnings := takenPorts(pod, cfg)
-	if cfg.Sidecar.Type == SidecarCustom {
+	switch {
+	case cfg.Sidecar.Type == SidecarCustom:
 		warnings = append(warnings, idleKeys(pod)...)
+	case req.mode == interception.ModeNone && req.drain > 0:
+		warnings = append(warnings, fmt.Sprintf("%s: without shunt-init, which mode NONE has not, nothing drains Envoy",
+			paths[PodAnnotation].Key(DrainDurationKey)))
 	}
 	for _, key := range unknownKeys(pod) {
 		warnings = append(warnings, fmt.Sprintf("%s: Shunt does not act on this key", paths[PodAnnotation].Key(key)))

@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -29,7 +30,21 @@ func envoy(mode interception.Mode, opts bootstrap.Options, cfg Config) corev1.Co
 	}
 	c.StartupProbe = startupProbe()
 	c.ReadinessProbe = healthProbe(15, 4)
+	c.VolumeMounts = sharedMounts(mode)
+	if mode != interception.ModeNone {
+		c.Lifecycle = drain(cfg.DrainDuration.Duration)
+	}
 	return c
+}
+
+// drain has the end of a pod wait until nothing is under way through Envoy.
+// Kubelet runs it when it tells the pod's own containers to end, and ends the
+// proxy after them. Envoy's image has no program for it, but what shunt-init
+// left.
+func drain(most time.Duration) *corev1.Lifecycle {
+	return &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{
+		Command: []string{bootstrap.SharedDirectory + "/shunt-init", "drain", "--duration", most.String()},
+	}}}
 }
 
 // envoyArgs is Envoy's command line. Kubernetes replaces $(NAME) in it and

@@ -5,6 +5,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
 // netAdmin is the capability to change a network namespace, and to open
@@ -23,6 +24,7 @@ func initContainer(spec interception.Spec, opts interception.Options, cfg Config
 		ImagePullPolicy:          cfg.PullPolicy,
 		Args:                     interception.Args(spec, opts),
 		Resources:                *cfg.InitResources.DeepCopy(),
+		VolumeMounts:             []corev1.VolumeMount{{Name: sharedVolume, MountPath: bootstrap.SharedDirectory}},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		// Added capabilities are not ambient in a container: only uid 0 has
 		// the use of them.
@@ -32,24 +34,28 @@ func initContainer(spec interception.Spec, opts interception.Options, cfg Config
 		// iptables-legacy talks through a raw socket, which takes NET_RAW,
 		// and locks a file below /run; iptables-nft needs neither.
 		container.SecurityContext = confined(0, 0, netAdmin, "NET_RAW")
-		container.VolumeMounts = []corev1.VolumeMount{{Name: runVolume, MountPath: runDirectory}}
+		container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: runVolume, MountPath: runDirectory})
 	}
 	return container
 }
 
-// initVolumes gives shunt-init a writable /run where it needs one. It is kept
-// in memory, and small: the lock is an empty file.
+// initVolumes are those that shunt-init writes to: what it shares with the
+// proxy, which is itself (5 MB, and twice that while a new copy replaces an old
+// one), and for iptables-legacy a /run, for an empty file.
 func initVolumes(cfg Config) []corev1.Volume {
-	if cfg.Backend != interception.BackendLegacy {
-		return nil
+	volumes := []corev1.Volume{inMemory(sharedVolume, "16Mi")}
+	if cfg.Backend == interception.BackendLegacy {
+		volumes = append(volumes, inMemory(runVolume, "64Ki"))
 	}
-	return []corev1.Volume{{
-		Name: runVolume,
-		VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
-			Medium:    corev1.StorageMediumMemory,
-			SizeLimit: new(resource.MustParse("64Ki")),
-		}},
-	}}
+	return volumes
+}
+
+// inMemory is an empty volume. It is kept in memory because a pod with one on
+// its node's disk keeps the cluster autoscaler from removing the node.
+func inMemory(name, size string) corev1.Volume {
+	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
+		Medium: corev1.StorageMediumMemory, SizeLimit: new(resource.MustParse(size)),
+	}}}
 }
 
 // confined is a security context with the given ids and nothing more than the

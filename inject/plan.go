@@ -64,7 +64,7 @@ func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) Plan {
 		plan.Spec.DNS.Redirect = cfg.DNSCapture != DNSCaptureNone
 		plan.Spec.DNS.All = cfg.DNSCapture == DNSCaptureAll
 		plan.Options = interception.DefaultOptions()
-		plan.Options.Backend = cfg.Backend
+		plan.Options.Backend, plan.Options.Share = cfg.Backend, bootstrap.SharedDirectory
 		plan.InitContainers = append(plan.InitContainers, initContainer(plan.Spec, plan.Options, cfg))
 		plan.Volumes = initVolumes(cfg)
 	}

@@ -25,6 +25,15 @@ func anyProxy(mode interception.Mode, cfg Config) corev1.Container {
 	}
 }
 
+// sharedMounts show a proxy what shunt-init left for it; nothing where there is
+// no shunt-init.
+func sharedMounts(mode interception.Mode) []corev1.VolumeMount {
+	if mode == interception.ModeNone {
+		return nil
+	}
+	return []corev1.VolumeMount{{Name: sharedVolume, MountPath: bootstrap.SharedDirectory, ReadOnly: true}}
+}
+
 // proxyIdentity is the user that the proxy runs as. In TPROXY its sockets take
 // other hosts' addresses (IP_TRANSPARENT) and marks (SO_MARK), which needs
 // NET_ADMIN; a process in a container has an added capability only as uid 0.
