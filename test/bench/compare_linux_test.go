@@ -19,15 +19,11 @@ var compared []bench.Proxied
 
 // route is a way from the client to the app.
 type route struct {
-	name      string
-	mode      interception.Mode // "" for no proxy
-	portRange string            // net.ipv4.ip_local_port_range of the pod; "" for the kernel's
-	source    string            // what the app sees as its client
+	name   string
+	mode   interception.Mode // "" for no proxy
+	bare   bool              // without the sysctls that the injector gives to the pod
+	source string            // what the app sees as its client
 }
-
-// tproxyPorts is the port range that the injector gives to a pod in TPROXY:
-// away from that of clients, whose address the proxy's hop to the app has.
-const tproxyPorts = "10000 32000"
 
 var (
 	direct   = route{name: "direct", source: "10.0.0.9"}
@@ -36,8 +32,8 @@ var (
 		direct,
 		explicit,
 		{name: bench.Redirect, mode: interception.ModeRedirect, source: "127.0.0.6"},
-		{name: bench.TProxy, mode: interception.ModeTProxy, portRange: tproxyPorts, source: "10.0.0.9"},
-		{name: "TPROXY, clients' port range", mode: interception.ModeTProxy, source: "10.0.0.9"},
+		{name: bench.TProxy, mode: interception.ModeTProxy, source: "10.0.0.9"},
+		{name: "TPROXY, clients' port range", mode: interception.ModeTProxy, bare: true, source: "10.0.0.9"},
 	}
 )
 
@@ -99,10 +95,8 @@ func (r route) run(b *testing.B, p proxy, shuntInit string) *running {
 func (r route) lab(b *testing.B, p proxy, shuntInit string, a app) lab {
 	b.Helper()
 	l := lab{network: newNetwork(b), port: appPort}
-	if r.portRange != "" {
-		if err := l.pod.Sysctl("net/ipv4/ip_local_port_range", r.portRange); err != nil {
-			b.Fatal(err)
-		}
+	if r.mode != "" && !r.bare {
+		l.setSysctls(b, r.mode)
 	}
 	l.serve(b, a)
 	switch r.mode {

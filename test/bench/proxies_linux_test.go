@@ -70,8 +70,8 @@ func startEnvoy(b *testing.B, n network, mode interception.Mode) int {
 	return p.start(b, n.pod, append([]string{"/proc/self/fd/3"}, args...)...)
 }
 
-// sidecar returns the container that the injector makes of Envoy.
-func sidecar(b *testing.B, mode interception.Mode) corev1.Container {
+// injected returns the app's pod as the injector makes it.
+func injected(b *testing.B, mode interception.Mode) *corev1.Pod {
 	b.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
@@ -85,12 +85,32 @@ func sidecar(b *testing.B, mode interception.Mode) corev1.Container {
 	if !result.Inject {
 		b.Fatalf("the pod was not injected: %s %v", result.Reason, result.Errors)
 	}
-	containers := result.Pod.Spec.InitContainers
+	return result.Pod
+}
+
+// sidecar returns the container that the injector makes of Envoy.
+func sidecar(b *testing.B, mode interception.Mode) corev1.Container {
+	b.Helper()
+	containers := injected(b, mode).Spec.InitContainers
 	i := slices.IndexFunc(containers, func(c corev1.Container) bool { return c.Name == inject.ProxyContainerName })
 	if i < 0 {
 		b.Fatal("the injected pod has no proxy")
 	}
 	return containers[i]
+}
+
+// setSysctls does what kubelet does with the sysctls that the injector writes.
+func (n network) setSysctls(b *testing.B, mode interception.Mode) {
+	b.Helper()
+	security := injected(b, mode).Spec.SecurityContext
+	if security == nil {
+		return
+	}
+	for _, s := range security.Sysctls {
+		if err := n.pod.Sysctl(strings.ReplaceAll(s.Name, ".", "/"), s.Value); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 // explicitBootstrap changes a bootstrap where an explicit proxy differs: the
