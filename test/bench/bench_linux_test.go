@@ -4,15 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 	"github.com/shunt-dev/shunt/test/bench"
@@ -21,71 +16,6 @@ import (
 
 // results are those of the benchmarks that have run.
 var results []bench.Result
-
-// TestMain prints what was measured after the benchmarks, and puts what is
-// whole into the document that SHUNT_BENCH_DOC names.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if err := publish(os.Getenv("SHUNT_BENCH_DOC")); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// publish prints what was measured, and puts it into a document. A table that
-// lacks rows, because a pattern chose some benchmarks only, is left out there.
-func publish(document string) error {
-	heading := "Measured on " + machine() + ".\n\n"
-	var whole []bench.Section
-	for _, table := range []struct {
-		name      string
-		text      string
-		has, want int // rows
-	}{
-		{"install", bench.Table(results), len(results), len(settings()) * waysOfEach},
-		{"proxies", bench.ProxiedTable(compared) + "\n" + bench.BarsTable(compared), len(compared), len(proxies)},
-		{"rule costs", bench.RuleCostTable(backends, ruleCosts), len(ruleCosts), len(prices())},
-	} {
-		if table.has == 0 {
-			continue
-		}
-		section := bench.Section{Name: table.name, Text: heading + table.text}
-		fmt.Printf("\n%s: %s\n", section.Name, section.Text)
-		if table.has == table.want {
-			whole = append(whole, section)
-		}
-	}
-	if document == "" || len(whole) == 0 {
-		return nil
-	}
-	text, err := os.ReadFile(document)
-	if err != nil {
-		return err
-	}
-	filled := string(text)
-	for _, s := range whole {
-		if filled, err = s.Fill(filled); err != nil {
-			return fmt.Errorf("%s: %w", document, err)
-		}
-	}
-	return os.WriteFile(document, []byte(filled), 0o644)
-}
-
-// machine describes what the figures were measured on.
-func machine() string {
-	var uts unix.Utsname
-	release := "an unknown kernel"
-	if unix.Uname(&uts) == nil {
-		release = "Linux " + unix.ByteSliceToString(uts.Release[:])
-	}
-	iptables, err := exec.Command("iptables-nft", "--version").Output()
-	if err != nil {
-		iptables = []byte("iptables of an unknown version")
-	}
-	return fmt.Sprintf("%d CPUs, %s, %s, %s/%s, %s; medians",
-		runtime.NumCPU(), strings.TrimSpace(string(iptables)), runtime.Version(), runtime.GOOS, runtime.GOARCH, release)
-}
 
 // BenchmarkInstall installs rules in each way. Its metrics are medians of
 // whole processes: cpu-ms/op, wall-ms/op and procs/op; and x-floor, how often
