@@ -79,6 +79,9 @@ func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) Plan {
 		plan.Sysctls = sysctls(pod, plan.InitContainers[len(plan.InitContainers)-1], cfg)
 	}
 	plan.Status = plan.status(cfg)
+	if text, present := pod.Annotations[StatusKey]; present {
+		plan.Status.Replaced = &text
+	}
 	return plan
 }
 

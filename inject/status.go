@@ -37,8 +37,10 @@ type Status struct {
 	Volumes          []string `json:"volumes"`
 	ImagePullSecrets []string `json:"imagePullSecrets"`
 	Sysctls          []string `json:"sysctls,omitempty"`
-	Revision         string   `json:"revision"`
-	Version          string   `json:"version"`
+	// Replaced is the value that the annotation had before, such as Istio's.
+	Replaced *string `json:"replaced,omitempty"`
+	Revision string  `json:"revision"`
+	Version  string  `json:"version"`
 }
 
 // String is the status as the annotation has it.
@@ -88,6 +90,9 @@ func withoutOurs(pod *corev1.Pod, custom []string) *corev1.Pod {
 	}
 	unsetSysctls(pod, status.Sysctls)
 	delete(pod.Annotations, StatusKey)
+	if status.Replaced != nil {
+		pod.Annotations[StatusKey] = *status.Replaced
+	}
 	return pod
 }
 

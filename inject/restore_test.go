@@ -1,0 +1,71 @@
+package inject_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shunt-dev/shunt/inject"
+)
+
+// sameRestored compares what Kubernetes can tell apart: a security context
+// that says nothing is as good as none.
+var sameRestored = cmp.Options{cmpopts.EquateEmpty(), cmp.Transformer("context", func(pod corev1.PodSpec) corev1.PodSpec {
+	if cmp.Equal(pod.SecurityContext, &corev1.PodSecurityContext{}, cmpopts.EquateEmpty()) {
+		pod.SecurityContext = nil
+	}
+	return pod
+})}
+
+// TestRestore: of every case that is injected, what was before is what Restore
+// gives; of a pod that has an earlier injection, what was before that.
+func TestRestore(t *testing.T) {
+	restored := 0
+	for _, c := range loadCases(t) {
+		want := c.Pod
+		if earlier, ok := inject.Restore(c.Pod); ok {
+			want = earlier
+		}
+		result := inject.Inject(c.Pod, c.Namespace, c.Config)
+		if !result.Inject {
+			continue
+		}
+		restored++
+		before := result.Pod.DeepCopy()
+		got, ok := inject.Restore(result.Pod)
+		if !ok {
+			t.Errorf("%s: not known to be injected", c.Name)
+			continue
+		}
+		if diff := cmp.Diff(want, got, sameRestored); diff != "" {
+			t.Errorf("%s (-before injection +restored):\n%s", c.Name, diff)
+		}
+		if diff := cmp.Diff(before, result.Pod); diff != "" {
+			t.Errorf("%s: Restore changed its input (-before +after):\n%s", c.Name, diff)
+		}
+		if twice, ok := inject.Restore(got); ok {
+			t.Errorf("%s: restored once more: %v", c.Name, twice)
+		}
+	}
+	if restored < 40 {
+		t.Errorf("only %d cases are injected", restored)
+	}
+}
+
+func TestRestoreLeavesOthersAlone(t *testing.T) {
+	for _, status := range []string{
+		`{"initContainers":["istio-init"],"containers":["istio-proxy"],"revision":"default"}`, // Istio's
+		`{"initContainers":["shunt-init"],"version":"0"}`, "injected", "",
+	} {
+		pod := &corev1.Pod{}
+		pod.Annotations = map[string]string{inject.StatusKey: status}
+		if got, ok := inject.Restore(pod); ok || got != nil {
+			t.Errorf("status %q: restored to %v", status, got)
+		}
+	}
+	if got, ok := inject.Restore(&corev1.Pod{}); ok || got != nil {
+		t.Errorf("without a status: restored to %v", got)
+	}
+}
