@@ -44,11 +44,13 @@ check_dependencies() { hack/dependencies.sh; }
 
 check_lint_selftest() { hack/lint-selftest.sh; }
 
+check_allocations() { go test -count=1 ./test/allocations; }
+
 # After `make test` this is served from Go's cache.
 check_race() { SUMMARY='' hack/suites.sh unit; }
 
 results=() passed=0 failed=0
-for check in scripts modules generated vet lint rooms dependencies lint_selftest race; do
+for check in scripts modules generated vet lint rooms dependencies lint_selftest allocations race; do
   start=$SECONDS
   printf '\n=== check %s\n' "${check/_/-}"
   set +e # not `(…) || …`: that would switch set -e off inside the check

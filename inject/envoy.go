@@ -52,7 +52,7 @@ func drain(most time.Duration) *corev1.Lifecycle {
 // dollar sign, because the bootstrap is made of numbers and of words of ours.
 func envoyArgs(opts bootstrap.Options, cfg Config) []string {
 	args := []string{
-		"--config-yaml", bootstrapText(opts),
+		bootstrapFlag, bootstrapText(opts),
 		"--service-cluster", ProxyContainerName,
 		"--service-node", "$(POD_NAME).$(POD_NAMESPACE)",
 		"--concurrency", strconv.Itoa(int(cfg.Concurrency)),
@@ -86,6 +86,9 @@ func bootstrapOptions(req request, cfg Config) bootstrap.Options {
 	}
 	return opts
 }
+
+// bootstrapFlag is the one before the bootstrap.
+const bootstrapFlag = "--config-yaml"
 
 func bootstrapText(opts bootstrap.Options) string {
 	text, err := bootstrap.Text(opts)

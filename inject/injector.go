@@ -58,6 +58,17 @@ func (in *Injector) merged(mode interception.Mode) corev1.Container {
 	return mustMerge(mode, in.cfg)
 }
 
+// Patch decides and plans, and returns the operations that put the plan into
+// the pod's JSON; Result.Pod stays nil.
+func (in *Injector) Patch(pod *corev1.Pod, ns Namespace) (Result, []Operation) {
+	decision, plan, warnings := in.decide(pod, ns)
+	result := Result{Decision: decision, Warnings: warnings}
+	if !decision.Inject {
+		return result, nil
+	}
+	return result, plan.Patch(pod)
+}
+
 // Inject is Injector.Inject for a single pod.
 func Inject(pod *corev1.Pod, ns Namespace, cfg Config) Result {
 	return (&Injector{cfg: cfg}).Inject(pod, ns)

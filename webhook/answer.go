@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"gomodules.xyz/jsonpatch/v2"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -32,12 +31,11 @@ const (
 const (
 	failureUndecodable = "Undecodable"      // no review, or not a request to create a pod
 	failureNamespace   = "NamespaceUnknown" // the pod's namespace could not be looked up
-	failurePatch       = "PatchNotMade"
-	failurePanic       = "Panic" // a fault of Shunt's
+	failurePanic       = "Panic"            // a fault of Shunt's
 )
 
 func failures() []string {
-	return []string{failureUndecodable, failureNamespace, failurePatch, failurePanic}
+	return []string{failureUndecodable, failureNamespace, failurePanic}
 }
 
 // auditKey is, behind the webhook's name and a slash, the key under which the
@@ -82,10 +80,12 @@ func ownerName(owner *metav1.OwnerReference) string {
 	return owner.Kind + "/" + owner.Name
 }
 
-// injected carries the operations and nothing of the pod.
-func injected(pod string, operations []jsonpatch.Operation, result inject.Result) answer {
+// injected carries the operations and nothing of the pod. They are encoded
+// already: response.Patches would have them looked at once more.
+func injected(pod string, operations []inject.Operation, result inject.Result) answer {
 	response := allowed(result)
-	response.Patches = operations
+	response.Patch = inject.EncodePatch(operations)
+	response.PatchType = new(admissionv1.PatchTypeJSONPatch)
 	return answer{verdict: verdictInjected, pod: pod, reason: string(result.Reason), response: response}
 }
 

@@ -17,7 +17,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/shunt-dev/shunt/inject"
-	"github.com/shunt-dev/shunt/webhook/patch"
 )
 
 // Path is where the webhook is served; the manifest in config/webhook has it too.
@@ -110,10 +109,7 @@ func isDryRun(request *admissionv1.AdmissionRequest) bool {
 func (h *Handler) complete(ctx context.Context, req admission.Request) answer {
 	a := h.safely(ctx, req)
 	if err := a.response.Complete(req); err != nil {
-		owner := a.owner
-		a = failed(a.pod, failurePatch, http.StatusInternalServerError, fmt.Errorf("encode the patch of pod %q: %w", a.pod, err))
-		a.owner = owner
-		_ = a.response.Complete(req) // has no patch, which is all that could be wrong
+		panic("it encodes response.Patches only, and there are none: " + err.Error())
 	}
 	return a
 }
@@ -134,27 +130,22 @@ func (h *Handler) safely(ctx context.Context, req admission.Request) (a answer) 
 		return failed(name, failureUndecodable, http.StatusBadRequest, err)
 	}
 	name, owner = podName(pod), metav1.GetControllerOfNoCopy(pod)
-	return h.decide(ctx, req, pod)
+	return h.decide(ctx, pod)
 }
 
-func (h *Handler) decide(ctx context.Context, req admission.Request, pod *corev1.Pod) answer {
+func (h *Handler) decide(ctx context.Context, pod *corev1.Pod) answer {
 	name := podName(pod)
 	ns, err := h.namespaces.Namespace(ctx, pod.Namespace)
 	if err != nil {
 		return failed(name, failureNamespace, http.StatusInternalServerError,
 			fmt.Errorf("look up namespace %q of pod %q: %w", pod.Namespace, name, err))
 	}
-	result := h.injector.Load().Inject(pod, ns)
+	result, operations := h.injector.Load().Patch(pod, ns)
 	switch {
 	case result.Refused():
 		return refused(name, result)
 	case !result.Inject:
 		return skipped(name, pod, result)
-	}
-	operations, err := patch.Diff(req.Object.Raw, pod, result.Pod)
-	if err != nil {
-		return failed(name, failurePatch, http.StatusInternalServerError,
-			fmt.Errorf("make the patch of pod %q: %w", name, err))
 	}
 	return injected(name, operations, result)
 }

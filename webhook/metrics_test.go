@@ -25,7 +25,7 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%s %s is %v at the start", result, reason, got)
 		}
 	}
-	for _, reason := range []string{"Undecodable", "NamespaceUnknown", "PatchNotMade", "Panic"} {
+	for _, reason := range []string{"Undecodable", "NamespaceUnknown", "Panic"} {
 		if got := count(t, s.metrics, "failed", reason); got != 0 {
 			t.Errorf("failed %s is %v at the start", reason, got)
 		}

@@ -1,0 +1,142 @@
+package inject_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/cases"
+)
+
+// TestPatchDoesWhatApplyDoes: in every case that injects, the patch makes of
+// the pod's JSON what the pod becomes, also where the pod was injected before.
+func TestPatchDoesWhatApplyDoes(t *testing.T) {
+	all, err := cases.Load("testdata/cases")
+	if err != nil {
+		t.Fatal(err)
+	}
+	injected := 0
+	for _, c := range all {
+		in := inject.NewInjector(c.Config)
+		result := in.Inject(c.Pod, c.Namespace)
+		if !result.Inject {
+			continue
+		}
+		injected++
+		t.Run(c.Name, func(t *testing.T) {
+			checkPatch(t, in, c.Pod, c.Namespace, result.Pod)
+			// Others came after us, and the mode is another now.
+			later := result.Pod.DeepCopy()
+			later.Spec.InitContainers = append([]corev1.Container{{Name: "earlier"}}, later.Spec.InitContainers...)
+			later.Spec.Volumes = append(later.Spec.Volumes, corev1.Volume{Name: "later"})
+			for _, mode := range []string{"REDIRECT", "TPROXY", "NONE"} {
+				later.Annotations[inject.InterceptionModeKey] = mode
+				if again := in.Inject(later, c.Namespace); again.Inject {
+					checkPatch(t, in, later, c.Namespace, again.Pod)
+				}
+			}
+		})
+	}
+	if injected < 20 {
+		t.Errorf("only %d cases are injected", injected)
+	}
+}
+
+func checkPatch(t *testing.T, in *inject.Injector, pod *corev1.Pod, ns inject.Namespace, want *corev1.Pod) {
+	t.Helper()
+	_, ops := in.Patch(pod, ns)
+	patch, err := jsonpatch.DecodePatch(inject.EncodePatch(ops))
+	if err != nil {
+		t.Fatalf("%v: %s", err, inject.EncodePatch(ops))
+	}
+	before, err := json.Marshal(pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := patch.Apply(before)
+	if err != nil {
+		t.Fatalf("%v: %.2000s", err, inject.EncodePatch(ops))
+	}
+	var got corev1.Pod
+	if err := json.Unmarshal(after, &got); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(asMap(t, want), asMap(t, &got)); diff != "" {
+		t.Errorf("patched (-applied +patched):\n%s", diff)
+	}
+}
+
+func asMap(t *testing.T, pod *corev1.Pod) (m map[string]any) {
+	t.Helper()
+	text, err := json.Marshal(pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &m); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// TestPatchDoesNotGrow: Istio's has 1,551 operations for such a pod.
+func TestPatchDoesNotGrow(t *testing.T) {
+	small, large := onePod(), largePod()
+	in := inject.NewInjector(inject.DefaultConfig())
+	_, ofSmall := in.Patch(small, enabled)
+	_, ofLarge := in.Patch(large, enabled)
+	if len(ofLarge) > len(ofSmall)+2 {
+		t.Errorf("%d operations for a large pod, %d for a small one", len(ofLarge), len(ofSmall))
+	}
+	if a, b := len(inject.EncodePatch(ofSmall)), len(inject.EncodePatch(ofLarge)); b > a+200 {
+		t.Errorf("%d bytes for a large pod, %d for a small one", b, a)
+	}
+}
+
+// largePod has 50 containers with 1,500 variables between them, and 300
+// volumes.
+func largePod() *corev1.Pod {
+	pod := onePod()
+	pod.Annotations = map[string]string{"a": "b"}
+	pod.Spec.Containers = nil
+	for i := range 50 {
+		c := corev1.Container{Name: fmt.Sprintf("app%d", i), Image: "app"}
+		for j := range 30 {
+			c.Env = append(c.Env, corev1.EnvVar{Name: fmt.Sprintf("V%d_%d", i, j), Value: "value"})
+		}
+		pod.Spec.Containers = append(pod.Spec.Containers, c)
+	}
+	for i := range 300 {
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: fmt.Sprintf("volume%d", i)})
+	}
+	pod.Spec.InitContainers = []corev1.Container{{Name: "before", Image: "app"}}
+	return pod
+}
+
+// BenchmarkPatch is pod bytes in, patch bytes out.
+func BenchmarkPatch(b *testing.B) {
+	in := inject.NewInjector(inject.DefaultConfig())
+	for name, pod := range map[string]*corev1.Pod{"one container": onePod(), "50 containers": largePod()} {
+		text, err := json.Marshal(pod)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				var pod corev1.Pod
+				if err := json.Unmarshal(text, &pod); err != nil {
+					b.Fatal(err)
+				}
+				result, ops := in.Patch(&pod, enabled)
+				if !result.Inject || len(inject.EncodePatch(ops)) == 0 {
+					b.Fatal(result.Reason)
+				}
+			}
+		})
+	}
+}
