@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/validation"
+
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
@@ -49,6 +51,9 @@ const (
 	// NamespaceInjectionKey, on a namespace, asks for the proxy in all its
 	// pods or declines it for all of them.
 	NamespaceInjectionKey = "istio-injection"
+	// RevisionKey, on a namespace or a pod, asks for the proxy of the injector
+	// with this revision.
+	RevisionKey = "istio.io/rev"
 )
 
 // Place is where a key stands.
@@ -79,8 +84,9 @@ type Annotation struct {
 // request is what the labels and annotations of a pod and its namespace ask
 // for, parsed.
 type request struct {
-	pod       *bool // InjectKey; nil where it is absent
-	namespace *bool // NamespaceInjectionKey; nil where it is absent
+	pod       *bool  // InjectKey; nil where it is absent
+	namespace *bool  // NamespaceInjectionKey; nil where it is absent
+	revision  string // RevisionKey; empty where it is absent
 	mode      interception.Mode
 	spec      interception.Spec // System is set by the mode, when all is read
 
@@ -123,6 +129,12 @@ var annotations = []Annotation{
 		Sets:     "whether pods of the namespace are injected; disabled wins over what a pod says",
 		Accepted: "enabled, disabled", Default: "the injector's default policy",
 		read: into(parseEnabled, func(r *request) **bool { return &r.namespace }),
+	},
+	{
+		Key: RevisionKey, Places: []Place{PodLabel, NamespaceLabel},
+		Sets:     "the revision of the injector that is to act; the namespace's label wins, and istio-injection over both",
+		Accepted: "the name of a revision, which is a DNS label", Default: DefaultRevision + ", where injection is asked for otherwise",
+		read: into(parseRevision, func(r *request) *string { return &r.revision }),
 	},
 	{
 		Key: InjectKey, Places: []Place{PodAnnotation, PodLabel},
@@ -277,6 +289,13 @@ func parseTruth(text string) (*bool, error) { return parseWord(text, "true", "fa
 
 func parseEnabled(text string) (*bool, error) {
 	return parseWord(text, NamespaceEnabled, namespaceDisabled)
+}
+
+func parseRevision(text string) (string, error) {
+	if wrong := validation.IsDNS1123Label(text); len(wrong) > 0 {
+		return "", &interception.ValueError{Value: text, Accepted: "a DNS label"}
+	}
+	return text, nil
 }
 
 // parseWord reads one of two words. Case counts, as it does for Istio's labels.

@@ -78,12 +78,18 @@ type Config struct {
 
 	// DefaultPolicy is for pods that nothing else decides about.
 	DefaultPolicy Policy `json:"defaultPolicy"`
-	// Revision names this injector in the status annotation; a DNS label.
+	// Revision is the one that this injector answers to, and its name in the
+	// status annotation; a DNS label. The default one answers also to what
+	// names no revision.
 	Revision string `json:"revision"`
 
 	// Sidecar says which proxy it is.
 	Sidecar Sidecar `json:"sidecar"`
 }
+
+// DefaultRevision is the one that those mean who ask for the proxy and name
+// no revision.
+const DefaultRevision = "default"
 
 // SidecarType says who makes the sidecar's container.
 type SidecarType string
@@ -124,7 +130,7 @@ func DefaultConfig() Config {
 		DrainDuration:    metav1.Duration{Duration: 25 * time.Second},
 		TProxyPortRange:  defaultPortRange,
 		DefaultPolicy:    PolicyDisabled,
-		Revision:         "default",
+		Revision:         DefaultRevision,
 		Sidecar:          Sidecar{Type: SidecarEnvoy},
 	}
 }

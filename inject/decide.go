@@ -34,14 +34,19 @@ func (d Decision) Refused() bool { return len(d.Errors) > 0 }
 //	sidecar.istio.io/inject malformed                -> InvalidAnnotation, refused
 //	hostNetwork                                      -> HostNetwork
 //	os.name windows, or a nodeSelector that says so  -> Windows
-//	namespace          pod     default policy
-//	istio-injection    inject
-//	any                false   any                   -> PodOptedOut
-//	disabled           any     any                   -> NamespaceOptedOut
-//	enabled or absent  true    any                   -> wanted
-//	enabled            absent  any                   -> wanted
-//	absent             absent  enabled               -> wanted
-//	absent             absent  disabled              -> NotOptedIn
+//	namespace        namespace     pod     pod           default
+//	istio-injection  istio.io/rev  inject  istio.io/rev  policy
+//	any              any           false   any           any       -> PodOptedOut
+//	disabled         any           any     any           any       -> NamespaceOptedOut
+//	enabled          any           any     any           any       -> asks for "default"
+//	absent           x             any     any           any       -> asks for x
+//	absent           absent        any     x             any       -> asks for x
+//	absent           absent        any     absent        enabled   -> wanted
+//	absent           absent        true    absent        disabled  -> asks for "default"
+//	absent           absent        absent  absent        disabled  -> NotOptedIn
+//
+//	asks for another revision than the configuration's -> OtherRevision
+//	asks for the configuration's revision              -> wanted
 //
 //	wanted, an annotation malformed                  -> InvalidAnnotation, refused
 //	wanted, one of our names in use                  -> NameTaken, refused
@@ -49,7 +54,8 @@ func (d Decision) Refused() bool { return len(d.Errors) > 0 }
 //	wanted, has exactly what would be put in         -> AlreadyInjected
 //	wanted                                           -> Injected
 //
-// As in Istio, a namespace that declines wins over a pod that asks. Whether a
+// As in Istio, a namespace that declines wins over a pod that asks, and what
+// it says of the revision over what the pod says. Whether a
 // pod is injected already is asked last and of the containers themselves: a
 // status annotation on a pod without the containers, or with others, must not
 // get it past the injector; what is missing or differs is put in anew.
@@ -83,7 +89,6 @@ func refuse(reason Reason, errs field.ErrorList) Decision {
 
 // unwanted returns why the pod is to be left alone, or nothing.
 func unwanted(pod *corev1.Pod, req request, cfg Config) Reason {
-	says := func(answer *bool, want bool) bool { return answer != nil && *answer == want }
 	switch {
 	case pod.Spec.HostNetwork:
 		return ReasonHostNetwork
@@ -93,10 +98,41 @@ func unwanted(pod *corev1.Pod, req request, cfg Config) Reason {
 		return ReasonPodOptedOut
 	case says(req.namespace, false):
 		return ReasonNamespaceOptedOut
-	case says(req.pod, true), says(req.namespace, true), cfg.DefaultPolicy == PolicyEnabled:
-		return ""
 	default:
+		return unasked(req, cfg)
+	}
+}
+
+// unasked returns why a pod that nobody declines is not for this injector, or
+// nothing.
+func unasked(req request, cfg Config) Reason {
+	byPolicy := cfg.DefaultPolicy == PolicyEnabled
+	asked := req.revision
+	if says(req.namespace, true) || asked == "" && says(req.pod, true) && !byPolicy {
+		asked = DefaultRevision
+	}
+	switch {
+	case asked == cfg.Revision, asked == "" && byPolicy:
+		return ""
+	case asked == "":
 		return ReasonNotOptedIn
+	default:
+		return ReasonOtherRevision
+	}
+}
+
+// says reports whether a question was answered, and in this way.
+func says(answer *bool, want bool) bool { return answer != nil && *answer == want }
+
+// Asks reports whether the namespace asks for this injector in all its pods.
+func (in *Injector) Asks(ns Namespace) bool {
+	switch said, present := ns.Labels[NamespaceInjectionKey]; {
+	case said == NamespaceEnabled:
+		return in.cfg.Revision == DefaultRevision
+	case present:
+		return false
+	default:
+		return ns.Labels[RevisionKey] == in.cfg.Revision
 	}
 }
 

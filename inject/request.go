@@ -122,6 +122,8 @@ func misplaced(place Place, values map[string]string) []problem {
 			detail = "unknown key; accepted: " + strings.Join(keysUnder(ownPrefixes[own]), ", ")
 		case row < 0 || annotations[row].Key == NamespaceInjectionKey:
 			continue
+		case key == RevisionKey && place == PodAnnotation: // Istio writes it, to say which revision it was
+			continue
 		case annotations[row].Key != key:
 			meant = annotations[row].Key
 			detail = "unknown key; accepted: " + meant

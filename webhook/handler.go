@@ -58,6 +58,9 @@ func NewHandler(cfg inject.Config, namespaces NamespaceGetter, metrics *Metrics)
 // Validate. Those under way end as they began.
 func (h *Handler) SetConfig(cfg inject.Config) { h.injector.Store(inject.NewInjector(cfg)) }
 
+// asks reports whether a namespace asks for the injector as it is now.
+func (h *Handler) asks(ns inject.Namespace) bool { return h.injector.Load().Asks(ns) }
+
 // RecordEvents has an Event written for each pod that is refused and each
 // request that failed, about the pod's controller: the pod itself never
 // becomes. To be called before the first request.

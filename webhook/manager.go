@@ -82,7 +82,9 @@ func NewManager(api *rest.Config, cfg inject.Config, opts Options) (manager.Mana
 	if err := register(opts.Registry, counts); err != nil {
 		return nil, err
 	}
-	handler := NewHandler(cfg, ClusterNamespaces{Cache: mgr.GetCache(), Live: mgr.GetAPIReader()}, counts)
+	namespaces := &ClusterNamespaces{Cache: mgr.GetCache(), Live: mgr.GetAPIReader()}
+	handler := NewHandler(cfg, namespaces, counts)
+	namespaces.Asks = handler.asks
 	handler.RecordEvents(mgr.GetEventRecorder(reporter))
 	// The manager starts the server that has been asked for, not the one that it was given.
 	mgr.GetWebhookServer().Register(Path, handler.HTTP(opts.Log))

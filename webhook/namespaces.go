@@ -24,22 +24,27 @@ func (s StaticNamespaces) Namespace(_ context.Context, name string) (inject.Name
 }
 
 // ClusterNamespaces are those of an API server. Only a namespace that asks for
-// the proxy is taken from the cache. Whatever else the cache says is asked of
-// the server itself: a namespace may have been made, or labelled, a moment
+// this injector is taken from the cache. Whatever else the cache says is asked
+// of the server itself: a namespace may have been made, or labelled, a moment
 // before its first pod, and a watch that lags must not let that pod past.
 type ClusterNamespaces struct {
 	Cache, Live client.Reader
+	// Asks reports whether a namespace asks for this injector.
+	Asks func(inject.Namespace) bool
 }
 
 // Namespace returns the named namespace.
 func (c ClusterNamespaces) Namespace(ctx context.Context, name string) (inject.Namespace, error) {
+	if ns, err := namespaceFrom(ctx, c.Cache, name); err == nil && c.Asks(ns) {
+		return ns, nil
+	}
+	return namespaceFrom(ctx, c.Live, name)
+}
+
+func namespaceFrom(ctx context.Context, from client.Reader, name string) (inject.Namespace, error) {
 	object := namespaceMetadata()
-	err := c.Cache.Get(ctx, client.ObjectKey{Name: name}, object)
-	if err != nil || object.Labels[inject.NamespaceInjectionKey] != inject.NamespaceEnabled {
-		object = namespaceMetadata()
-		if err := c.Live.Get(ctx, client.ObjectKey{Name: name}, object); err != nil {
-			return inject.Namespace{}, err
-		}
+	if err := from.Get(ctx, client.ObjectKey{Name: name}, object); err != nil {
+		return inject.Namespace{}, err
 	}
 	return inject.Namespace{Name: name, Labels: object.Labels, Annotations: object.Annotations}, nil
 }

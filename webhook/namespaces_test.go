@@ -33,12 +33,14 @@ func (r reader) Get(_ context.Context, key client.ObjectKey, into client.Object,
 
 func TestClusterNamespaces(t *testing.T) {
 	asks := map[string]string{inject.NamespaceInjectionKey: inject.NamespaceEnabled, "from": "cache"}
+	other := map[string]string{inject.RevisionKey: "canary", "from": "cache"}
 	stale, fresh := map[string]string{"from": "cache"}, map[string]string{"from": "live"}
 	namespaces := webhook.ClusterNamespaces{
-		Cache: reader{labels: map[string]map[string]string{"asks": asks, "stale": stale}},
-		Live:  reader{labels: map[string]map[string]string{"asks": fresh, "stale": fresh, "new": fresh, "bare": nil}},
+		Cache: reader{labels: map[string]map[string]string{"asks": asks, "stale": stale, "other": other}},
+		Live:  reader{labels: map[string]map[string]string{"asks": fresh, "stale": fresh, "other": fresh, "new": fresh, "bare": nil}},
+		Asks:  inject.NewInjector(inject.DefaultConfig()).Asks,
 	}
-	for name, want := range map[string]map[string]string{"asks": asks, "stale": fresh, "new": fresh, "bare": nil} {
+	for name, want := range map[string]map[string]string{"asks": asks, "stale": fresh, "other": fresh, "new": fresh, "bare": nil} {
 		got, err := namespaces.Namespace(t.Context(), name)
 		if diff := cmp.Diff(inject.Namespace{Name: name, Labels: want}, got); diff != "" || err != nil {
 			t.Errorf("namespace %s: error %v, (-want +got):\n%s", name, err, diff)

@@ -41,7 +41,7 @@ var definitions = []definition{
 		func(c *inject.Config, v string) { c.ProxyImage = v }, func(c inject.Config) string { return c.ProxyImage },
 	},
 	{
-		"revision", "name of this injector in the status annotation; a DNS label", "revision",
+		"revision", "revision that this injector answers to, and its name in the status annotation; a DNS label", "revision",
 		func(c *inject.Config, v string) { c.Revision = v }, func(c inject.Config) string { return c.Revision },
 	},
 	{

@@ -81,7 +81,7 @@ func (in Injector) template(w Workload) (ops []jsonpatch.Operation, notes []stri
 
 // namespace is one that asks for injection, as the user does.
 func (in Injector) namespace(w Workload) inject.Namespace {
-	return inject.Namespace{Name: w.Namespace, Labels: map[string]string{inject.NamespaceInjectionKey: "enabled"}}
+	return inject.Namespace{Name: w.Namespace, Labels: map[string]string{inject.RevisionKey: in.Config.Revision}}
 }
 
 // refused joins the errors of a refused pod, with the paths of its object.

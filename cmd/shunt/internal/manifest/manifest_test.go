@@ -60,7 +60,6 @@ func TestCases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asking := inject.Namespace{Name: "default", Labels: map[string]string{inject.NamespaceInjectionKey: "enabled"}}
 	for i, c := range all {
 		pod := c.Pod.DeepCopy()
 		pod.APIVersion, pod.Kind = "v1", "Pod"
@@ -69,6 +68,7 @@ func TestCases(t *testing.T) {
 			t.Fatal(err)
 		}
 		text = bytes.TrimSuffix(text, []byte("status: {}\n"))
+		asking := inject.Namespace{Name: "default", Labels: map[string]string{inject.RevisionKey: c.Config.Revision}}
 		want := inject.Inject(pod, asking, c.Config)
 		// Each as a pod, and in one of the other forms by turns: the race
 		// detector makes YAML slow.
