@@ -25,7 +25,7 @@ const (
 	StatusKey = "sidecar.istio.io/status"
 
 	// TrafficPrefix begins all keys that say which connections go through
-	// the proxy. Any other key under it is refused as a misspelling.
+	// the proxy.
 	TrafficPrefix = "traffic.sidecar.istio.io/"
 
 	IncludeInboundPortsKey     = TrafficPrefix + "includeInboundPorts"
@@ -37,8 +37,7 @@ const (
 	ExcludeInterfacesKey       = TrafficPrefix + "excludeInterfaces"
 	KubevirtInterfacesKey      = TrafficPrefix + "kubevirtInterfaces"
 
-	// ShuntPrefix begins the keys that Istio has none for. Any other key under
-	// it is refused, too.
+	// ShuntPrefix begins the keys that Istio has none for.
 	ShuntPrefix = "shunt.dev/"
 
 	DNSCaptureKey        = ShuntPrefix + "dnsCapture"

@@ -73,6 +73,7 @@ func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []str
 	base := withoutOurs(pod, volumesNamed(in.cfg.Sidecar.Volumes))
 	cfg := req.over(in.cfg, base)
 	plan, refusal := in.plan(base, req, problems, cfg)
+	warnings = append(warnings, keyWarnings(pod)...)
 	if refusal.Refused() {
 		return refusal, Plan{}, warnings
 	}
@@ -174,9 +175,6 @@ func podWarnings(pod *corev1.Pod, req request, cfg Config) []string {
 	case req.mode == interception.ModeNone && req.drain > 0:
 		warnings = append(warnings, fmt.Sprintf("%s: without shunt-init, which mode NONE has not, nothing drains Envoy",
 			paths[PodAnnotation].Key(DrainDurationKey)))
-	}
-	for _, key := range unknownKeys(pod) {
-		warnings = append(warnings, fmt.Sprintf("%s: Shunt does not act on this key", paths[PodAnnotation].Key(key)))
 	}
 	return warnings
 }

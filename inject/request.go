@@ -3,7 +3,6 @@ package inject
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -48,8 +47,8 @@ func readRequest(pod *corev1.Pod, ns Namespace) (request, []problem) {
 	if req.mode == interception.ModeTProxy {
 		req.spec.System = interception.SystemTProxy
 	}
-	problems = append(problems, misplaced(PodAnnotation, pod.Annotations)...)
-	problems = append(problems, misplaced(PodLabel, pod.Labels)...)
+	problems = append(problems, misspeltInject(PodAnnotation, pod.Annotations)...)
+	problems = append(problems, misspeltInject(PodLabel, pod.Labels)...)
 	problems = append(problems, req.otherMode(pod, problems)...)
 	return req, append(problems, contradictions(req.spec, pod)...)
 }
@@ -103,40 +102,6 @@ func (a Annotation) refuse(place Place, text string, err error) *field.Error {
 	return field.Invalid(paths[place].Key(a.Key), shorten(text), detail)
 }
 
-// ownPrefixes begin keys that Shunt knows all of.
-var ownPrefixes = []string{TrafficPrefix, ShuntPrefix}
-
-// misplaced finds keys that look as if they were in the table and are not: an
-// unknown one under one of ownPrefixes, a known one in other capitals, or a known
-// one in a place where it is not read. Each of them is a wish about a pod's
-// traffic that would be ignored without a word.
-func misplaced(place Place, values map[string]string) []problem {
-	var problems []problem
-	for _, key := range slices.Sorted(maps.Keys(values)) {
-		row := slices.IndexFunc(annotations, func(a Annotation) bool { return strings.EqualFold(a.Key, key) })
-		own := slices.IndexFunc(ownPrefixes, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
-		meant := key
-		var detail string
-		switch {
-		case row < 0 && own >= 0:
-			detail = "unknown key; accepted: " + strings.Join(keysUnder(ownPrefixes[own]), ", ")
-		case row < 0 || annotations[row].Key == NamespaceInjectionKey:
-			continue
-		case key == RevisionKey && place == PodAnnotation: // Istio writes it, to say which revision it was
-			continue
-		case annotations[row].Key != key:
-			meant = annotations[row].Key
-			detail = "unknown key; accepted: " + meant
-		case !slices.Contains(annotations[row].Places, place):
-			detail = fmt.Sprintf("not read as a %s; accepted: as a %s", place, annotations[row].Places[0])
-		default:
-			continue
-		}
-		problems = append(problems, problem{meant, place, field.Invalid(paths[place].Key(key), shorten(values[key]), detail)})
-	}
-	return problems
-}
-
 // contradictions says what interception.Spec.Validate finds in the words of
 // the annotations that the values came from.
 func contradictions(spec interception.Spec, pod *corev1.Pod) []problem {
@@ -164,30 +129,6 @@ func contradictions(spec interception.Spec, pod *corev1.Pod) []problem {
 			field.Invalid(paths[PodAnnotation].Key(key), shorten(text), detail)})
 	}
 	return problems
-}
-
-// unknownKeys are those under Istio's prefix for pods that Shunt does not act
-// on. Istio has many; a pod that carries them for Istio is not wrong.
-func unknownKeys(pod *corev1.Pod) []string {
-	prefix, _, _ := strings.Cut(InjectKey, "/")
-	var unknown []string
-	for _, key := range slices.Sorted(maps.Keys(pod.Annotations)) {
-		known := slices.ContainsFunc(annotations, func(a Annotation) bool { return a.Key == key })
-		if strings.HasPrefix(key, prefix+"/") && !known {
-			unknown = append(unknown, key)
-		}
-	}
-	return unknown
-}
-
-func keysUnder(prefix string) []string {
-	var keys []string
-	for _, row := range annotations {
-		if strings.HasPrefix(row.Key, prefix) {
-			keys = append(keys, row.Key)
-		}
-	}
-	return keys
 }
 
 // shorten keeps a message readable: an annotation may hold 256 KiB.

@@ -1,0 +1,193 @@
+package inject
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// ownPrefixes begin keys that are for an injector: one that Shunt does not know
+// is a misspelling, or for Istio's control plane.
+var ownPrefixes = []string{sidecarPrefix, TrafficPrefix, proxyPrefix, ShuntPrefix}
+
+const (
+	sidecarPrefix = "sidecar.istio.io/"
+	proxyPrefix   = "proxy.istio.io/"
+)
+
+// Why Shunt does not act on some of Istio's keys.
+const (
+	ofControlPlane = "it is for Istio's control plane, and Shunt has none"
+	ofAgent        = "it is for Istio's agent, and Shunt runs Envoy without one"
+	ofStatistics   = "Envoy keeps all its statistics"
+	ofSidecar      = "what the proxy is and has is a matter of the injector's configuration: sidecar"
+)
+
+// idle are Istio's keys on which Shunt does not act, each with the reason.
+var idle = map[string]string{
+	proxyPrefix + "config":                               "it is for Istio's agent; the application waits for the proxy in any case",
+	proxyPrefix + "overrides":                            ofSidecar,
+	sidecarPrefix + "agentLogLevel":                      ofAgent,
+	sidecarPrefix + "bootstrapOverride":                  ofSidecar,
+	sidecarPrefix + "controlPlaneAuthPolicy":             ofControlPlane,
+	sidecarPrefix + "discoveryAddress":                   ofControlPlane,
+	sidecarPrefix + "enableCoreDump":                     "it would take a privileged container",
+	sidecarPrefix + "extraStatTags":                      ofStatistics,
+	sidecarPrefix + "nativeSidecar":                      "the proxy always is a native sidecar",
+	sidecarPrefix + "proxyImageType":                     "the image is the one of the injector's configuration",
+	sidecarPrefix + "rewriteAppHTTPProbers":              "HTTP probes pass through the proxy as they are",
+	sidecarPrefix + "statsCompression":                   ofStatistics,
+	sidecarPrefix + "statsEvictionInterval":              ofStatistics,
+	sidecarPrefix + "statsHistogramBuckets":              ofStatistics,
+	sidecarPrefix + "statsInclusionPrefixes":             ofStatistics,
+	sidecarPrefix + "statsInclusionRegexps":              ofStatistics,
+	sidecarPrefix + "statsInclusionSuffixes":             ofStatistics,
+	sidecarPrefix + "userVolume":                         ofSidecar,
+	sidecarPrefix + "userVolumeMount":                    ofSidecar,
+	"inject.istio.io/templates":                          ofSidecar,
+	"status.sidecar.istio.io/port":                       "the proxy answers for its health on port 15021",
+	"readiness.status.sidecar.istio.io/applicationPorts": ofAgent,
+}
+
+// rowsByKey finds a row of the table by its key in small letters.
+var rowsByKey = func() map[string]Annotation {
+	rows := make(map[string]Annotation, len(annotations))
+	for _, row := range annotations {
+		rows[strings.ToLower(row.Key)] = row
+	}
+	return rows
+}()
+
+// misspeltInject finds the key that asks for the proxy, or declines it, in
+// other capitals, which is refused. Any other key that is not understood costs
+// a setting, and a warning is enough; for this one the pod would run without
+// the proxy that it asks for, or with one that it does not want.
+func misspeltInject(place Place, values map[string]string) []problem {
+	var problems []problem
+	for key, text := range values {
+		if key != InjectKey && strings.EqualFold(key, InjectKey) {
+			err := field.Invalid(paths[place].Key(key), shorten(text), "unknown key; accepted: "+InjectKey)
+			problems = append(problems, problem{InjectKey, place, err})
+		}
+	}
+	slices.SortFunc(problems, func(a, b problem) int { return strings.Compare(a.err.Field, b.err.Field) })
+	return problems
+}
+
+// mostKeys is how many keys of a pod are warned of: an API server passes on no
+// more than 4 KiB of warnings, and a pod may have thousands of keys.
+const mostKeys = 20
+
+// keyWarnings tells of the pod's keys that look as if they were for Shunt, and
+// on which it does not act.
+func keyWarnings(pod *corev1.Pod) []string {
+	return append(keyWarningsOf(PodAnnotation, pod.Annotations), keyWarningsOf(PodLabel, pod.Labels)...)
+}
+
+func keyWarningsOf(place Place, values map[string]string) []string {
+	wrong := map[string]string{}
+	for key := range values {
+		if !understood(key, place) {
+			wrong[key] = ""
+		}
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	var warnings []string
+	for i, key := range slices.Sorted(maps.Keys(wrong)) {
+		if i == mostKeys {
+			return append(warnings, fmt.Sprintf("%s: %d more keys on which Shunt does not act", paths[place], len(wrong)-i))
+		}
+		warnings = append(warnings, fmt.Sprintf("%s: %s", paths[place].Key(shorten(key)), notUnderstood(key, place)))
+	}
+	return warnings
+}
+
+// understood reports whether a key is one that is read in the place, or none
+// that an injector would read.
+func understood(key string, place Place) bool {
+	row, known := rowsByKey[strings.ToLower(key)]
+	switch {
+	case !known:
+		_, isIdle := idle[key]
+		return !isIdle && !slices.ContainsFunc(ownPrefixes, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
+	case row.Key == NamespaceInjectionKey, row.Key == InjectKey:
+		return true // the one is no pod's, the other is not just warned of
+	case key == RevisionKey && place == PodAnnotation:
+		return true // Istio writes it, to say which revision it was
+	default:
+		return row.Key == key && slices.Contains(row.Places, place)
+	}
+}
+
+// notUnderstood says why Shunt does not act on a key, and what may be meant.
+func notUnderstood(key string, place Place) string {
+	if reason, is := idle[key]; is {
+		return "Shunt does not act on this key: " + reason
+	}
+	row, known := rowsByKey[strings.ToLower(key)]
+	switch {
+	case known && row.Key != key:
+		return fmt.Sprintf("unknown key, on which Shunt does not act; did you mean %s?", row.Key)
+	case known:
+		return fmt.Sprintf("not read as a %s; did you mean it as a %s?", place, row.Places[0])
+	}
+	if near := nearest(key); near != "" {
+		return fmt.Sprintf("unknown key, on which Shunt does not act; did you mean %s?", near)
+	}
+	return "unknown key, on which Shunt does not act"
+}
+
+// longestName is that of a key behind its slash, by Kubernetes.
+const longestName = 63
+
+// nearest is the key of the table whose part behind the slash is the least
+// different from the given one's, in capitals or not; empty where none is less
+// than a third different. What stands before the slash counts last: a key often
+// is right but for it.
+func nearest(key string) string {
+	prefix, name, _ := strings.Cut(strings.ToLower(key), "/")
+	if len(name) > longestName {
+		return ""
+	}
+	var found string
+	least := len(name)/3 + 1
+	for _, row := range annotations {
+		rowPrefix, rowName, cut := strings.Cut(strings.ToLower(row.Key), "/")
+		if !cut || row.read == nil {
+			continue
+		}
+		d := distance(name, rowName)
+		if d < least || (d == least && found != "" && rowPrefix == prefix) {
+			found, least = row.Key, d
+		}
+	}
+	return found
+}
+
+// distance is Levenshtein's: how many bytes are to be put in, taken out or
+// changed to make one text of the other.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1) // from a[:i] to each b[:j]
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			changed := diagonal
+			if a[i] != b[j] {
+				changed++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(changed, row[j+1]+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
+}
