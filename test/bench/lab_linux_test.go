@@ -128,7 +128,7 @@ var (
 func (a app) config() string {
 	return fmt.Sprintf(`global
 	nbthread 1
-	maxconn 2000
+	fd-hard-limit 50000
 	tune.bufsize %d
 defaults
 	mode http
