@@ -64,7 +64,7 @@ func TestRuleCostTable(t *testing.T) {
 	got := bench.RuleCostTable([]string{"nft", "legacy"}, []bench.RuleCost{
 		{Rule: "`-p udp`", Met: "passes by", Cost: map[string]float64{"nft": 13.4, "legacy": 3.6}},
 	})
-	want := "| rule | a packet | nft ns | legacy ns |\n|---|---|--:|--:|\n| `-p udp` | passes by | 13 | 4 |\n"
+	want := "| rule, or table | a packet | nft ns | legacy ns |\n|---|---|--:|--:|\n| `-p udp` | passes by | 13 | 4 |\n"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}

@@ -15,7 +15,7 @@ type RuleCost struct {
 // RuleCostTable prints costs as a Markdown table, a column for each backend.
 func RuleCostTable(backends []string, costs []RuleCost) string {
 	var b strings.Builder
-	b.WriteString("| rule | a packet | " + strings.Join(backends, " ns | ") + " ns |\n")
+	b.WriteString("| rule, or table | a packet | " + strings.Join(backends, " ns | ") + " ns |\n")
 	b.WriteString("|---|---|" + strings.Repeat("--:|", len(backends)) + "\n")
 	for _, c := range costs {
 		fmt.Fprintf(&b, "| %s | %s |", c.Rule, c.Met)
