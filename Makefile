@@ -107,6 +107,7 @@ install-tools: ## Make ready what the other targets need: packages, golangci-lin
 	@hack/deps.sh ip iptables-nft iptables-legacy gcc shellcheck
 	@hack/tool.sh golangci-lint
 	@hack/envoy.sh
+	@hack/mitmproxy.sh
 	@hack/envtest.sh
 
 .PHONY: clean

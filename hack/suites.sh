@@ -55,10 +55,12 @@ suite_rules() {
 suite_proxy() {
   local packages
   ENVOY=$(hack/envoy.sh) || cannot "there is no Envoy; see above"
-  export ENVOY
+  MITMDUMP=$(hack/mitmproxy.sh) || MITMDUMP='' # its tests skip themselves
+  export ENVOY MITMDUMP
   packages=$(packages_of ./test/proxy/...)
   # shellcheck disable=SC2086
   cases 10m $packages
+  [[ $MITMDUMP ]] || cannot "there is no mitmproxy, see above; the cases of the other proxies passed"
 }
 
 suite_envtest() {
