@@ -72,6 +72,7 @@ type Annotation struct {
 	Sets     string  // what it sets, in words
 	Accepted string  // the values that it takes, in words
 	Default  string  // what holds where it is absent, in words
+	Since    string  // the first release that knows it
 	Flag     string  // shunt-init's flag that it becomes, without dashes; or empty
 	Envoy    bool    // whether it is for Envoy, so that a custom sidecar has no use of it
 
@@ -120,136 +121,140 @@ const (
 )
 
 // annotations is the table of all keys: the parser below it, the documents and
-// the tests go by it. A new annotation is a constant above, a row here, and a
-// case in testdata/cases.
+// the tests go by it. A new annotation is a constant above, a row here, cases in
+// testdata/cases, and make generate for its row in docs/annotations.md.
 var annotations = []Annotation{
 	{
-		Key: NamespaceInjectionKey, Places: []Place{NamespaceLabel},
+		Key: NamespaceInjectionKey, Places: []Place{NamespaceLabel}, Since: firstRelease,
 		Sets:     "whether pods of the namespace are injected; disabled wins over what a pod says",
 		Accepted: "enabled, disabled", Default: "the injector's default policy",
 		read: into(parseEnabled, func(r *request) **bool { return &r.namespace }),
 	},
 	{
-		Key: RevisionKey, Places: []Place{PodLabel, NamespaceLabel},
+		Key: RevisionKey, Places: []Place{PodLabel, NamespaceLabel}, Since: firstRelease,
 		Sets:     "the revision of the injector that is to act; the namespace's label wins, and istio-injection over both",
 		Accepted: "the name of a revision, which is a DNS label", Default: DefaultRevision + ", where injection is asked for otherwise",
 		read: into(parseRevision, func(r *request) *string { return &r.revision }),
 	},
 	{
-		Key: InjectKey, Places: []Place{PodAnnotation, PodLabel},
+		Key: InjectKey, Places: []Place{PodAnnotation, PodLabel}, Since: firstRelease,
 		Sets:     "whether the pod is injected; the label wins over the annotation",
 		Accepted: "true, false", Default: "what the namespace says",
 		read: into(parseTruth, func(r *request) **bool { return &r.pod }),
 	},
 	{
-		Key: InterceptionModeKey, Places: []Place{PodAnnotation},
+		Key: InterceptionModeKey, Places: []Place{PodAnnotation}, Since: firstRelease,
 		Sets: "how traffic reaches the proxy: REDIRECT hides the client's address from the application, " +
 			"TPROXY keeps it, NONE adds the proxy and no interception",
 		Accepted: "REDIRECT, TPROXY, NONE", Default: "REDIRECT", Flag: "istio-inbound-interception-mode",
 		read: into(parseMode, func(r *request) *interception.Mode { return &r.mode }),
 	},
 	{
-		Key: IncludeInboundPortsKey, Places: []Place{PodAnnotation},
+		Key: IncludeInboundPortsKey, Places: []Place{PodAnnotation}, Since: firstRelease,
 		Sets:     "ports of the pod whose connections go through the proxy",
 		Accepted: acceptedWildcard + acceptedPorts, Default: "*", Flag: "istio-inbound-ports",
 		read: into(interception.ParsePorts, func(r *request) *interception.Ports { return &r.spec.InboundPorts }),
 	},
 	{
-		Key: ExcludeInboundPortsKey, Places: []Place{PodAnnotation},
+		Key: ExcludeInboundPortsKey, Places: []Place{PodAnnotation}, Since: firstRelease,
 		Sets:     "ports of the pod that are left alone, in addition to the proxy's own",
 		Accepted: acceptedPorts, Default: "the proxy's own: 15020, 15021, 15090", Flag: "istio-local-exclude-ports",
 		read: excludeInboundPorts,
 	},
 	{
-		Key: IncludeOutboundIPRangesKey, Places: []Place{PodAnnotation},
+		Key: IncludeOutboundIPRangesKey, Places: []Place{PodAnnotation}, Since: firstRelease,
 		Sets:     "destinations that the pod reaches through the proxy",
 		Accepted: acceptedWildcard + acceptedRanges, Default: "*", Flag: "istio-service-cidr",
 		read: into(interception.ParseCIDRs, func(r *request) *interception.CIDRs { return &r.spec.OutboundCIDRs }),
 	},
 	{
-		Key: ExcludeOutboundIPRangesKey, Places: []Place{PodAnnotation},
+		Key: ExcludeOutboundIPRangesKey, Places: []Place{PodAnnotation}, Since: firstRelease,
 		Sets:     "destinations that are left alone",
 		Accepted: acceptedRanges, Default: "none", Flag: "istio-service-exclude-cidr",
 		read: into(interception.ParsePrefixes, func(r *request) *interception.Prefixes { return &r.spec.OutboundExcludeCIDRs }),
 	},
 	{
-		Key: IncludeOutboundPortsKey, Places: []Place{PodAnnotation},
+		Key: IncludeOutboundPortsKey, Places: []Place{PodAnnotation}, Since: firstRelease,
 		Sets:     "destination ports that go through the proxy even outside includeOutboundIPRanges",
 		Accepted: acceptedPorts, Default: "none", Flag: "istio-outbound-ports",
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.spec.OutboundPorts }),
 	},
 	{
-		Key: ExcludeOutboundPortsKey, Places: []Place{PodAnnotation},
+		Key: ExcludeOutboundPortsKey, Places: []Place{PodAnnotation}, Since: firstRelease,
 		Sets:     "destination ports that are left alone",
 		Accepted: acceptedPorts, Default: "none", Flag: "istio-local-outbound-ports-exclude",
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.spec.OutboundExcludePorts }),
 	},
 	{
-		Key: ExcludeInterfacesKey, Places: []Place{PodAnnotation},
+		Key: ExcludeInterfacesKey, Places: []Place{PodAnnotation}, Since: firstRelease,
 		Sets:     "network interfaces of the pod that are left alone",
 		Accepted: acceptedNames, Default: "none", Flag: "istio-exclude-interfaces",
 		read: into(interception.ParseInterfaces, func(r *request) *[]string { return &r.spec.ExcludeInterfaces }),
 	},
 	{
-		Key: KubevirtInterfacesKey, Places: []Place{PodAnnotation},
+		Key: KubevirtInterfacesKey, Places: []Place{PodAnnotation}, Since: firstRelease,
 		Sets:     "interfaces of virtual machines in the pod, whose traffic counts as outbound",
 		Accepted: acceptedNames, Default: "none", Flag: "kube-virt-interfaces",
 		read: into(interception.ParseInterfaces, func(r *request) *[]string { return &r.spec.VirtualInterfaces }),
 	},
 	{
-		Key: DNSCaptureKey, Places: []Place{PodAnnotation},
+		Key: DNSCaptureKey, Places: []Place{PodAnnotation}, Since: firstRelease,
 		Sets:     "DNS queries that go through the proxy: none, those to the pod's resolvers, or all",
 		Accepted: "none, resolvers, all", Default: ofConfiguration + "none", Flag: "redirect-dns",
 		read: into(word(DNSCaptureNone, DNSCaptureResolvers, DNSCaptureAll), func(r *request) *DNSCapture { return &r.dns }),
 	},
 	{
-		Key: CaptureUDPPortsKey, Places: []Place{PodAnnotation},
+		Key: CaptureUDPPortsKey, Places: []Place{PodAnnotation}, Since: firstRelease,
 		Sets:     "udp ports of the pod that go through the proxy, which must not be Envoy; with TPROXY",
 		Accepted: acceptedPorts, Default: "none", Flag: "capture-udp-ports",
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.spec.UDPPorts }),
 	},
 	{
-		Key: RejectUDPPortsKey, Places: []Place{PodAnnotation},
+		Key: RejectUDPPortsKey, Places: []Place{PodAnnotation}, Since: firstRelease,
 		Sets:     "udp ports of the pod that are closed to its clients, so that those of QUIC take TCP; with TPROXY",
 		Accepted: acceptedPorts, Default: "none", Flag: "reject-udp-ports",
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.spec.RejectUDPPorts }),
 	},
 	{
-		Key: ProtocolDetectionKey, Places: []Place{PodAnnotation}, Envoy: true,
+		Key: ProtocolDetectionKey, Places: []Place{PodAnnotation}, Since: firstRelease, Envoy: true,
 		Sets:     "whether Envoy tells HTTP and TLS from other protocols, or takes every connection for just TCP",
 		Accepted: "auto, none", Default: ofConfiguration + "auto",
 		read: into(word(ProtocolDetectionAuto, ProtocolDetectionNone), func(r *request) *ProtocolDetection { return &r.detection }),
 	},
 	{
-		Key: ServerFirstPortsKey, Places: []Place{PodAnnotation}, Envoy: true,
+		Key: ServerFirstPortsKey, Places: []Place{PodAnnotation}, Since: firstRelease, Envoy: true,
 		Sets:     "destination ports on which the server speaks first, in addition to those of the configuration",
 		Accepted: acceptedPorts, Default: ofConfiguration + bootstrap.DefaultServerFirstPorts,
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.serverFirst }),
 	},
 	{
-		Key: DrainDurationKey, Places: []Place{PodAnnotation}, Envoy: true,
+		Key: DrainDurationKey, Places: []Place{PodAnnotation}, Since: firstRelease, Envoy: true,
 		Sets:     "how long the pod's end waits for what is under way through Envoy; less than its grace period",
 		Accepted: acceptedDuration, Default: ofConfiguration + "25s, or 5s less than a shorter grace period",
 		read: into(parseDuration, func(r *request) *time.Duration { return &r.drain }),
 	},
 	{
-		Key: LogLevelKey, Places: []Place{PodAnnotation}, Envoy: true,
+		Key: LogLevelKey, Places: []Place{PodAnnotation}, Since: firstRelease, Envoy: true,
 		Sets:     "how much Envoy logs",
 		Accepted: acceptedLogLevels, Default: ofConfiguration + "warning",
 		read: into(word(logLevels...), func(r *request) *string { return &r.logLevel }),
 	},
 	{
-		Key: ComponentLogLevelKey, Places: []Place{PodAnnotation}, Envoy: true,
+		Key: ComponentLogLevelKey, Places: []Place{PodAnnotation}, Since: firstRelease, Envoy: true,
 		Sets:     "how much parts of Envoy log, where that is not as the rest",
 		Accepted: acceptedComponentLogLevels, Default: ofConfiguration + "none",
 		read: into(parseComponentLogLevels, func(r *request) *string { return &r.componentLogLevel }),
 	},
 	{
-		Key: StatusKey, Places: []Place{PodAnnotation},
+		Key: StatusKey, Places: []Place{PodAnnotation}, Since: firstRelease,
 		Sets:     "nothing: the injector writes it, to record what it added",
 		Accepted: "what the injector wrote; anything else counts as absent", Default: "not injected",
 	},
 }
+
+// firstRelease is the one before which there was no key; it is yet to come, and
+// has no number.
+const firstRelease = "first release"
 
 // Annotations returns the table of all keys that Shunt knows.
 func Annotations() []Annotation { return slices.Clone(annotations) }

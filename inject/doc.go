@@ -11,3 +11,5 @@
 // initcontainer.go and sidecar.go (what goes where; envoy.go and custom.go are
 // the two kinds of sidecar), apply.go (put it in). injector.go runs it.
 package inject
+
+//go:generate go test -count=1 -run ^TestAnnotationsPage$ . -update

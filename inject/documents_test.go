@@ -20,18 +20,6 @@ func TestConfigurationIsDocumented(t *testing.T) {
 	}
 }
 
-// TestAnnotationsAreInTheReadme: its table has a row for every key that people
-// write on pods.
-func TestAnnotationsAreInTheReadme(t *testing.T) {
-	first := firstColumn(t, "../README.md")
-	for _, row := range inject.Annotations() {
-		_, name, _ := strings.Cut(row.Key, "/")
-		if row.Places[0] != inject.NamespaceLabel && row.Key != inject.StatusKey && !strings.Contains(first, "/"+name+"`") {
-			t.Errorf("README.md has no row for %s", row.Key)
-		}
-	}
-}
-
 // firstColumn is the first column of all tables of a document.
 func firstColumn(t *testing.T, path string) string {
 	text, err := os.ReadFile(path)

@@ -1,0 +1,84 @@
+package inject_test
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/shunt-dev/shunt/inject"
+)
+
+const annotationsPage = "../docs/annotations.md"
+
+// TestAnnotationsPage holds docs/annotations.md to the table of keys; with
+// -update it writes the page.
+func TestAnnotationsPage(t *testing.T) {
+	want := page(inject.Annotations())
+	if *update {
+		if err := os.WriteFile(annotationsPage, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	got, err := os.ReadFile(annotationsPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("%s is not what make generate writes (-want +got):\n%s", annotationsPage, diff)
+	}
+}
+
+const pageHead = `# Labels and annotations
+
+<!-- Written by make generate from the table in inject/annotations.go; change that. -->
+
+Every key that the injector reads on a pod or its namespace. Annotations belong to the pod, in a Deployment to its
+` + "`spec.template.metadata.annotations`" + `. What is absent has the value under default.
+
+A value that is not accepted refuses the pod, and all such values are named at once, each with the key, the value and what is
+accepted. An unknown key under ` + "`sidecar.istio.io`, `traffic.sidecar.istio.io`, `proxy.istio.io` or `shunt.dev`" + ` is warned about,
+with the nearest known one, and so is a key of Istio's on which Shunt does not act, with the reason. One key is refused for its
+capitals, too: ` + "`sidecar.istio.io/inject`" + `, because the pod would do without the proxy that it asks for.
+
+| key | where | sets | values | default | since | a bad value |
+|---|---|---|---|---|---|---|
+`
+
+func page(rows []inject.Annotation) string {
+	var text strings.Builder
+	text.WriteString(pageHead)
+	for _, row := range rows {
+		fmt.Fprintf(&text, "| `%s` | %s | %s | %s | %s | %s | %s |\n",
+			row.Key, places(row), cell(row.Sets), cell(row.Accepted), cell(row.Default), row.Since, badValue(row))
+	}
+	return text.String()
+}
+
+// cell keeps a text from being taken for Markdown.
+func cell(text string) string { return strings.NewReplacer("|", `\|`, "*", `\*`).Replace(text) }
+
+func places(row inject.Annotation) string {
+	all := make([]string, len(row.Places))
+	for i, place := range row.Places {
+		all[i] = string(place)
+	}
+	return strings.Join(all, ", ")
+}
+
+func badValue(row inject.Annotation) string {
+	switch {
+	case row.Key == inject.StatusKey:
+		return "counts as absent"
+	case len(row.Places) == 1 && row.Places[0] == inject.NamespaceLabel:
+		return "counts as absent, with a warning"
+	case slices.Contains(row.Places, inject.NamespaceLabel):
+		return "refused on a pod; on a namespace it counts as absent, with a warning"
+	default:
+		return "the pod is refused"
+	}
+}
