@@ -30,8 +30,8 @@ demo: ## Send real connections through injected pods, without a cluster (root; u
 	@hack/demo.sh
 
 .PHONY: test
-test: ## Run every suite: unit, rules, proxy, envtest (root; the first run builds an API server, 5 to 8 minutes).
-	@hack/suites.sh unit rules proxy envtest
+test: ## Run every suite: unit, rules, proxy, envtest, load (root; the first run builds an API server, 5 to 8 minutes).
+	@hack/suites.sh unit rules proxy envtest load
 
 .PHONY: build
 build: ## Build bin/shunt, bin/shunt-init and bin/shunt-webhook; bin/kubectl-shunt is bin/shunt, as kubectl finds it.
@@ -56,6 +56,10 @@ test-proxy: ## Let a real Envoy validate the bootstraps.
 .PHONY: test-envtest
 test-envtest: ## Run the webhook behind a real kube-apiserver and etcd.
 	@hack/suites.sh envtest
+
+.PHONY: test-load
+test-load: ## Keep 2,000 reviews in flight at the webhook's server.
+	@hack/suites.sh load
 
 ##@ Before a change is sent
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Runs test suites by name, one after the other, and ends with a list of every suite and its result.
-#   unit     every package but the next four's folders, with the race detector
+#   unit     every package but the next five's folders, with the race detector
 #   rules    test/rules and test/netns: the rule cases in real network namespaces (root, iptables, iproute2)
 #   proxy    test/proxy: the bootstraps, validated by a real Envoy
 #   envtest  test/envtest: the webhook behind a real kube-apiserver and etcd
+#   load     test/load: 2,000 reviews in flight at the webhook's server
 # A suite that cannot run here (no root, a tool that cannot be had) is named with the reason; with CI=true that is a failure.
 # usage: hack/suites.sh SUITE...    where SUITE is one of these
 set -euo pipefail
@@ -37,7 +38,7 @@ cases() {
 suite_unit() {
   local packages
   hack/deps.sh gcc || cannot "the race detector needs a C compiler"
-  packages=$(packages_of ./... | grep -vE '/test/(rules|netns|proxy|envtest)(/|$)') || die "no unit test found"
+  packages=$(packages_of ./... | grep -vE '/test/(rules|netns|proxy|envtest|load)(/|$)') || die "no unit test found"
   # shellcheck disable=SC2086 # a list of packages
   CGO_ENABLED=1 go test -race -timeout 10m $packages
 }
@@ -72,6 +73,13 @@ suite_envtest() {
   cases 10m $packages
 }
 
+suite_load() {
+  local packages
+  packages=$(packages_of ./test/load/...)
+  # shellcheck disable=SC2086
+  cases 5m $packages
+}
+
 # run_suite NAME runs one suite in a subshell and notes its result as a line of $results.
 run_suite() {
   local start=$SECONDS status=0 outcome
@@ -95,9 +103,9 @@ run_suite() {
 }
 
 for name in "$@"; do
-  declare -F "suite_$name" >/dev/null || die "unknown suite $name; the suites are unit, rules, proxy, envtest"
+  declare -F "suite_$name" >/dev/null || die "unknown suite $name; the suites are unit, rules, proxy, envtest, load"
 done
-(($#)) || die "no suite named; the suites are unit, rules, proxy, envtest"
+(($#)) || die "no suite named; the suites are unit, rules, proxy, envtest, load"
 
 reason=$(mktemp)
 trap 'rm -f "$reason"' EXIT

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"runtime"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -12,7 +13,7 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
+	kruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
@@ -44,12 +45,19 @@ type Handler struct {
 	metrics    *Metrics
 	decoder    admission.Decoder
 	bodyTime   time.Duration
+	// turns bounds how many answers are worked out at once. That takes a
+	// processor and nothing else, so more at once than there are of them would
+	// only take memory, and have all wait for all.
+	turns chan struct{}
 }
 
 // NewHandler returns a Handler that injects by cfg, which must have passed
 // Validate, and counts into metrics. It writes no Events.
 func NewHandler(cfg inject.Config, namespaces NamespaceGetter, metrics *Metrics) *Handler {
-	h := &Handler{namespaces: namespaces, metrics: metrics, decoder: admission.NewDecoder(newScheme()), bodyTime: bodyTime}
+	h := &Handler{
+		namespaces: namespaces, metrics: metrics, decoder: admission.NewDecoder(newScheme()), bodyTime: bodyTime,
+		turns: make(chan struct{}, runtime.GOMAXPROCS(0)),
+	}
 	h.SetConfig(cfg)
 	return h
 }
@@ -143,6 +151,8 @@ func (h *Handler) decide(ctx context.Context, pod *corev1.Pod) answer {
 		return failed(name, failureNamespace, http.StatusInternalServerError,
 			fmt.Errorf("look up namespace %q of pod %q: %w", pod.Namespace, name, err))
 	}
+	h.turns <- struct{}{}
+	defer func() { <-h.turns }()
 	result, operations := h.injector.Load().Patch(pod, ns)
 	switch {
 	case result.Refused():
@@ -181,8 +191,8 @@ func podName(pod *corev1.Pod) string {
 	return pod.Name
 }
 
-func newScheme() *runtime.Scheme {
-	scheme := runtime.NewScheme()
+func newScheme() *kruntime.Scheme {
+	scheme := kruntime.NewScheme()
 	if err := corev1.AddToScheme(scheme); err != nil {
 		panic("the core API's types contradict each other: " + err.Error())
 	}

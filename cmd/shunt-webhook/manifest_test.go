@@ -3,17 +3,18 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/yaml"
 )
 
-// TestManifestRunsThisProgram holds that the Deployment that ships passes
-// arguments that are accepted, and exposes, probes and mounts what they say.
-func TestManifestRunsThisProgram(t *testing.T) {
+func deployed(t *testing.T) appsv1.Deployment {
+	t.Helper()
 	text, err := os.ReadFile("../../config/manager/manager.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -22,7 +23,13 @@ func TestManifestRunsThisProgram(t *testing.T) {
 	if err := yaml.UnmarshalStrict(text, &deployment); err != nil {
 		t.Fatal(err)
 	}
-	container := deployment.Spec.Template.Spec.Containers[0]
+	return deployment
+}
+
+// TestManifestRunsThisProgram holds that the Deployment that ships passes
+// arguments that are accepted, and exposes, probes and mounts what they say.
+func TestManifestRunsThisProgram(t *testing.T) {
+	container := deployed(t).Spec.Template.Spec.Containers[0]
 	got, err := parse(container.Args)
 	if err != nil {
 		t.Fatal(err)
@@ -40,19 +47,34 @@ func TestManifestRunsThisProgram(t *testing.T) {
 	if mount := container.VolumeMounts[0]; mount.MountPath != got.options.CertDir {
 		t.Errorf("the certificate is mounted at %s, and read from %s", mount.MountPath, got.options.CertDir)
 	}
-	fields := map[string]string{}
-	for _, variable := range container.Env {
-		fields[variable.Name] = variable.ValueFrom.FieldRef.FieldPath
-	}
-	if me := self(func(name string) string { return fields[name] }); me == nil ||
-		me.Name != "metadata.name" || me.Namespace != "metadata.namespace" || me.UID != "metadata.uid" {
-		t.Errorf("the pod takes itself for %+v", me)
-	}
 	for path, probe := range map[string]*corev1.Probe{
 		"/readyz": container.ReadinessProbe, "/healthz": container.LivenessProbe,
 	} {
 		if probe.HTTPGet.Path != path || probe.HTTPGet.Port.StrVal != "health" {
 			t.Errorf("probe %v, want %s of port health", probe.HTTPGet, path)
 		}
+	}
+}
+
+// TestVariables holds that the container's variables say which pod it is, and
+// leave room for what Go's soft limit does not count.
+func TestVariables(t *testing.T) {
+	container := deployed(t).Spec.Template.Spec.Containers[0]
+	values, fields := map[string]string{}, map[string]string{}
+	for _, variable := range container.Env {
+		if variable.ValueFrom == nil {
+			values[variable.Name] = variable.Value
+		} else {
+			fields[variable.Name] = variable.ValueFrom.FieldRef.FieldPath
+		}
+	}
+	limit := container.Resources.Limits.Memory().Value()
+	soft := resource.MustParse(strings.TrimSuffix(values["GOMEMLIMIT"], "B"))
+	if soft.Value() < limit/2 || soft.Value() > limit*8/10 {
+		t.Errorf("GOMEMLIMIT is %s of %d bytes that the container may have, want 50 to 80 %%", values["GOMEMLIMIT"], limit)
+	}
+	if me := self(func(name string) string { return fields[name] }); me == nil ||
+		me.Name != "metadata.name" || me.Namespace != "metadata.namespace" || me.UID != "metadata.uid" {
+		t.Errorf("the pod takes itself for %+v", me)
 	}
 }
