@@ -86,7 +86,7 @@ type Annotation struct {
 type request struct {
 	pod       *bool  // InjectKey; nil where it is absent
 	namespace *bool  // NamespaceInjectionKey; nil where it is absent
-	revision  string // RevisionKey; empty where it is absent
+	revision  string // RevisionKey, also a wrong one; empty where it is absent
 	mode      interception.Mode
 	spec      interception.Spec // System is set by the mode, when all is read
 
@@ -134,7 +134,7 @@ var annotations = []Annotation{
 		Key: RevisionKey, Places: []Place{PodLabel, NamespaceLabel}, Since: firstRelease,
 		Sets:     "the revision of the injector that is to act; the namespace's label wins, and istio-injection over both",
 		Accepted: "the name of a revision, which is a DNS label", Default: DefaultRevision + ", where injection is asked for otherwise",
-		read: into(parseRevision, func(r *request) *string { return &r.revision }),
+		read: readRevision,
 	},
 	{
 		Key: InjectKey, Places: []Place{PodAnnotation, PodLabel}, Since: firstRelease,
@@ -295,11 +295,14 @@ func parseEnabled(text string) (*bool, error) {
 	return parseWord(text, NamespaceEnabled, namespaceDisabled)
 }
 
-func parseRevision(text string) (string, error) {
+// readRevision keeps a name that is wrong, too: the webhooks' selectors cannot
+// tell it from that of an injector that is not there, and it is treated as one.
+func readRevision(r *request, text string) error {
+	r.revision = text
 	if wrong := validation.IsDNS1123Label(text); len(wrong) > 0 {
-		return "", &interception.ValueError{Value: text, Accepted: "a DNS label"}
+		return &interception.ValueError{Value: text, Accepted: "a DNS label"}
 	}
-	return text, nil
+	return nil
 }
 
 // parseWord reads one of two words. Case counts, as it does for Istio's labels.

@@ -159,9 +159,14 @@ func podErrors(problems []problem) field.ErrorList {
 func namespaceWarnings(problems []problem) []string {
 	var warnings []string
 	for _, p := range problems {
-		if p.place == NamespaceLabel {
-			warnings = append(warnings, fmt.Sprintf("the namespace's %v; it counts as absent", p.err))
+		if p.place != NamespaceLabel {
+			continue
 		}
+		counts := "it counts as absent"
+		if p.key == RevisionKey {
+			counts = "no injector has this revision"
+		}
+		warnings = append(warnings, fmt.Sprintf("the namespace's %v; %s", p.err, counts))
 	}
 	return warnings
 }
