@@ -93,11 +93,17 @@ func asked(c cases.Case) bool {
 	}
 	anything := func(string) bool { return true }
 	notFalse := func(value string) bool { return value != "false" }
+	ofNamespace, named := c.Namespace.Labels[inject.RevisionKey]
+	ofPod, namedByPod := c.Pod.Labels[inject.RevisionKey]
 	switch {
 	case c.Pod.Labels[inject.InjectKey] == "false":
 		return false
 	case c.Namespace.Labels[inject.NamespaceInjectionKey] == "enabled":
 		return true
+	case named:
+		return ofNamespace == inject.DefaultRevision && c.Namespace.Labels[inject.NamespaceInjectionKey] != "disabled"
+	case namedByPod:
+		return ofPod == inject.DefaultRevision
 	default:
 		return says(c.Pod.Labels, anything) || says(c.Pod.Annotations, notFalse)
 	}

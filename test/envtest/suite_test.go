@@ -100,20 +100,28 @@ type instance struct {
 // ready.
 func start(ctx context.Context) {
 	GinkgoHelper()
+	running = newInstance() // to be stopped also when it does not become ready
+	running.run(ctx, inject.DefaultConfig(), environment.WebhookInstallOptions.LocalServingPort)
+}
+
+func newInstance() *instance {
+	return &instance{registry: prometheus.NewRegistry(), cancel: func() {}, done: make(chan error, 1)}
+}
+
+// run is for once.
+func (i *instance) run(ctx context.Context, cfg inject.Config, port int) {
+	GinkgoHelper()
 	install := environment.WebhookInstallOptions
 	probes, metrics := freeAddress(), freeAddress()
-	i := &instance{
-		registry: prometheus.NewRegistry(), probes: "http://" + probes, metrics: "http://" + metrics, done: make(chan error, 1),
-	}
-	manager, err := webhook.NewManager(account, inject.DefaultConfig(), webhook.Options{
-		Host: install.LocalServingHost, Port: install.LocalServingPort, CertDir: install.LocalServingCertDir,
+	i.probes, i.metrics = "http://"+probes, "http://"+metrics
+	manager, err := webhook.NewManager(account, cfg, webhook.Options{
+		Host: install.LocalServingHost, Port: port, CertDir: install.LocalServingCertDir,
 		MetricsAddress: metrics, ProbeAddress: probes, Registry: i.registry, Log: logr.FromSlogHandler(ginkgoLog()),
 	})
 	Expect(err).NotTo(HaveOccurred())
 	// Not the node's context, which ends with the node.
 	lifetime, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	i.cancel = cancel
-	running = i // to be stopped also when it does not become ready
 	go func() { i.done <- manager.Start(lifetime) }()
 	Eventually(ctx, get).WithArguments(i.probes+"/readyz").WithTimeout(20*time.Second).WithPolling(200*time.Millisecond).
 		Should(Equal(http.StatusOK), "the webhook does not become ready")
