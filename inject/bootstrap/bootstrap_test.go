@@ -148,7 +148,9 @@ func TestSourceAddress(t *testing.T) {
 		case interception.ModeRedirect:
 			wantSource = map[string]string{
 				"InboundPassthroughClusterIpv4": "127.0.0.6", "InboundPassthroughClusterIpv4AbsoluteForm": "127.0.0.6",
-				"InboundPassthroughClusterIpv6": "::6", "InboundPassthroughClusterIpv6AbsoluteForm": "::6",
+				"InboundPassthroughClusterIpv4LastRequest": "127.0.0.6",
+				"InboundPassthroughClusterIpv6":            "::6", "InboundPassthroughClusterIpv6AbsoluteForm": "::6",
+				"InboundPassthroughClusterIpv6LastRequest": "::6",
 			}
 		case interception.ModeTProxy:
 			wantTransparent = []string{"virtualInbound mark=1337", "virtualInbound_v6 mark=1337"}

@@ -23,10 +23,23 @@ const (
 
 func inboundCluster(f family) string { return "InboundPassthroughCluster" + f.cluster }
 
-// absoluteForm is the cluster's twin for requests whose target is a whole URL,
-// as clients of an HTTP proxy send it (RFC 9112, 3.2.2). To keep that form is a
-// setting of the cluster, not of the request.
-func absoluteForm(cluster string) string { return cluster + "AbsoluteForm" }
+// variant is a twin of a pass-through cluster, for requests that need what is
+// a setting of a cluster and not of a request. In logs and metrics all twins
+// are the one.
+type variant struct {
+	suffix   string // of the name
+	wholeURL bool   // the target is sent as a whole URL
+	once     bool   // the connection ends with its first answer
+}
+
+var (
+	usual = variant{}
+	// absoluteForm is for requests whose target is a whole URL, as clients of
+	// an HTTP proxy send it (RFC 9112, 3.2.2).
+	absoluteForm = variant{suffix: "AbsoluteForm", wholeURL: true}
+	// lastRequest is for requests that say that their connection ends.
+	lastRequest = variant{suffix: "LastRequest", once: true}
+)
 
 // connectTimeout is Istio's for its pass-through clusters.
 const connectTimeout = 10 * time.Second
@@ -49,15 +62,21 @@ func (b *builder) clusters() []*clusterv3.Cluster {
 }
 
 // passthroughs are the cluster that dials where the connection was going, and
-// its twin where requests are read.
+// its twins where requests are read.
 func (b *builder) passthroughs(name string, source *corev3.BindConfig) []*clusterv3.Cluster {
 	if !b.ProtocolDetection {
 		return []*clusterv3.Cluster{originalDestination(name, source)}
 	}
-	plain, absolute := originalDestination(name, source), originalDestination(absoluteForm(name), source)
-	plain.TypedExtensionProtocolOptions = map[string]*anypb.Any{upstreamHTTP: b.upstreamOptions(false)}
-	absolute.TypedExtensionProtocolOptions = map[string]*anypb.Any{upstreamHTTP: b.upstreamOptions(true)}
-	return []*clusterv3.Cluster{plain, absolute}
+	var all []*clusterv3.Cluster
+	for _, v := range []variant{usual, absoluteForm, lastRequest} {
+		c := originalDestination(name+v.suffix, source)
+		if v != usual {
+			c.AltStatName = name
+		}
+		c.TypedExtensionProtocolOptions = map[string]*anypb.Any{upstreamHTTP: b.upstreamOptions(v)}
+		all = append(all, c)
+	}
+	return all
 }
 
 // originalDestination dials the address that the connection was going to.

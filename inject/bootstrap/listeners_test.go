@@ -5,12 +5,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 
@@ -39,7 +41,7 @@ func TestPassthroughChains(t *testing.T) {
 			want := []string{
 				fmt.Sprintf("health port=%d to=%s from=%s http", port, loopback, loopback),
 				fmt.Sprintf("blackhole port=%d tcp BlackHoleCluster", port),
-				"http raw_buffer http/1.1,h2c http " + cluster + " " + cluster + "AbsoluteForm",
+				"http raw_buffer http/1.1,h2c http " + cluster + " " + cluster + "AbsoluteForm " + cluster + "LastRequest",
 				"tls tls tcp " + cluster,
 				"tcp tcp " + cluster,
 			}
@@ -249,5 +251,31 @@ func TestSourceComesBeforeDetection(t *testing.T) {
 		if diff := cmp.Diff([]string{"original_dst", "original_src", "tls_inspector", "http_inspector"}, names); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", l.Name, diff)
 		}
+	}
+}
+
+// TestServerConnectionsEnd: what belongs to one client's connection, and is not
+// ended with it, must end by itself.
+func TestServerConnectionsEnd(t *testing.T) {
+	twins := 0
+	for _, c := range mustNew(t, options(interception.ModeRedirect)).StaticResources.Clusters {
+		if !strings.Contains(c.Name, "Passthrough") {
+			continue
+		}
+		var http httpv3.HttpProtocolOptions
+		unmarshal(t, c.TypedExtensionProtocolOptions["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"], &http)
+		common := http.CommonHttpProtocolOptions
+		if idle := common.IdleTimeout.AsDuration(); !c.ConnectionPoolPerDownstreamConnection || idle <= 0 || idle > time.Second {
+			t.Errorf("%s: idle timeout is %v", c.Name, idle)
+		}
+		if strings.HasSuffix(c.Name, "LastRequest") {
+			twins++
+			if common.MaxRequestsPerConnection.GetValue() != 1 || c.AltStatName != strings.TrimSuffix(c.Name, "LastRequest") {
+				t.Errorf("%s: %d requests a connection, in metrics %q", c.Name, common.MaxRequestsPerConnection.GetValue(), c.AltStatName)
+			}
+		}
+	}
+	if twins != 3 {
+		t.Errorf("%d clusters for the last request of a connection, want 3", twins)
 	}
 }

@@ -32,7 +32,7 @@ var printed = struct {
 	texts map[Options]text
 }{texts: map[Options]text{}}
 
-// maxPrinted texts of some 17 kB, and as much quoted, are remembered.
+// maxPrinted texts of some 18 kB, and as much quoted, are remembered.
 const maxPrinted = 64
 
 // text is a bootstrap as a pod carries it.

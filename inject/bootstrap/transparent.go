@@ -2,6 +2,7 @@ package bootstrap
 
 import (
 	"math"
+	"time"
 
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -92,21 +93,32 @@ func http2() *corev3.Http2ProtocolOptions {
 	return &corev3.Http2ProtocolOptions{MaxConcurrentStreams: wrapperspb.UInt32(maxStreams), AllowConnect: true}
 }
 
+// unused is how long a connection to a server is kept without a request.
+// Envoy does not end it with its client's connection, though nobody else may
+// use it (envoyproxy/envoy#37617): kept for ever, each client would leave one
+// behind, until the ports of 127.0.0.6, or the server, have no more. It is
+// less than servers wait, so that none closes as a request comes.
+const unused = time.Second
+
 // upstreamHTTP is the key of a cluster's HTTP options.
 const upstreamHTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 // upstreamOptions speak to the server the version of HTTP that the client
 // spoke.
-func (b *builder) upstreamOptions(wholeURL bool) *anypb.Any {
+func (b *builder) upstreamOptions(v variant) *anypb.Any {
+	common := &corev3.HttpProtocolOptions{
+		IdleTimeout:          durationpb.New(unused),
+		MaxHeadersCount:      wrapperspb.UInt32(maxHeaders),
+		MaxResponseHeadersKb: wrapperspb.UInt32(maxHeadersKb),
+	}
+	if v.once {
+		common.MaxRequestsPerConnection = wrapperspb.UInt32(1)
+	}
 	return b.typed(&httpv3.HttpProtocolOptions{
-		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
-			IdleTimeout:          durationpb.New(0),
-			MaxHeadersCount:      wrapperspb.UInt32(maxHeaders),
-			MaxResponseHeadersKb: wrapperspb.UInt32(maxHeadersKb),
-		},
+		CommonHttpProtocolOptions: common,
 		UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
 			UseDownstreamProtocolConfig: &httpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
-				HttpProtocolOptions: b.http1(wholeURL), Http2ProtocolOptions: http2(),
+				HttpProtocolOptions: b.http1(v.wholeURL), Http2ProtocolOptions: http2(),
 			},
 		},
 	})
@@ -117,18 +129,21 @@ func (b *builder) upstreamOptions(wholeURL bool) *anypb.Any {
 // headers of ours before Envoy changes it, chooses the route, and is forgotten
 // with the header that Envoy added before the request leaves.
 const (
-	formHeader  = "x-shunt-form"  // such as "HTTP/1.1 http" where the target was a whole URL, "HTTP/1.1 -" where not
+	// formHeader is the version, the scheme where the target was a whole URL,
+	// and Connection: "HTTP/1.1 http -", "HTTP/1.1 - close".
+	formHeader  = "x-shunt-form"
 	protoHeader = "x-shunt-proto" // the client's own x-forwarded-proto
 
 	forwardedProto = "x-forwarded-proto"
 	wholeURLForm   = "HTTP/1.1 http" // and https
+	lastForm       = " close"
 )
 
 func (b *builder) noteForm() *corev3.TypedExtensionConfig {
 	return &corev3.TypedExtensionConfig{
 		Name: "note_form",
 		TypedConfig: b.typed(&earlymutationv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{
-			overwrite(formHeader, "%PROTOCOL% %REQ(:SCHEME)%"),
+			overwrite(formHeader, "%PROTOCOL% %REQ(:SCHEME)% %REQ(CONNECTION)%"),
 			remove(protoHeader),
 			overwrite(protoHeader, "%REQ("+forwardedProto+")%"),
 		}}),
@@ -161,34 +176,38 @@ func overwrite(header, value string) *mutationv3.HeaderMutation {
 	}}}
 }
 
-// passthroughRoutes send any request to the cluster, or to its twin.
+// passthroughRoutes send any request to the cluster, or to a twin.
 func passthroughRoutes(cluster string) *routev3.RouteConfiguration {
-	to := func(cluster string) *routev3.Route_Route {
-		return &routev3.Route_Route{Route: &routev3.RouteAction{
-			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster},
+	to := func(v variant, match *routev3.RouteMatch) *routev3.Route {
+		return &routev3.Route{Match: match, Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster + v.suffix},
 			Timeout:          durationpb.New(0),
+		}}}
+	}
+	form := func(matcher *matcherv3.StringMatcher) *routev3.RouteMatch {
+		match := anyTarget()
+		match.Headers = []*routev3.HeaderMatcher{{
+			Name: formHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: matcher},
 		}}
+		return match
 	}
-	anyPath := &routev3.RouteMatch_Prefix{Prefix: ""} // OPTIONS * has no slash
-	wholeURL := &routev3.HeaderMatcher{
-		Name: formHeader,
-		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
-			MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: wholeURLForm},
-		}},
-	}
-	connect := &routev3.RouteMatch_ConnectMatcher_{ConnectMatcher: &routev3.RouteMatch_ConnectMatcher{}}
+	connect := &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_ConnectMatcher_{ConnectMatcher: &routev3.RouteMatch_ConnectMatcher{}}}
 	return &routev3.RouteConfiguration{
 		Name: cluster,
 		VirtualHosts: []*routev3.VirtualHost{{
 			Name: cluster, Domains: []string{"*"},
 			Routes: []*routev3.Route{
-				{Match: &routev3.RouteMatch{PathSpecifier: connect}, Action: to(cluster)},
-				{
-					Match:  &routev3.RouteMatch{PathSpecifier: anyPath, Headers: []*routev3.HeaderMatcher{wholeURL}},
-					Action: to(absoluteForm(cluster)),
-				},
-				{Match: &routev3.RouteMatch{PathSpecifier: anyPath}, Action: to(cluster)},
+				to(usual, connect),
+				to(absoluteForm, form(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: wholeURLForm}})),
+				to(lastRequest, form(&matcherv3.StringMatcher{
+					MatchPattern: &matcherv3.StringMatcher_Suffix{Suffix: lastForm}, IgnoreCase: true,
+				})),
+				to(usual, anyTarget()),
 			},
 		}},
 	}
+}
+
+func anyTarget() *routev3.RouteMatch {
+	return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: ""}}
 }

@@ -7,7 +7,7 @@
 // namespace.yaml and config.yaml, which changes inject.DefaultConfig. Wanted:
 // want.txt, whose first line is the reason, followed by a line for every error
 // and warning; and want.yaml, the injected pod. The proxy's bootstrap, a line
-// of 17 kB, is written there as "(bootstrap REDIRECT IPv4 IPv6)"; package
+// of 18 kB, is written there as "(bootstrap REDIRECT IPv4 IPv6)"; package
 // bootstrap has cases of its own.
 package cases
 
