@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
+
+	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
 )
 
 var update = flag.Bool("update", false, "rewrite the wanted parts of testdata/cases")
@@ -104,6 +106,34 @@ func runCase(t *testing.T, archive *txtar.Archive) []txtar.File {
 		}
 	}
 	return got
+}
+
+// TestUninjectAfterInject gives every kind of workload back byte for byte, by
+// the commands as a user pipes them.
+func TestUninjectAfterInject(t *testing.T) {
+	archive, err := txtar.ParseFile("testdata/cases/inject-every-kind.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(archive.Files, func(f txtar.File) bool { return f.Name == "all.yaml" })
+	// Nothing declines here.
+	original := strings.NewReplacer("      hostNetwork: true\n", "", `"false"`, `"true"`).Replace(string(archive.Files[i].Data))
+	text := original
+	var outputs []string
+	for _, command := range []string{"inject", "uninject"} {
+		var stdout, stderr bytes.Buffer
+		if err := run(t.Context(), "shunt", []string{command, "-f", "-"}, strings.NewReader(text), &stdout, &stderr); err != nil {
+			t.Fatal(err)
+		}
+		text = stdout.String()
+		outputs = append(outputs, text)
+	}
+	if injected := strings.Count(outputs[0], "sidecar.istio.io/status"); injected != len(manifest.Kinds())-1 { // all but Pod
+		t.Errorf("%d objects were injected", injected)
+	}
+	if diff := cmp.Diff(original, outputs[1]); diff != "" {
+		t.Errorf("(-before inject +after uninject):\n%s", diff)
+	}
 }
 
 // TestHelpNamesThePlugin: a line that kubectl's user copies from --help works.

@@ -33,27 +33,39 @@ type Outcome struct {
 // what a pod itself says, and reasons why it cannot be injected, count as
 // they do in a cluster.
 func (in Injector) Inject(doc Document) (Outcome, error) {
-	workloads, err := doc.Workloads(in.Namespace)
+	return change(doc, in.Namespace, "put the proxy in", in.template)
+}
+
+// change asks for the operations on each workload's template, and carries them
+// out on the document unless anything is wrong. What says in words what they do.
+func change(
+	doc Document, namespace, what string, plan func(Workload) ([]jsonpatch.Operation, []string, error),
+) (Outcome, error) {
+	workloads, err := doc.Workloads(namespace)
 	outcome, errs := Outcome{Document: doc}, []error{err}
 	var operations []jsonpatch.Operation
 	for _, w := range workloads {
-		ops, notes, err := in.template(w)
+		ops, notes, err := plan(w)
 		for _, note := range notes {
 			outcome.Notes = append(outcome.Notes, w.Place()+": "+note)
+		}
+		for i := range ops {
+			ops[i].Path = w.pointer() + ops[i].Path
 		}
 		operations, errs = append(operations, ops...), append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil || len(operations) == 0 {
 		return outcome, err
 	}
-	outcome.Document.Text, err = apply(doc.Text, operations)
+	text, err := apply(doc, operations)
 	if err != nil {
-		return outcome, fmt.Errorf("%s: document %d: put the proxy in: %w", doc.File, doc.Number, err)
+		return outcome, fmt.Errorf("%s: document %d: %s: %w", doc.File, doc.Number, what, err)
 	}
+	outcome.Document = Document{File: doc.File, Number: doc.Number, Text: text}
 	return outcome, nil
 }
 
-// template decides about one workload. The operations are on its document.
+// template decides about one workload. The operations are on its template.
 func (in Injector) template(w Workload) (ops []jsonpatch.Operation, notes []string, err error) {
 	pod, err := w.pod()
 	if err != nil {
@@ -72,9 +84,6 @@ func (in Injector) template(w Workload) (ops []jsonpatch.Operation, notes []stri
 	ops, err = patch.Diff(w.Template, pod, result.Pod)
 	if err != nil {
 		return nil, notes, w.wrong(err)
-	}
-	for i := range ops {
-		ops[i].Path = w.pointer() + ops[i].Path
 	}
 	return ops, notes, nil
 }

@@ -2,8 +2,11 @@ package manifest_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
+	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -70,13 +73,11 @@ func TestCases(t *testing.T) {
 		text = bytes.TrimSuffix(text, []byte("status: {}\n"))
 		asking := inject.Namespace{Name: "default", Labels: map[string]string{inject.RevisionKey: c.Config.Revision}}
 		want := inject.Inject(pod, asking, c.Config)
-		// Each as a pod, and in one of the other forms by turns: the race
-		// detector makes YAML slow.
-		for _, form := range []form{forms[0], forms[1+i%(len(forms)-1)]} {
-			t.Run(c.Name+"/"+form.name, func(t *testing.T) {
-				checkCase(t, manifest.Injector{Config: c.Config, Namespace: "default"}, form.wrap(t, text), form.path, form.json, want)
-			})
-		}
+		// The forms take turns: the race detector makes YAML slow.
+		form := forms[i%len(forms)]
+		t.Run(c.Name+"/"+form.name, func(t *testing.T) {
+			checkCase(t, manifest.Injector{Config: c.Config, Namespace: "default"}, form.wrap(t, text), form.path, form.json, want)
+		})
 	}
 }
 
@@ -113,6 +114,43 @@ func checkCase(t *testing.T, injector manifest.Injector, text []byte, path []str
 		t.Errorf("a second time: error %v, text:\n%s", err, again.Document.Text)
 	}
 	checkDiff(t, before, []manifest.Document{outcome.Document}, isJSON)
+	checkRestored(t, before[0], outcome.Document, path)
+}
+
+// checkRestored holds that an injected document is given back with the meaning
+// that it had, and byte for byte where injection only put lines in.
+func checkRestored(t *testing.T, before, injected manifest.Document, path []string) {
+	t.Helper()
+	want := podIn(t, before.Text, path)
+	earlier, hadEarlier := inject.Restore(want)
+	if hadEarlier {
+		want = earlier
+	}
+	outcome, err := manifest.Restorer{Namespace: "default"}.Restore(split(t, injected.Text)[0])
+	if err != nil || len(outcome.Notes) > 0 {
+		t.Fatalf("restored with error %v, notes %q", err, outcome.Notes)
+	}
+	if diff := cmp.Diff(want, podIn(t, outcome.Document.Text, path), cmpopts.EquateEmpty(),
+		cmpopts.IgnoreFields(corev1.Pod{}, "TypeMeta")); diff != "" {
+		t.Errorf("restored pod (-before +after):\n%s", diff)
+	}
+	if !hadEarlier && onlyAdds(before.Text, injected.Text) && !bytes.Equal(before.Text, outcome.Document.Text) {
+		t.Errorf("restored text (-before +after):\n%s", cmp.Diff(string(before.Text), string(outcome.Document.Text)))
+	}
+}
+
+// onlyAdds reports whether all lines of the one text are in the other, in
+// their order.
+func onlyAdds(before, after []byte) bool {
+	rest := slices.Collect(bytes.Lines(after))
+	for line := range bytes.Lines(before) {
+		i := slices.IndexFunc(rest, func(l []byte) bool { return bytes.Equal(l, line) })
+		if i < 0 {
+			return false
+		}
+		rest = rest[i+1:]
+	}
+	return true
 }
 
 // checkDiff holds that the diff applies, and that it takes nothing away where
@@ -273,13 +311,53 @@ func TestWindowsLineEnds(t *testing.T) {
 	}
 }
 
-// FuzzInject holds that no text makes it panic, and that what is not injected
-// is not changed.
+// value is what a document says. A list or map that is empty, or null, is as
+// good as none: of such the original is not known any more.
+func value(t *testing.T, doc manifest.Document) any {
+	t.Helper()
+	text, err := doc.JSON()
+	if err != nil {
+		return string(doc.Text) // what cannot be read is not changed either
+	}
+	var value any
+	if len(text) > 0 {
+		if err := json.Unmarshal(text, &value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return withoutEmpty(value)
+}
+
+func withoutEmpty(value any) any {
+	switch value := value.(type) {
+	case map[string]any:
+		for key, inner := range value {
+			if value[key] = withoutEmpty(inner); value[key] == nil {
+				delete(value, key)
+			}
+		}
+		if len(value) == 0 {
+			return nil
+		}
+	case []any:
+		for i, inner := range value {
+			value[i] = withoutEmpty(inner)
+		}
+		if len(value) == 0 {
+			return nil
+		}
+	}
+	return value
+}
+
+// FuzzInject holds that no text makes it panic, that injecting twice is as
+// good as once, and that what was injected is given back.
 func FuzzInject(f *testing.F) {
 	for _, seed := range []string{
 		"apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  - name: app\n",
 		"apiVersion: v1\nkind: List\nitems:\n- &a {apiVersion: v1, kind: Pod, spec: {}}\n- *a\n",
 		"a: &x {<<: *x}", "{\"kind\":\"Pod\",\"apiVersion\":\"v1\"}{}", "%YAML 1.1\n---\n",
+		"apiVersion: v1\nkind: Pod\nextra: {a, b: , c: [d, ]}\nmetadata: {}\nspec: {containers: null}\n",
 		"kind: Pod\napiVersion: v1\nspec: {initContainers: [{name: x}, x]}",
 	} {
 		f.Add([]byte(seed))
@@ -298,6 +376,13 @@ func FuzzInject(f *testing.F) {
 			again, err := injector.Inject(outcome.Document)
 			if err != nil || !bytes.Equal(again.Document.Text, outcome.Document.Text) {
 				t.Errorf("a second time: %v\n%s\n%s", err, outcome.Document.Text, again.Document.Text)
+			}
+			restored, err := manifest.Restorer{Namespace: "default"}.Restore(outcome.Document)
+			if err != nil {
+				t.Errorf("restored: %v\n%s", err, outcome.Document.Text)
+			}
+			if !bytes.Contains(text, []byte("status")) && !reflect.DeepEqual(value(t, doc), value(t, restored.Document)) {
+				t.Errorf("restored, it means something else:\n%s\n%s", doc.Text, restored.Document.Text)
 			}
 		}
 	})

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,48 +14,80 @@ import (
 	"github.com/shunt-dev/shunt/webhook/patch"
 )
 
-// insertion is text for the place before a line.
-type insertion struct {
-	line int // from 0
-	text string
-}
-
-// splicer works out where the new lines of one document go.
+// splicer works out which lines of one document change.
 type splicer struct {
 	root  *yaml.Node
 	lines []string
-	// added counts, by sequence, the elements put in so far: indices of
-	// operations count them, the document's nodes do not.
-	added map[*yaml.Node]int
-	all   []insertion
+	// elements are those of the sequences that operations have changed, as
+	// they are by now; nil for one that is new.
+	elements map[*yaml.Node][]*yaml.Node
+	edits    []edit
 }
 
-// splice carries out operations that add something by inserting lines. It
-// reports false where it cannot: other operations, flow style, aliases.
-func splice(text []byte, operations []jsonpatch.Operation) ([]byte, bool) {
-	var document yaml.Node
-	if IsJSON(text) || bytes.ContainsRune(text, '\r') || yaml.Unmarshal(text, &document) != nil {
+// edit puts text in the place of some lines, or of none.
+type edit struct {
+	line int // the first of them, from 0
+	cut  int // how many
+	text string
+	// behind says that the text belongs to what stands before the line, so
+	// many columns in.
+	behind bool
+	indent int
+}
+
+// splice carries out operations by putting lines in and taking lines out. It
+// reports false where it cannot: flow style, aliases, a key that is the first
+// of a list's element.
+func splice(doc Document, operations []jsonpatch.Operation) ([]byte, bool) {
+	node, err := doc.node()
+	if err != nil || IsJSON(doc.Text) || bytes.ContainsRune(doc.Text, '\r') {
 		return nil, false
 	}
-	s := splicer{root: document.Content[0], lines: strings.SplitAfter(string(text), "\n"), added: map[*yaml.Node]int{}}
+	whole, ended := strings.CutSuffix(string(doc.Text), "\n")
+	s := splicer{root: node.Content[0], lines: strings.SplitAfter(whole+"\n", "\n"), elements: map[*yaml.Node][]*yaml.Node{}}
 	for _, op := range operations {
-		if op.Operation != "add" || !s.add(patch.Split(op.Path), op.Value) {
+		if !s.plan(op) {
 			return nil, false
 		}
 	}
-	slices.SortStableFunc(s.all, func(a, b insertion) int { return b.line - a.line })
-	for i := 0; i < len(s.all); {
-		// Insertions at one place keep their order.
-		line, block := s.all[i].line, ""
-		for ; i < len(s.all) && s.all[i].line == line; i++ {
-			block += s.all[i].text
-		}
-		s.lines = slices.Insert(s.lines, line, block)
+	spliced, ok := s.carryOut()
+	if !ended {
+		spliced = strings.TrimSuffix(spliced, "\n")
 	}
-	return []byte(strings.Join(s.lines, "")), true
+	return []byte(spliced), ok
 }
 
-func (s *splicer) add(keys []string, value any) bool {
+// carryOut makes the edits. It reports false where two of them overlap.
+func (s *splicer) carryOut() (string, bool) {
+	slices.SortStableFunc(s.edits, func(a, b edit) int {
+		if a.line != b.line {
+			return a.line - b.line
+		}
+		// What belongs to the lines above goes first, the innermost before
+		// all; then what is put in, then what is taken out.
+		if a.behind != b.behind {
+			return map[bool]int{true: -1, false: 1}[a.behind]
+		}
+		if a.behind {
+			return b.indent - a.indent
+		}
+		return cmp.Compare(a.cut, b.cut)
+	})
+	var out strings.Builder
+	at := 0
+	for _, e := range s.edits {
+		if e.line < at {
+			return "", false
+		}
+		out.WriteString(strings.Join(s.lines[at:e.line], "") + e.text)
+		at = e.line + e.cut
+	}
+	return out.String() + strings.Join(s.lines[at:], ""), true
+}
+
+// plan adds the edits of one operation.
+func (s *splicer) plan(op jsonpatch.Operation) bool {
+	keys := patch.Split(op.Path)
 	parent := s.root
 	for _, key := range keys[:len(keys)-1] {
 		if parent = s.child(parent, key); parent == nil {
@@ -67,9 +100,9 @@ func (s *splicer) add(keys []string, value any) bool {
 	last := keys[len(keys)-1]
 	switch parent.Kind {
 	case yaml.MappingNode:
-		return s.addKey(parent, last, value)
+		return s.planKey(parent, op.Operation, last, op.Value)
 	case yaml.SequenceNode:
-		return s.addElement(parent, last, value)
+		return s.planElement(parent, op.Operation, last, op.Value)
 	}
 	return false
 }
@@ -81,28 +114,65 @@ func (s *splicer) child(node *yaml.Node, key string) *yaml.Node {
 	}
 	switch node.Kind {
 	case yaml.MappingNode:
-		for i := 0; i+1 < len(node.Content); i += 2 {
-			if node.Content[i].Value == key {
-				return node.Content[i+1]
-			}
+		if i := plainKey(node, key); i >= 0 {
+			return node.Content[i+1]
 		}
 	case yaml.SequenceNode:
-		if i, err := strconv.Atoi(key); err == nil && i-s.added[node] >= 0 && i-s.added[node] < len(node.Content) {
-			return node.Content[i-s.added[node]]
+		elements := s.list(node)
+		if i, err := strconv.Atoi(key); err == nil && 0 <= i && i < len(elements) {
+			return elements[i]
 		}
 	}
 	return nil
 }
 
+// plainKey is the place of a key that the mapping itself has, or -1.
+func plainKey(mapping *yaml.Node, key string) int {
+	for i := 0; i+1 < len(mapping.Content); i += 2 {
+		if mapping.Content[i].Value == key {
+			return i
+		}
+	}
+	return -1
+}
+
+// list is what a sequence has by now.
+func (s *splicer) list(sequence *yaml.Node) []*yaml.Node {
+	if elements, changed := s.elements[sequence]; changed {
+		return elements
+	}
+	return sequence.Content
+}
+
+func (s *splicer) planKey(mapping *yaml.Node, operation, key string, value any) bool {
+	i := plainKey(mapping, key)
+	if i < 0 {
+		return operation == "add" && s.addKey(mapping, key, value)
+	}
+	node, old := mapping.Content[i], mapping.Content[i+1]
+	if !s.startsLine(node) {
+		return false
+	}
+	// A list may stand in the column of its key.
+	beside := old.Kind == yaml.SequenceNode && old.Column == node.Column
+	change := edit{line: node.Line - 1}
+	change.cut = s.extent(change.line, node.Column-1, beside, map[string]*yaml.Node{key: old})
+	if operation == "remove" {
+		s.edits = append(s.edits, change)
+		return true
+	}
+	var ok bool
+	change.text, ok = block(node.Column-1, map[string]any{key: value})
+	s.edits = append(s.edits, change)
+	return ok
+}
+
 // addKey puts a key before another of its mapping: what holds containers
 // reads best with the new lists beside them.
-func (s *splicer) addKey(parent *yaml.Node, key string, value any) bool {
+func (s *splicer) addKey(mapping *yaml.Node, key string, value any) bool {
 	before := -1
-	for i := 0; i+1 < len(parent.Content); i += 2 {
-		sibling := parent.Content[i]
-		if sibling.Value == key {
-			return false
-		}
+	for i := 0; i+1 < len(mapping.Content); i += 2 {
+		sibling := mapping.Content[i]
 		if s.startsLine(sibling) && (before < 0 || sibling.Value == "containers") {
 			before = i
 		}
@@ -110,18 +180,55 @@ func (s *splicer) addKey(parent *yaml.Node, key string, value any) bool {
 	if before < 0 {
 		return false
 	}
-	sibling := parent.Content[before]
-	return s.insert(sibling, before == 0, map[string]any{key: value})
+	return s.insert(mapping.Content[before], before == 0, map[string]any{key: value})
 }
 
-// addElement puts an element in front of an old one.
-func (s *splicer) addElement(parent *yaml.Node, index string, value any) bool {
+func (s *splicer) planElement(sequence *yaml.Node, operation, index string, value any) bool {
+	elements := slices.Clone(s.list(sequence))
 	i, err := strconv.Atoi(index)
-	if err != nil || i-s.added[parent] != 0 {
-		return false // a place whose first line the nodes do not tell
+	if err != nil || i < 0 || i > len(elements) || (i == len(elements) && operation != "add") {
+		return false
 	}
-	s.added[parent]++
-	return s.insert(parent, true, []any{value})
+	column := sequence.Column - 1
+	switch {
+	case operation != "add":
+		old := elements[i]
+		if old == nil || !s.startsElement(old, column) {
+			return false
+		}
+		change := edit{line: old.Line - 1}
+		change.cut = s.extent(change.line, column, false, []*yaml.Node{old})
+		ok := true
+		if operation == "remove" {
+			elements = slices.Delete(elements, i, i+1)
+		} else {
+			elements[i] = nil
+			change.text, ok = block(column, []any{value})
+		}
+		s.elements[sequence], s.edits = elements, append(s.edits, change)
+		return ok
+	case i == len(elements):
+		s.elements[sequence] = append(elements, nil)
+		return s.appendElement(sequence, value)
+	case elements[i] == sequence.Content[0]:
+		s.elements[sequence] = slices.Insert(elements, i, nil)
+		return s.insert(sequence, true, []any{value})
+	default:
+		return false // between two: whose the comments there are is not known
+	}
+}
+
+// appendElement puts an element behind the last that the document has.
+func (s *splicer) appendElement(sequence *yaml.Node, value any) bool {
+	last, column := sequence.Content[len(sequence.Content)-1], sequence.Column-1
+	if !s.startsElement(last, column) {
+		return false
+	}
+	text, ok := block(column, []any{value})
+	line := last.Line - 1
+	line += s.extent(line, column, false, nil)
+	s.edits = append(s.edits, edit{line: line, text: text, behind: true, indent: column})
+	return ok
 }
 
 // insert puts lines at the column of a node before the line that it starts,
@@ -130,24 +237,85 @@ func (s *splicer) insert(node *yaml.Node, first bool, value any) bool {
 	if !s.startsLine(node) {
 		return false
 	}
-	text, err := sigsyaml.Marshal(value)
-	if err != nil {
-		return false
-	}
 	line := node.Line - 1
 	for line > 0 && strings.HasPrefix(strings.TrimSpace(s.lines[line-1]), "#") && (first || s.indent(line-1) == node.Column-1) {
 		line--
 	}
-	var block strings.Builder
-	for added := range strings.Lines(string(text)) {
-		block.WriteString(strings.Repeat(" ", node.Column-1) + added)
+	text, ok := block(node.Column-1, value)
+	s.edits = append(s.edits, edit{line: line, text: text})
+	return ok
+}
+
+// block is a value as lines that are indented.
+func block(indent int, value any) (string, bool) {
+	text, err := sigsyaml.Marshal(value)
+	if err != nil {
+		return "", false
 	}
-	s.all = append(s.all, insertion{line, block.String()})
-	return true
+	var lines strings.Builder
+	for line := range strings.Lines(string(text)) {
+		lines.WriteString(strings.Repeat(" ", indent) + line)
+	}
+	return lines.String(), true
+}
+
+// extent is how many lines an entry has that begins at a line, indented so
+// far. One that is there just as block prints it, with the old nodes, ends
+// where that does. Of any other the lines count that are indented further,
+// and comments among them; those in its own column that begin with a dash,
+// where a list may stand there.
+func (s *splicer) extent(line, indent int, beside bool, old any) int {
+	if text, ok := printed(indent, old); ok {
+		lines := slices.Collect(strings.Lines(text))
+		if line+len(lines) <= len(s.lines) && slices.Equal(s.lines[line:line+len(lines)], lines) {
+			return len(lines)
+		}
+	}
+	end, remark := line+1, false
+	for i := line + 1; i < len(s.lines); i++ {
+		text := strings.TrimSpace(s.lines[i])
+		further := s.indent(i) > indent
+		switch {
+		case text == "":
+		case text[0] == '#' && !further:
+			remark = true // of what comes next, unless the entry goes on
+		case text[0] == '#':
+			if !remark {
+				end = i + 1
+			}
+		case further, beside && s.indent(i) == indent && (text == "-" || strings.HasPrefix(text, "- ")):
+			end, remark = i+1, false
+		default:
+			return end - line
+		}
+	}
+	return end - line
+}
+
+// printed is what block makes of nodes.
+func printed(indent int, old any) (string, bool) {
+	if old == nil {
+		return "", false
+	}
+	text, err := yaml.Marshal(old)
+	if err != nil {
+		return "", false
+	}
+	var value any
+	if err := sigsyaml.Unmarshal(text, &value); err != nil {
+		return "", false
+	}
+	return block(indent, value)
 }
 
 func (s *splicer) startsLine(node *yaml.Node) bool {
 	return s.indent(node.Line-1) == node.Column-1
+}
+
+// startsElement reports whether the line of an element is that of its dash,
+// in the given column, from 0.
+func (s *splicer) startsElement(element *yaml.Node, dash int) bool {
+	return s.indent(element.Line-1) == dash && strings.HasPrefix(s.lines[element.Line-1][dash:], "- ")
 }
 
 func (s *splicer) indent(line int) int {

@@ -18,7 +18,20 @@ type Document struct {
 	Number int    // place in the file, from 1; documents that hold nothing do not count
 	Text   []byte // with the line --- that begins it, where there is one
 
-	empty bool // comments and blank lines only
+	empty bool       // comments and blank lines only
+	root  *yaml.Node // what Text says, and never changed; nil until it is asked for
+}
+
+// node is the document's text, parsed.
+func (d *Document) node() (*yaml.Node, error) {
+	if d.root == nil {
+		var node yaml.Node
+		if err := yaml.Unmarshal(d.Text, &node); err != nil {
+			return nil, fmt.Errorf("%s: document %d: %s", d.File, d.Number, oneLine(err))
+		}
+		d.root = &node
+	}
+	return d.root, nil
 }
 
 // Split takes a file apart. The texts of the documents, one after the other,
@@ -32,34 +45,34 @@ func Split(file string, text []byte) ([]Document, error) {
 	var docs []Document
 	number := 0
 	for _, chunk := range chunks {
-		empty, err := checkDocument(chunk)
+		node, empty, err := readDocument(chunk)
 		if !empty {
 			number++
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: document %d: %w", file, number, err)
 		}
-		docs = append(docs, Document{File: file, Number: number, Text: chunk, empty: empty})
+		docs = append(docs, Document{File: file, Number: number, Text: chunk, empty: empty, root: node})
 	}
 	return docs, nil
 }
 
-// checkDocument refuses what is not one YAML document, and reports whether it
+// readDocument refuses what is not one YAML document, and reports whether it
 // holds nothing.
-func checkDocument(chunk []byte) (empty bool, err error) {
+func readDocument(chunk []byte) (node *yaml.Node, empty bool, err error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(chunk))
-	var node yaml.Node
-	switch err := decoder.Decode(&node); {
+	node = &yaml.Node{}
+	switch err := decoder.Decode(node); {
 	case errors.Is(err, io.EOF):
-		return true, nil
+		return nil, true, nil
 	case err != nil:
-		return false, fmt.Errorf("read it as YAML: %w", err)
+		return nil, false, fmt.Errorf("read it as YAML: %w", err)
 	}
 	var second yaml.Node
 	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
-		return false, errors.New("text follows its end; accepted: documents with a line --- between them")
+		return nil, false, errors.New("text follows its end; accepted: documents with a line --- between them")
 	}
-	return node.Kind == yaml.DocumentNode && isNull(node.Content[0]), nil
+	return node, node.Kind == yaml.DocumentNode && isNull(node.Content[0]), nil
 }
 
 func isNull(node *yaml.Node) bool { return node.Kind == yaml.ScalarNode && node.ShortTag() == "!!null" }
@@ -140,11 +153,11 @@ func (d Document) JSON() ([]byte, error) {
 // strictJSON is JSON of a document in which no key is there twice. The YAML
 // library's own strict reader takes a key that wins over a merged one for that.
 func (d Document) strictJSON() ([]byte, error) {
-	var node yaml.Node
-	if err := yaml.Unmarshal(d.Text, &node); err != nil {
-		return nil, fmt.Errorf("%s: document %d: %s", d.File, d.Number, oneLine(err))
+	node, err := d.node()
+	if err != nil {
+		return nil, err
 	}
-	if again := duplicate(&node); again != nil {
+	if again := duplicate(node); again != nil {
 		return nil, fmt.Errorf("%s: document %d: line %d: key %q is there twice; accepted: once",
 			d.File, d.Number, again.Line, again.Value)
 	}

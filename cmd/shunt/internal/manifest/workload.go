@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -108,7 +107,8 @@ func (d Document) mayHoldWorkloads() bool {
 	if d.empty {
 		return false
 	}
-	if err := yaml.Unmarshal(d.Text, &head); err != nil {
+	node, err := d.node()
+	if err != nil || node.Decode(&head) != nil {
 		return true // strictJSON says what is wrong
 	}
 	kind, _ := head.Kind.(string)

@@ -13,29 +13,6 @@ import (
 	"github.com/shunt-dev/shunt/webhook/patch"
 )
 
-// apply carries out the operations on a document's text.
-func apply(text []byte, operations []jsonpatch.Operation) ([]byte, error) {
-	printed, err := reprint(text, operations)
-	if err != nil {
-		return nil, err
-	}
-	// Lines put between the document's own are better to read. That they say
-	// what the operations ask for is not assumed: both ways must mean the same.
-	if spliced, ok := splice(text, operations); ok && sameMeaning(spliced, printed) {
-		return spliced, nil
-	}
-	return printed, nil
-}
-
-func sameMeaning(a, b []byte) bool {
-	first, err := sigsyaml.YAMLToJSON(a)
-	if err != nil {
-		return false
-	}
-	second, err := sigsyaml.YAMLToJSON(b)
-	return err == nil && bytes.Equal(first, second)
-}
-
 // reprint carries the operations out on the document's nodes and prints them:
 // comments and the order of keys stay, blank lines and indentation do not.
 func reprint(text []byte, operations []jsonpatch.Operation) ([]byte, error) {
@@ -61,6 +38,7 @@ func reprint(text []byte, operations []jsonpatch.Operation) ([]byte, error) {
 			break
 		}
 	}
+	nameNulls(&document, false)
 	encoder := yaml.NewEncoder(&out)
 	encoder.SetIndent(2)
 	encoder.CompactSeqIndent()
@@ -68,6 +46,17 @@ func reprint(text []byte, operations []jsonpatch.Operation) ([]byte, error) {
 		return nil, err
 	}
 	return out.Bytes(), encoder.Close()
+}
+
+// nameNulls writes out each null that flow style leaves out: the printer would
+// make empty strings of them.
+func nameNulls(node *yaml.Node, flow bool) {
+	if flow && node.Value == "" && node.Kind == yaml.ScalarNode && node.ShortTag() == "!!null" {
+		node.Value = "null"
+	}
+	for _, child := range node.Content {
+		nameNulls(child, flow || node.Style&yaml.FlowStyle != 0)
+	}
 }
 
 // blockStyle has nodes that were read from JSON printed as YAML usually is,
