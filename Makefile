@@ -50,7 +50,7 @@ test-rules: ## Run the rule cases in real network namespaces, on iptables-nft an
 	@hack/suites.sh rules
 
 .PHONY: test-proxy
-test-proxy: ## Let a real Envoy validate the bootstraps.
+test-proxy: ## Send real traffic through real proxies, Envoy and HAProxy, in network namespaces (root).
 	@hack/suites.sh proxy
 
 .PHONY: test-envtest
@@ -108,7 +108,7 @@ cross: ## Build all binaries for linux/amd64 and arm64, and shunt for macOS and 
 
 .PHONY: install-tools
 install-tools: ## Make ready what the other targets need: packages, golangci-lint, Envoy, kube-apiserver and etcd.
-	@hack/deps.sh ip iptables-nft iptables-legacy gcc shellcheck
+	@hack/deps.sh ip iptables-nft iptables-legacy haproxy gcc shellcheck
 	@hack/tool.sh golangci-lint
 	@hack/envoy.sh
 	@hack/mitmproxy.sh

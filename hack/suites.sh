@@ -2,7 +2,7 @@
 # Runs test suites by name, one after the other, and ends with a list of every suite and its result.
 #   unit     every package but the next five's folders, with the race detector
 #   rules    test/rules and test/netns: the rule cases in real network namespaces (root, iptables, iproute2)
-#   proxy    test/proxy: the bootstraps, validated by a real Envoy
+#   proxy    test/proxy: real traffic through real proxies, Envoy, HAProxy and mitmproxy, behind shunt-init's rules (root, iptables)
 #   envtest  test/envtest: the webhook behind a real kube-apiserver and etcd
 #   load     test/load: 2,000 reviews in flight at the webhook's server
 # A suite that cannot run here (no root, a tool that cannot be had) is named with the reason; with CI=true that is a failure.
@@ -58,9 +58,12 @@ suite_proxy() {
   ENVOY=$(hack/envoy.sh) || cannot "there is no Envoy; see above"
   MITMDUMP=$(hack/mitmproxy.sh) || MITMDUMP='' # its tests skip themselves
   export ENVOY MITMDUMP
+  ((EUID)) || hack/deps.sh ip iptables-nft haproxy || cannot "iptables-nft, iproute2 or HAProxy is missing"
   packages=$(packages_of ./test/proxy/...)
   # shellcheck disable=SC2086
-  cases 10m $packages
+  cases 15m $packages
+  # Without root Envoy has read the bootstraps, and the rest has skipped itself.
+  ((EUID == 0)) || cannot "traffic through the proxies needs root; what needs no network passed"
   [[ $MITMDUMP ]] || cannot "there is no mitmproxy, see above; the cases of the other proxies passed"
 }
 

@@ -3,8 +3,6 @@ package proxy
 import (
 	"net/http"
 	"net/netip"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -44,17 +42,4 @@ func within(t *testing.T, what string, log *output, so func() bool) {
 		}
 	}
 	t.Fatalf("after 20 s it is not so that %s:\n%s", what, log)
-}
-
-// buildShuntInit builds the program of the init container as it ships.
-func buildShuntInit(t *testing.T) string {
-	t.Helper()
-	bin := filepath.Join(t.TempDir(), "shunt-init")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", bin,
-		"github.com/shunt-dev/shunt/cmd/shunt-init")
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building shunt-init: %v\n%s", err, out)
-	}
-	return bin
 }

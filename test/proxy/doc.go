@@ -1,7 +1,12 @@
-// Package proxy holds the suite that needs a real Envoy: it starts the sidecar
-// of injected pods with the very command line, user and capabilities that the
-// injector wrote.
+// Package proxy holds the suite that needs real proxies, Envoy and HAProxy: it
+// starts injected pods as a kubelet would, shunt-init and then the sidecar, with
+// the very command lines, users and capabilities that the injector wrote, and
+// sends real traffic through them.
 //
-// The binary's path is in the environment variable ENVOY; `make test-proxy`
-// sets it.
+//	pod_linux_test.go    a pod at work
+//	way_linux_test.go    a way through its proxy, both ends noted and found in the log
+//	proof_linux_test.go  which proxy serves which system, and the checks that each passes
+//
+// Envoy's path is in the environment variable ENVOY, and HAProxy is found by
+// PATH; `make test-proxy` sees to both.
 package proxy

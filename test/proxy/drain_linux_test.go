@@ -46,19 +46,9 @@ type drained struct {
 
 // TestDrain holds what shunt-init drain waits for, in an injected pod.
 func TestDrain(t *testing.T) {
-	envoy := envoyBinary(t)
-	netns.Require(t, "iptables-nft")
-	lab, err := netns.NewLab()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { closeLab(t, lab) })
-	d := &drained{lab: lab, program: buildShuntInit(t), began: make(chan struct{}), finish: make(chan struct{})}
-	if out, err := lab.Pod.Command(t.Context(), d.program).CombinedOutput(); err != nil {
-		t.Fatalf("shunt-init: %v\n%s", err, out)
-	}
+	p := envoyPod(t, interception.ModeRedirect, nil, nil)
+	d := &drained{lab: p.Lab, program: buildShuntInit(t), began: make(chan struct{}), finish: make(chan struct{})}
 	d.serve(t)
-	waitLive(t, client(lab.Pod.Dial), start(t, lab.Pod, envoy, sidecar(t, interception.ModeRedirect, allFamilies[0])))
 
 	t.Run("nothing", func(t *testing.T) { d.start(t).endsIdle(t) })
 	t.Run("idle HTTP/1.1", d.idleHTTP1)

@@ -15,16 +15,8 @@ import (
 // TestHealthNeedsBothListeners closes one of the two pass-through listeners
 // while the other goes on: the proxy must not say that it is well.
 func TestHealthNeedsBothListeners(t *testing.T) {
-	envoy := envoyBinary(t)
-	netns.Require(t)
-	lab, err := netns.NewLab()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { closeLab(t, lab) })
-	log := start(t, lab.Pod, envoy, sidecar(t, interception.ModeTProxy, allFamilies[0]))
-	inside, outside := client(dialer(lab.Pod.Dial)), client(fromOutside(lab))
-	waitLive(t, inside, log)
+	p := envoyWithoutRules(t, interception.ModeTProxy)
+	inside, outside := client(dialer(p.Pod.Dial)), client(fromOutside(p.Lab))
 	pods := []netip.Addr{netns.PodIPv4, netns.PodIPv6}
 	for _, pod := range pods {
 		if status, body := get(outside, pod, interception.HealthPort, bootstrap.HealthPath); status != http.StatusOK {

@@ -3,13 +3,11 @@ package proxy
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
@@ -26,24 +25,16 @@ import (
 // user and with the capabilities of its container, and asks it what kubelet,
 // Prometheus and strangers would.
 func TestServing(t *testing.T) {
-	envoy := envoyBinary(t)
-	netns.Require(t)
 	for _, mode := range modes {
 		t.Run(string(mode), func(t *testing.T) {
-			lab, err := netns.NewLab()
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { closeLab(t, lab) })
-			log := start(t, lab.Pod, envoy, sidecar(t, mode, allFamilies[0]))
-			outside, inside := client(fromOutside(lab)), client(dialer(lab.Pod.Dial))
-			waitLive(t, inside, log)
-			for _, pod := range []netip.Addr{netns.PodIPv4, netns.PodIPv6} {
-				checkOpenPorts(t, outside, pod)
-				checkAdminIsClosed(t, fromOutside(lab), pod)
+			p := envoyWithoutRules(t, mode)
+			outside, inside := client(fromOutside(p.Lab)), client(dialer(p.Pod.Dial))
+			for _, addr := range p.node.PodIPs {
+				checkOpenPorts(t, outside, addr)
+				checkAdminIsClosed(t, fromOutside(p.Lab), addr)
 				if mode != interception.ModeNone {
-					checkLoop(t, fromOutside(lab), netip.AddrPortFrom(pod, interception.DefaultInboundPort), log)
-					checkLoop(t, fromOutside(lab), netip.AddrPortFrom(pod, interception.DefaultOutboundPort), log)
+					checkLoop(t, p, netip.AddrPortFrom(addr, interception.DefaultInboundPort))
+					checkLoop(t, p, netip.AddrPortFrom(addr, interception.DefaultOutboundPort))
 				}
 			}
 			checkFailing(t, inside, outside)
@@ -57,35 +48,15 @@ func closeLab(t *testing.T, lab *netns.Lab) {
 	}
 }
 
-// start runs Envoy confined as its container would be. Envoy's file is handed
-// over open, because the proxy's user may not be allowed to walk to it.
-func start(t *testing.T, pod *netns.NS, envoy string, container corev1.Container) *output {
-	file, err := os.Open(envoy)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	bounding := "-all"
-	for _, capability := range container.SecurityContext.Capabilities.Add {
-		bounding += ",+" + strings.ToLower(string(capability))
-	}
-	args := slices.Concat([]string{
-		fmt.Sprintf("--reuid=%d", *container.SecurityContext.RunAsUser),
-		fmt.Sprintf("--regid=%d", *container.SecurityContext.RunAsGroup),
-		"--clear-groups", "--no-new-privs", "--inh-caps=-all", "--bounding-set=" + bounding, "--pdeathsig=KILL",
-		"/proc/self/fd/3",
-	}, commandLine(container))
-	log := &output{}
-	cmd := pod.Command(t.Context(), "setpriv", args...)
-	cmd.ExtraFiles = []*os.File{file}
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.WaitDelay = time.Second
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("start envoy by setpriv (of util-linux): %v", err)
-	}
-	// The end of the test's context kills it.
-	t.Cleanup(func() { _ = cmd.Wait() })
-	return log
+// envoyWithoutRules starts a pod with Envoy, and connections that nothing
+// redirects.
+func envoyWithoutRules(t *testing.T, mode interception.Mode) *pod {
+	t.Helper()
+	injected := newPod(t, mode, nil, nil)
+	injected.Spec.InitContainers = slices.DeleteFunc(injected.Spec.InitContainers, func(c corev1.Container) bool {
+		return c.Name == inject.InitContainerName
+	})
+	return startPod(t, injected, map[string]string{envoy: envoyBinary(t)}, nil)
 }
 
 // output gathers what a process writes.
@@ -148,15 +119,6 @@ func get(c *http.Client, host netip.Addr, port uint16, path string) (int, string
 	return response.StatusCode, string(body)
 }
 
-func waitLive(t *testing.T, c *http.Client, log *output) {
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if status, _ := get(c, netns.PodIPv4, interception.HealthPort, "/healthz/ready"); status == http.StatusOK {
-			return
-		}
-	}
-	t.Fatalf("envoy is not live after 20 s:\n%s", log)
-}
-
 // checkOpenPorts: of health and metrics one page each, and nothing else.
 func checkOpenPorts(t *testing.T, c *http.Client, pod netip.Addr) {
 	for _, page := range []struct {
@@ -192,8 +154,8 @@ func checkAdminIsClosed(t *testing.T, dial dialer, pod netip.Addr) {
 
 // checkLoop connects to a pass-through listener as its own destination: the
 // proxy must hang up rather than call itself, and log that it did.
-func checkLoop(t *testing.T, dial dialer, listener netip.AddrPort, log *output) {
-	conn, err := dial(t.Context(), "tcp", listener, netns.DialOptions{})
+func checkLoop(t *testing.T, p *pod, listener netip.AddrPort) {
+	conn, err := fromOutside(p.Lab)(t.Context(), "tcp", listener, netns.DialOptions{})
 	if err != nil {
 		t.Errorf("%s: %v", listener, err)
 		return
@@ -205,35 +167,17 @@ func checkLoop(t *testing.T, dial dialer, listener netip.AddrPort, log *output) 
 	if n, err := conn.Read(make([]byte, 1)); n > 0 || netns.IsTimeout(err) {
 		t.Errorf("%s: read %d bytes, error %v; want the end of the connection", listener, n, err)
 	}
-	want := map[string]any{
+	want := logLine{
 		"upstream_cluster":          "BlackHoleCluster",
 		"downstream_local_address":  listener.String(),
 		"downstream_remote_address": conn.LocalAddr().String(),
 	}
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if logged(log.String(), want) {
+		if slices.ContainsFunc(p.logLines(), want.saidBy) {
 			return
 		}
 	}
-	t.Errorf("%s: no line of the access log has %v:\n%s", listener, want, log)
-}
-
-// logged reports whether a line of the access log has all the fields wanted.
-func logged(log string, want map[string]any) bool {
-	for line := range strings.Lines(log) {
-		var fields map[string]any
-		if json.Unmarshal([]byte(line), &fields) != nil {
-			continue
-		}
-		matches := true
-		for name, value := range want {
-			matches = matches && fields[name] == value
-		}
-		if matches {
-			return true
-		}
-	}
-	return false
+	t.Errorf("%s: no line of the access log has %v:\n%s", listener, want, p.said())
 }
 
 // checkFailing: from within the pod the admin interface answers, and a proxy

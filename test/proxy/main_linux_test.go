@@ -1,0 +1,48 @@
+package proxy
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/shunt-dev/shunt/test/container"
+)
+
+// runFolder holds what is made once for all tests of a run.
+var runFolder string
+
+func TestMain(m *testing.M) {
+	container.Main() // this program again, where a test has it become a container
+	var err error
+	if runFolder, err = os.MkdirTemp("", "shunt-proxy-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(runFolder)
+	os.Exit(code)
+}
+
+// shuntInit is the program of the init container, built once as it ships.
+var shuntInit = sync.OnceValues(func() (string, error) {
+	bin := filepath.Join(runFolder, "shunt-init")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", bin,
+		"github.com/shunt-dev/shunt/cmd/shunt-init")
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building shunt-init: %w\n%s", err, out)
+	}
+	return bin, nil
+})
+
+func buildShuntInit(t *testing.T) string {
+	t.Helper()
+	bin, err := shuntInit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}

@@ -1,0 +1,237 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/test/container"
+	"github.com/shunt-dev/shunt/test/netns"
+)
+
+// pod is an injected pod at work, with what a kubelet has made of it: its
+// namespace with rules in it, and its proxy.
+type pod struct {
+	*netns.Lab
+	kind     string // envoy or haproxy
+	injected *corev1.Pod
+	node     container.Node
+	proxy    *container.Process
+	sidecar  container.Container
+}
+
+// newPod injects a pod. Keys are its annotations, change is what the
+// injector's configuration has of its own; nil for nothing.
+func newPod(t *testing.T, mode interception.Mode, annotations map[string]string, change func(*inject.Config)) *corev1.Pod {
+	t.Helper()
+	cfg := inject.DefaultConfig()
+	if change != nil {
+		change(&cfg)
+	}
+	plain := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "echo", Namespace: "demo",
+			Labels:      map[string]string{inject.InjectKey: "true"},
+			Annotations: map[string]string{inject.InterceptionModeKey: string(mode)},
+		},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+	}
+	for key, value := range annotations {
+		plain.Annotations[key] = value
+	}
+	result := inject.Inject(plain, inject.Namespace{Name: "demo"}, cfg)
+	if !result.Inject {
+		t.Fatalf("the pod was not injected: %s %v", result.Reason, result.Errors)
+	}
+	return result.Pod
+}
+
+// initContainer is a pointer into the pod.
+func initContainer(t *testing.T, pod *corev1.Pod, name string) *corev1.Container {
+	t.Helper()
+	for i := range pod.Spec.InitContainers {
+		if c := &pod.Spec.InitContainers[i]; c.Name == name {
+			return c
+		}
+	}
+	t.Fatalf("the pod has no init container %s", name)
+	return nil
+}
+
+// startPod starts an injected pod: its sysctls, then its init containers one
+// after the other, the proxy until its startup probe passes. programs stand in
+// for the proxy's image.
+func startPod(t *testing.T, injected *corev1.Pod, programs, volumes map[string]string) *pod {
+	t.Helper()
+	netns.Require(t, "iptables-nft")
+	lab, err := netns.NewLab()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pod{Lab: lab, injected: injected}
+	t.Cleanup(func() { p.close(t) })
+	p.node = container.Node{
+		Programs: map[string]string{"": buildShuntInit(t)},
+		PodIPs:   []netip.Addr{netns.PodIPv4, netns.PodIPv6}, Volumes: volumes, EmptyDirs: t.TempDir(),
+	}
+	for name, program := range programs {
+		p.node.Programs[name] = program
+	}
+	if security := injected.Spec.SecurityContext; security != nil {
+		for _, s := range security.Sysctls {
+			if err := lab.Pod.Sysctl(strings.ReplaceAll(s.Name, ".", "/"), s.Value); err != nil {
+				t.Fatalf("sysctl %s: %v", s.Name, err)
+			}
+		}
+	}
+	for _, c := range injected.Spec.InitContainers {
+		p.run(t, c)
+	}
+	return p
+}
+
+// run runs an init container to its end, or starts one that goes on running.
+func (p *pod) run(t *testing.T, c corev1.Container) {
+	t.Helper()
+	made, err := container.New(p.injected, c, p.node)
+	if err != nil {
+		t.Fatalf("container %s: %v", c.Name, err)
+	}
+	process, err := made.Start(t.Context(), p.Pod)
+	if err != nil {
+		t.Fatalf("container %s: %v", c.Name, err)
+	}
+	if c.RestartPolicy == nil {
+		if err := process.Wait(); err != nil {
+			t.Fatalf("container %s: %v", c.Name, err)
+		}
+		return
+	}
+	p.proxy, p.sidecar = process, made
+	var said error
+	for deadline := time.Now().Add(startTime); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if said = p.probe(t, c.StartupProbe); said == nil {
+			return
+		}
+	}
+	t.Fatalf("container %s: its startup probe says %v after %s; it says:\n%s", c.Name, said, startTime, p.said())
+}
+
+// probe asks as kubelet does: the pod's first address, or in the container.
+func (p *pod) probe(t *testing.T, probe *corev1.Probe) error {
+	t.Helper()
+	switch {
+	case probe == nil:
+		return nil
+	case probe.Exec != nil:
+		return p.exec(t.Context(), probe.Exec.Command)
+	case probe.HTTPGet != nil:
+		status, said := get(client(fromOutside(p.Lab)), p.node.PodIPs[0], uint16(probe.HTTPGet.Port.IntValue()), probe.HTTPGet.Path)
+		if status != http.StatusOK {
+			return fmt.Errorf("%d %s", status, said)
+		}
+		return nil
+	default:
+		return fmt.Errorf("a probe of another kind than exec and httpGet: %v", probe)
+	}
+}
+
+// startTime is what a proxy may take to start on a busy machine.
+const startTime = 30 * time.Second
+
+// said is all that the proxy printed.
+func (p *pod) said() string {
+	return strings.Join(append(p.proxy.Errors(), p.proxy.Output()...), "\n")
+}
+
+// exec runs a command in the proxy's container, as kubelet runs a hook.
+func (p *pod) exec(ctx context.Context, command []string) error {
+	c, err := p.sidecar.Exec(p.node, command)
+	if err != nil {
+		return err
+	}
+	process, err := c.Start(ctx, p.Pod)
+	if err != nil {
+		return err
+	}
+	return process.Wait()
+}
+
+func (p *pod) close(t *testing.T) {
+	if p.proxy != nil {
+		_ = p.proxy.Signal(syscall.SIGKILL)
+		_ = p.proxy.Wait()
+	}
+	closeLab(t, p.Lab)
+}
+
+func envoyIn(mode interception.Mode) func(*testing.T) *pod {
+	return func(t *testing.T) *pod { return envoyPod(t, mode, nil, nil) }
+}
+
+func haproxyIn(mode interception.Mode) func(*testing.T) *pod {
+	return func(t *testing.T) *pod { return haproxyPod(t, mode) }
+}
+
+// envoyPod starts a pod with Envoy.
+func envoyPod(t *testing.T, mode interception.Mode, annotations map[string]string, change func(*inject.Config)) *pod {
+	t.Helper()
+	p := startPod(t, newPod(t, mode, annotations, change), map[string]string{envoy: envoyBinary(t)}, nil)
+	p.kind = envoy
+	return p
+}
+
+// haproxyPod starts a pod with HAProxy, as the sample has it.
+func haproxyPod(t *testing.T, mode interception.Mode) *pod {
+	t.Helper()
+	const sample = "../../config/samples/haproxy"
+	text, err := os.ReadFile(filepath.Join(sample, "injector", "injector.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := inject.ParseConfig(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder, err := filepath.Abs(sample)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Its one volume is of a ConfigMap that holds the sample's haproxy.cfg.
+	volumes := map[string]string{cfg.Sidecar.Volumes[0].Name: folder}
+	injected := newPod(t, mode, nil, func(c *inject.Config) { *c = cfg })
+	p := startPod(t, injected, map[string]string{haproxy: haproxyBinary(t)}, volumes)
+	p.kind = haproxy
+	return p
+}
+
+// haproxyBinary returns the path of HAProxy. Without one the test is skipped,
+// but in CI it fails.
+func haproxyBinary(t *testing.T) string {
+	t.Helper()
+	netns.Require(t, haproxy)
+	path, err := exec.LookPath(haproxy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Programs that serve as proxies, and their names as commands.
+const (
+	envoy   = "envoy"
+	haproxy = "haproxy"
+)

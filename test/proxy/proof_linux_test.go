@@ -1,0 +1,148 @@
+package proxy
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"math/big"
+	"net"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/test/netns"
+)
+
+// checks are made of every proxy, in every system that it serves, on every way
+// through it.
+var checks = []struct {
+	name string
+	run  func(*testing.T, *way)
+}{
+	{"HTTP 1.1", checkHTTP1},
+	{"HTTP 2", checkHTTP2},
+	{"gRPC", checkGRPC},
+	{"WebSocket", checkWebSocket},
+	{"TLS", checkTLS},
+	{"server speaks first", checkServerFirst},
+	{"half-closed", checkHalfClosed},
+	{"half-closed by the server", checkServerHalfClosed},
+	{"1000 connections", checkMany},
+	{"1000 requests", checkManyHTTP},
+	{"100 MB both ways", checkBodies},
+}
+
+// Ways through a proxy.
+var (
+	inbound4, inbound6   = direction{inbound: true}, direction{inbound: true, ipv6: true}
+	outbound4, outbound6 = direction{}, direction{ipv6: true}
+)
+
+// TestProof sends real traffic through real proxies, behind the rules of the
+// real shunt-init, in every system that they serve. What a proxy cannot serve
+// is refused: a client with another family at hand can go on with that.
+func TestProof(t *testing.T) {
+	all := []direction{inbound4, inbound6, outbound4, outbound6}
+	for _, tt := range []struct {
+		name    string
+		start   func(*testing.T) *pod
+		system  interception.System
+		served  []direction
+		refused []direction
+	}{
+		{"Envoy in REDIRECT", envoyIn(interception.ModeRedirect), interception.SystemRedirect, all, nil},
+		{"Envoy in TPROXY", envoyIn(interception.ModeTProxy), interception.SystemTProxy, all, nil},
+		{"Envoy in ambient", ambientPod, interception.SystemAmbient, all, nil},
+		{"Envoy in legacy", legacyPod, interception.SystemLegacy, all, nil},
+		{"HAProxy in REDIRECT", haproxyIn(interception.ModeRedirect), interception.SystemRedirect,
+			[]direction{inbound4, outbound4}, []direction{inbound6, outbound6}},
+		{"HAProxy in TPROXY", haproxyIn(interception.ModeTProxy), interception.SystemTProxy,
+			[]direction{inbound4, inbound6, outbound4}, []direction{outbound6}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := tt.start(t)
+			for _, d := range tt.served {
+				w := &way{direction: d, pod: p, system: tt.system}
+				t.Run(d.String(), func(t *testing.T) { prove(t, w) })
+			}
+			for _, d := range tt.refused {
+				t.Run(d.String()+" is refused", func(t *testing.T) { checkRefused(t, &way{direction: d, pod: p, system: tt.system}) })
+			}
+			if t.Failed() {
+				said := p.said()
+				t.Logf("the proxy says:\n%s", said[:min(len(said), 4000)])
+			}
+		})
+	}
+}
+
+// prove makes all checks of a way.
+//
+// On a busy machine the first words of a client may come so late that Envoy
+// takes the connection for one whose server speaks first. All works then as
+// well, but the log does not know the protocol: such a check is made again.
+func prove(t *testing.T, w *way) {
+	const most = 5
+	all := make([]int, len(checks))
+	for i := range all {
+		all[i] = i
+	}
+	for times, pending := 1, all; len(pending) > 0; times++ {
+		for _, i := range pending {
+			w.check = i
+			t.Run(checks[i].name, func(t *testing.T) { checks[i].run(t, w) })
+		}
+		w.checkEnds(t)
+		pending = nil
+		for _, want := range w.unsaid() {
+			t.Logf("%s: no line of the access log says %v", checks[want.check].name, want.line)
+			pending = append(pending, want.check)
+		}
+		pending = slices.Compact(pending)
+		if w.wanted = nil; times == most && len(pending) > 0 {
+			t.Fatalf("the access log lacked these lines %d times", times)
+		}
+	}
+}
+
+// checkRefused holds that nothing gets around the proxy, and that a client
+// learns at once that it cannot get through.
+func checkRefused(t *testing.T, w *way) {
+	w.serve(t, httpPort, func(conn *net.TCPConn) error { return fmt.Errorf("reached by %s", conn.RemoteAddr()) })
+	conn, err := w.dial(t.Context(), httpPort)
+	if err == nil {
+		conn.Close()
+	}
+	if !netns.IsRefused(err) {
+		t.Errorf("dialing: %v, want it refused", err)
+	}
+}
+
+// selfSigned makes a certificate for a name, and the roots that trust it.
+func selfSigned(t *testing.T, name string) (tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(leaf)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, roots
+}

@@ -1,0 +1,133 @@
+package proxy
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	setfilterstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
+	setfilterstatenetworkv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/bootstrap"
+	"github.com/shunt-dev/shunt/test/netns"
+)
+
+// The systems ambient and legacy have no interception mode: no pod gets them by
+// injection. Who runs shunt-init --system=… gives the proxy a configuration of
+// their own; these are the least that serve.
+
+// ambientPod starts Envoy in ambient. The rules know a proxy by the mark of its
+// sockets alone, so that those to servers carry it too; those to the app do in
+// TPROXY anyway.
+func ambientPod(t *testing.T) *pod {
+	t.Helper()
+	return ownBootstrap(t, interception.ModeTProxy, interception.SystemAmbient, func(made *bootstrapv3.Bootstrap) {
+		const solSocket, soMark = 1, 36
+		for _, c := range made.StaticResources.Clusters {
+			if strings.HasPrefix(c.Name, "PassthroughCluster") {
+				c.UpstreamBindConfig = &corev3.BindConfig{SocketOptions: []*corev3.SocketOption{{
+					Level: solSocket, Name: soMark, Value: &corev3.SocketOption_IntValue{IntValue: int64(interception.DefaultMark)},
+					State: corev3.SocketOption_STATE_PREBIND,
+				}}}
+			}
+		}
+	})
+}
+
+// legacyPod starts Envoy in legacy. All connections come to the one port, and
+// those to the pod go on to loopback, which alone the rules leave alone.
+func legacyPod(t *testing.T) *pod {
+	t.Helper()
+	return ownBootstrap(t, interception.ModeRedirect, interception.SystemLegacy, func(made *bootstrapv3.Bootstrap) {
+		for _, l := range made.StaticResources.Listeners {
+			switch l.Name {
+			case "virtualOutbound":
+				toLoopback(t, l, netns.PodIPv4, "127.0.0.1")
+			case "virtualOutbound_v6":
+				toLoopback(t, l, netns.PodIPv6, "[::1]")
+			}
+		}
+	})
+}
+
+// toLoopback adds twins of a listener's filter chains, for connections to the
+// pod.
+func toLoopback(t *testing.T, l *listenerv3.Listener, pod netip.Addr, loopback string) {
+	t.Helper()
+	redirected, err := anypb.New(&setfilterstatenetworkv3.Config{OnNewConnection: []*setfilterstatev3.FilterStateValue{{
+		Key: &setfilterstatev3.FilterStateValue_ObjectKey{ObjectKey: "envoy.network.transport_socket.original_dst_address"},
+		Value: &setfilterstatev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
+			Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
+				Specifier: &corev3.DataSource_InlineString{InlineString: loopback + ":%DOWNSTREAM_LOCAL_PORT%"},
+			}},
+		}},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, chain := range append(slices.Clone(l.FilterChains), l.DefaultFilterChain) {
+		if chain.Name == "health" || chain.Name == "blackhole" {
+			continue
+		}
+		twin := proto.CloneOf(chain)
+		if chain == l.DefaultFilterChain {
+			// Beside chains that have a protocol, one that has none is not considered.
+			twin.FilterChainMatch = &listenerv3.FilterChainMatch{TransportProtocol: "raw_buffer"}
+		}
+		twin.FilterChainMatch.PrefixRanges = []*corev3.CidrRange{{
+			AddressPrefix: pod.String(), PrefixLen: wrapperspb.UInt32(uint32(pod.BitLen())),
+		}}
+		twin.Filters = append([]*listenerv3.Filter{{
+			Name:       "envoy.filters.network.set_filter_state",
+			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: redirected},
+		}}, twin.Filters...)
+		l.FilterChains = append(l.FilterChains, twin)
+	}
+}
+
+// ownBootstrap starts a pod that was injected for a mode in another system, and
+// Envoy with a changed bootstrap.
+func ownBootstrap(t *testing.T, mode interception.Mode, system interception.System, change func(*bootstrapv3.Bootstrap)) *pod {
+	t.Helper()
+	opts := bootstrap.DefaultOptions()
+	opts.Mode = mode
+	made, err := bootstrap.New(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(made)
+	text, err := bootstrap.JSON(made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	injected := newPod(t, mode, nil, nil)
+	sidecar := initContainer(t, injected, inject.ProxyContainerName)
+	sidecar.Args[slices.Index(sidecar.Args, "--config-yaml")+1] = string(text)
+	inSystem(t, injected, system)
+	p := startPod(t, injected, map[string]string{envoy: envoyBinary(t)}, nil)
+	p.kind = envoy
+	return p
+}
+
+// inSystem gives a pod's init container the arguments of another system.
+func inSystem(t *testing.T, injected *corev1.Pod, system interception.System) {
+	t.Helper()
+	c := initContainer(t, injected, inject.InitContainerName)
+	_, opts, err := interception.ParseArgs(c.Args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := interception.Default()
+	spec.System = system
+	c.Args = interception.Args(spec, opts)
+}
