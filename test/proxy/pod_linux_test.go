@@ -194,11 +194,23 @@ func envoyPod(t *testing.T, mode interception.Mode, annotations map[string]strin
 	return p
 }
 
+// haproxySample is the sample's folder.
+const haproxySample = "../../config/samples/haproxy"
+
 // haproxyPod starts a pod with HAProxy, as the sample has it.
 func haproxyPod(t *testing.T, mode interception.Mode) *pod {
 	t.Helper()
-	const sample = "../../config/samples/haproxy"
-	text, err := os.ReadFile(filepath.Join(sample, "injector", "injector.yaml"))
+	folder, err := filepath.Abs(haproxySample)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return haproxyOf(t, mode, folder, func(*corev1.Pod) {})
+}
+
+// haproxyOf starts a pod with HAProxy, and the haproxy.cfg of a folder.
+func haproxyOf(t *testing.T, mode interception.Mode, folder string, change func(*corev1.Pod)) *pod {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(haproxySample, "injector", "injector.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,13 +218,10 @@ func haproxyPod(t *testing.T, mode interception.Mode) *pod {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder, err := filepath.Abs(sample)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Its one volume is of a ConfigMap that holds the sample's haproxy.cfg.
-	volumes := map[string]string{cfg.Sidecar.Volumes[0].Name: folder}
 	injected := newPod(t, mode, nil, func(c *inject.Config) { *c = cfg })
+	change(injected)
+	// Its one volume is of the ConfigMap that holds haproxy.cfg.
+	volumes := map[string]string{cfg.Sidecar.Volumes[0].Name: folder}
 	p := startPod(t, injected, map[string]string{haproxy: haproxyBinary(t)}, volumes)
 	p.kind = haproxy
 	return p

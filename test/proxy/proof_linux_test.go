@@ -62,6 +62,8 @@ func TestProof(t *testing.T) {
 			[]direction{inbound4, outbound4}, []direction{inbound6, outbound6}},
 		{"HAProxy in TPROXY", haproxyIn(interception.ModeTProxy), interception.SystemTProxy,
 			[]direction{inbound4, inbound6, outbound4}, []direction{outbound6}},
+		{"HAProxy in legacy", legacyHAProxy, interception.SystemLegacy,
+			[]direction{inbound4, outbound4}, []direction{inbound6, outbound6}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := tt.start(t)

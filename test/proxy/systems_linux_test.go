@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -117,6 +119,32 @@ func ownBootstrap(t *testing.T, mode interception.Mode, system interception.Syst
 	p := startPod(t, injected, map[string]string{envoy: envoyBinary(t)}, nil)
 	p.kind = envoy
 	return p
+}
+
+// legacyHAProxy starts HAProxy in legacy. One line more sends connections to the
+// pod on to loopback.
+func legacyHAProxy(t *testing.T) *pod {
+	t.Helper()
+	const port, toLoopback = "\"0.0.0.0:${SHUNT_OUTBOUND_PORT}\"\n", "    tcp-request connection set-dst ipv4(127.0.0.1) if { dst \"${POD_IP}\" }\n"
+	sample, err := os.ReadFile(filepath.Join(haproxySample, "haproxy.cfg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, after, found := strings.Cut(string(sample), port)
+	if !found {
+		t.Fatalf("the sample does not listen on %s", port)
+	}
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, "haproxy.cfg"), []byte(before+port+toLoopback+after), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return haproxyOf(t, interception.ModeRedirect, folder, func(injected *corev1.Pod) {
+		sidecar := initContainer(t, injected, inject.ProxyContainerName)
+		sidecar.Env = append(sidecar.Env, corev1.EnvVar{Name: "POD_IP", ValueFrom: &corev1.EnvVarSource{
+			FieldRef: &corev1.ObjectFieldSelector{FieldPath: "status.podIP"},
+		}})
+		inSystem(t, injected, interception.SystemLegacy)
+	})
 }
 
 // inSystem gives a pod's init container the arguments of another system.

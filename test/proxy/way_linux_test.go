@@ -103,6 +103,15 @@ func (w *way) arrival(server netip.AddrPort) netip.AddrPort {
 	return server
 }
 
+// logged is what the proxy's log has for a server's address: HAProxy, sent on
+// to loopback, knows no other.
+func (w *way) logged(server netip.AddrPort) netip.AddrPort {
+	if w.pod.kind == haproxy {
+		return w.arrival(server)
+	}
+	return server
+}
+
 // listener and cluster are what the proxy calls the two halves of the way. In
 // legacy there is one for both directions.
 func (w *way) listener() string {
@@ -265,7 +274,7 @@ func (p *pod) logLines() []logLine {
 func (w *way) lines() []logLine {
 	return slices.DeleteFunc(w.pod.logLines(), func(line logLine) bool {
 		server, err := netip.ParseAddrPort(line.text("downstream_local_address"))
-		return line["listener"] != w.listener() || err != nil || server.Addr() != w.server(0).Addr()
+		return line["listener"] != w.listener() || err != nil || server.Addr() != w.logged(w.server(0)).Addr()
 	})
 }
 
@@ -345,13 +354,14 @@ func (w *way) find(lines []logLine) finding {
 	}
 	var missing []ends
 	for _, e := range w.dialed {
-		if _, found := logged[e]; !found {
-			missing = append(missing, e)
+		as := ends{e.client, w.logged(e.server)}
+		if _, found := logged[as]; !found {
+			missing = append(missing, as)
 			continue
 		}
 		f.exact++
-		f.wrong = append(f.wrong, w.wrong(e, logged[e])...)
-		delete(logged, e)
+		f.wrong = append(f.wrong, w.wrong(as, logged[as])...)
+		delete(logged, as)
 	}
 	renamed := map[ends]int{} // by the address alone
 	for e, of := range logged {
