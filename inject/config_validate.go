@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"sigs.k8s.io/yaml"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
@@ -20,20 +19,6 @@ const (
 	// maxID is the largest runAsUser and runAsGroup that Kubernetes takes.
 	maxID = math.MaxInt32
 )
-
-// ParseConfig reads a Config from YAML or JSON. What the text leaves out has
-// its value in DefaultConfig; an unknown key is an error, and so is what
-// Validate refuses.
-func ParseConfig(text []byte) (Config, error) {
-	cfg := DefaultConfig()
-	if err := yaml.UnmarshalStrict(text, &cfg); err != nil {
-		return Config{}, fmt.Errorf("read the injector's configuration: %w", err)
-	}
-	if err := cfg.Validate().ToAggregate(); err != nil {
-		return Config{}, fmt.Errorf("check the injector's configuration: %w", err)
-	}
-	return cfg, nil
-}
 
 // Validate returns an error for every setting that cannot be used, with the
 // setting's path, its value and what is accepted.

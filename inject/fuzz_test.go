@@ -89,3 +89,32 @@ func checkArguments(t *testing.T, pod, injected *corev1.Pod) {
 		t.Fatalf("planned and parsed options (-planned +parsed):\n%s", diff)
 	}
 }
+
+// FuzzConfig: whatever a configuration file holds, it is refused with a reason,
+// or is a configuration that pods can be injected by.
+func FuzzConfig(f *testing.F) {
+	f.Add(configType + "concurrency: 3\nproxyResources:\n  limits: {cpu: 1}\n")
+	f.Add(configType + "sidecar:\n  type: custom\n  container:\n    image: haproxy\n    env:\n    - {name: A, value: 1}\n")
+	f.Add(configType + "a: &a [*a]\nb: {<<: *a}\n? [x]\n: y\n")
+	f.Add(`{"apiVersion":"shunt.dev/v1alpha1","kind":"InjectorConfiguration","drainDuration":1e9,"ipFamilies":[null,{}]}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		cfg, err := inject.ParseConfig([]byte(text))
+		if err != nil {
+			if err.Error() == "" {
+				t.Error("refused without a reason")
+			}
+			return
+		}
+		if errs := cfg.Validate(); len(errs) > 0 {
+			t.Errorf("accepted, and is not valid: %v", errs)
+		}
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: "echo", Labels: map[string]string{inject.InjectKey: "true"}},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+		}
+		result, _ := inject.NewInjector(cfg).Patch(pod, inject.Namespace{Name: "demo"})
+		if result.Reason == "" {
+			t.Error("a pod has no reason")
+		}
+	})
+}

@@ -15,6 +15,9 @@ import (
 	"github.com/shunt-dev/shunt/webhook"
 )
 
+// configType begins every configuration.
+const configType = "apiVersion: shunt.dev/v1alpha1\nkind: InjectorConfiguration\n"
+
 func TestParseDefaults(t *testing.T) {
 	got, err := parse(nil)
 	if err != nil {
@@ -34,7 +37,7 @@ func TestParseDefaults(t *testing.T) {
 // TestFlagsWinOverTheFile holds the order of precedence: defaults, file, flags.
 func TestFlagsWinOverTheFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config.yaml")
-	if err := os.WriteFile(file, []byte("initImage: from-file\nproxyImage: from-file\nconcurrency: 7\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(configType+"initImage: from-file\nproxyImage: from-file\nconcurrency: 7\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	got, err := parse([]string{
@@ -57,7 +60,7 @@ func TestFlagsWinOverTheFile(t *testing.T) {
 // that a later one is checked as the first is.
 func TestFlagsWinOnReload(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config.yaml")
-	if err := os.WriteFile(file, []byte("initImage: first\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(configType+"initImage: first\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s, err := parse([]string{"--config", file, "--proxy-image=from-flag"})
@@ -67,7 +70,7 @@ func TestFlagsWinOnReload(t *testing.T) {
 	if s.options.Config.Path != file {
 		t.Errorf("the file that is read again is %q, want %q", s.options.Config.Path, file)
 	}
-	got, err := s.options.Config.Parse([]byte("initImage: second\nproxyImage: from-file\n"))
+	got, err := s.options.Config.Parse([]byte(configType + "initImage: second\nproxyImage: from-file\n"))
 	want := inject.DefaultConfig()
 	want.InitImage, want.ProxyImage = "second", "from-flag"
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
@@ -76,7 +79,7 @@ func TestFlagsWinOnReload(t *testing.T) {
 	for text, says := range map[string]string{
 		"backend: bpf": `backend: Unsupported value: "bpf"`, "initImages: x": "initImages", "{": "--config " + file,
 	} {
-		if _, err := s.options.Config.Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := s.options.Config.Parse([]byte(configType + text)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: error %v, want one that says %s", text, err, says)
 		}
 	}
@@ -125,7 +128,7 @@ func TestAPIServerIsNotRationed(t *testing.T) {
 // what is accepted, with exit code 2.
 func TestRefused(t *testing.T) {
 	bad := filepath.Join(t.TempDir(), "bad.yaml")
-	if err := os.WriteFile(bad, []byte("initImages: x\n"), 0o600); err != nil {
+	if err := os.WriteFile(bad, []byte(configType+"initImages: x\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {

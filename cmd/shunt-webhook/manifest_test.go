@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,11 +27,29 @@ func deployed(t *testing.T) appsv1.Deployment {
 	return deployment
 }
 
+// withFile are the container's arguments with the file that ships in place of
+// the one that is mounted.
+func withFile(t *testing.T, container corev1.Container) []string {
+	t.Helper()
+	const flag, file = "--config=", "config.yaml" // the key in the ConfigMap, too
+	args := slices.Clone(container.Args)
+	i := slices.IndexFunc(args, func(arg string) bool { return strings.HasPrefix(arg, flag) })
+	if i < 0 {
+		t.Fatalf("no %s in %q", flag, args)
+	}
+	folder := strings.TrimSuffix(strings.TrimPrefix(args[i], flag), "/"+file)
+	if !slices.ContainsFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == folder && m.SubPath == "" }) {
+		t.Errorf("%s is nothing that is mounted as a folder", folder)
+	}
+	args[i] = flag + "../../config/manager/" + file
+	return args
+}
+
 // TestManifestRunsThisProgram holds that the Deployment that ships passes
 // arguments that are accepted, and exposes, probes and mounts what they say.
 func TestManifestRunsThisProgram(t *testing.T) {
 	container := deployed(t).Spec.Template.Spec.Containers[0]
-	got, err := parse(container.Args)
+	got, err := parse(withFile(t, container))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,7 +58,7 @@ var _ = Describe("the manifests that ship", func() {
 		}, client.DryRunAll)
 		Expect(seen).To(Equal(map[string]int{
 			"Namespace": 1, "ServiceAccount": 1, "ClusterRole": 1, "ClusterRoleBinding": 1, "Service": 1, "Deployment": 1,
-			"PodDisruptionBudget": 1, "Issuer": 1, "Certificate": 1, "MutatingWebhookConfiguration": 1,
+			"PodDisruptionBudget": 1, "ConfigMap": 1, "Issuer": 1, "Certificate": 1, "MutatingWebhookConfiguration": 1,
 		}))
 	})
 

@@ -56,9 +56,11 @@ func startProgram(ctx context.Context, config string) program {
 	return p
 }
 
-func (p program) write(config string) {
+// write has the file say other settings.
+func (p program) write(settings string) {
 	GinkgoHelper()
-	Expect(os.WriteFile(p.config, []byte(config), 0o600)).To(Succeed())
+	text := "apiVersion: shunt.dev/v1alpha1\nkind: InjectorConfiguration\n" + settings
+	Expect(os.WriteFile(p.config, []byte(text), 0o600)).To(Succeed())
 }
 
 // exposes waits until the metrics have these lines.

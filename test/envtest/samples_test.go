@@ -18,8 +18,7 @@ import (
 	"github.com/shunt-dev/shunt/inject"
 )
 
-// kustomizations are the folders of config that kubectl apply -k takes, those
-// of components left out.
+// kustomizations are the folders of config that kubectl apply -k takes.
 func kustomizations() []string {
 	GinkgoHelper()
 	var folders []string
@@ -76,7 +75,7 @@ var _ = Describe("the samples of other proxies", func() {
 			expectConfigured(objects, contentOf(filepath.Join(folder, "injector.yaml")))
 			shuntNamespace(ctx)
 			createFrom(ctx, folder, isKind("Deployment", "ConfigMap"), client.DryRunAll)
-			cfg, err := inject.ParseConfig([]byte(theOne[corev1.ConfigMap](objects, "ConfigMap").Data["injector.yaml"]))
+			cfg, err := inject.ParseConfig([]byte(theOne[corev1.ConfigMap](objects, "ConfigMap").Data["config.yaml"]))
 			Expect(err).NotTo(HaveOccurred())
 			expectAdmitted(ctx, cfg, configMap)
 		},
@@ -99,13 +98,13 @@ func expectConfigured(objects []*unstructured.Unstructured, text string) {
 	GinkgoHelper()
 	configMap := theOne[corev1.ConfigMap](objects, "ConfigMap")
 	pod := theOne[appsv1.Deployment](objects, "Deployment").Spec.Template.Spec
-	Expect(pod.Containers[0].Args).To(ContainElement("--config=/etc/shunt/injector.yaml"))
+	Expect(pod.Containers[0].Args).To(ContainElement("--config=/etc/shunt/config.yaml"))
 	Expect(pod.Containers[0].VolumeMounts).To(ContainElement(
-		corev1.VolumeMount{Name: "injector-config", MountPath: "/etc/shunt", ReadOnly: true}))
-	Expect(pod.Volumes).To(ContainElement(corev1.Volume{Name: "injector-config", VolumeSource: corev1.VolumeSource{
+		corev1.VolumeMount{Name: "injector", MountPath: "/etc/shunt", ReadOnly: true}))
+	Expect(pod.Volumes).To(ContainElement(corev1.Volume{Name: "injector", VolumeSource: corev1.VolumeSource{
 		ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: configMap.Name}},
 	}}))
-	Expect(configMap.Data).To(HaveKeyWithValue("injector.yaml", text))
+	Expect(configMap.Data).To(HaveKeyWithValue("config.yaml", text))
 }
 
 // expectAdmitted has the API server take a pod that is injected with the
