@@ -1,6 +1,10 @@
 package ruleset
 
-import "github.com/shunt-dev/shunt/initimage/interception"
+import (
+	"net/netip"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
 
 // addInbound adds to nat the chains that take connections to the pod to a port
 // of the proxy, and the jump to them.
@@ -87,19 +91,28 @@ func (b *builder) outputPolicy(hop, overLoopback []Rule) []Rule {
 	return append(rules, b.ofApp("connections of the app", Jump{chainOutbound})...)
 }
 
+// to matches what goes to an address of the prefix. All addresses are no match
+// at all: iptables does not keep -d 0.0.0.0/0.
+func to(prefix netip.Prefix) []Match {
+	if prefix.Bits() == 0 {
+		return nil
+	}
+	return []Match{Destination{Prefix: prefix}}
+}
+
 // outboundPolicy decides which destinations go to the proxy. What is left
 // alone comes first: it is stronger than what is to be intercepted.
 func (b *builder) outboundPolicy() []Rule {
 	var rules []Rule
 	for _, prefix := range b.prefixesOf(b.spec.OutboundExcludeCIDRs) {
-		rules = append(rules, rule("destination left alone", Return, Destination{Prefix: prefix}))
+		rules = append(rules, rule("destination left alone", Return, to(prefix)...))
 	}
 	rules = append(rules, forPorts("outbound ports to intercept", Jump{chainRedirect}, tcp, b.spec.OutboundPorts)...)
 	if b.spec.OutboundCIDRs.All {
 		return append(rules, rule("every other destination", Jump{chainRedirect}))
 	}
 	for _, prefix := range b.prefixesOf(b.spec.OutboundCIDRs.Prefixes) {
-		rules = append(rules, rule("destination to intercept", Jump{chainRedirect}, Destination{Prefix: prefix}))
+		rules = append(rules, rule("destination to intercept", Jump{chainRedirect}, to(prefix)...))
 	}
 	return rules
 }
