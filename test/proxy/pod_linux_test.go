@@ -204,11 +204,13 @@ func haproxyPod(t *testing.T, mode interception.Mode) *pod {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return haproxyOf(t, mode, folder, func(*corev1.Pod) {})
+	return haproxyOf(t, mode, nil, folder, func(*corev1.Pod) {})
 }
 
 // haproxyOf starts a pod with HAProxy, and the haproxy.cfg of a folder.
-func haproxyOf(t *testing.T, mode interception.Mode, folder string, change func(*corev1.Pod)) *pod {
+func haproxyOf(
+	t *testing.T, mode interception.Mode, annotations map[string]string, folder string, change func(*corev1.Pod),
+) *pod {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(haproxySample, "injector", "injector.yaml"))
 	if err != nil {
@@ -218,7 +220,7 @@ func haproxyOf(t *testing.T, mode interception.Mode, folder string, change func(
 	if err != nil {
 		t.Fatal(err)
 	}
-	injected := newPod(t, mode, nil, func(c *inject.Config) { *c = cfg })
+	injected := newPod(t, mode, annotations, func(c *inject.Config) { *c = cfg })
 	change(injected)
 	// Its one volume is of the ConfigMap that holds haproxy.cfg.
 	volumes := map[string]string{cfg.Sidecar.Volumes[0].Name: folder}

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -125,7 +127,10 @@ func ownBootstrap(t *testing.T, mode interception.Mode, system interception.Syst
 // pod on to loopback.
 func legacyHAProxy(t *testing.T) *pod {
 	t.Helper()
-	const port, toLoopback = "\"0.0.0.0:${SHUNT_OUTBOUND_PORT}\"\n", "    tcp-request connection set-dst ipv4(127.0.0.1) if { dst \"${POD_IP}\" }\n"
+	const (
+		port       = "\"0.0.0.0:${SHUNT_OUTBOUND_PORT}\"\n"
+		toLoopback = "    tcp-request connection set-dst ipv4(127.0.0.1) if { dst \"${POD_IP}\" }\n"
+	)
 	sample, err := os.ReadFile(filepath.Join(haproxySample, "haproxy.cfg"))
 	if err != nil {
 		t.Fatal(err)
@@ -138,13 +143,37 @@ func legacyHAProxy(t *testing.T) *pod {
 	if err := os.WriteFile(filepath.Join(folder, "haproxy.cfg"), []byte(before+port+toLoopback+after), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return haproxyOf(t, interception.ModeRedirect, folder, func(injected *corev1.Pod) {
+	return haproxyOf(t, interception.ModeRedirect, nil, folder, func(injected *corev1.Pod) {
 		sidecar := initContainer(t, injected, inject.ProxyContainerName)
 		sidecar.Env = append(sidecar.Env, corev1.EnvVar{Name: "POD_IP", ValueFrom: &corev1.EnvVarSource{
 			FieldRef: &corev1.ObjectFieldSelector{FieldPath: "status.podIP"},
 		}})
 		inSystem(t, injected, interception.SystemLegacy)
 	})
+}
+
+// TestHAProxyLeavesOut: IPv6 that HAProxy cannot carry goes past it where the
+// pod says so.
+func TestHAProxyLeavesOut(t *testing.T) {
+	folder, err := filepath.Abs(haproxySample)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := haproxyOf(t, interception.ModeTProxy, map[string]string{inject.ExcludeOutboundIPRangesKey: "::/0"}, folder, func(*corev1.Pod) {})
+	for _, d := range []direction{outbound4, outbound6} {
+		w := &way{direction: d, pod: p, system: interception.SystemTProxy}
+		w.serve(t, halfPort, func(conn *net.TCPConn) error {
+			_, err := io.WriteString(conn, banner)
+			return err
+		})
+		if got, err := io.ReadAll(w.mustDial(t, halfPort)); err != nil || string(got) != banner {
+			t.Errorf("%s: %q, %v", d, got, err)
+		}
+	}
+	within(t, "the log has the connection over IPv4", &output{}, func() bool { return len(p.logLines()) > 0 })
+	if lines := p.logLines(); len(lines) != 1 || lines[0]["listener"] != "virtualOutbound" {
+		t.Errorf("the log has %v, want the connection over IPv4 only", lines)
+	}
 }
 
 // inSystem gives a pod's init container the arguments of another system.
