@@ -18,14 +18,21 @@ var allFamilies = [][]corev1.IPFamily{
 	{corev1.IPv4Protocol, corev1.IPv6Protocol}, {corev1.IPv4Protocol}, {corev1.IPv6Protocol},
 }
 
-// envoyBinary returns the path of Envoy. Without one the test is skipped, but
-// in CI it fails.
+// envoyBinary returns the path of Envoy.
 func envoyBinary(t *testing.T) string {
-	path := os.Getenv("ENVOY")
+	t.Helper()
+	return programIn(t, "ENVOY")
+}
+
+// programIn returns the path of a program that a variable names. Without one
+// the test is skipped, but in CI it fails.
+func programIn(t *testing.T, variable string) string {
+	t.Helper()
+	path := os.Getenv(variable)
 	if path != "" {
 		return path
 	}
-	const reason = "this test runs Envoy, and ENVOY names no binary; run it by `make test-proxy`"
+	reason := "this test runs a proxy, and " + variable + " names no program; run it by `make test-proxy`"
 	if os.Getenv("CI") == "true" {
 		t.Fatal(reason)
 	}
