@@ -166,9 +166,11 @@ func TestHAProxyLeavesOut(t *testing.T) {
 			_, err := io.WriteString(conn, banner)
 			return err
 		})
-		if got, err := io.ReadAll(w.mustDial(t, halfPort)); err != nil || string(got) != banner {
+		conn := w.mustDial(t, halfPort)
+		if got, err := io.ReadAll(conn); err != nil || string(got) != banner {
 			t.Errorf("%s: %q, %v", d, got, err)
 		}
+		_ = conn.Close()
 	}
 	within(t, "the log has the connection over IPv4", &output{}, func() bool { return len(p.logLines()) > 0 })
 	if lines := p.logLines(); len(lines) != 1 || lines[0]["listener"] != "virtualOutbound" {
