@@ -25,6 +25,9 @@ type Node struct {
 	PodIPs []netip.Addr
 	// Volumes are folders of this machine, by the name of the pod's volume.
 	Volumes map[string]string
+	// ResolvConf is a file that every container has as /etc/resolv.conf, in
+	// place of this machine's; "" for this machine's.
+	ResolvConf string
 	// EmptyDirs is a folder in which the pod's volumes of type emptyDir are
 	// made when a container mounts them.
 	EmptyDirs string
@@ -136,6 +139,9 @@ func environment(pod *corev1.Pod, c corev1.Container, node Node) (map[string]str
 // empty at first.
 func mounts(pod *corev1.Pod, c corev1.Container, node Node) ([]Mount, error) {
 	var made []Mount
+	if node.ResolvConf != "" {
+		made = append(made, Mount{Path: "/etc/resolv.conf", Source: node.ResolvConf})
+	}
 	for _, m := range c.VolumeMounts {
 		source, ok := node.Volumes[m.Name]
 		if !ok {

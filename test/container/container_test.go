@@ -154,8 +154,13 @@ func TestVolumes(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(config, "proxy.cfg"), []byte("from a ConfigMap\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	resolvConf := filepath.Join(t.TempDir(), "of-the-pod")
+	if err := os.WriteFile(resolvConf, []byte("nameserver 192.0.2.53\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	node := Node{
-		Programs: map[string]string{"": "/bin/sh"}, EmptyDirs: t.TempDir(), Volumes: map[string]string{"config": config},
+		ResolvConf: resolvConf,
+		Programs:   map[string]string{"": "/bin/sh"}, EmptyDirs: t.TempDir(), Volumes: map[string]string{"config": config},
 	}
 	pod := newPod()
 	pod.Spec.Volumes = []corev1.Volume{{Name: "shared", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
@@ -177,11 +182,11 @@ func TestVolumes(t *testing.T) {
 		return runContainer(t, c, ns)
 	}
 	run(`echo '#!/bin/true' >/shunt/program; chmod 755 /shunt/program; cat /etc/passwd >/dev/null`, false)
-	got := run(`cat /etc/shunt-proxy/proxy.cfg; /shunt/program && echo runs
+	got := run(`cat /etc/shunt-proxy/proxy.cfg /etc/resolv.conf; /shunt/program && echo runs
 		for file in /shunt/x /etc/shunt-proxy/x /etc/x /x /usr/x; do
 			(: >$file) 2>/dev/null && echo "$file was written"
 		done; true`, true)
-	if diff := cmp.Diff([]string{"from a ConfigMap", "runs"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"from a ConfigMap", "nameserver 192.0.2.53", "runs"}, got); diff != "" {
 		t.Errorf("what the container said (-want +got):\n%s", diff)
 	}
 	for _, path := range []string{"/shunt", "/etc/shunt-proxy", "/etc/x"} {

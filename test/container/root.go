@@ -94,10 +94,15 @@ func (c Container) openEntry(path string, mode fs.FileMode) (made entry, err err
 	source := path
 	if i := slices.IndexFunc(c.Mounts, func(m Mount) bool { return m.Path == path }); i >= 0 {
 		source, made.readOnly = c.Mounts[i].Source, c.Mounts[i].ReadOnly
+		info, err := os.Stat(source)
+		if err != nil {
+			return made, err
+		}
+		made.mode = info.Mode().Type()
 	} else if slices.ContainsFunc(c.Mounts, func(m Mount) bool { return strings.HasPrefix(m.Path, path+"/") }) {
 		return c.openTree(path)
 	}
-	if mode&fs.ModeSymlink != 0 {
+	if made.mode&fs.ModeSymlink != 0 {
 		made.link, err = os.Readlink(source)
 		return made, err
 	}

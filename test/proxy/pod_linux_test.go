@@ -71,6 +71,12 @@ func initContainer(t *testing.T, pod *corev1.Pod, name string) *corev1.Container
 	return nil
 }
 
+// The pod's resolvers.
+var (
+	resolverIPv4 = netip.MustParseAddr("10.0.0.53")
+	resolverIPv6 = netip.MustParseAddr("fd00::53")
+)
+
 // startPod starts an injected pod: its sysctls, then its init containers one
 // after the other, the proxy until its startup probe passes. programs stand in
 // for the proxy's image.
@@ -86,6 +92,11 @@ func startPod(t *testing.T, injected *corev1.Pod, programs, volumes map[string]s
 	p.node = container.Node{
 		Programs: map[string]string{"": buildShuntInit(t)},
 		PodIPs:   []netip.Addr{netns.PodIPv4, netns.PodIPv6}, Volumes: volumes, EmptyDirs: t.TempDir(),
+		ResolvConf: filepath.Join(t.TempDir(), "resolv.conf"),
+	}
+	nameservers := fmt.Sprintf("nameserver %s\nnameserver %s\n", resolverIPv4, resolverIPv6)
+	if err := os.WriteFile(p.node.ResolvConf, []byte(nameservers), 0o644); err != nil {
+		t.Fatal(err)
 	}
 	for name, program := range programs {
 		p.node.Programs[name] = program
