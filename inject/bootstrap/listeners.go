@@ -113,8 +113,10 @@ func (b *builder) passthrough(l listener) *listenerv3.Listener {
 // its protocol. A connection on which it does not is carried on as TCP, so that
 // this is the most that a server that speaks first can be delayed on a port
 // that nobody knows it by. A client that speaks first sends its bytes right
-// behind the last packet of the handshake.
-const detectionTimeout = 100 * time.Millisecond
+// behind the last packet of the handshake; but on a busy node the two may be
+// handled a tenth of a second apart, and a request taken for TCP has no
+// telemetry and cannot be told to go when the pod drains.
+const detectionTimeout = 500 * time.Millisecond
 
 func (b *builder) tcpProxy(chain, cluster string) *listenerv3.FilterChain {
 	return &listenerv3.FilterChain{

@@ -43,7 +43,7 @@ func TestDNS(t *testing.T) {
 		for _, capture := range []inject.DNSCapture{inject.DNSCaptureResolvers, inject.DNSCaptureAll} {
 			t.Run(fmt.Sprintf("%s, %s", mode, capture), func(t *testing.T) {
 				t.Parallel()
-				p := envoyPod(t, mode, map[string]string{inject.DNSCaptureKey: string(capture)}, nil)
+				p := envoyPod(t, mode, map[string]string{inject.DNSCaptureKey: string(capture)})
 				server := &nameserver{asked: map[string]netip.Addr{}, by: map[string]string{}}
 				for _, at := range []netip.Addr{resolverIPv4, resolverIPv6, otherIPv4, otherIPv6} {
 					server.serve(t, p.Outside, netip.AddrPortFrom(at, dnsPort))

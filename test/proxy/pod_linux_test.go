@@ -190,7 +190,7 @@ func (p *pod) close(t *testing.T) {
 }
 
 func envoyIn(mode interception.Mode) func(*testing.T) *pod {
-	return func(t *testing.T) *pod { return envoyPod(t, mode, nil, nil) }
+	return func(t *testing.T) *pod { return envoyPod(t, mode, nil) }
 }
 
 func haproxyIn(mode interception.Mode) func(*testing.T) *pod {
@@ -198,9 +198,9 @@ func haproxyIn(mode interception.Mode) func(*testing.T) *pod {
 }
 
 // envoyPod starts a pod with Envoy.
-func envoyPod(t *testing.T, mode interception.Mode, annotations map[string]string, change func(*inject.Config)) *pod {
+func envoyPod(t *testing.T, mode interception.Mode, annotations map[string]string) *pod {
 	t.Helper()
-	p := startPod(t, newPod(t, mode, annotations, change), map[string]string{envoy: envoyBinary(t)}, nil)
+	p := startPod(t, newPod(t, mode, annotations, nil), map[string]string{envoy: envoyBinary(t)}, nil)
 	p.kind = envoy
 	return p
 }

@@ -27,7 +27,7 @@ const (
 
 // detectionTime is how long Envoy waits for a client to speak on a port that
 // it does not know.
-const detectionTime = 100 * time.Millisecond
+const detectionTime = 500 * time.Millisecond
 
 // checkServerFirst waits for a server that speaks first, and has the client
 // answer then: without delay where the port is known, and after a while where
