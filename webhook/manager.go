@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -96,12 +97,21 @@ func NewManager(api *rest.Config, cfg inject.Config, opts Options) (manager.Mana
 	return mgr, addChecks(mgr, server)
 }
 
+// register adds the webhook's metrics, and those of the process.
 func register(registry prometheus.Registerer, counts *Metrics) error {
 	if registry == nil {
 		registry = metrics.Registry
 	}
 	if err := registry.Register(counts); err != nil {
 		return fmt.Errorf("register the webhook's metrics: %w", err)
+	}
+	for _, process := range []prometheus.Collector{
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewGoCollector(),
+	} {
+		// A program with controllers has them already.
+		if err := registry.Register(process); err != nil && !errors.As(err, &prometheus.AlreadyRegisteredError{}) {
+			return fmt.Errorf("register the process's metrics: %w", err)
+		}
 	}
 	return nil
 }

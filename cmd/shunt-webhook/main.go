@@ -21,7 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	ctrl "sigs.k8s.io/controller-runtime"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/shunt-dev/shunt/webhook"
 )
@@ -76,7 +76,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	log := logr.FromSlogHandler(s.logHandler(stderr))
-	ctrl.SetLogger(log)
+	ctrllog.SetLogger(log)
 	api, err := apiServer(s.kubeconfig)
 	if err != nil {
 		return fmt.Errorf("find the API server: %w", err)

@@ -1,8 +1,11 @@
 package envtest_test
 
 import (
+	"strings"
+
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/shunt-dev/shunt/inject"
 )
@@ -19,6 +22,23 @@ var _ = Describe("while the webhook is away", Ordered, Serial, func() {
 	It("nor does one that asks for it itself", func(ctx SpecContext) {
 		Expect(api.Create(ctx, newPod(newNamespace(ctx, nil), map[string]string{inject.InjectKey: "true"}))).
 			To(MatchError(ContainSubstring(`failed calling webhook "pod.shunt.dev"`)))
+	})
+
+	// An alert of config/prometheus goes by it.
+	It("the API server counts what it could not ask", func(ctx SpecContext) {
+		Expect(api.Create(ctx, newPod(newNamespace(ctx, enabled), nil))).NotTo(Succeed())
+		clients, err := kubernetes.NewForConfig(admin)
+		Expect(err).NotTo(HaveOccurred())
+		text, err := clients.RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		var counts []string
+		for line := range strings.Lines(string(text)) {
+			if strings.HasPrefix(line, "apiserver_admission_webhook_rejection_count{") {
+				counts = append(counts, line)
+			}
+		}
+		Expect(counts).To(ContainElement(HavePrefix(`apiserver_admission_webhook_rejection_count{` +
+			`error_type="calling_webhook_error",name="namespace.shunt.dev",operation="CREATE",`)))
 	})
 
 	It("all other pods start", func(ctx SpecContext) {
