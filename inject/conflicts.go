@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -110,32 +111,49 @@ func beyond(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
 // proxyPorts are those that the proxy listens on.
 func proxyPorts(cfg Config) map[corev1.Protocol][]uint16 {
 	tcp := []uint16{interception.DefaultOutboundPort, interception.DefaultInboundPort, interception.HealthPort}
-	var udp []uint16
+	ports := map[corev1.Protocol][]uint16{}
 	if cfg.Sidecar.Type != SidecarCustom {
 		tcp = append(tcp, interception.AdminPort, interception.MetricsPort)
 	} else {
 		for _, port := range cfg.Sidecar.Container.Ports {
-			tcp = append(tcp, uint16(port.ContainerPort))
+			protocol := protocolOf(port)
+			ports[protocol] = append(ports[protocol], uint16(port.ContainerPort))
 		}
 	}
 	if cfg.DNSCapture != DNSCaptureNone {
-		tcp, udp = append(tcp, interception.DefaultDNSPort), append(udp, interception.DefaultDNSPort)
+		tcp = append(tcp, interception.DefaultDNSPort)
+		ports[corev1.ProtocolUDP] = append(ports[corev1.ProtocolUDP], interception.DefaultDNSPort)
 	}
-	return map[corev1.Protocol][]uint16{"": tcp, corev1.ProtocolTCP: tcp, corev1.ProtocolUDP: udp}
+	ports[corev1.ProtocolTCP] = append(ports[corev1.ProtocolTCP], tcp...)
+	return ports
 }
 
-// takenPorts warns of containers that declare a port that the proxy listens
-// on. The declaration itself is harmless; the second to bind the port fails.
-func takenPorts(pod *corev1.Pod, cfg Config) []string {
-	ports := proxyPorts(cfg)
-	var warnings []string
+// protocolOf is a declared port's protocol, which Kubernetes has TCP for where
+// none is said.
+func protocolOf(port corev1.ContainerPort) corev1.Protocol {
+	return cmp.Or(port.Protocol, corev1.ProtocolTCP)
+}
+
+// takenPorts finds containers that declare a port which the proxy listens on.
+// The second to bind the port fails, and that may be the proxy, or the
+// application after a restart of the proxy's. An injection of Istio's is found
+// by it, too: its sidecar declares the port of Envoy's metrics.
+func takenPorts(pod *corev1.Pod, cfg Config) field.ErrorList {
+	var ports map[corev1.Protocol][]uint16
+	var errs field.ErrorList
 	for _, c := range containersOf(pod) {
+		if slices.Contains(containerNames, c.Name) {
+			continue // which is what is wrong with it
+		}
 		for i, port := range c.Ports {
-			if port.ContainerPort > 0 && slices.Contains(ports[port.Protocol], uint16(port.ContainerPort)) {
-				warnings = append(warnings, fmt.Sprintf("%s: %d is a port of the proxy; a container that listens on it will not start",
-					c.path.Child("ports").Index(i).Child("containerPort"), port.ContainerPort))
+			if ports == nil {
+				ports = proxyPorts(cfg)
+			}
+			if port.ContainerPort > 0 && slices.Contains(ports[protocolOf(port)], uint16(port.ContainerPort)) {
+				errs = append(errs, field.Invalid(c.path.Child("ports").Index(i).Child("containerPort"), port.ContainerPort,
+					"the proxy listens on this port; accepted: any other port"))
 			}
 		}
 	}
-	return warnings
+	return errs
 }

@@ -51,6 +51,7 @@ func (d Decision) Refused() bool { return len(d.Errors) > 0 }
 //	wanted, an annotation malformed                  -> InvalidAnnotation, refused
 //	wanted, one of our names in use                  -> NameTaken, refused
 //	wanted, a container with the proxy's ids         -> ProxyIdentityTaken, refused
+//	wanted, a container with a port of the proxy's   -> PortTaken, refused
 //	wanted, has exactly what would be put in         -> AlreadyInjected
 //	wanted                                           -> Injected
 //
@@ -173,7 +174,7 @@ func namespaceWarnings(problems []problem) []string {
 
 // podWarnings tells of what is not wrong but hardly meant.
 func podWarnings(pod *corev1.Pod, req request, cfg Config) []string {
-	warnings := takenPorts(pod, cfg)
+	var warnings []string
 	switch {
 	case cfg.Sidecar.Type == SidecarCustom:
 		warnings = append(warnings, idleKeys(pod)...)

@@ -42,6 +42,7 @@ func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg C
 		{ReasonInvalidAnnotation, append(podErrors(problems), beyond(pod, req, cfg)...)},
 		{ReasonNameTaken, takenNames(pod, cfg.Sidecar.Volumes)},
 		{ReasonProxyIdentityTaken, takenIdentity(pod, cfg)},
+		{ReasonPortTaken, takenPorts(pod, cfg)},
 	} {
 		if len(check.errs) > 0 && refusal.Reason == "" {
 			refusal.Reason = check.reason

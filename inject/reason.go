@@ -21,6 +21,7 @@ const (
 	ReasonInvalidAnnotation  Reason = "InvalidAnnotation"
 	ReasonNameTaken          Reason = "NameTaken"
 	ReasonProxyIdentityTaken Reason = "ProxyIdentityTaken"
+	ReasonPortTaken          Reason = "PortTaken"
 )
 
 // reasons says each Reason in a sentence, in the order of the truth table.
@@ -38,6 +39,7 @@ var reasons = []struct {
 	{ReasonNotOptedIn, "neither the pod nor its namespace asks for injection, and it is off by default"},
 	{ReasonNameTaken, "the pod has a container or volume with a name that is Shunt's own"},
 	{ReasonProxyIdentityTaken, "a container runs as the proxy's user or group, and its traffic would bypass the proxy"},
+	{ReasonPortTaken, "a container declares a port that the proxy listens on"},
 	{ReasonAlreadyInjected, "the pod has the proxy already, just as it would be put in now"},
 }
 
@@ -62,5 +64,5 @@ func (r Reason) Sentence() string {
 
 // Refuses reports whether a pod with this reason must not run at all.
 func (r Reason) Refuses() bool {
-	return slices.Contains([]Reason{ReasonInvalidAnnotation, ReasonNameTaken, ReasonProxyIdentityTaken}, r)
+	return slices.Contains([]Reason{ReasonInvalidAnnotation, ReasonNameTaken, ReasonProxyIdentityTaken, ReasonPortTaken}, r)
 }
