@@ -60,10 +60,15 @@ type Place string
 
 // The values of Place.
 const (
-	PodAnnotation  Place = "pod annotation"
-	PodLabel       Place = "pod label"
-	NamespaceLabel Place = "namespace label"
+	PodAnnotation       Place = "pod annotation"
+	PodLabel            Place = "pod label"
+	NamespaceAnnotation Place = "namespace annotation"
+	NamespaceLabel      Place = "namespace label"
 )
+
+// settingPlaces are those of all that sets how a pod is injected: what its
+// namespace says holds for every pod that does not say something else.
+var settingPlaces = []Place{NamespaceAnnotation, PodAnnotation}
 
 // Annotation is one row of the table of keys: all there is to know of it.
 type Annotation struct {
@@ -89,9 +94,10 @@ type request struct {
 	revision  string // RevisionKey, also a wrong one; empty where it is absent
 	mode      interception.Mode
 	spec      interception.Spec // System is set by the mode, when all is read
+	from      source
 
-	// What a pod has of its own, where the configuration has it for all; the
-	// zero value where its annotation is absent.
+	// What a pod or namespace has of its own, where the configuration has it
+	// for all; the zero value where there is no annotation.
 	dns               DNSCapture
 	detection         ProtocolDetection
 	serverFirst       interception.PortRanges // beside those of the configuration
@@ -143,104 +149,104 @@ var annotations = []Annotation{
 		read: into(parseTruth, func(r *request) **bool { return &r.pod }),
 	},
 	{
-		Key: InterceptionModeKey, Places: []Place{PodAnnotation}, Since: firstRelease,
+		Key: InterceptionModeKey, Places: settingPlaces, Since: firstRelease,
 		Sets: "how traffic reaches the proxy: REDIRECT hides the client's address from the application, " +
 			"TPROXY keeps it, NONE adds the proxy and no interception",
 		Accepted: "REDIRECT, TPROXY, NONE", Default: "REDIRECT", Flag: "istio-inbound-interception-mode",
 		read: into(parseMode, func(r *request) *interception.Mode { return &r.mode }),
 	},
 	{
-		Key: IncludeInboundPortsKey, Places: []Place{PodAnnotation}, Since: firstRelease,
+		Key: IncludeInboundPortsKey, Places: settingPlaces, Since: firstRelease,
 		Sets:     "ports of the pod whose connections go through the proxy",
 		Accepted: acceptedWildcard + acceptedPorts, Default: "*", Flag: "istio-inbound-ports",
 		read: into(interception.ParsePorts, func(r *request) *interception.Ports { return &r.spec.InboundPorts }),
 	},
 	{
-		Key: ExcludeInboundPortsKey, Places: []Place{PodAnnotation}, Since: firstRelease,
+		Key: ExcludeInboundPortsKey, Places: settingPlaces, Since: firstRelease,
 		Sets:     "ports of the pod that are left alone, in addition to the proxy's own",
 		Accepted: acceptedPorts, Default: "the proxy's own: 15020, 15021, 15090", Flag: "istio-local-exclude-ports",
 		read: excludeInboundPorts,
 	},
 	{
-		Key: IncludeOutboundIPRangesKey, Places: []Place{PodAnnotation}, Since: firstRelease,
+		Key: IncludeOutboundIPRangesKey, Places: settingPlaces, Since: firstRelease,
 		Sets:     "destinations that the pod reaches through the proxy",
 		Accepted: acceptedWildcard + acceptedRanges, Default: "*", Flag: "istio-service-cidr",
 		read: into(interception.ParseCIDRs, func(r *request) *interception.CIDRs { return &r.spec.OutboundCIDRs }),
 	},
 	{
-		Key: ExcludeOutboundIPRangesKey, Places: []Place{PodAnnotation}, Since: firstRelease,
+		Key: ExcludeOutboundIPRangesKey, Places: settingPlaces, Since: firstRelease,
 		Sets:     "destinations that are left alone",
 		Accepted: acceptedRanges, Default: "none", Flag: "istio-service-exclude-cidr",
 		read: into(interception.ParsePrefixes, func(r *request) *interception.Prefixes { return &r.spec.OutboundExcludeCIDRs }),
 	},
 	{
-		Key: IncludeOutboundPortsKey, Places: []Place{PodAnnotation}, Since: firstRelease,
+		Key: IncludeOutboundPortsKey, Places: settingPlaces, Since: firstRelease,
 		Sets:     "destination ports that go through the proxy even outside includeOutboundIPRanges",
 		Accepted: acceptedPorts, Default: "none", Flag: "istio-outbound-ports",
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.spec.OutboundPorts }),
 	},
 	{
-		Key: ExcludeOutboundPortsKey, Places: []Place{PodAnnotation}, Since: firstRelease,
+		Key: ExcludeOutboundPortsKey, Places: settingPlaces, Since: firstRelease,
 		Sets:     "destination ports that are left alone",
 		Accepted: acceptedPorts, Default: "none", Flag: "istio-local-outbound-ports-exclude",
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.spec.OutboundExcludePorts }),
 	},
 	{
-		Key: ExcludeInterfacesKey, Places: []Place{PodAnnotation}, Since: firstRelease,
+		Key: ExcludeInterfacesKey, Places: settingPlaces, Since: firstRelease,
 		Sets:     "network interfaces of the pod that are left alone",
 		Accepted: acceptedNames, Default: "none", Flag: "istio-exclude-interfaces",
 		read: into(interception.ParseInterfaces, func(r *request) *[]string { return &r.spec.ExcludeInterfaces }),
 	},
 	{
-		Key: KubevirtInterfacesKey, Places: []Place{PodAnnotation}, Since: firstRelease,
+		Key: KubevirtInterfacesKey, Places: settingPlaces, Since: firstRelease,
 		Sets:     "interfaces of virtual machines in the pod, whose traffic counts as outbound",
 		Accepted: acceptedNames, Default: "none", Flag: "kube-virt-interfaces",
 		read: into(interception.ParseInterfaces, func(r *request) *[]string { return &r.spec.VirtualInterfaces }),
 	},
 	{
-		Key: DNSCaptureKey, Places: []Place{PodAnnotation}, Since: firstRelease,
+		Key: DNSCaptureKey, Places: settingPlaces, Since: firstRelease,
 		Sets:     "DNS queries that go through the proxy: none, those to the pod's resolvers, or all",
 		Accepted: "none, resolvers, all", Default: ofConfiguration + "none", Flag: "redirect-dns",
 		read: into(word(DNSCaptureNone, DNSCaptureResolvers, DNSCaptureAll), func(r *request) *DNSCapture { return &r.dns }),
 	},
 	{
-		Key: CaptureUDPPortsKey, Places: []Place{PodAnnotation}, Since: firstRelease,
+		Key: CaptureUDPPortsKey, Places: settingPlaces, Since: firstRelease,
 		Sets:     "udp ports of the pod that go through the proxy, which must not be Envoy; with TPROXY",
 		Accepted: acceptedPorts, Default: "none", Flag: "capture-udp-ports",
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.spec.UDPPorts }),
 	},
 	{
-		Key: RejectUDPPortsKey, Places: []Place{PodAnnotation}, Since: firstRelease,
+		Key: RejectUDPPortsKey, Places: settingPlaces, Since: firstRelease,
 		Sets:     "udp ports of the pod that are closed to its clients, so that those of QUIC take TCP; with TPROXY",
 		Accepted: acceptedPorts, Default: "none", Flag: "reject-udp-ports",
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.spec.RejectUDPPorts }),
 	},
 	{
-		Key: ProtocolDetectionKey, Places: []Place{PodAnnotation}, Since: firstRelease, Envoy: true,
+		Key: ProtocolDetectionKey, Places: settingPlaces, Since: firstRelease, Envoy: true,
 		Sets:     "whether Envoy tells HTTP and TLS from other protocols, or takes every connection for just TCP",
 		Accepted: "auto, none", Default: ofConfiguration + "auto",
 		read: into(word(ProtocolDetectionAuto, ProtocolDetectionNone), func(r *request) *ProtocolDetection { return &r.detection }),
 	},
 	{
-		Key: ServerFirstPortsKey, Places: []Place{PodAnnotation}, Since: firstRelease, Envoy: true,
+		Key: ServerFirstPortsKey, Places: settingPlaces, Since: firstRelease, Envoy: true,
 		Sets:     "destination ports on which the server speaks first, in addition to those of the configuration",
 		Accepted: acceptedPorts, Default: ofConfiguration + bootstrap.DefaultServerFirstPorts,
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.serverFirst }),
 	},
 	{
-		Key: DrainDurationKey, Places: []Place{PodAnnotation}, Since: firstRelease, Envoy: true,
+		Key: DrainDurationKey, Places: settingPlaces, Since: firstRelease, Envoy: true,
 		Sets:     "how long the pod's end waits for what is under way through Envoy; less than its grace period",
 		Accepted: acceptedDuration, Default: ofConfiguration + "25s, or 5s less than a shorter grace period",
 		read: into(parseDuration, func(r *request) *time.Duration { return &r.drain }),
 	},
 	{
-		Key: LogLevelKey, Places: []Place{PodAnnotation}, Since: firstRelease, Envoy: true,
+		Key: LogLevelKey, Places: settingPlaces, Since: firstRelease, Envoy: true,
 		Sets:     "how much Envoy logs",
 		Accepted: acceptedLogLevels, Default: ofConfiguration + "warning",
 		read: into(word(logLevels...), func(r *request) *string { return &r.logLevel }),
 	},
 	{
-		Key: ComponentLogLevelKey, Places: []Place{PodAnnotation}, Since: firstRelease, Envoy: true,
+		Key: ComponentLogLevelKey, Places: settingPlaces, Since: firstRelease, Envoy: true,
 		Sets:     "how much parts of Envoy log, where that is not as the rest",
 		Accepted: acceptedComponentLogLevels, Default: ofConfiguration + "none",
 		read: into(parseComponentLogLevels, func(r *request) *string { return &r.componentLogLevel }),

@@ -94,15 +94,15 @@ func takenIdentity(pod *corev1.Pod, cfg Config) field.ErrorList {
 // sidecar can give.
 func beyond(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
 	var errs field.ErrorList
-	if grace := gracePeriod(pod); req.drain >= grace && req.drain > 0 {
-		errs = append(errs, invalid(pod, DrainDurationKey, fmt.Sprintf(
+	if grace := gracePeriod(pod); req.drain >= grace && req.drain > 0 && !req.from.ofNamespace(DrainDurationKey) {
+		errs = append(errs, req.from.invalid(DrainDurationKey, fmt.Sprintf(
 			"%s is not less than the pod's terminationGracePeriodSeconds, %d, after which it is killed; accepted: less than that",
 			req.drain, int64(grace.Seconds()))))
 	}
 	if req.spec.UDPPorts != nil && cfg.Sidecar.Type != SidecarCustom {
 		// Its UDP listener sees neither the address nor the port that a client
 		// sent to, and answers from its own.
-		errs = append(errs, invalid(pod, CaptureUDPPortsKey,
+		errs = append(errs, req.from.invalid(CaptureUDPPortsKey,
 			"Envoy does not learn which port a datagram was sent to, and answers from its own; accepted: with a custom sidecar"))
 	}
 	return errs

@@ -74,7 +74,7 @@ func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []str
 	base := withoutOurs(pod, volumesNamed(in.cfg.Sidecar.Volumes))
 	cfg := req.over(in.cfg, base)
 	plan, refusal := in.plan(base, req, problems, cfg)
-	warnings = append(warnings, keyWarnings(pod)...)
+	warnings = append(warnings, keyWarnings(pod, ns)...)
 	if refusal.Refused() {
 		return refusal, Plan{}, warnings
 	}
@@ -177,21 +177,21 @@ func podWarnings(pod *corev1.Pod, req request, cfg Config) []string {
 	var warnings []string
 	switch {
 	case cfg.Sidecar.Type == SidecarCustom:
-		warnings = append(warnings, idleKeys(pod)...)
-	case req.mode == interception.ModeNone && req.drain > 0:
+		warnings = append(warnings, req.idleKeys()...)
+	case req.mode == interception.ModeNone && req.drain > 0 && !req.idleInNone(DrainDurationKey):
 		warnings = append(warnings, fmt.Sprintf("%s: without shunt-init, which mode NONE has not, nothing drains Envoy",
-			paths[PodAnnotation].Key(DrainDurationKey)))
+			req.from.path(DrainDurationKey)))
 	}
 	return warnings
 }
 
 // idleKeys warns of annotations for Envoy where the sidecar is another proxy.
-func idleKeys(pod *corev1.Pod) []string {
+func (r request) idleKeys() []string {
 	var warnings []string
 	for _, row := range annotations {
-		if _, present := pod.Annotations[row.Key]; present && row.Envoy {
+		if row.Envoy && r.from.has(row.Key) {
 			warnings = append(warnings, fmt.Sprintf("%s: it is for Envoy, and this injector's sidecar is another proxy",
-				paths[PodAnnotation].Key(row.Key)))
+				r.from.path(row.Key)))
 		}
 	}
 	return warnings

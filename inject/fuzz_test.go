@@ -63,7 +63,7 @@ func FuzzAnnotations(f *testing.F) {
 
 func checkArguments(t *testing.T, pod, injected *corev1.Pod) {
 	t.Helper()
-	plan, errs := inject.NewPlan(pod, inject.DefaultConfig())
+	plan, errs := inject.NewPlan(pod, inject.Namespace{}, inject.DefaultConfig())
 	if len(errs) > 0 {
 		t.Fatalf("injected, and yet no plan: %v", errs)
 	}

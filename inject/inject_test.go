@@ -86,7 +86,7 @@ func TestInjectTwiceEqualsOnce(t *testing.T) {
 			if twice.Reason != inject.ReasonAlreadyInjected || twice.Pod != nil {
 				t.Errorf("the second time: %s; want AlreadyInjected and no pod", cases.Summary(twice))
 			}
-			plan, errs := inject.NewPlan(once.Pod, c.Config)
+			plan, errs := inject.NewPlan(once.Pod, c.Namespace, c.Config)
 			if len(errs) > 0 {
 				t.Fatalf("plan for the injected pod: %v", errs)
 			}
@@ -123,10 +123,12 @@ func TestEveryKeyAndReasonHasACase(t *testing.T) {
 // or do not.
 func hasCase(key string, place inject.Place, wrong bool) func(cases.Case) bool {
 	return func(c cases.Case) bool {
-		values, field := c.Pod.Annotations, "metadata.annotations["+key+"]"
+		values, field := c.Pod.Annotations, ": metadata.annotations["+key+"]"
 		switch place {
 		case inject.PodLabel:
 			values, field = c.Pod.Labels, "metadata.labels["+key+"]"
+		case inject.NamespaceAnnotation:
+			values, field = c.Namespace.Annotations, ": namespace.metadata.annotations["+key+"]"
 		case inject.NamespaceLabel:
 			values, field = c.Namespace.Labels, "metadata.labels["+key+"]"
 		}
@@ -148,7 +150,7 @@ func TestReasonsHaveSentences(t *testing.T) {
 func TestNothingForKubernetesToExpand(t *testing.T) {
 	meant := strings.NewReplacer("$(POD_NAME)", "", "$(POD_NAMESPACE)", "")
 	for _, c := range loadCases(t) {
-		plan, errs := inject.NewPlan(c.Pod, c.Config)
+		plan, errs := inject.NewPlan(c.Pod, c.Namespace, c.Config)
 		if len(errs) > 0 || c.Config.Sidecar.Type == inject.SidecarCustom { // whose words are the user's
 			continue
 		}

@@ -82,8 +82,8 @@ func Decide(pod *corev1.Pod, ns Namespace, cfg Config) Decision {
 
 // NewPlan says what goes where if the pod is injected, whether or not Decide
 // would. The errors are all the fields for which it would be refused.
-func NewPlan(pod *corev1.Pod, cfg Config) (Plan, field.ErrorList) {
-	req, problems := readRequest(pod, Namespace{})
+func NewPlan(pod *corev1.Pod, ns Namespace, cfg Config) (Plan, field.ErrorList) {
+	req, problems := readRequest(pod, ns)
 	base := withoutOurs(pod, volumesNamed(cfg.Sidecar.Volumes))
 	plan, refusal := (&Injector{cfg: cfg}).plan(base, req, problems, req.over(cfg, base))
 	return plan, refusal.Errors

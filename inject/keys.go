@@ -82,10 +82,11 @@ func misspeltInject(place Place, values map[string]string) []problem {
 // more than 4 KiB of warnings, and a pod may have thousands of keys.
 const mostKeys = 20
 
-// keyWarnings tells of the pod's keys that look as if they were for Shunt, and
-// on which it does not act.
-func keyWarnings(pod *corev1.Pod) []string {
-	return append(keyWarningsOf(PodAnnotation, pod.Annotations), keyWarningsOf(PodLabel, pod.Labels)...)
+// keyWarnings tells of keys of the pod and annotations of its namespace that
+// look as if they were for Shunt, and on which it does not act.
+func keyWarnings(pod *corev1.Pod, ns Namespace) []string {
+	warnings := append(keyWarningsOf(PodAnnotation, pod.Annotations), keyWarningsOf(PodLabel, pod.Labels)...)
+	return append(warnings, keyWarningsOf(NamespaceAnnotation, ns.Annotations)...)
 }
 
 func keyWarningsOf(place Place, values map[string]string) []string {
@@ -116,7 +117,7 @@ func understood(key string, place Place) bool {
 	case !known:
 		_, isIdle := idle[key]
 		return !isIdle && !slices.ContainsFunc(ownPrefixes, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
-	case row.Key == NamespaceInjectionKey, row.Key == InjectKey:
+	case place != NamespaceAnnotation && (row.Key == NamespaceInjectionKey || row.Key == InjectKey):
 		return true // the one is no pod's, the other is not just warned of
 	case key == RevisionKey && place == PodAnnotation:
 		return true // Istio writes it, to say which revision it was
@@ -135,7 +136,7 @@ func notUnderstood(key string, place Place) string {
 	case known && row.Key != key:
 		return fmt.Sprintf("unknown key, on which Shunt does not act; did you mean %s?", row.Key)
 	case known:
-		return fmt.Sprintf("not read as a %s; did you mean it as a %s?", place, row.Places[0])
+		return fmt.Sprintf("not read as a %s; did you mean it as a %s?", place, row.Places[len(row.Places)-1])
 	}
 	if near := nearest(key); near != "" {
 		return fmt.Sprintf("unknown key, on which Shunt does not act; did you mean %s?", near)

@@ -20,23 +20,34 @@ type problem struct {
 }
 
 var paths = map[Place]*field.Path{
-	PodAnnotation:  field.NewPath("metadata", "annotations"),
-	PodLabel:       field.NewPath("metadata", "labels"),
-	NamespaceLabel: field.NewPath("metadata", "labels"),
+	PodAnnotation:       field.NewPath("metadata", "annotations"),
+	PodLabel:            field.NewPath("metadata", "labels"),
+	NamespaceAnnotation: field.NewPath(ofNamespace, "metadata", "annotations"),
+	NamespaceLabel:      field.NewPath("metadata", "labels"),
 }
 
+// ofNamespace begins the paths of what a pod is refused for and does not have
+// itself.
+const ofNamespace = "namespace"
+
+// OfNamespace reports whether a field of Decision.Errors is not the pod's, but
+// its namespace's.
+func OfNamespace(path string) bool { return strings.HasPrefix(path, ofNamespace+".") }
+
 // readRequest parses every key of the table, and returns all that is wrong
-// with them at once.
+// with them at once. Of a namespace's annotation that the pod has, too, the
+// pod's counts, and the other one may say what it wants.
 func readRequest(pod *corev1.Pod, ns Namespace) (request, []problem) {
 	values := map[Place]map[string]string{
-		PodAnnotation: pod.Annotations, PodLabel: pod.Labels, NamespaceLabel: ns.Labels,
+		PodAnnotation: pod.Annotations, PodLabel: pod.Labels, NamespaceAnnotation: ns.Annotations, NamespaceLabel: ns.Labels,
 	}
 	req := newRequest()
+	req.from = newSource(pod, ns)
 	var problems []problem
 	for _, row := range annotations {
 		for _, place := range row.Places {
 			text, present := values[place][row.Key]
-			if !present || row.read == nil {
+			if !present || row.read == nil || req.from.overridden(row.Key, place) {
 				continue
 			}
 			if err := row.read(&req, text); err != nil {
@@ -49,20 +60,24 @@ func readRequest(pod *corev1.Pod, ns Namespace) (request, []problem) {
 	}
 	problems = append(problems, misspeltInject(PodAnnotation, pod.Annotations)...)
 	problems = append(problems, misspeltInject(PodLabel, pod.Labels)...)
-	problems = append(problems, req.otherMode(pod, problems)...)
-	return req, append(problems, contradictions(req.spec, pod)...)
+	problems = append(problems, req.otherMode(problems)...)
+	return req, append(problems, req.contradictions()...)
 }
 
 // otherMode finds what the pod's mode does not have, and takes it out of the
 // request: the rules could not be built from it. Nothing is said where the
 // mode itself could not be read.
-func (r *request) otherMode(pod *corev1.Pod, found []problem) []problem {
+func (r *request) otherMode(found []problem) []problem {
 	unread := slices.ContainsFunc(found, func(p problem) bool { return p.key == InterceptionModeKey })
+	mode := string(r.mode)
+	if r.from.ofNamespace(InterceptionModeKey) {
+		mode += ", which the namespace's " + InterceptionModeKey + " says"
+	}
 	var problems []problem
 	refuse := func(key, accepted string) {
-		if !unread {
-			problems = append(problems, problem{key, PodAnnotation, invalid(pod, key, fmt.Sprintf(
-				"not in mode %s; accepted: with %s: %s", r.mode, InterceptionModeKey, accepted))})
+		if !unread && !r.idleInNone(key) {
+			problems = append(problems, problem{key, r.from.place(key), r.from.invalid(key, fmt.Sprintf(
+				"not in mode %s; accepted: with %s: %s", mode, InterceptionModeKey, accepted))})
 		}
 	}
 	if r.mode == interception.ModeNone && r.dns != "" && r.dns != DNSCaptureNone {
@@ -79,11 +94,6 @@ func (r *request) otherMode(pod *corev1.Pod, found []problem) []problem {
 	}
 	r.spec.UDPPorts, r.spec.RejectUDPPorts = nil, nil
 	return problems
-}
-
-// invalid refuses the value of a pod's annotation.
-func invalid(pod *corev1.Pod, key, detail string) *field.Error {
-	return field.Invalid(paths[PodAnnotation].Key(key), shorten(pod.Annotations[key]), detail)
 }
 
 // refuse says what is wrong with a value of the row's key: the whole value,
@@ -104,14 +114,14 @@ func (a Annotation) refuse(place Place, text string, err error) *field.Error {
 
 // contradictions says what interception.Spec.Validate finds in the words of
 // the annotations that the values came from.
-func contradictions(spec interception.Spec, pod *corev1.Pod) []problem {
-	joined, ok := spec.Validate().(interface{ Unwrap() []error })
+func (r request) contradictions() []problem {
+	joined, ok := r.spec.Validate().(interface{ Unwrap() []error })
 	if !ok {
 		return nil
 	}
 	var problems []problem
 	for _, err := range joined.Unwrap() {
-		key, text, detail := "", "", err.Error()
+		key, detail := "", err.Error()
 		var flag *interception.FlagError
 		if errors.As(err, &flag) {
 			detail = flag.Err.Error()
@@ -121,12 +131,11 @@ func contradictions(spec interception.Spec, pod *corev1.Pod) []problem {
 				continue
 			}
 			if flag != nil && flag.Flag == "--"+row.Flag {
-				key, text = row.Key, pod.Annotations[row.Key]
+				key = row.Key
 			}
-			detail = strings.ReplaceAll(detail, "--"+row.Flag, row.Key)
+			detail = strings.ReplaceAll(detail, "--"+row.Flag, r.from.name(row.Key))
 		}
-		problems = append(problems, problem{key, PodAnnotation,
-			field.Invalid(paths[PodAnnotation].Key(key), shorten(text), detail)})
+		problems = append(problems, problem{key, r.from.place(key), r.from.invalid(key, detail)})
 	}
 	return problems
 }

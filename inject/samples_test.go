@@ -41,7 +41,7 @@ func TestSamples(t *testing.T) {
 		if !result.Inject || len(result.Warnings) > 0 {
 			t.Errorf("%s: %s %v %v", name, result.Reason, result.Errors, result.Warnings)
 		}
-		if plan, _ := inject.NewPlan(&pod, inject.DefaultConfig()); plan.Mode != mode {
+		if plan, _ := inject.NewPlan(&pod, inject.Namespace{}, inject.DefaultConfig()); plan.Mode != mode {
 			t.Errorf("%s: mode %s, want %s", name, plan.Mode, mode)
 		}
 	}

@@ -77,8 +77,8 @@ func parseComponentLogLevels(text string) (string, error) {
 	return text, nil
 }
 
-// over is the configuration with what the pod's annotations say in place of
-// what it says: the one that holds for the pod.
+// over is the configuration with what the annotations of the pod and its
+// namespace say in place of what it says: the one that holds for the pod.
 func (r request) over(cfg Config, pod *corev1.Pod) Config {
 	replace(&cfg.DNSCapture, r.dns)
 	replace(&cfg.ProtocolDetection, r.detection)
@@ -90,8 +90,13 @@ func (r request) over(cfg Config, pod *corev1.Pod) Config {
 	if r.serverFirst != nil {
 		cfg.ServerFirstPorts = interception.NewPortRanges(slices.Concat(mustParsePorts(cfg.ServerFirstPorts), r.serverFirst)...).String()
 	}
+	if r.from.ofNamespace(DrainDurationKey) {
+		replace(&cfg.DrainDuration.Duration, r.drain)
+	}
 	cfg.DrainDuration.Duration = min(cfg.DrainDuration.Duration, drainWithin(pod))
-	replace(&cfg.DrainDuration.Duration, r.drain)
+	if !r.from.ofNamespace(DrainDurationKey) {
+		replace(&cfg.DrainDuration.Duration, r.drain)
+	}
 	return cfg
 }
 

@@ -137,7 +137,7 @@ func (c Case) Rewrite(result inject.Result) error {
 	})
 	kept = append(kept, txtar.File{Name: wantTextFile, Data: []byte(Summary(result))})
 	if result.Pod != nil {
-		plan, _ := inject.NewPlan(c.Pod, c.Config)
+		plan, _ := inject.NewPlan(c.Pod, c.Namespace, c.Config)
 		text, err := marshal(result.Pod, plan.Bootstrap)
 		if err != nil {
 			return fmt.Errorf("print the pod of case %s: %w", c.Name, err)

@@ -187,7 +187,7 @@ func TestSizeStaysWithThePod(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		plan, errs := inject.NewPlan(&pod, inject.DefaultConfig())
+		plan, errs := inject.NewPlan(&pod, inject.Namespace{}, inject.DefaultConfig())
 		if len(errs) > 0 {
 			t.Fatal(errs)
 		}
