@@ -78,6 +78,12 @@ type Config struct {
 
 	// DefaultPolicy is for pods that nothing else decides about.
 	DefaultPolicy Policy `json:"defaultPolicy"`
+	// AlwaysInjectSelector chooses pods, by their labels, that are injected
+	// though neither their namespace nor they themselves say anything;
+	// NeverInjectSelector chooses those that are not, unless they themselves
+	// say so. A pod is chosen that any of the list matches; the second wins.
+	AlwaysInjectSelector []metav1.LabelSelector `json:"alwaysInjectSelector,omitempty"`
+	NeverInjectSelector  []metav1.LabelSelector `json:"neverInjectSelector,omitempty"`
 	// Revision is the one that this injector answers to, and its name in the
 	// status annotation; a DNS label. The default one answers also to what
 	// names no revision.

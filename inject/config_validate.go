@@ -45,6 +45,8 @@ func (c Config) Validate() field.ErrorList {
 	errs = append(errs, checkParsed("drainDuration", c.DrainDuration.Duration.String(), parseDuration)...)
 	errs = append(errs, checkPortRange(field.NewPath("tproxyPortRange"), c.TProxyPortRange)...)
 	errs = append(errs, checkOneOf("defaultPolicy", c.DefaultPolicy, PolicyEnabled, PolicyDisabled)...)
+	errs = append(errs, checkSelectors("alwaysInjectSelector", c.AlwaysInjectSelector)...)
+	errs = append(errs, checkSelectors("neverInjectSelector", c.NeverInjectSelector)...)
 	for _, wrong := range validation.IsDNS1123Label(c.Revision) {
 		errs = append(errs, field.Invalid(field.NewPath("revision"), c.Revision, wrong))
 	}

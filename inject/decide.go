@@ -34,16 +34,18 @@ func (d Decision) Refused() bool { return len(d.Errors) > 0 }
 //	sidecar.istio.io/inject malformed                -> InvalidAnnotation, refused
 //	hostNetwork                                      -> HostNetwork
 //	os.name windows, or a nodeSelector that says so  -> Windows
-//	namespace        namespace     pod     pod           default
-//	istio-injection  istio.io/rev  inject  istio.io/rev  policy
-//	any              any           false   any           any       -> PodOptedOut
-//	disabled         any           any     any           any       -> NamespaceOptedOut
-//	enabled          any           any     any           any       -> asks for "default"
-//	absent           x             any     any           any       -> asks for x
-//	absent           absent        any     x             any       -> asks for x
-//	absent           absent        any     absent        enabled   -> wanted
-//	absent           absent        true    absent        disabled  -> asks for "default"
-//	absent           absent        absent  absent        disabled  -> NotOptedIn
+//	namespace        namespace     pod     pod           selectors  default
+//	istio-injection  istio.io/rev  inject  istio.io/rev  that match policy
+//	any              any           false   any           any        any       -> PodOptedOut
+//	disabled         any           any     any           any        any       -> NamespaceOptedOut
+//	any              any           absent  any           never      any       -> NeverSelected
+//	enabled          any           any     any           any        any       -> asks for "default"
+//	absent           x             any     any           any        any       -> asks for x
+//	absent           absent        any     x             any        any       -> asks for x
+//	absent           absent        any     absent        any        enabled   -> wanted
+//	absent           absent        true    absent        any        disabled  -> asks for "default"
+//	absent           absent        absent  absent        always     disabled  -> wanted
+//	absent           absent        absent  absent        none       disabled  -> NotOptedIn
 //
 //	asks for another revision than the configuration's -> OtherRevision
 //	asks for the configuration's revision              -> wanted
@@ -56,7 +58,9 @@ func (d Decision) Refused() bool { return len(d.Errors) > 0 }
 //	wanted                                           -> Injected
 //
 // As in Istio, a namespace that declines wins over a pod that asks, and what
-// it says of the revision over what the pod says. Whether a
+// it says of the revision over what the pod says; what the pod itself says of
+// inject wins over neverInjectSelector, that over alwaysInjectSelector, and
+// that over the default policy. Whether a
 // pod is injected already is asked last and of the containers themselves: a
 // status annotation on a pod without the containers, or with others, must not
 // get it past the injector; what is missing or differs is put in anew.
@@ -68,7 +72,7 @@ func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []str
 			return refuse(ReasonInvalidAnnotation, podErrors(problems)), Plan{}, warnings
 		}
 	}
-	if reason := unwanted(pod, req, in.cfg); reason != "" {
+	if reason := in.unwanted(pod, req); reason != "" {
 		return Decision{Reason: reason}, Plan{}, warnings
 	}
 	base := withoutOurs(pod, volumesNamed(in.cfg.Sidecar.Volumes))
@@ -90,7 +94,7 @@ func refuse(reason Reason, errs field.ErrorList) Decision {
 }
 
 // unwanted returns why the pod is to be left alone, or nothing.
-func unwanted(pod *corev1.Pod, req request, cfg Config) Reason {
+func (in *Injector) unwanted(pod *corev1.Pod, req request) Reason {
 	switch {
 	case pod.Spec.HostNetwork:
 		return ReasonHostNetwork
@@ -100,21 +104,23 @@ func unwanted(pod *corev1.Pod, req request, cfg Config) Reason {
 		return ReasonPodOptedOut
 	case says(req.namespace, false):
 		return ReasonNamespaceOptedOut
+	case req.pod == nil && in.never.match(pod):
+		return ReasonNeverSelected
 	default:
-		return unasked(req, cfg)
+		return in.unasked(pod, req)
 	}
 }
 
 // unasked returns why a pod that nobody declines is not for this injector, or
 // nothing.
-func unasked(req request, cfg Config) Reason {
-	byPolicy := cfg.DefaultPolicy == PolicyEnabled
+func (in *Injector) unasked(pod *corev1.Pod, req request) Reason {
+	byPolicy := in.cfg.DefaultPolicy == PolicyEnabled
 	asked := req.revision
 	if says(req.namespace, true) || asked == "" && says(req.pod, true) && !byPolicy {
 		asked = DefaultRevision
 	}
 	switch {
-	case asked == cfg.Revision, asked == "" && byPolicy:
+	case asked == in.cfg.Revision, asked == "" && (byPolicy || in.always.match(pod)):
 		return ""
 	case asked == "":
 		return ReasonNotOptedIn

@@ -14,12 +14,14 @@ type Injector struct {
 	// custom is the sidecar of SidecarCustom for each mode, less what depends
 	// on the pod; nil where it is to be made anew for each pod.
 	custom map[interception.Mode]corev1.Container
+
+	always, never selectors
 }
 
 // NewInjector returns an Injector that goes by cfg, which must have passed
 // Validate and must not be changed afterwards.
 func NewInjector(cfg Config) *Injector {
-	in := &Injector{cfg: cfg}
+	in := forOnePod(cfg)
 	if cfg.Sidecar.Type == SidecarCustom {
 		in.custom = map[interception.Mode]corev1.Container{}
 		for _, mode := range modes {
@@ -27,6 +29,11 @@ func NewInjector(cfg Config) *Injector {
 		}
 	}
 	return in
+}
+
+// forOnePod is an Injector that has made nothing that it may not need.
+func forOnePod(cfg Config) *Injector {
+	return &Injector{cfg: cfg, always: mustCompile(cfg.AlwaysInjectSelector), never: mustCompile(cfg.NeverInjectSelector)}
 }
 
 // Result is what became of a pod.
@@ -71,12 +78,12 @@ func (in *Injector) Patch(pod *corev1.Pod, ns Namespace) (Result, []Operation) {
 
 // Inject is Injector.Inject for a single pod.
 func Inject(pod *corev1.Pod, ns Namespace, cfg Config) Result {
-	return (&Injector{cfg: cfg}).Inject(pod, ns)
+	return forOnePod(cfg).Inject(pod, ns)
 }
 
 // Decide says whether the pod may and should be injected.
 func Decide(pod *corev1.Pod, ns Namespace, cfg Config) Decision {
-	decision, _, _ := (&Injector{cfg: cfg}).decide(pod, ns)
+	decision, _, _ := forOnePod(cfg).decide(pod, ns)
 	return decision
 }
 
@@ -85,6 +92,6 @@ func Decide(pod *corev1.Pod, ns Namespace, cfg Config) Decision {
 func NewPlan(pod *corev1.Pod, ns Namespace, cfg Config) (Plan, field.ErrorList) {
 	req, problems := readRequest(pod, ns)
 	base := withoutOurs(pod, volumesNamed(cfg.Sidecar.Volumes))
-	plan, refusal := (&Injector{cfg: cfg}).plan(base, req, problems, req.over(cfg, base))
+	plan, refusal := forOnePod(cfg).plan(base, req, problems, req.over(cfg, base))
 	return plan, refusal.Errors
 }

@@ -14,6 +14,7 @@ const (
 	ReasonWindows           Reason = "Windows"
 	ReasonPodOptedOut       Reason = "PodOptedOut"
 	ReasonNamespaceOptedOut Reason = "NamespaceOptedOut"
+	ReasonNeverSelected     Reason = "NeverSelected"
 	ReasonOtherRevision     Reason = "OtherRevision"
 	ReasonNotOptedIn        Reason = "NotOptedIn"
 	ReasonAlreadyInjected   Reason = "AlreadyInjected"
@@ -35,6 +36,7 @@ var reasons = []struct {
 	{ReasonWindows, "the pod is for Windows, which has no netfilter"},
 	{ReasonPodOptedOut, "the pod says " + InjectKey + ": false"},
 	{ReasonNamespaceOptedOut, "the namespace says " + NamespaceInjectionKey + ": " + namespaceDisabled},
+	{ReasonNeverSelected, "the pod's labels match a neverInjectSelector of the configuration"},
 	{ReasonOtherRevision, "the pod or its namespace asks for the injector of another revision"},
 	{ReasonNotOptedIn, "neither the pod nor its namespace asks for injection, and it is off by default"},
 	{ReasonNameTaken, "the pod has a container or volume with a name that is Shunt's own"},

@@ -33,6 +33,15 @@ func serveCanary(ctx context.Context) *instance {
 			cfg.Revision = revision
 		}
 	}
+	return serveBeside(ctx, cfg, theOne[admissionregistrationv1.MutatingWebhookConfiguration](objects, "MutatingWebhookConfiguration"))
+}
+
+// serveBeside serves a configuration of webhooks by an instance of its own,
+// until the specs of its container are done.
+func serveBeside(
+	ctx context.Context, cfg inject.Config, configuration *admissionregistrationv1.MutatingWebhookConfiguration,
+) *instance {
+	GinkgoHelper()
 	address := freeAddress()
 	_, text, err := net.SplitHostPort(address)
 	Expect(err).NotTo(HaveOccurred())
@@ -41,7 +50,6 @@ func serveCanary(ctx context.Context) *instance {
 	i := newInstance()
 	i.run(ctx, cfg, port)
 
-	configuration := theOne[admissionregistrationv1.MutatingWebhookConfiguration](objects, "MutatingWebhookConfiguration")
 	install := environment.WebhookInstallOptions
 	served := url.URL{Scheme: "https", Host: net.JoinHostPort(install.LocalServingHost, text), Path: webhook.Path}
 	for at := range configuration.Webhooks {
