@@ -134,5 +134,5 @@ func (s *sources) folder(name string) ([]string, error) {
 type eof struct{}
 
 func (eof) Read([]byte) (int, error) {
-	return 0, errors.New("stdin was read already; accepted: -f - once")
+	return 0, errors.New("stdin was read already; accepted: - once")
 }

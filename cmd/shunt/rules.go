@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/shunt-dev/shunt/cmd/internal/injectflags"
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
@@ -19,7 +20,8 @@ const rulesLong = `Print the netfilter rules of a pod, in the form that iptables
 that they need as comments. Nothing is changed, and no Linux kernel is needed.
 
 The rules are those of shunt-init's flags, or of the pods in manifest files (-f FILE, a folder of them, or - for stdin; can be
-repeated): of a pod that is injected, those of its init container's arguments; of any other, those that injection would give it.
+repeated): of a pod that is injected, those of its init container's arguments; of any other, those that injection would give it,
+by what its annotations say, and by the injector's configuration (--config FILE) where they say nothing.
 
   shunt rules -m TPROXY -o 3306
   shunt rules --family 6
@@ -27,12 +29,13 @@ repeated): of a pod that is injected, those of its init container's arguments; o
 
 Usage:
   shunt rules [--family 4|6|both] [shunt-init's flags]
-  shunt rules [--family 4|6|both] [-R] -f FILE
+  shunt rules [--family 4|6|both] [-R] [--config FILE] -f FILE
 
 Flags of its own:
       --family VALUE     4, 6 or both (default both; with --ipv6=off: 4)
   -f, --filename FILE    file with manifests, folder of such files, or - for stdin; can be repeated
   -R, --recursive        read what is below the folders' folders too
+      --config FILE      with -f: the injector's configuration, YAML
   -h, --help             print this
 
 shunt-init's flags:
@@ -43,6 +46,7 @@ type rulesArgs struct {
 	help     bool
 	families []ruleset.Family // nil where nothing is said
 	files    sources
+	config   *string // file; nil where none is named
 	rest     []string
 }
 
@@ -74,7 +78,7 @@ func newRules(name string) *cobra.Command {
 }
 
 // parseRules takes its own flags out. Their values are never shunt-init's:
-// none of its flags is called -f, -R or --family.
+// none of its flags is called -f, -R, --config or --family.
 func parseRules(args []string) (rulesArgs, error) {
 	var parsed rulesArgs
 	var family *string
@@ -92,7 +96,7 @@ func parseRules(args []string) (rulesArgs, error) {
 			continue
 		case "--":
 			continue
-		case "-f", "--filename", "--family":
+		case "-f", "--filename", "--family", "--config":
 		default:
 			parsed.rest = append(parsed.rest, args[i])
 			continue
@@ -103,9 +107,12 @@ func parseRules(args []string) (rulesArgs, error) {
 			}
 			value = args[i]
 		}
-		if name == "--family" {
+		switch name {
+		case "--family":
 			family = &value
-		} else {
+		case "--config":
+			parsed.config = &value
+		default:
 			parsed.files.names = append(parsed.files.names, value)
 		}
 	}
@@ -122,6 +129,8 @@ func (a *rulesArgs) check() error {
 		return fmt.Errorf("%q beside -f; accepted: files, or shunt-init's flags", a.rest[0])
 	case !named && a.files.recursive:
 		return errors.New("--recursive without -f; accepted: beside -f with a folder")
+	case !named && a.config != nil:
+		return errors.New("--config without -f; accepted: beside -f, whose pods it is for")
 	}
 	return nil
 }
@@ -154,13 +163,25 @@ func printRules(stdout io.Writer, spec interception.Spec, opts interception.Opti
 	return nil
 }
 
+// injector is the configuration that pods are injected by.
+func (a *rulesArgs) injector() (inject.Config, error) {
+	if a.config == nil {
+		return inject.DefaultConfig(), nil
+	}
+	return injectflags.ReadFile(*a.config)
+}
+
 // rulesOfFiles prints the rules of every pod, each under its name.
 func rulesOfFiles(args rulesArgs, stdin io.Reader, stdout, stderr io.Writer) error {
+	cfg, err := args.injector()
+	if err != nil {
+		return usage(err)
+	}
 	inputs, err := args.files.read(stdin)
 	if err != nil {
 		return err
 	}
-	injector := manifest.Injector{Config: inject.DefaultConfig(), Namespace: "default"}
+	injector := manifest.Injector{Config: cfg, Namespace: "default"}
 	found := 0
 	var errs []error
 	for _, in := range inputs {

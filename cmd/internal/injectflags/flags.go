@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
@@ -106,14 +107,39 @@ func Config(fs *pflag.FlagSet) (inject.Config, error) {
 	return Parse(fs, text)
 }
 
+// ReadFile is Config where the file is all that is said.
+func ReadFile(path string) (inject.Config, error) {
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	Add(fs)
+	if err := fs.Set(configFile, path); err != nil {
+		return inject.Config{}, err
+	}
+	return Config(fs)
+}
+
 // Parse is Config where the file has been read. It is for a file that is read
 // again: the flags win over each of its versions.
 func Parse(fs *pflag.FlagSet, text []byte) (inject.Config, error) {
 	cfg, err := inject.ParseConfig(text)
 	if err != nil {
-		return inject.Config{}, fmt.Errorf("--%s %s: %w", configFile, File(fs), err)
+		return inject.Config{}, Faults(fmt.Sprintf("--%s %s: ", configFile, File(fs)), err)
 	}
 	return over(fs, cfg)
+}
+
+// Faults joins one error, a line with the prefix, for everything that
+// inject.ParseConfig found wrong.
+func Faults(prefix string, err error) error {
+	found := []error{err}
+	var several utilerrors.Aggregate
+	if errors.As(err, &several) {
+		found = several.Errors()
+	}
+	all := make([]error, len(found))
+	for i, fault := range found {
+		all[i] = fmt.Errorf("%s%w", prefix, fault)
+	}
+	return errors.Join(all...)
 }
 
 // over sets what flags say over cfg.

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/shunt-dev/shunt/cmd/internal/injectflags"
+	"github.com/shunt-dev/shunt/inject"
+)
+
+func newConfig(name string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "config", Short: "Check the injector's configuration", Args: noArguments, RunE: noCommand,
+		Example: examples(name, "config validate injector.yaml"),
+	}
+	cmd.AddCommand(newValidate(name))
+	return cmd
+}
+
+const validateLong = `Say whether the webhook would take a configuration (docs/configuration.md has its fields), without a cluster.
+
+A file, or stdin (-), holds an InjectorConfiguration, or a ConfigMap that has it under the key config.yaml or as its only key.
+It is read by the webhook's own code. Everything that is wrong in any of the files is named on stderr, a line each: where, which
+value, what is accepted.`
+
+func newValidate(name string) *cobra.Command {
+	return &cobra.Command{
+		Use: "validate FILE...", Short: "Say whether the webhook would take a configuration", Long: validateLong,
+		Example: examples(name, "config validate injector.yaml", "config validate - <injector.yaml"),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usage(errors.New("FILE: Required value; accepted: files, or - for stdin"))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			stdin := cmd.InOrStdin()
+			errs := make([]error, len(args))
+			for i, file := range args {
+				if errs[i] = validate(file, stdin); errs[i] == nil {
+					fmt.Fprintf(cmd.OutOrStdout(), "%s: valid\n", display(file))
+				}
+				if file == "-" {
+					stdin = eof{}
+				}
+			}
+			return errors.Join(errs...)
+		},
+	}
+}
+
+// display is a file's name in messages.
+func display(file string) string {
+	if file == "-" {
+		return "stdin"
+	}
+	return file
+}
+
+func validate(file string, stdin io.Reader) error {
+	var text []byte
+	var err error
+	if file == "-" {
+		text, err = io.ReadAll(stdin)
+	} else {
+		text, err = os.ReadFile(file)
+	}
+	if err != nil {
+		return fmt.Errorf("read the configuration: %w", err)
+	}
+	place := display(file) + ": "
+	text, key, err := configOf(text)
+	if err != nil {
+		return fmt.Errorf("%s%w", place, err)
+	}
+	if key != "" {
+		place += "data[" + key + "]: "
+	}
+	if _, err = inject.ParseConfig(text); err != nil {
+		return injectflags.Faults(place, err)
+	}
+	return nil
+}
+
+// configKey is that of the ConfigMap in config/manager.
+const configKey = "config.yaml"
+
+// configOf takes a configuration out of a ConfigMap, and says under which key
+// it stood. What is no ConfigMap is the configuration itself.
+func configOf(text []byte) (config []byte, key string, err error) {
+	var holder corev1.ConfigMap
+	if yaml.Unmarshal(text, &holder.TypeMeta) != nil || holder.Kind != "ConfigMap" || holder.APIVersion != "v1" {
+		return text, "", nil // what is wrong with it is for ParseConfig to say
+	}
+	if err := yaml.UnmarshalStrict(text, &holder); err != nil {
+		return nil, "", fmt.Errorf("read the ConfigMap: %w", err)
+	}
+	keys := slices.Sorted(maps.Keys(holder.Data))
+	switch {
+	case slices.Contains(keys, configKey):
+		key = configKey
+	case len(keys) == 1:
+		key = keys[0]
+	default:
+		return nil, "", fmt.Errorf("data: Invalid value: the ConfigMap has the keys %q; accepted: %s, or a single one",
+			strings.Join(keys, ", "), configKey)
+	}
+	return []byte(holder.Data[key]), key, nil
+}
