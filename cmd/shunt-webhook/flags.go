@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -44,7 +45,8 @@ func newFlags() *raw {
 	fs.StringVar(&r.options.MetricsAddress, "metrics-bind-address", defaults.MetricsAddress, "host:port of /metrics; 0 for none")
 	fs.StringVar(&r.options.ProbeAddress, "health-probe-bind-address", defaults.ProbeAddress,
 		"host:port of /healthz and /readyz; 0 for none")
-	fs.StringVar(&r.options.PprofAddress, "pprof-bind-address", "0", "host:port of /debug/pprof, Go's profiles; 0 for none")
+	fs.StringVar(&r.options.PprofAddress, "pprof-bind-address", "0",
+		"host:port of /debug/pprof, Go's profiles; without a host on loopback; 0 for none")
 	fs.StringVar(&r.kubeconfig, "kubeconfig", "", "file that says where the API server is; the pod's service account without it")
 	fs.StringVar(&r.levelName, "log-level", "info", "least that is logged: debug, info, warn or error")
 	fs.StringVar(&r.logFormat, "log-format", "json", "json or text")
@@ -91,6 +93,7 @@ func parse(args []string) (settings, error) {
 	if !slices.Contains([]string{"json", "text"}, r.logFormat) {
 		errs = append(errs, fmt.Errorf("--log-format: invalid value %q; accepted: json, text", r.logFormat))
 	}
+	r.options.PprofAddress = onLoopback(r.options.PprofAddress)
 	return r.settings, badArguments(errors.Join(errs...))
 }
 
@@ -131,6 +134,15 @@ func checkAddress(flag, address string) error {
 		return fmt.Errorf("--%s: invalid value %q; accepted: host:port such as :8080, or 0 for none", flag, address)
 	}
 	return nil
+}
+
+// onLoopback puts in the host that an address does not name: profiles show
+// what is in memory, so that others see them only where that is asked for.
+func onLoopback(address string) string {
+	if strings.HasPrefix(address, ":") {
+		return "127.0.0.1" + address
+	}
+	return address
 }
 
 func (s settings) logHandler(w io.Writer) slog.Handler {

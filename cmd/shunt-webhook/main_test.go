@@ -85,6 +85,19 @@ func TestFlagsWinOnReload(t *testing.T) {
 	}
 }
 
+// TestProfilesAreOnLoopback holds that nobody else sees profiles, unless an
+// address is named that others reach.
+func TestProfilesAreOnLoopback(t *testing.T) {
+	for given, want := range map[string]string{
+		":6060": "127.0.0.1:6060", "127.0.0.1:6060": "127.0.0.1:6060", "[::1]:6060": "[::1]:6060", "0.0.0.0:6060": "0.0.0.0:6060", "0": "0",
+	} {
+		got, err := parse([]string{"--pprof-bind-address=" + given})
+		if err != nil || got.options.PprofAddress != want {
+			t.Errorf("%s: serves at %q, error %v, want %q", given, got.options.PprofAddress, err, want)
+		}
+	}
+}
+
 // TestSelf holds that Events are of the pod that the manifests say this is,
 // and of none where it cannot be known which.
 func TestSelf(t *testing.T) {
