@@ -1,4 +1,4 @@
-// Package allocations holds what an injection may allocate: as many objects as
-// recorded.txt says, and a tenth more. Allocations are the same on every
-// machine, where times are not.
+// Package allocations holds what an injection may allocate, and how large its
+// patch may be: as recorded.txt says, and a tenth more. Neither depends on the
+// machine, as times do.
 package allocations
