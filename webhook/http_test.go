@@ -75,7 +75,7 @@ func (r reply) checkStatus(code int, reason metav1.StatusReason, says ...string)
 	return nil
 }
 
-func compressed(t *testing.T, text []byte) []byte {
+func compressed(t testing.TB, text []byte) []byte {
 	t.Helper()
 	var buffer bytes.Buffer
 	w := gzip.NewWriter(&buffer)
