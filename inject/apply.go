@@ -9,6 +9,7 @@ func (p Plan) Apply(pod *corev1.Pod) *corev1.Pod {
 	if injected == pod {
 		injected = pod.DeepCopy()
 	}
+	setProbes(injected, p.Probes)
 	planned := make([]corev1.Container, 0, len(p.InitContainers)+len(injected.Spec.InitContainers))
 	for _, c := range p.InitContainers {
 		planned = append(planned, *c.DeepCopy())

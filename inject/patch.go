@@ -24,11 +24,12 @@ type Operation struct {
 
 // Patch returns the operations that make of a pod's JSON what Apply makes of
 // the pod. It is built from the plan: how many operations there are, and how
-// long, depends on what is put in and on nothing that the pod has. What this
+// long, depends on what is put in, on the pod's tcpSocket probes, and on nothing
+// else that the pod has. What this
 // version of the Go types does not know of a pod stays as it is.
 func (p Plan) Patch(pod *corev1.Pod) []Operation {
 	base := withoutOurs(pod, volumesNamed(p.Volumes))
-	ops := p.annotate(pod)
+	ops := append(p.annotate(pod), p.patchProbes(pod, base)...)
 	ops = append(ops, list{
 		path: "/spec/initContainers",
 		had:  names(pod.Spec.InitContainers, containerName), kept: names(base.Spec.InitContainers, containerName),

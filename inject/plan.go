@@ -27,6 +27,7 @@ type Plan struct {
 	InitContainers []corev1.Container
 	Volumes        []corev1.Volume
 	Sysctls        []corev1.Sysctl // of the pod's security context
+	Probes         []PlannedProbe  // of the pod's own containers
 	Status         Status
 }
 
@@ -40,7 +41,7 @@ func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg C
 		errs   field.ErrorList
 	}{
 		{ReasonInvalidAnnotation, append(podErrors(problems), beyond(pod, req, cfg)...)},
-		{ReasonNameTaken, takenNames(pod, cfg.Sidecar.Volumes)},
+		{ReasonNameTaken, append(takenNames(pod, cfg.Sidecar.Volumes), takenPaths(pod, req)...)},
 		{ReasonProxyIdentityTaken, takenIdentity(pod, cfg)},
 		{ReasonPortTaken, takenPorts(pod, cfg)},
 	} {
@@ -68,6 +69,7 @@ func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) Plan {
 		plan.Options.Backend, plan.Options.Share = cfg.Backend, bootstrap.SharedDirectory
 		plan.InitContainers = append(plan.InitContainers, initContainer(plan.Spec, plan.Options, cfg))
 		plan.Volumes = initVolumes(cfg)
+		plan.Probes = tcpProbes(pod, plan.Spec)
 	}
 	if cfg.Sidecar.Type == SidecarCustom {
 		plan.InitContainers = append(plan.InitContainers, custom(in.merged(req.mode), req.mode, cfg))
@@ -103,6 +105,9 @@ func (p Plan) status(cfg Config) Status {
 	for _, s := range p.Sysctls {
 		status.Sysctls = append(status.Sysctls, s.Name)
 	}
+	for _, probe := range p.Probes {
+		status.Probes = append(status.Probes, probe.Probe)
+	}
 	return status
 }
 
@@ -118,6 +123,9 @@ func (p Plan) appliedTo(pod *corev1.Pod) bool {
 		if !sameWork(planned, pod.Spec.InitContainers[i]) {
 			return false
 		}
+	}
+	if slices.ContainsFunc(p.Probes, func(probe PlannedProbe) bool { return !probe.in(pod) }) {
+		return false
 	}
 	var set []corev1.Sysctl
 	if pod.Spec.SecurityContext != nil {

@@ -39,7 +39,7 @@ var reasons = []struct {
 	{ReasonNeverSelected, "the pod's labels match a neverInjectSelector of the configuration"},
 	{ReasonOtherRevision, "the pod or its namespace asks for the injector of another revision"},
 	{ReasonNotOptedIn, "neither the pod nor its namespace asks for injection, and it is off by default"},
-	{ReasonNameTaken, "the pod has a container or volume with a name that is Shunt's own"},
+	{ReasonNameTaken, "the pod has a container, volume or mount with a name or path that is Shunt's own"},
 	{ReasonProxyIdentityTaken, "a container runs as the proxy's user or group, and its traffic would bypass the proxy"},
 	{ReasonPortTaken, "a container declares a port that the proxy listens on"},
 	{ReasonAlreadyInjected, "the pod has the proxy already, just as it would be put in now"},

@@ -6,6 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/shunt-dev/shunt/inject"
 )
@@ -67,5 +68,35 @@ func TestRestoreLeavesOthersAlone(t *testing.T) {
 	}
 	if got, ok := inject.Restore(&corev1.Pod{}); ok || got != nil {
 		t.Errorf("without a status: restored to %v", got)
+	}
+}
+
+// TestRestoreTakesNoProbe: a status says what a probe was before, but a probe
+// that does not run shunt-init is not of the injector's.
+func TestRestoreTakesNoProbe(t *testing.T) {
+	own := corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/bin/true"}}}
+	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{
+		Name: "app", LivenessProbe: &corev1.Probe{ProbeHandler: own}, ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{
+			Exec: &corev1.ExecAction{Command: []string{"/shunt/shunt-init", "probe", "--port", "80"}},
+		}},
+	}}}}
+	pod.Annotations = map[string]string{inject.StatusKey: `{"version":"1","probes":[
+		{"container":"app","probe":"livenessProbe","port":80},{"container":"app","probe":"readinessProbe","port":"web"},
+		{"container":"app","probe":"startupProbe","port":80},{"container":"gone","probe":"livenessProbe","port":80},
+		{"container":"app","probe":"noProbe","port":80}]}`}
+	got, ok := inject.Restore(pod)
+	if !ok {
+		t.Fatal("not known to be injected")
+	}
+	app := got.Spec.Containers[0]
+	if diff := cmp.Diff(own, app.LivenessProbe.ProbeHandler); diff != "" {
+		t.Errorf("the pod's own probe (-before +restored):\n%s", diff)
+	}
+	want := corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromString("web")}}
+	if diff := cmp.Diff(want, app.ReadinessProbe.ProbeHandler); diff != "" {
+		t.Errorf("shunt-init's (-want +restored):\n%s", diff)
+	}
+	if app.StartupProbe != nil {
+		t.Errorf("a probe that was not there: %v", app.StartupProbe)
 	}
 }

@@ -29,14 +29,16 @@ var (
 const statusVersion = "1"
 
 // Status is the value of StatusKey: the names of what was added to the pod,
-// in the form that Istio's users know, and the version of that form. A native
-// sidecar counts among the init containers, where Kubernetes keeps it.
+// in the form that Istio's users know, and the version of that form; and what
+// was changed in it, as it was. A native sidecar counts among the init
+// containers, where Kubernetes keeps it.
 type Status struct {
 	InitContainers   []string `json:"initContainers"`
 	Containers       []string `json:"containers"`
 	Volumes          []string `json:"volumes"`
 	ImagePullSecrets []string `json:"imagePullSecrets"`
 	Sysctls          []string `json:"sysctls,omitempty"`
+	Probes           []Probe  `json:"probes,omitempty"`
 	// Replaced is the value that the annotation had before, such as Istio's.
 	Replaced *string `json:"replaced,omitempty"`
 	Revision string  `json:"revision"`
@@ -89,6 +91,7 @@ func withoutOurs(pod *corev1.Pod, custom []string) *corev1.Pod {
 		pod.Spec.Volumes = nil
 	}
 	unsetSysctls(pod, status.Sysctls)
+	unsetProbes(pod, status.Probes)
 	delete(pod.Annotations, StatusKey)
 	if status.Replaced != nil {
 		pod.Annotations[StatusKey] = *status.Replaced
