@@ -21,6 +21,8 @@ const (
 	// LogLevelKey and ComponentLogLevelKey set how much Envoy logs.
 	LogLevelKey          = "sidecar.istio.io/logLevel"
 	ComponentLogLevelKey = "sidecar.istio.io/componentLogLevel"
+	// RewriteProbesKey says whether tcpSocket probes may be replaced.
+	RewriteProbesKey = "sidecar.istio.io/rewriteAppHTTPProbers"
 	// StatusKey records what the injector added; see Status.
 	StatusKey = "sidecar.istio.io/status"
 
@@ -102,6 +104,7 @@ type request struct {
 	detection         ProtocolDetection
 	serverFirst       interception.PortRanges // beside those of the configuration
 	drain             time.Duration
+	rewriteProbes     *bool
 	logLevel          string
 	componentLogLevel string
 }
@@ -250,6 +253,13 @@ var annotations = []Annotation{
 		Sets:     "how much parts of Envoy log, where that is not as the rest",
 		Accepted: acceptedComponentLogLevels, Default: ofConfiguration + "none",
 		read: into(parseComponentLogLevels, func(r *request) *string { return &r.componentLogLevel }),
+	},
+	{
+		Key: RewriteProbesKey, Places: settingPlaces, Since: firstRelease,
+		Sets: "whether shunt-init asks in place of a tcpSocket probe, which the proxy would answer; HTTP and gRPC probes pass through " +
+			"the proxy as they are",
+		Accepted: "true, false", Default: "true",
+		read: into(parseTruth, func(r *request) **bool { return &r.rewriteProbes }),
 	},
 	{
 		Key: StatusKey, Places: []Place{PodAnnotation}, Since: firstRelease,

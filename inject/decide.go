@@ -83,6 +83,7 @@ func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []str
 		return refusal, Plan{}, warnings
 	}
 	warnings = append(warnings, podWarnings(base, req, cfg)...)
+	warnings = append(warnings, probeWarnings(base, req)...)
 	if plan.appliedTo(pod) {
 		return Decision{Reason: ReasonAlreadyInjected}, plan, warnings
 	}

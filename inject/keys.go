@@ -39,7 +39,6 @@ var idle = map[string]string{
 	sidecarPrefix + "extraStatTags":                      ofStatistics,
 	sidecarPrefix + "nativeSidecar":                      "the proxy always is a native sidecar",
 	sidecarPrefix + "proxyImageType":                     "the image is the one of the injector's configuration",
-	sidecarPrefix + "rewriteAppHTTPProbers":              "HTTP probes pass through the proxy as they are",
 	sidecarPrefix + "statsCompression":                   ofStatistics,
 	sidecarPrefix + "statsEvictionInterval":              ofStatistics,
 	sidecarPrefix + "statsHistogramBuckets":              ofStatistics,

@@ -69,7 +69,7 @@ func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) Plan {
 		plan.Options.Backend, plan.Options.Share = cfg.Backend, bootstrap.SharedDirectory
 		plan.InitContainers = append(plan.InitContainers, initContainer(plan.Spec, plan.Options, cfg))
 		plan.Volumes = initVolumes(cfg)
-		plan.Probes = tcpProbes(pod, plan.Spec)
+		plan.Probes = tcpProbes(pod, req)
 	}
 	if cfg.Sidecar.Type == SidecarCustom {
 		plan.InitContainers = append(plan.InitContainers, custom(in.merged(req.mode), req.mode, cfg))

@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"strconv"
@@ -62,8 +63,33 @@ func eachContainer(pod *corev1.Pod, f func(list string, i int, c *corev1.Contain
 	}
 }
 
-// tcpProbes are those that the rules make meaningless.
-func tcpProbes(pod *corev1.Pod, spec interception.Spec) []PlannedProbe {
+// tcpProbes are those that the rules make meaningless, unless the pod wants to
+// keep them.
+func tcpProbes(pod *corev1.Pod, req request) []PlannedProbe {
+	if says(req.rewriteProbes, false) {
+		return nil
+	}
+	return meaningless(pod, req)
+}
+
+// probeWarnings tells of probes that are kept and say nothing.
+func probeWarnings(pod *corev1.Pod, req request) []string {
+	if !says(req.rewriteProbes, false) {
+		return nil
+	}
+	var warnings []string
+	for _, p := range meaningless(pod, req) {
+		warnings = append(warnings, fmt.Sprintf("the %s of container %q says yes as long as the proxy listens on its port, because of %s",
+			p.Kind, p.Container, RewriteProbesKey))
+	}
+	return warnings
+}
+
+// meaningless are the tcpSocket probes that the proxy would answer.
+func meaningless(pod *corev1.Pod, req request) []PlannedProbe {
+	if req.mode == interception.ModeNone {
+		return nil
+	}
 	var probes []PlannedProbe
 	eachContainer(pod, func(_ string, _ int, c *corev1.Container) bool {
 		for _, kind := range probeKinds {
@@ -72,7 +98,7 @@ func tcpProbes(pod *corev1.Pod, spec interception.Spec) []PlannedProbe {
 				continue // of a host's: kubelet asks somebody else
 			}
 			port := portNumber(c, probe.TCPSocket.Port)
-			if port == 0 || !intercepted(spec, port) {
+			if port == 0 || !intercepted(req.spec, port) {
 				continue // kubelet says what is wrong with the port
 			}
 			probes = append(probes, PlannedProbe{
@@ -199,11 +225,8 @@ func unsetProbes(pod *corev1.Pod, recorded []Probe) {
 
 // takenPaths finds mounts where a container needs shunt-init for its probes.
 func takenPaths(pod *corev1.Pod, req request) field.ErrorList {
-	if req.mode == interception.ModeNone {
-		return nil
-	}
+	probes := tcpProbes(pod, req)
 	var errs field.ErrorList
-	probes := tcpProbes(pod, req.spec)
 	eachContainer(pod, func(list string, i int, c *corev1.Container) bool {
 		if !slices.ContainsFunc(probes, func(p PlannedProbe) bool { return p.Container == c.Name }) {
 			return true

@@ -37,6 +37,14 @@ type pod struct {
 // injector's configuration has of its own; nil for nothing.
 func newPod(t *testing.T, mode interception.Mode, annotations map[string]string, change func(*inject.Config)) *corev1.Pod {
 	t.Helper()
+	return injectPod(t, mode, annotations, change, corev1.Container{Name: "app", Image: "app"})
+}
+
+// injectPod injects a pod of these containers.
+func injectPod(
+	t *testing.T, mode interception.Mode, annotations map[string]string, change func(*inject.Config), containers ...corev1.Container,
+) *corev1.Pod {
+	t.Helper()
 	cfg := inject.DefaultConfig()
 	if change != nil {
 		change(&cfg)
@@ -47,7 +55,7 @@ func newPod(t *testing.T, mode interception.Mode, annotations map[string]string,
 			Labels:      map[string]string{inject.InjectKey: "true"},
 			Annotations: map[string]string{inject.InterceptionModeKey: string(mode)},
 		},
-		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+		Spec: corev1.PodSpec{Containers: containers},
 	}
 	for key, value := range annotations {
 		plain.Annotations[key] = value
@@ -211,17 +219,21 @@ const haproxySample = "../../config/samples/haproxy"
 // haproxyPod starts a pod with HAProxy, as the sample has it.
 func haproxyPod(t *testing.T, mode interception.Mode) *pod {
 	t.Helper()
+	return haproxyOf(t, mode, nil, haproxyFolder(t), func(*corev1.Pod) {})
+}
+
+func haproxyFolder(t *testing.T) string {
+	t.Helper()
 	folder, err := filepath.Abs(haproxySample)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return haproxyOf(t, mode, nil, folder, func(*corev1.Pod) {})
+	return folder
 }
 
-// haproxyOf starts a pod with HAProxy, and the haproxy.cfg of a folder.
-func haproxyOf(
-	t *testing.T, mode interception.Mode, annotations map[string]string, folder string, change func(*corev1.Pod),
-) *pod {
+// haproxyConfig is the sample's configuration of the injector, and its volume
+// with the haproxy.cfg of a folder.
+func haproxyConfig(t *testing.T, folder string) (change func(*inject.Config), volumes map[string]string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(haproxySample, "injector", "injector.yaml"))
 	if err != nil {
@@ -231,10 +243,18 @@ func haproxyOf(
 	if err != nil {
 		t.Fatal(err)
 	}
-	injected := newPod(t, mode, annotations, func(c *inject.Config) { *c = cfg })
-	change(injected)
 	// Its one volume is of the ConfigMap that holds haproxy.cfg.
-	volumes := map[string]string{cfg.Sidecar.Volumes[0].Name: folder}
+	return func(c *inject.Config) { *c = cfg }, map[string]string{cfg.Sidecar.Volumes[0].Name: folder}
+}
+
+// haproxyOf starts a pod with HAProxy, and the haproxy.cfg of a folder.
+func haproxyOf(
+	t *testing.T, mode interception.Mode, annotations map[string]string, folder string, change func(*corev1.Pod),
+) *pod {
+	t.Helper()
+	cfg, volumes := haproxyConfig(t, folder)
+	injected := newPod(t, mode, annotations, cfg)
+	change(injected)
 	p := startPod(t, injected, map[string]string{haproxy: haproxyBinary(t)}, volumes)
 	p.kind = haproxy
 	return p
