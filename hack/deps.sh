@@ -7,6 +7,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=hack/cache.sh
 . "$root/hack/cache.sh"
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where iptables and ip are, which not every PATH names
+PATH+=:/opt/cni/bin:/usr/lib/cni:/usr/libexec/cni # where a node has the plugins of its network, host-local and the others
 
 # package MANAGER COMMAND prints the packages that hold a command.
 package() {
@@ -21,7 +22,10 @@ package() {
   apk/gcc) echo gcc musl-dev ;;
   apk/pip3) echo py3-pip ;;
   */pip3) echo python3-pip ;;
-  */flock | */unshare | */nsenter) echo util-linux ;;
+  */flock | */unshare | */nsenter | */setpriv) echo util-linux ;;
+  */ctr | */containerd-shim-runc-v2) echo containerd ;;
+  apk/host-local) echo cni-plugins ;;
+  */host-local) echo containernetworking-plugins ;;
   *) echo "$2" ;;
   esac
 }

@@ -6,10 +6,9 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=hack/cache.sh
 . "$root/hack/cache.sh"
+# shellcheck source=hack/kubernetes.sh
+. "$root/hack/kubernetes.sh"
 
-kubernetes=$(pinned "$root/hack/kubernetes/go.mod" k8s.io/kubernetes)
-etcd=$(pinned "$root/hack/kubernetes/go.mod" go.etcd.io/etcd/server/v3)
-[[ -n $kubernetes && -n $etcd ]] || die "hack/kubernetes/go.mod requires no k8s.io/kubernetes or no etcd server"
 minor=${kubernetes%.*}
 assets=kubernetes-$kubernetes-etcd-$etcd
 
@@ -36,43 +35,14 @@ from_setup_envtest() {
   complete "$dir" && printf '%s\n' "$dir"
 }
 
-# progress PID LOG TOTAL prints a line every 20 seconds for as long as the build runs.
-progress() {
-  local start=$SECONDS compiled
-  while kill -0 "$1" 2>/dev/null; do
-    sleep 1
-    (((SECONDS - start) % 20)) && continue
-    compiled=$(grep -vc '^go: ' "$2") || true
-    say "still building: $((SECONDS - start)) s gone, $compiled of $3 packages compiled"
-  done
-}
-
 build() {
-  local tmp=$1 pid status=0 start=$SECONDS version flags total
-  version=k8s.io/component-base/version
-  flags="-s -w -X $version.gitVersion=v$kubernetes -X $version.gitMajor=${kubernetes%%.*}"
-  flags+=" -X $version.gitMinor=${minor#*.} -X $version.gitTreeState=clean"
+  local tmp=$1
   say "building kube-apiserver and kubectl $kubernetes and etcd $etcd from their Go modules."
   say "The first build takes 5 to 8 minutes on two cores; the result is kept in $shunt_cache/$assets"
   say "getting their modules (0.8 GB where none is there yet)"
-  total=$(cd "$root/hack/kubernetes" && GOWORK=off GOFLAGS=-mod=readonly CGO_ENABLED=0 go list -deps tool 2>"$tmp/log" | wc -l) ||
-    { tail -n 20 "$tmp/log" >&2; die "the modules of hack/kubernetes could not be had"; }
-  # GOGC: less time in the compiler's garbage collector, for about 1 GB more memory.
-  (cd "$root/hack/kubernetes" && GOWORK=off GOFLAGS=-mod=readonly CGO_ENABLED=0 GOGC=${GOGC:-400} \
-    exec go build -v -trimpath -buildvcs=false -ldflags "$flags" -o "$tmp/" tool) 2>"$tmp/log" &
-  pid=$!
-  # shellcheck disable=SC2064 # the process and folder of now
-  trap "kill $pid 2>/dev/null; rm -rf '$tmp'" EXIT
-  progress "$pid" "$tmp/log" "$total" || true
-  wait "$pid" || status=$?
-  if ((status)); then
-    tail -n 40 "$tmp/log" >&2
-    die "the build of kube-apiserver and etcd failed (go build ended with $status)"
-  fi
+  build_kubernetes "$tmp" k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kubectl go.etcd.io/etcd/server/v3
   mv "$tmp/server" "$tmp/etcd" # etcd's main package is named server
-  rm "$tmp/log"
   complete "$tmp" || die "the build left no kube-apiserver, etcd and kubectl in $tmp"
-  say "built in $((SECONDS - start)) s"
 }
 
 if complete "${KUBEBUILDER_ASSETS:-}"; then

@@ -9,12 +9,12 @@ export GOFLAGS="${GOFLAGS:-} -buildvcs=false"
 
 check_scripts() {
   hack/deps.sh shellcheck
-  shellcheck -x hack/*.sh .ci/run
+  shellcheck -x hack/*.sh hack/node/*.sh .ci/run
 }
 
 check_modules() {
   local dir
-  for dir in . hack/kubernetes hack/tools; do
+  for dir in . hack/certmanager hack/kubernetes hack/tools; do
     (cd "$dir" && GOWORK=off go mod tidy -diff) || { say "$dir: run go mod tidy there"; return 1; }
   done
 }
