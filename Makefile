@@ -8,6 +8,8 @@ MAKEFLAGS += --no-print-directory
 
 # The version that the binaries print.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# The tag of the images.
+TAG ?= dev
 # How long each fuzz target runs, which benchmarks run, and how many rounds those of test/bench take.
 FUZZTIME ?= 20s
 BENCH ?= .
@@ -30,14 +32,18 @@ demo: ## Send real connections through injected pods, without a cluster (root; u
 	@hack/demo.sh
 
 .PHONY: test
-test: ## Run every suite: unit, rules, proxy, envtest, load (root; the first run builds an API server, 5 to 8 minutes).
-	@hack/suites.sh unit rules proxy envtest load
+test: ## Run every suite: unit, rules, proxy, envtest, load, images (root; the first run builds an API server, 5 to 8 minutes).
+	@hack/suites.sh unit rules proxy envtest load images
 
 .PHONY: build
 build: ## Build bin/shunt, bin/shunt-init and bin/shunt-webhook; bin/kubectl-shunt is bin/shunt, as kubectl finds it.
 	@mkdir -p bin
 	$(GO_BUILD) -o bin/ $(BINARIES:%=./cmd/%)
 	ln -f bin/shunt bin/kubectl-shunt || cp bin/shunt bin/kubectl-shunt
+
+.PHONY: images
+images: ## Build both images for amd64 and arm64 into bin/images, without a container engine; TAG is theirs.
+	@VERSION='$(VERSION)' hack/images.sh --arch amd64,arm64 --tag '$(TAG)' bin/images
 
 ##@ One suite at a time
 
@@ -60,6 +66,10 @@ test-envtest: ## Run the webhook behind a real kube-apiserver and etcd.
 .PHONY: test-load
 test-load: ## Keep 2,000 reviews in flight at the webhook's server.
 	@hack/suites.sh load
+
+.PHONY: test-images
+test-images: ## Build both images and run the init image in network namespaces (root).
+	@hack/suites.sh images
 
 ##@ Before a change is sent
 

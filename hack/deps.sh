@@ -22,6 +22,7 @@ package() {
   apk/gcc) echo gcc musl-dev ;;
   apk/pip3) echo py3-pip ;;
   */pip3) echo python3-pip ;;
+  */dpkg-deb) echo dpkg ;;
   */flock | */unshare | */nsenter | */setpriv) echo util-linux ;;
   */ctr | */containerd-shim-runc-v2) echo containerd ;;
   apk/host-local) echo cni-plugins ;;

@@ -21,6 +21,9 @@ type Node struct {
 	// command, or by "" where the image's own entry point runs. A program in
 	// a volume needs none.
 	Programs map[string]string
+	// Root is the folder of an unpacked image, which is then the root of the
+	// containers and holds their programs; "" where this machine stands in.
+	Root string
 	// PodIPs are the pod's addresses.
 	PodIPs []netip.Addr
 	// Volumes are folders of this machine, by the name of the pod's volume.
@@ -36,6 +39,7 @@ type Node struct {
 // Container is what a container runtime would make of a container of a pod:
 // who it runs as, and what it runs.
 type Container struct {
+	Root         string   // a folder on this machine; "" for all of it
 	Program      string   // on this machine
 	Args         []string // without the program's name
 	Env          []string // NAME=value
@@ -67,7 +71,7 @@ func New(pod *corev1.Pod, c corev1.Container, node Node) (Container, error) {
 	if len(c.Command) > 0 {
 		entry, words = words[0], words[1:]
 	}
-	made := Container{Args: words}
+	made := Container{Root: node.Root, Args: words}
 	if made.Mounts, err = mounts(pod, c, node); err != nil {
 		return Container{}, err
 	}
@@ -98,6 +102,9 @@ func (c Container) program(entry string, node Node) (string, error) {
 		}
 	}
 	program, ok := node.Programs[entry]
+	if !ok && node.Root != "" && filepath.IsAbs(entry) {
+		return filepath.Join(node.Root, entry), nil
+	}
 	if !ok {
 		return "", fmt.Errorf("command %q; here are %q", entry, slices.Sorted(maps.Keys(node.Programs)))
 	}

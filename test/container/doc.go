@@ -2,8 +2,8 @@
 // kubelet and a container runtime would: with the command line, environment,
 // user, capabilities, read-only file system and volumes that the pod says.
 //
-// This machine stands in for the images: its programs are those of the
-// containers, and its file system is their root. Nothing is left behind by a
+// This machine stands in for the images, unless one is given: its programs are
+// those of the containers, and its file system is their root. Nothing is left behind by a
 // process that is killed: a container dies with whoever started it, and its
 // mounts are its own.
 //

@@ -19,9 +19,10 @@ import (
 const rootPoint = "/tmp"
 
 // makeRoot gives the container a root of its own, in a mount namespace that
-// nobody else sees: what this machine has, and the volumes in their places.
+// nobody else sees: what this machine or the image has, and the volumes in
+// their places.
 func (c Container) makeRoot() error {
-	if !c.ReadOnlyRoot && len(c.Mounts) == 0 {
+	if !c.ReadOnlyRoot && len(c.Mounts) == 0 && c.Root == "" {
 		return nil
 	}
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
@@ -65,11 +66,16 @@ type entry struct {
 // is in it, and else entry by entry.
 func (c Container) openTree(path string) (entry, error) {
 	made := entry{name: filepath.Base(path), fd: -1, mode: fs.ModeDir}
-	held, err := os.ReadDir(path)
+	held, err := os.ReadDir(filepath.Join(c.Root, path))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return made, err
 	}
 	names := map[string]fs.FileMode{}
+	if c.Root != "" && path == "/" {
+		for kernel := range kernels {
+			names[strings.TrimPrefix(kernel, "/")] = fs.ModeDir
+		}
+	}
 	for _, e := range held {
 		names[e.Name()] = e.Type()
 	}
@@ -91,7 +97,10 @@ func (c Container) openTree(path string) (entry, error) {
 
 func (c Container) openEntry(path string, mode fs.FileMode) (made entry, err error) {
 	made = entry{name: filepath.Base(path), mode: mode, readOnly: c.ReadOnlyRoot && !kernels[path]}
-	source := path
+	source := filepath.Join(c.Root, path)
+	if kernels[path] {
+		source = path // this machine's, whatever the root
+	}
 	if i := slices.IndexFunc(c.Mounts, func(m Mount) bool { return m.Path == path }); i >= 0 {
 		source, made.readOnly = c.Mounts[i].Source, c.Mounts[i].ReadOnly
 		info, err := os.Stat(source)
