@@ -1,6 +1,10 @@
 package inject
 
-import corev1 "k8s.io/api/core/v1"
+import (
+	"maps"
+
+	corev1 "k8s.io/api/core/v1"
+)
 
 // Apply returns a new pod with the plan put in. What an earlier injection
 // left in it, by its status, is replaced.
@@ -18,10 +22,12 @@ func (p Plan) Apply(pod *corev1.Pod) *corev1.Pod {
 	for _, v := range p.Volumes {
 		injected.Spec.Volumes = append(injected.Spec.Volumes, *v.DeepCopy())
 	}
+	injected.Spec.ImagePullSecrets = append(injected.Spec.ImagePullSecrets, p.ImagePullSecrets...)
 	setSysctls(injected, p.Sysctls)
 	if injected.Annotations == nil {
 		injected.Annotations = map[string]string{}
 	}
+	maps.Copy(injected.Annotations, p.Annotations)
 	injected.Annotations[StatusKey] = p.Status.String()
 	return injected
 }

@@ -32,6 +32,8 @@ type Config struct {
 	ProxyImage string `json:"proxyImage"`
 	// PullPolicy of both images: Always, IfNotPresent or Never.
 	PullPolicy corev1.PullPolicy `json:"pullPolicy"`
+	// ImagePullSecrets are added to every pod, for both images.
+	ImagePullSecrets []corev1.LocalObjectReference `json:"imagePullSecrets,omitempty"`
 
 	// Backend is the kernel interface that shunt-init writes to: auto, nft or
 	// legacy. Only legacy gives the init container NET_RAW and a writable
@@ -75,6 +77,10 @@ type Config struct {
 	// TProxyPortRange is where pods in TPROXY draw their local ports from, for
 	// it not to be where their clients do; empty to leave it as it is.
 	TProxyPortRange string `json:"tproxyPortRange"`
+
+	// PrometheusAnnotations says whether pods are given those by which
+	// Prometheus finds Envoy's metrics.
+	PrometheusAnnotations bool `json:"prometheusAnnotations"`
 
 	// DefaultPolicy is for pods that nothing else decides about.
 	DefaultPolicy Policy `json:"defaultPolicy"`
@@ -132,12 +138,13 @@ func DefaultConfig() Config {
 		Concurrency:    2,
 		LogLevel:       "warning",
 		DNSCapture:     DNSCaptureNone, ProtocolDetection: ProtocolDetectionAuto,
-		ServerFirstPorts: bootstrap.DefaultServerFirstPorts,
-		DrainDuration:    metav1.Duration{Duration: 25 * time.Second},
-		TProxyPortRange:  defaultPortRange,
-		DefaultPolicy:    PolicyDisabled,
-		Revision:         DefaultRevision,
-		Sidecar:          Sidecar{Type: SidecarEnvoy},
+		ServerFirstPorts:      bootstrap.DefaultServerFirstPorts,
+		DrainDuration:         metav1.Duration{Duration: 25 * time.Second},
+		TProxyPortRange:       defaultPortRange,
+		PrometheusAnnotations: true,
+		DefaultPolicy:         PolicyDisabled,
+		Revision:              DefaultRevision,
+		Sidecar:               Sidecar{Type: SidecarEnvoy},
 	}
 }
 

@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
@@ -29,7 +26,7 @@ type Operation struct {
 // version of the Go types does not know of a pod stays as it is.
 func (p Plan) Patch(pod *corev1.Pod) []Operation {
 	base := withoutOurs(pod, volumesNamed(p.Volumes))
-	ops := append(p.annotate(pod), p.patchProbes(pod, base)...)
+	ops := append(p.annotate(pod, base), p.patchProbes(pod, base)...)
 	ops = append(ops, list{
 		path: "/spec/initContainers",
 		had:  names(pod.Spec.InitContainers, containerName), kept: names(base.Spec.InitContainers, containerName),
@@ -40,21 +37,8 @@ func (p Plan) Patch(pod *corev1.Pod) []Operation {
 		had:  names(pod.Spec.Volumes, volumeName), kept: names(base.Spec.Volumes, volumeName),
 		back: encodeEach(p.Volumes),
 	}.operations()...)
+	ops = append(ops, p.patchPullSecrets(pod, base)...)
 	return append(ops, p.patchSysctls(pod, base)...)
-}
-
-// annotate records the status. A template may have no metadata at all, which
-// is given some then.
-func (p Plan) annotate(pod *corev1.Pod) []Operation {
-	status := p.Status.String()
-	switch {
-	case len(pod.Annotations) > 0:
-		return []Operation{add("/metadata/annotations/"+strings.ReplaceAll(StatusKey, "/", "~1"), encode(status))}
-	case equality.Semantic.DeepEqual(pod.ObjectMeta, metav1.ObjectMeta{}):
-		return []Operation{add("/metadata", encode(map[string]any{"annotations": map[string]string{StatusKey: status}}))}
-	default:
-		return []Operation{add("/metadata/annotations", encode(map[string]string{StatusKey: status}))}
-	}
 }
 
 // patchSysctls does what setSysctls and unsetSysctls do.

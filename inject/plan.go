@@ -28,7 +28,10 @@ type Plan struct {
 	Volumes        []corev1.Volume
 	Sysctls        []corev1.Sysctl // of the pod's security context
 	Probes         []PlannedProbe  // of the pod's own containers
-	Status         Status
+	// Annotations are those beside the status. They are not to be changed.
+	Annotations      map[string]string
+	ImagePullSecrets []corev1.LocalObjectReference
+	Status           Status
 }
 
 // plan makes the plan for a pod that is without us, or a refusal with every
@@ -81,6 +84,7 @@ func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) Plan {
 	if req.mode == interception.ModeTProxy {
 		plan.Sysctls = sysctls(pod, plan.InitContainers[len(plan.InitContainers)-1], cfg)
 	}
+	plan.Annotations, plan.ImagePullSecrets = addedAnnotations(pod, cfg), addedPullSecrets(pod, cfg)
 	plan.Status = plan.status(cfg)
 	if text, present := pod.Annotations[StatusKey]; present {
 		plan.Status.Replaced = &text
@@ -94,13 +98,16 @@ func numericID(id int64) uint32 { return uint32(min(max(id, 0), math.MaxUint32))
 func (p Plan) status(cfg Config) Status {
 	status := Status{
 		InitContainers: []string{}, Containers: []string{}, Volumes: []string{}, ImagePullSecrets: []string{},
-		Revision: cfg.Revision, Version: statusVersion,
+		Annotations: p.Annotations, Revision: cfg.Revision, Version: statusVersion,
 	}
 	for _, c := range p.InitContainers {
 		status.InitContainers = append(status.InitContainers, c.Name)
 	}
 	for _, v := range p.Volumes {
 		status.Volumes = append(status.Volumes, v.Name)
+	}
+	for _, s := range p.ImagePullSecrets {
+		status.ImagePullSecrets = append(status.ImagePullSecrets, s.Name)
 	}
 	for _, s := range p.Sysctls {
 		status.Sysctls = append(status.Sysctls, s.Name)
@@ -131,7 +138,8 @@ func (p Plan) appliedTo(pod *corev1.Pod) bool {
 	if pod.Spec.SecurityContext != nil {
 		set = pod.Spec.SecurityContext.Sysctls
 	}
-	return containsEach(pod.Spec.Volumes, p.Volumes) && containsEach(set, p.Sysctls)
+	return containsEach(pod.Spec.Volumes, p.Volumes) && containsEach(set, p.Sysctls) &&
+		containsEach(pod.Spec.ImagePullSecrets, p.ImagePullSecrets) && hasAnnotations(pod, p.Annotations)
 }
 
 // containsEach reports whether the actual elements have all that the planned

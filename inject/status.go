@@ -39,6 +39,8 @@ type Status struct {
 	ImagePullSecrets []string `json:"imagePullSecrets"`
 	Sysctls          []string `json:"sysctls,omitempty"`
 	Probes           []Probe  `json:"probes,omitempty"`
+	// Annotations are those beside this one, with their values.
+	Annotations map[string]string `json:"annotations,omitempty"`
 	// Replaced is the value that the annotation had before, such as Istio's.
 	Replaced *string `json:"replaced,omitempty"`
 	Revision string  `json:"revision"`
@@ -92,6 +94,8 @@ func withoutOurs(pod *corev1.Pod, custom []string) *corev1.Pod {
 	}
 	unsetSysctls(pod, status.Sysctls)
 	unsetProbes(pod, status.Probes)
+	dropPullSecrets(pod, status.ImagePullSecrets)
+	dropAnnotations(pod, status.Annotations)
 	delete(pod.Annotations, StatusKey)
 	if status.Replaced != nil {
 		pod.Annotations[StatusKey] = *status.Replaced

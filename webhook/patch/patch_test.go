@@ -195,8 +195,8 @@ func TestSizeStaysWithThePod(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(ops) != 4 {
-			t.Errorf("%d variables: %d operations, want 4: the status annotation, two init containers and a volume", many, len(ops))
+		if len(ops) != 7 {
+			t.Errorf("%d variables: %d operations, want 7: four annotations, two init containers and a volume", many, len(ops))
 		}
 		text, err := json.Marshal(ops)
 		if err != nil {
