@@ -107,6 +107,13 @@ type request struct {
 	rewriteProbes     *bool
 	logLevel          string
 	componentLogLevel string
+	concurrency       int32
+	dropInvalid       *bool
+	resources         quantities
+	image             string
+
+	rerouted      []string // RerouteVirtualInterfacesKey, which combine puts into the spec
+	allowIdentity *bool    // AllowProxyIdentityKey
 }
 
 // newRequest is what a pod without annotations asks for.
@@ -132,7 +139,17 @@ const (
 // annotations is the table of all keys: the parser below it, the documents and
 // the tests go by it. A new annotation is a constant above, a row here, cases in
 // testdata/cases, and make generate for its row in docs/annotations.md.
-var annotations = []Annotation{
+var annotations = slices.Concat(trafficAnnotations, proxyAnnotations, []Annotation{
+	{
+		Key: StatusKey, Places: []Place{PodAnnotation}, Since: firstRelease,
+		Sets:     "nothing: the injector writes it, to record what it added",
+		Accepted: "what the injector wrote; anything else counts as absent", Default: "not injected",
+	},
+})
+
+// trafficAnnotations are the rows of whether and how a pod is intercepted, and
+// of what Envoy makes of it.
+var trafficAnnotations = []Annotation{
 	{
 		Key: NamespaceInjectionKey, Places: []Place{NamespaceLabel}, Since: firstRelease,
 		Sets:     "whether pods of the namespace are injected; disabled wins over what a pod says",
@@ -260,11 +277,6 @@ var annotations = []Annotation{
 			"the proxy as they are",
 		Accepted: "true, false", Default: "true",
 		read: into(parseTruth, func(r *request) **bool { return &r.rewriteProbes }),
-	},
-	{
-		Key: StatusKey, Places: []Place{PodAnnotation}, Since: firstRelease,
-		Sets:     "nothing: the injector writes it, to record what it added",
-		Accepted: "what the injector wrote; anything else counts as absent", Default: "not injected",
 	},
 }
 

@@ -30,6 +30,9 @@ type Config struct {
 	// ProxyImage is the image of the sidecar shunt-proxy where that is Envoy;
 	// a program envoy must be on its PATH.
 	ProxyImage string `json:"proxyImage"`
+	// AllowedProxyImages are the registries, repositories and images that a pod
+	// may take its proxy's image from; where there is none, it may not.
+	AllowedProxyImages []string `json:"allowedProxyImages"`
 	// PullPolicy of both images: Always, IfNotPresent or Never.
 	PullPolicy corev1.PullPolicy `json:"pullPolicy"`
 	// ImagePullSecrets are added to every pod, for both images.
@@ -48,7 +51,7 @@ type Config struct {
 	IPFamilies []corev1.IPFamily `json:"ipFamilies"`
 
 	// ProxyUID and ProxyGID are the ids that tell the proxy's own connections
-	// from the pod's, 1 to 2147483647. No container of a pod may have them.
+	// from the pod's, 1 to 2147483647. No container of a pod may have them, unless AllowProxyIdentityKey is true.
 	ProxyUID int64 `json:"proxyUID"`
 	ProxyGID int64 `json:"proxyGID"`
 
@@ -67,6 +70,9 @@ type Config struct {
 	DNSCapture DNSCapture `json:"dnsCapture"`
 	// ProtocolDetection says whether Envoy looks at what a client sends first.
 	ProtocolDetection ProtocolDetection `json:"protocolDetection"`
+	// DropInvalid drops inbound TCP packets that belong to no connection, in
+	// pods whose traffic is intercepted.
+	DropInvalid bool `json:"dropInvalid"`
 	// ServerFirstPorts are destination ports on which the server speaks first,
 	// so that Envoy must not wait for the client: ports and ranges.
 	ServerFirstPorts string `json:"serverFirstPorts"`

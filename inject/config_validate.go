@@ -26,6 +26,7 @@ func (c Config) Validate() field.ErrorList {
 	var errs field.ErrorList
 	errs = append(errs, checkImage(field.NewPath("initImage"), c.InitImage)...)
 	errs = append(errs, checkImage(field.NewPath("proxyImage"), c.ProxyImage)...)
+	errs = append(errs, checkAllowedImages(field.NewPath("allowedProxyImages"), c.AllowedProxyImages)...)
 	errs = append(errs, checkOneOf("pullPolicy", c.PullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
 	errs = append(errs, checkOneOf("backend", c.Backend,
 		interception.BackendAuto, interception.BackendNFT, interception.BackendLegacy)...)

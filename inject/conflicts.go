@@ -60,7 +60,12 @@ func takenNames(pod *corev1.Pod, custom []corev1.Volume) field.ErrorList {
 // A container that says nothing has what the pod says, and the pod's field is
 // then the one to change. fsGroup and supplementalGroups are free: the owner
 // match of netfilter compares the primary group of the process alone.
-func takenIdentity(pod *corev1.Pod, cfg Config) field.ErrorList {
+//
+// A pod that says so by AllowProxyIdentityKey means it.
+func takenIdentity(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
+	if says(req.allowIdentity, true) {
+		return nil
+	}
 	var errs field.ErrorList
 	inherited := map[string]bool{}
 	check := func(c placed, name string, own, ofPod *int64, proxys int64) {
@@ -73,7 +78,8 @@ func takenIdentity(pod *corev1.Pod, cfg Config) field.ErrorList {
 		}
 		inherited[name] = inherited[name] || own == nil
 		errs = append(errs, field.Invalid(path, *id, fmt.Sprintf(
-			"%d is the proxy's own, and the connections of container %q would bypass it; accepted: any other id", proxys, c.Name)))
+			"%d is the proxy's own, and the connections of container %q would bypass it; accepted: any other id, or with %s: \"true\"",
+			proxys, c.Name, AllowProxyIdentityKey)))
 	}
 	podContext := pod.Spec.SecurityContext
 	if podContext == nil {

@@ -43,9 +43,9 @@ func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg C
 		reason Reason
 		errs   field.ErrorList
 	}{
-		{ReasonInvalidAnnotation, append(podErrors(problems), beyond(pod, req, cfg)...)},
+		{ReasonInvalidAnnotation, slices.Concat(podErrors(problems), beyond(pod, req, cfg), in.checkProxy(req, cfg))},
 		{ReasonNameTaken, append(takenNames(pod, cfg.Sidecar.Volumes), takenPaths(pod, req)...)},
-		{ReasonProxyIdentityTaken, takenIdentity(pod, cfg)},
+		{ReasonProxyIdentityTaken, takenIdentity(pod, req, cfg)},
 		{ReasonPortTaken, takenPorts(pod, cfg)},
 	} {
 		if len(check.errs) > 0 && refusal.Reason == "" {
@@ -66,6 +66,7 @@ func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) Plan {
 		plan.Spec = req.spec
 		plan.Spec.ProxyUIDs = []uint32{numericID(cfg.ProxyUID)}
 		plan.Spec.ProxyGIDs = []uint32{numericID(cfg.ProxyGID)}
+		plan.Spec.DropInvalid = cfg.DropInvalid
 		plan.Spec.DNS.Redirect = cfg.DNSCapture != DNSCaptureNone
 		plan.Spec.DNS.All = cfg.DNSCapture == DNSCaptureAll
 		plan.Options = interception.DefaultOptions()
@@ -74,12 +75,10 @@ func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) Plan {
 		plan.Volumes = initVolumes(cfg)
 		plan.Probes = tcpProbes(pod, req)
 	}
-	if cfg.Sidecar.Type == SidecarCustom {
-		plan.InitContainers = append(plan.InitContainers, custom(in.merged(req.mode), req.mode, cfg))
-	} else {
+	if cfg.Sidecar.Type != SidecarCustom {
 		plan.Bootstrap = bootstrapOptions(req, cfg)
-		plan.InitContainers = append(plan.InitContainers, envoy(req.mode, plan.Bootstrap, cfg))
 	}
+	plan.InitContainers = append(plan.InitContainers, in.proxy(req, plan.Bootstrap, cfg))
 	plan.Volumes = append(plan.Volumes, cfg.Sidecar.Volumes...)
 	if req.mode == interception.ModeTProxy {
 		plan.Sysctls = sysctls(pod, plan.InitContainers[len(plan.InitContainers)-1], cfg)
@@ -152,7 +151,8 @@ func containsEach[T any](actual, planned []T) bool {
 
 // sameWork reports whether the container does what the planned one would.
 func sameWork(planned, actual corev1.Container) bool {
-	return containsEach(actual.VolumeMounts, planned.VolumeMounts) && equality.Semantic.DeepEqual(work(planned), work(actual))
+	return containsEach(actual.VolumeMounts, planned.VolumeMounts) && sameResources(planned.Resources, actual.Resources) &&
+		equality.Semantic.DeepEqual(work(planned), work(actual))
 }
 
 // work is what of a container makes the interception.

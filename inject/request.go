@@ -55,6 +55,7 @@ func readRequest(pod *corev1.Pod, ns Namespace) (request, []problem) {
 			}
 		}
 	}
+	req.combine()
 	if req.mode == interception.ModeTProxy {
 		req.spec.System = interception.SystemTProxy
 	}
@@ -82,6 +83,9 @@ func (r *request) otherMode(found []problem) []problem {
 	}
 	if r.mode == interception.ModeNone && r.dns != "" && r.dns != DNSCaptureNone {
 		refuse(DNSCaptureKey, "REDIRECT or TPROXY")
+	}
+	if r.mode == interception.ModeNone && says(r.dropInvalid, true) {
+		refuse(DropInvalidKey, "REDIRECT or TPROXY")
 	}
 	if r.mode == interception.ModeTProxy {
 		return problems
@@ -130,7 +134,8 @@ func (r request) contradictions() []problem {
 			if row.Flag == "" {
 				continue
 			}
-			if flag != nil && flag.Flag == "--"+row.Flag {
+			// Two keys become one flag: the one that is there is meant.
+			if flag != nil && flag.Flag == "--"+row.Flag && (key == "" || r.from.has(row.Key)) {
 				key = row.Key
 			}
 			detail = strings.ReplaceAll(detail, "--"+row.Flag, r.from.name(row.Key))

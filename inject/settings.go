@@ -84,6 +84,10 @@ func (r request) over(cfg Config, pod *corev1.Pod) Config {
 	replace(&cfg.ProtocolDetection, r.detection)
 	replace(&cfg.LogLevel, r.logLevel)
 	replace(&cfg.ComponentLogLevel, r.componentLogLevel)
+	replace(&cfg.Concurrency, r.concurrency)
+	if r.dropInvalid != nil {
+		cfg.DropInvalid = *r.dropInvalid
+	}
 	if r.mode == interception.ModeNone { // nothing is intercepted, DNS neither
 		cfg.DNSCapture = DNSCaptureNone
 	}

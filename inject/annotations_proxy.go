@@ -1,0 +1,113 @@
+package inject
+
+import (
+	"slices"
+	"strconv"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+// Keys of annotations for the proxy itself.
+const (
+	// ProxyCPUKey and those beside it are the proxy's requests and limits.
+	ProxyCPUKey         = sidecarPrefix + "proxyCPU"
+	ProxyCPULimitKey    = sidecarPrefix + "proxyCPULimit"
+	ProxyMemoryKey      = sidecarPrefix + "proxyMemory"
+	ProxyMemoryLimitKey = sidecarPrefix + "proxyMemoryLimit"
+
+	// ProxyImageKey names another image for the proxy.
+	ProxyImageKey = sidecarPrefix + "proxyImage"
+
+	// RerouteVirtualInterfacesKey is Istio's newer word for
+	// KubevirtInterfacesKey.
+	RerouteVirtualInterfacesKey = "istio.io/reroute-virtual-interfaces"
+
+	DropInvalidKey        = ShuntPrefix + "dropInvalid"
+	ConcurrencyKey        = ShuntPrefix + "concurrency"
+	AllowProxyIdentityKey = ShuntPrefix + "allowProxyIdentity"
+)
+
+const (
+	acceptedTruth       = "true, false"
+	acceptedConcurrency = "a whole number from 1 to 1024"
+)
+
+// proxyAnnotations are the rows of what the proxy is and has.
+var proxyAnnotations = []Annotation{
+	{
+		Key: RerouteVirtualInterfacesKey, Places: settingPlaces, Since: firstRelease,
+		Sets:     "the same as kubevirtInterfaces; a pod that has both has the interfaces of both",
+		Accepted: acceptedNames, Default: "none", Flag: "kube-virt-interfaces",
+		read: into(interception.ParseInterfaces, func(r *request) *[]string { return &r.rerouted }),
+	},
+	{
+		Key: DropInvalidKey, Places: settingPlaces, Since: firstRelease,
+		Sets:     "whether inbound TCP packets that belong to no connection are dropped",
+		Accepted: acceptedTruth, Default: ofConfiguration + "false", Flag: "drop-invalid",
+		read: into(parseTruth, func(r *request) **bool { return &r.dropInvalid }),
+	},
+	{
+		Key: AllowProxyIdentityKey, Places: settingPlaces, Since: firstRelease,
+		Sets: "whether containers may run as the proxy's user or group, which takes their connections past the proxy; " +
+			"without it such a pod is refused",
+		Accepted: acceptedTruth, Default: "false",
+		read: into(parseTruth, func(r *request) **bool { return &r.allowIdentity }),
+	},
+	{
+		Key: ConcurrencyKey, Places: settingPlaces, Since: firstRelease, Envoy: true,
+		Sets:     "Envoy's worker threads",
+		Accepted: acceptedConcurrency, Default: ofConfiguration + "2",
+		read: into(parseConcurrency, func(r *request) *int32 { return &r.concurrency }),
+	},
+	{
+		Key: ProxyImageKey, Places: settingPlaces, Since: firstRelease,
+		Sets:     "the proxy's image, of those that allowedProxyImages of the configuration allows",
+		Accepted: acceptedImage, Default: "what the injector's configuration says",
+		read: into(parseImage, func(r *request) *string { return &r.image }),
+	},
+	{
+		Key: ProxyCPUKey, Places: settingPlaces, Since: firstRelease,
+		Sets:     "the proxy's CPU request; its other requests and limits stay as they are",
+		Accepted: acceptedCPU, Default: ofConfiguration + "100m",
+		read: into(parseCPU, func(r *request) **resource.Quantity { return &r.resources.cpu }),
+	},
+	{
+		Key: ProxyCPULimitKey, Places: settingPlaces, Since: firstRelease,
+		Sets:     "the proxy's CPU limit; its other requests and limits stay as they are",
+		Accepted: acceptedCPULimit, Default: ofConfiguration + "2",
+		read: into(parseCPU, func(r *request) **resource.Quantity { return &r.resources.cpuLimit }),
+	},
+	{
+		Key: ProxyMemoryKey, Places: settingPlaces, Since: firstRelease,
+		Sets:     "the proxy's memory request; its other requests and limits stay as they are",
+		Accepted: acceptedMemory, Default: ofConfiguration + "128Mi",
+		read: into(parseMemory, func(r *request) **resource.Quantity { return &r.resources.memory }),
+	},
+	{
+		Key: ProxyMemoryLimitKey, Places: settingPlaces, Since: firstRelease,
+		Sets:     "the proxy's memory limit; its other requests and limits stay as they are",
+		Accepted: acceptedMemoryLimit, Default: ofConfiguration + "1Gi",
+		read: into(parseMemory, func(r *request) **resource.Quantity { return &r.resources.memoryLimit }),
+	},
+}
+
+// parseConcurrency reads a number of threads.
+func parseConcurrency(text string) (int32, error) {
+	n, err := strconv.ParseUint(text, 10, 31)
+	if err != nil || n < 1 || n > maxConcurrency {
+		return 0, &interception.ValueError{Value: text, Accepted: acceptedConcurrency}
+	}
+	return int32(n), nil
+}
+
+// combine puts together what several annotations say of one thing, when all of
+// them are read.
+func (r *request) combine() {
+	for _, name := range r.rerouted {
+		if !slices.Contains(r.spec.VirtualInterfaces, name) {
+			r.spec.VirtualInterfaces = append(r.spec.VirtualInterfaces, name)
+		}
+	}
+}

@@ -1,0 +1,43 @@
+package inject
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/shunt-dev/shunt/inject/bootstrap"
+)
+
+// proxy is the sidecar as a pod gets it: that of the configuration, and over
+// it what the pod asks for.
+func (in *Injector) proxy(req request, opts bootstrap.Options, cfg Config) corev1.Container {
+	c := in.configured(req, opts, cfg)
+	replace(&c.Image, req.image)
+	c.Resources = req.resources.over(c.Resources)
+	return c
+}
+
+// configured is the sidecar that the configuration makes.
+func (in *Injector) configured(req request, opts bootstrap.Options, cfg Config) corev1.Container {
+	if cfg.Sidecar.Type == SidecarCustom {
+		return custom(in.merged(req.mode), req.mode, cfg)
+	}
+	return envoy(req.mode, opts, cfg)
+}
+
+// checkProxy finds what a pod asks of its proxy and the configuration does not
+// let it have.
+func (in *Injector) checkProxy(req request, cfg Config) field.ErrorList {
+	errs := checkImageAllowed(req, cfg)
+	if req.resources != (quantities{}) {
+		errs = append(errs, req.resources.check(req.from, in.configuredResources(req, cfg))...)
+	}
+	return errs
+}
+
+// configuredResources are the sidecar's without the pod's word.
+func (in *Injector) configuredResources(req request, cfg Config) corev1.ResourceRequirements {
+	if cfg.Sidecar.Type == SidecarCustom {
+		return in.merged(req.mode).Resources
+	}
+	return cfg.ProxyResources
+}

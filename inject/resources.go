@@ -1,0 +1,148 @@
+package inject
+
+import (
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+const (
+	acceptedCPU         = "a number of CPUs such as 100m or 2"
+	acceptedMemory      = "a number of bytes such as 128Mi or 1Gi, 1Mi at least"
+	acceptedNoLimit     = ", or 0 for no limit"
+	acceptedCPULimit    = acceptedCPU + acceptedNoLimit
+	acceptedMemoryLimit = acceptedMemory + acceptedNoLimit
+)
+
+// leastMemory is below what any proxy runs in: a number that is less has lost
+// its unit, such as 128 or 128m.
+var leastMemory = resource.MustParse("1Mi")
+
+// quantities are the requests and limits that a pod asks for its proxy; nil
+// what it says nothing of. A limit of 0 is none.
+type quantities struct {
+	cpu, cpuLimit, memory, memoryLimit *resource.Quantity
+}
+
+// parseQuantity is stricter than Kubernetes' parser, which takes a unit alone
+// for 0.
+func parseQuantity(text string) (resource.Quantity, error) {
+	if !strings.ContainsAny(text, "0123456789") {
+		return resource.Quantity{}, resource.ErrNumeric
+	}
+	return resource.ParseQuantity(text)
+}
+
+// parseCPU reads what Kubernetes would take, and not more precisely than it
+// counts.
+func parseCPU(text string) (*resource.Quantity, error) {
+	q, err := parseQuantity(text)
+	if err != nil || q.Sign() < 0 || q.Cmp(*resource.NewMilliQuantity(q.MilliValue(), resource.DecimalSI)) != 0 {
+		return nil, &interception.ValueError{Value: text, Accepted: acceptedCPU}
+	}
+	return &q, nil
+}
+
+func parseMemory(text string) (*resource.Quantity, error) {
+	q, err := parseQuantity(text)
+	whole := err == nil && q.Cmp(*resource.NewQuantity(q.Value(), resource.BinarySI)) == 0
+	if !whole || q.Sign() < 0 || !q.IsZero() && q.Cmp(leastMemory) < 0 {
+		return nil, &interception.ValueError{Value: text, Accepted: acceptedMemory}
+	}
+	return &q, nil
+}
+
+// over returns the requests and limits with what the pod asks for in place of
+// its own; those that it says nothing of stay. What is given is not changed.
+func (q quantities) over(of corev1.ResourceRequirements) corev1.ResourceRequirements {
+	if q == (quantities{}) {
+		return of
+	}
+	of = *of.DeepCopy()
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+		request, limit := q.of(name)
+		if request != nil {
+			of.Requests = with(of.Requests, name, *request)
+		}
+		switch {
+		case limit == nil:
+		case limit.IsZero():
+			delete(of.Limits, name)
+		default:
+			of.Limits = with(of.Limits, name, *limit)
+		}
+	}
+	return of
+}
+
+// of is what is asked for of one resource.
+func (q quantities) of(name corev1.ResourceName) (request, limit *resource.Quantity) {
+	if name == corev1.ResourceCPU {
+		return q.cpu, q.cpuLimit
+	}
+	return q.memory, q.memoryLimit
+}
+
+func with(list corev1.ResourceList, name corev1.ResourceName, q resource.Quantity) corev1.ResourceList {
+	if list == nil {
+		list = corev1.ResourceList{}
+	}
+	list[name] = q
+	return list
+}
+
+// check finds requests that are above their limits, of which a pod may have
+// set only one, and the other is what it would have without the pod's word.
+func (q quantities) check(from source, without corev1.ResourceRequirements) field.ErrorList {
+	if q == (quantities{}) {
+		return nil
+	}
+	var errs field.ErrorList
+	effective := q.over(without)
+	for _, keys := range []struct {
+		name           corev1.ResourceName
+		request, limit string
+	}{
+		{corev1.ResourceCPU, ProxyCPUKey, ProxyCPULimitKey},
+		{corev1.ResourceMemory, ProxyMemoryKey, ProxyMemoryLimitKey},
+	} {
+		request, requested := effective.Requests[keys.name]
+		limit, limited := effective.Limits[keys.name]
+		ownRequest, ownLimit := q.of(keys.name)
+		switch {
+		case !requested || !limited || request.Cmp(limit) <= 0:
+		case ownRequest == nil && ownLimit != nil:
+			errs = append(errs, from.invalid(keys.limit, fmt.Sprintf(
+				"the limit is below the request of the injector's configuration, %s; accepted: at least that, or with %s",
+				&request, keys.request)))
+		case ownRequest != nil && ownLimit == nil:
+			errs = append(errs, from.invalid(keys.request, fmt.Sprintf(
+				"the request is above the limit of the injector's configuration, %s; accepted: at most that, or with %s",
+				&limit, keys.limit)))
+		case ownRequest != nil:
+			errs = append(errs, from.invalid(keys.request, fmt.Sprintf(
+				"the request is above the limit in %s, %s; accepted: at most that", from.name(keys.limit), &limit)))
+		}
+	}
+	return errs
+}
+
+// sameResources reports whether a container has the requests and limits that
+// are planned for it. It may have others besides: an API server makes requests
+// of limits, and a LimitRange gives a namespace's to a container that has none.
+func sameResources(planned, actual corev1.ResourceRequirements) bool {
+	within := func(planned, actual corev1.ResourceList) bool {
+		for name, want := range planned {
+			if have, there := actual[name]; !there || have.Cmp(want) != 0 {
+				return false
+			}
+		}
+		return true
+	}
+	return within(planned.Requests, actual.Requests) && within(planned.Limits, actual.Limits)
+}
