@@ -88,6 +88,11 @@ type Config struct {
 	// Prometheus finds Envoy's metrics.
 	PrometheusAnnotations bool `json:"prometheusAnnotations"`
 
+	// CheckPodSecurity refuses pods whose namespace enforces a Pod Security
+	// level that forbids what their mode needs, before the API server does.
+	// False is for clusters whose API server exempts them.
+	CheckPodSecurity bool `json:"checkPodSecurity"`
+
 	// DefaultPolicy is for pods that nothing else decides about.
 	DefaultPolicy Policy `json:"defaultPolicy"`
 	// AlwaysInjectSelector chooses pods, by their labels, that are injected
@@ -148,6 +153,7 @@ func DefaultConfig() Config {
 		DrainDuration:         metav1.Duration{Duration: 25 * time.Second},
 		TProxyPortRange:       defaultPortRange,
 		PrometheusAnnotations: true,
+		CheckPodSecurity:      true,
 		DefaultPolicy:         PolicyDisabled,
 		Revision:              DefaultRevision,
 		Sidecar:               Sidecar{Type: SidecarEnvoy},

@@ -54,6 +54,8 @@ func (d Decision) Refused() bool { return len(d.Errors) > 0 }
 //	wanted, one of our names in use                  -> NameTaken, refused
 //	wanted, a container with the proxy's ids         -> ProxyIdentityTaken, refused
 //	wanted, a container with a port of the proxy's   -> PortTaken, refused
+//	wanted, the namespace enforces a level of Pod
+//	  Security that forbids what the mode needs      -> PodSecurity, refused
 //	wanted, has exactly what would be put in         -> AlreadyInjected
 //	wanted                                           -> Injected
 //

@@ -47,6 +47,7 @@ func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg C
 		{ReasonNameTaken, append(takenNames(pod, cfg.Sidecar.Volumes), takenPaths(pod, req)...)},
 		{ReasonProxyIdentityTaken, takenIdentity(pod, req, cfg)},
 		{ReasonPortTaken, takenPorts(pod, cfg)},
+		{ReasonPodSecurity, barredMode(req, cfg)},
 	} {
 		if len(check.errs) > 0 && refusal.Reason == "" {
 			refusal.Reason = check.reason

@@ -23,6 +23,7 @@ const (
 	ReasonNameTaken          Reason = "NameTaken"
 	ReasonProxyIdentityTaken Reason = "ProxyIdentityTaken"
 	ReasonPortTaken          Reason = "PortTaken"
+	ReasonPodSecurity        Reason = "PodSecurity"
 )
 
 // reasons says each Reason in a sentence, in the order of the truth table.
@@ -42,6 +43,7 @@ var reasons = []struct {
 	{ReasonNameTaken, "the pod has a container, volume or mount with a name or path that is Shunt's own"},
 	{ReasonProxyIdentityTaken, "a container runs as the proxy's user or group, and its traffic would bypass the proxy"},
 	{ReasonPortTaken, "a container declares a port that the proxy listens on"},
+	{ReasonPodSecurity, "the namespace enforces a Pod Security level that forbids what the interception mode needs"},
 	{ReasonAlreadyInjected, "the pod has the proxy already, just as it would be put in now"},
 }
 
@@ -66,5 +68,5 @@ func (r Reason) Sentence() string {
 
 // Refuses reports whether a pod with this reason must not run at all.
 func (r Reason) Refuses() bool {
-	return slices.Contains([]Reason{ReasonInvalidAnnotation, ReasonNameTaken, ReasonProxyIdentityTaken, ReasonPortTaken}, r)
+	return slices.Contains([]Reason{ReasonInvalidAnnotation, ReasonNameTaken, ReasonProxyIdentityTaken, ReasonPortTaken, ReasonPodSecurity}, r)
 }

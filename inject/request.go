@@ -42,7 +42,7 @@ func readRequest(pod *corev1.Pod, ns Namespace) (request, []problem) {
 		PodAnnotation: pod.Annotations, PodLabel: pod.Labels, NamespaceAnnotation: ns.Annotations, NamespaceLabel: ns.Labels,
 	}
 	req := newRequest()
-	req.from = newSource(pod, ns)
+	req.from, req.enforced = newSource(pod, ns), ns.Labels[enforceKey]
 	var problems []problem
 	for _, row := range annotations {
 		for _, place := range row.Places {

@@ -1,7 +1,10 @@
 package inject
 
 import (
+	"cmp"
+	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -44,9 +47,14 @@ func checkSelectors(name string, all []metav1.LabelSelector) field.ErrorList {
 		if len(all[i].MatchLabels)+len(all[i].MatchExpressions) == 0 {
 			errs = append(errs, field.Required(path, "accepted: matchLabels, matchExpressions or both"))
 		}
-		errs = append(errs, validation.ValidateLabelSelector(&all[i], validation.LabelSelectorValidationOptions{
+		wrong := validation.ValidateLabelSelector(&all[i], validation.LabelSelectorValidationOptions{
 			AllowUnknownOperatorInRequirement: true, // for a word that says which there are
-		}, path)...)
+		}, path)
+		// It goes through matchLabels as they come, in another order each time.
+		slices.SortStableFunc(wrong, func(a, b *field.Error) int {
+			return cmp.Or(strings.Compare(a.Field, b.Field), strings.Compare(fmt.Sprint(a.BadValue), fmt.Sprint(b.BadValue)))
+		})
+		errs = append(errs, wrong...)
 		for j, expression := range all[i].MatchExpressions {
 			if !slices.Contains(selectorOperators, expression.Operator) {
 				at := path.Child("matchExpressions").Index(j).Child("operator")

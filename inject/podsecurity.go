@@ -1,0 +1,30 @@
+package inject
+
+import (
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+// enforceKey is the label by which a namespace says which Pod Security level
+// its pods have to meet (k8s.io/pod-security-admission, api.EnforceLevelLabel).
+const enforceKey = "pod-security.kubernetes.io/enforce"
+
+// levelsWithoutNetAdmin are the levels at which no container may add the
+// capability NET_ADMIN: all but privileged.
+var levelsWithoutNetAdmin = []string{"baseline", "restricted"}
+
+// barredMode finds that the pod's namespace does not allow what its mode needs.
+// The API server would refuse the pod after the injection, naming a container
+// that its owner has never heard of.
+func barredMode(req request, cfg Config) field.ErrorList {
+	if req.mode == interception.ModeNone || !cfg.CheckPodSecurity || !slices.Contains(levelsWithoutNetAdmin, req.enforced) {
+		return nil
+	}
+	return field.ErrorList{field.Forbidden(field.NewPath(ofNamespace, "metadata", "labels").Key(enforceKey), fmt.Sprintf(
+		"at level %s no container may have %s, which mode %s needs; accepted: privileged, or for the pod %s: NONE",
+		req.enforced, netAdmin, req.mode, InterceptionModeKey))}
+}
