@@ -1,0 +1,55 @@
+package envtest_test
+
+import (
+	"regexp"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/shunt-dev/shunt/inject"
+)
+
+// levels are Kubernetes' Pod Security levels, from the laxest to the strictest.
+var levels = []string{"privileged", "baseline", "restricted"}
+
+// levelRow is a row of the table in docs/images.md: a mode, and the strictest
+// level that an injected pod of it meets.
+var levelRow = regexp.MustCompile("(?m)^\\| `(REDIRECT|TPROXY|NONE)` \\| `(privileged|baseline|restricted)` \\|")
+
+var _ = Describe("a pod that would be restricted without the proxy", func() {
+	It("meets, with it, the level that docs/images.md says of its mode", func(ctx SpecContext) {
+		rows := levelRow.FindAllStringSubmatch(contentOf("../../docs/images.md"), -1)
+		Expect(rows).To(HaveLen(3))
+		for _, level := range levels {
+			ns := newNamespace(ctx, map[string]string{
+				inject.NamespaceInjectionKey: "enabled", "pod-security.kubernetes.io/enforce": level,
+			})
+			// Without the proxy it is admitted at every level.
+			plain := labelled(restricted(newPod(ns, nil)), map[string]string{inject.InjectKey: "false"})
+			Expect(api.Create(ctx, plain, client.DryRunAll)).To(Succeed())
+			for _, row := range rows {
+				mode, strictest := row[1], row[2]
+				pod := restricted(newPod(ns, map[string]string{inject.InterceptionModeKey: mode}))
+				err := api.Create(ctx, pod, client.DryRunAll)
+				if place(level) <= place(strictest) {
+					Expect(err).NotTo(HaveOccurred(), "%s at level %s", mode, level)
+					Expect(initContainers(pod)).To(ContainElement(inject.ProxyContainerName))
+				} else {
+					Expect(err).To(MatchError(ContainSubstring(`violates PodSecurity "`+level)), "%s at level %s", mode, level)
+				}
+			}
+		}
+	})
+})
+
+// place is that of a level among all.
+func place(level string) int {
+	for i, l := range levels {
+		if l == level {
+			return i
+		}
+	}
+	Fail("no level " + level)
+	return 0
+}
