@@ -89,6 +89,7 @@ func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []str
 	if plan.appliedTo(pod) {
 		return Decision{Reason: ReasonAlreadyInjected}, plan, warnings
 	}
+	warnings = append(warnings, plan.undoneWarnings(pod)...)
 	return Decision{Inject: true, Reason: ReasonInjected}, plan, warnings
 }
 
