@@ -18,11 +18,10 @@ import (
 //
 //	the pod                                              the warning
 //	has no status, or one that the plan does not have    none
-//	lacks a container, a volume or a sysctl              missing
+//	lacks a container, a volume, a sysctl, …             missing
 //	has a container before ours                          behind another
 //	has one of ours with another image, arguments, …     the fields that differ
-//	has other resources, or another value of a sysctl    none: they are others' to
-//	                                                     set, or follow from what
+//	has another value of a sysctl                        none: it follows from what
 //	                                                     others added to the pod
 func (p Plan) undoneWarnings(pod *corev1.Pod) []string {
 	status, ok := ReadStatus(pod)
@@ -36,13 +35,13 @@ func (p Plan) undoneWarnings(pod *corev1.Pod) []string {
 		}
 	}
 	found = append(found, missing("volume", names(p.Volumes, volumeName), names(pod.Spec.Volumes, volumeName))...)
-	if len(p.Sysctls) > 0 {
-		var set []string
-		if pod.Spec.SecurityContext != nil {
-			set = names(pod.Spec.SecurityContext.Sysctls, sysctlName)
-		}
-		found = append(found, missing("sysctl", names(p.Sysctls, sysctlName), set)...)
+	if pod.Spec.SecurityContext == nil {
+		found = append(found, missing("sysctl", names(p.Sysctls, sysctlName), nil)...)
+	} else {
+		found = append(found, missing("sysctl", names(p.Sysctls, sysctlName), names(pod.Spec.SecurityContext.Sysctls, sysctlName))...)
 	}
+	found = append(found, missing("pull secret", names(p.ImagePullSecrets, secretName), names(pod.Spec.ImagePullSecrets, secretName))...)
+	found = append(found, missing("annotation", slices.Sorted(maps.Keys(p.Annotations)), slices.Collect(maps.Keys(pod.Annotations)))...)
 	if len(found) == 0 {
 		return nil
 	}
@@ -87,12 +86,15 @@ func otherWork(planned, actual corev1.Container) []string {
 	var fields []string
 	want, have := fieldsOf(work(planned)), fieldsOf(work(actual))
 	for _, field := range slices.Sorted(maps.Keys(want)) {
-		if field != "resources" && !reflect.DeepEqual(want[field], have[field]) {
+		if !reflect.DeepEqual(want[field], have[field]) {
 			fields = append(fields, field)
 		}
 		delete(have, field)
 	}
 	fields = append(fields, slices.Sorted(maps.Keys(have))...)
+	if !sameResources(planned.Resources, actual.Resources) {
+		fields = append(fields, "resources")
+	}
 	if !containsEach(actual.VolumeMounts, planned.VolumeMounts) {
 		fields = append(fields, "volumeMounts")
 	}
