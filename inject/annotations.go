@@ -113,8 +113,14 @@ type request struct {
 	resources         quantities
 	image             string
 
-	rerouted      []string // RerouteVirtualInterfacesKey, which combine puts into the spec
-	allowIdentity *bool    // AllowProxyIdentityKey
+	healthPort healthPort
+	readiness  readiness
+
+	// What combine puts into the spec, beside what else is there.
+	excludedInbound interception.PortRanges
+	rerouted        []string
+
+	allowIdentity *bool // AllowProxyIdentityKey
 }
 
 // newRequest is what a pod without annotations asks for.
@@ -140,7 +146,7 @@ const (
 // annotations is the table of all keys: the parser below it, the documents and
 // the tests go by it. A new annotation is a constant above, a row here, cases in
 // testdata/cases, and make generate for its row in docs/annotations.md.
-var annotations = slices.Concat(trafficAnnotations, proxyAnnotations, []Annotation{
+var annotations = slices.Concat(trafficAnnotations, proxyAnnotations, readinessAnnotations, []Annotation{
 	{
 		Key: StatusKey, Places: []Place{PodAnnotation}, Since: firstRelease,
 		Sets:     "nothing: the injector writes it, to record what it added",
@@ -185,8 +191,8 @@ var trafficAnnotations = []Annotation{
 	{
 		Key: ExcludeInboundPortsKey, Places: settingPlaces, Since: firstRelease,
 		Sets:     "ports of the pod that are left alone, in addition to the proxy's own",
-		Accepted: acceptedPorts, Default: "the proxy's own: 15020, 15021, 15090", Flag: "istio-local-exclude-ports",
-		read: excludeInboundPorts,
+		Accepted: acceptedPorts, Default: "the proxy's own: 15020, 15021 (or the port of its health), 15090", Flag: "istio-local-exclude-ports",
+		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.excludedInbound }),
 	},
 	{
 		Key: IncludeOutboundIPRangesKey, Places: settingPlaces, Since: firstRelease,
@@ -297,18 +303,6 @@ func into[T any](parse func(string) (T, error), place func(*request) *T) func(*r
 		}
 		return err
 	}
-}
-
-// excludeInboundPorts adds to the ports that the default spec leaves alone:
-// without them kubelet's probes of the proxy would run through the proxy.
-func excludeInboundPorts(r *request, text string) error {
-	ranges, err := interception.ParsePortRanges(text)
-	if err != nil {
-		return err
-	}
-	all := slices.Concat(r.spec.InboundExcludePorts, ranges)
-	r.spec.InboundExcludePorts = interception.NewPortRanges(all...)
-	return nil
 }
 
 func parseMode(text string) (interception.Mode, error) {

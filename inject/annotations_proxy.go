@@ -20,6 +20,13 @@ const (
 	// ProxyImageKey names another image for the proxy.
 	ProxyImageKey = sidecarPrefix + "proxyImage"
 
+	// HealthPortKey is the port that the proxy answers for its health on.
+	HealthPortKey = "status." + sidecarPrefix + "port"
+	// ReadinessInitialDelayKey and those beside it are how often kubelet asks.
+	ReadinessInitialDelayKey = readinessPrefix + "initialDelaySeconds"
+	ReadinessPeriodKey       = readinessPrefix + "periodSeconds"
+	ReadinessFailuresKey     = readinessPrefix + "failureThreshold"
+
 	// RerouteVirtualInterfacesKey is Istio's newer word for
 	// KubevirtInterfacesKey.
 	RerouteVirtualInterfacesKey = "istio.io/reroute-virtual-interfaces"
@@ -30,6 +37,8 @@ const (
 )
 
 const (
+	readinessPrefix = "readiness.status." + sidecarPrefix
+
 	acceptedTruth       = "true, false"
 	acceptedConcurrency = "a whole number from 1 to 1024"
 )
@@ -93,6 +102,35 @@ var proxyAnnotations = []Annotation{
 	},
 }
 
+// readinessAnnotations are the rows of how kubelet sees the proxy.
+var readinessAnnotations = []Annotation{
+	{
+		Key: HealthPortKey, Places: settingPlaces, Since: firstRelease,
+		Sets: "the port that the proxy answers for its health on, which is never intercepted; " +
+			"with 0 it stays 15021, and the proxy's readiness is not the pod's",
+		Accepted: acceptedHealth, Default: "15021",
+		read: into(parseHealthPort, func(r *request) *healthPort { return &r.healthPort }),
+	},
+	{
+		Key: ReadinessInitialDelayKey, Places: settingPlaces, Since: firstRelease,
+		Sets:     "how long after its start the proxy is first asked whether it is ready",
+		Accepted: acceptedSeconds, Default: "0",
+		read: into(wholeFrom(0, acceptedSeconds), func(r *request) *int32 { return &r.readiness.initialDelay }),
+	},
+	{
+		Key: ReadinessPeriodKey, Places: settingPlaces, Since: firstRelease,
+		Sets:     "how often the proxy is asked whether it is ready",
+		Accepted: acceptedPeriod, Default: "15",
+		read: into(wholeFrom(1, acceptedPeriod), func(r *request) *int32 { return &r.readiness.period }),
+	},
+	{
+		Key: ReadinessFailuresKey, Places: settingPlaces, Since: firstRelease,
+		Sets:     "how often the proxy may fail to be ready before the pod is not",
+		Accepted: acceptedFailures, Default: "4",
+		read: into(wholeFrom(1, acceptedFailures), func(r *request) *int32 { return &r.readiness.failures }),
+	},
+}
+
 // parseConcurrency reads a number of threads.
 func parseConcurrency(text string) (int32, error) {
 	n, err := strconv.ParseUint(text, 10, 31)
@@ -102,6 +140,10 @@ func parseConcurrency(text string) (int32, error) {
 	return int32(n), nil
 }
 
+func onePort(port uint16) interception.PortRange {
+	return interception.PortRange{First: port, Last: port}
+}
+
 // combine puts together what several annotations say of one thing, when all of
 // them are read.
 func (r *request) combine() {
@@ -109,5 +151,10 @@ func (r *request) combine() {
 		if !slices.Contains(r.spec.VirtualInterfaces, name) {
 			r.spec.VirtualInterfaces = append(r.spec.VirtualInterfaces, name)
 		}
+	}
+	if len(r.excludedInbound) > 0 || r.healthPort.port != 0 {
+		// Without the proxy's own, kubelet's probes of it would run through it.
+		all := []interception.PortRange{onePort(interception.StatusPort), onePort(r.health()), onePort(interception.MetricsPort)}
+		r.spec.InboundExcludePorts = interception.NewPortRanges(append(all, r.excludedInbound...)...)
 	}
 }

@@ -115,13 +115,16 @@ func beyond(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
 }
 
 // proxyPorts are those that the proxy listens on.
-func proxyPorts(cfg Config) map[corev1.Protocol][]uint16 {
-	tcp := []uint16{interception.DefaultOutboundPort, interception.DefaultInboundPort, interception.HealthPort}
+func proxyPorts(req request, cfg Config) map[corev1.Protocol][]uint16 {
+	tcp := []uint16{interception.DefaultOutboundPort, interception.DefaultInboundPort, req.health()}
 	ports := map[corev1.Protocol][]uint16{}
 	if cfg.Sidecar.Type != SidecarCustom {
 		tcp = append(tcp, interception.AdminPort, interception.MetricsPort)
 	} else {
 		for _, port := range cfg.Sidecar.Container.Ports {
+			if port.ContainerPort == int32(interception.HealthPort) {
+				continue // which is where the pod wants it, and in the list
+			}
 			protocol := protocolOf(port)
 			ports[protocol] = append(ports[protocol], uint16(port.ContainerPort))
 		}
@@ -144,7 +147,7 @@ func protocolOf(port corev1.ContainerPort) corev1.Protocol {
 // The second to bind the port fails, and that may be the proxy, or the
 // application after a restart of the proxy's. An injection of Istio's is found
 // by it, too: its sidecar declares the port of Envoy's metrics.
-func takenPorts(pod *corev1.Pod, cfg Config) field.ErrorList {
+func takenPorts(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
 	var ports map[corev1.Protocol][]uint16
 	var errs field.ErrorList
 	for _, c := range containersOf(pod) {
@@ -153,7 +156,7 @@ func takenPorts(pod *corev1.Pod, cfg Config) field.ErrorList {
 		}
 		for i, port := range c.Ports {
 			if ports == nil {
-				ports = proxyPorts(cfg)
+				ports = proxyPorts(req, cfg)
 			}
 			if port.ContainerPort > 0 && slices.Contains(ports[protocolOf(port)], uint16(port.ContainerPort)) {
 				errs = append(errs, field.Invalid(c.path.Child("ports").Index(i).Child("containerPort"), port.ContainerPort,

@@ -17,6 +17,9 @@ import (
 // given; nothing in its template may.
 const customPrefix = "SHUNT_"
 
+// healthVariable is the one that has the port for health.
+const healthVariable = customPrefix + "HEALTH_PORT"
+
 // Addresses that a proxy dials the application from in REDIRECT: the rules
 // know its connections by them.
 const (
@@ -89,7 +92,7 @@ func customEnv(mode interception.Mode, cfg Config) []corev1.EnvVar {
 	if cfg.DNSCapture != DNSCaptureNone {
 		number("DNS_PORT", int64(interception.DefaultDNSPort))
 	}
-	number("HEALTH_PORT", int64(interception.HealthPort))
+	number(strings.TrimPrefix(healthVariable, customPrefix), int64(interception.HealthPort))
 	number("METRICS_PORT", int64(interception.MetricsPort))
 	number("ADMIN_PORT", int64(interception.AdminPort))
 	number("MARK", int64(interception.DefaultMark))

@@ -86,6 +86,7 @@ func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []str
 	}
 	warnings = append(warnings, podWarnings(base, req, cfg)...)
 	warnings = append(warnings, probeWarnings(base, req)...)
+	warnings = append(warnings, readinessWarnings(req, plan)...)
 	if plan.appliedTo(pod) {
 		return Decision{Reason: ReasonAlreadyInjected}, plan, warnings
 	}

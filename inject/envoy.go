@@ -78,6 +78,7 @@ func bootstrapOptions(req request, cfg Config) bootstrap.Options {
 	opts.Mode = req.mode
 	opts.IPv4 = slices.Contains(cfg.IPFamilies, corev1.IPv4Protocol)
 	opts.IPv6 = slices.Contains(cfg.IPFamilies, corev1.IPv6Protocol)
+	opts.HealthPort = req.health()
 	opts.ProtocolDetection = cfg.ProtocolDetection == ProtocolDetectionAuto
 	opts.ServerFirstPorts = cfg.ServerFirstPorts
 	if cfg.DNSCapture != DNSCaptureNone {

@@ -48,7 +48,6 @@ var idle = map[string]string{
 	sidecarPrefix + "userVolume":                         ofSidecar,
 	sidecarPrefix + "userVolumeMount":                    ofSidecar,
 	"inject.istio.io/templates":                          ofSidecar,
-	"status.sidecar.istio.io/port":                       "the proxy answers for its health on port 15021",
 	"readiness.status.sidecar.istio.io/applicationPorts": ofAgent,
 }
 

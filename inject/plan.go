@@ -46,7 +46,7 @@ func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg C
 		{ReasonInvalidAnnotation, slices.Concat(podErrors(problems), beyond(pod, req, cfg), in.checkProxy(req, cfg))},
 		{ReasonNameTaken, append(takenNames(pod, cfg.Sidecar.Volumes), takenPaths(pod, req)...)},
 		{ReasonProxyIdentityTaken, takenIdentity(pod, req, cfg)},
-		{ReasonPortTaken, takenPorts(pod, cfg)},
+		{ReasonPortTaken, takenPorts(pod, req, cfg)},
 		{ReasonPodSecurity, barredMode(req, cfg)},
 	} {
 		if len(check.errs) > 0 && refusal.Reason == "" {
@@ -82,7 +82,7 @@ func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) Plan {
 	plan.InitContainers = append(plan.InitContainers, in.proxy(req, plan.Bootstrap, cfg))
 	plan.Volumes = append(plan.Volumes, cfg.Sidecar.Volumes...)
 	if req.mode == interception.ModeTProxy {
-		plan.Sysctls = sysctls(pod, plan.InitContainers[len(plan.InitContainers)-1], cfg)
+		plan.Sysctls = sysctls(pod, plan.InitContainers[len(plan.InitContainers)-1], req.health(), cfg)
 	}
 	plan.Annotations, plan.ImagePullSecrets = addedAnnotations(pod, cfg), addedPullSecrets(pod, cfg)
 	plan.Status = plan.status(cfg)
@@ -153,6 +153,7 @@ func containsEach[T any](actual, planned []T) bool {
 // sameWork reports whether the container does what the planned one would.
 func sameWork(planned, actual corev1.Container) bool {
 	return containsEach(actual.VolumeMounts, planned.VolumeMounts) && sameResources(planned.Resources, actual.Resources) &&
+		sameProbe(planned.StartupProbe, actual.StartupProbe) && sameProbe(planned.ReadinessProbe, actual.ReadinessProbe) &&
 		equality.Semantic.DeepEqual(work(planned), work(actual))
 }
 

@@ -11,6 +11,7 @@ import (
 // it what the pod asks for.
 func (in *Injector) proxy(req request, opts bootstrap.Options, cfg Config) corev1.Container {
 	c := in.configured(req, opts, cfg)
+	c = req.probed(c)
 	replace(&c.Image, req.image)
 	c.Resources = req.resources.over(c.Resources)
 	return c

@@ -53,6 +53,10 @@ func TestChangedSettingIsBroughtIntoLine(t *testing.T) {
 		inject.ProxyMemoryLimitKey:         {"1Gi", "2Gi"},
 		inject.ConcurrencyKey:              {"1", "2"},
 		inject.DropInvalidKey:              {"true", "false"},
+		inject.HealthPortKey:               {"8888", "0"},
+		inject.ReadinessInitialDelayKey:    {"1", "0"},
+		inject.ReadinessPeriodKey:          {"15", "10"},
+		inject.ReadinessFailuresKey:        {"1", "2"},
 		inject.RerouteVirtualInterfacesKey: {"net1", "net2"},
 	} {
 		first, then := map[string]string{key: values[0]}, map[string]string{key: values[1]}

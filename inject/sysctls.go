@@ -60,7 +60,7 @@ func checkPortRange(path *field.Path, text string) field.ErrorList {
 
 // sysctls are those that a pod gets in TPROXY. A pod that has a range of its
 // own keeps it, and a list of reserved ports, too.
-func sysctls(pod *corev1.Pod, sidecar corev1.Container, cfg Config) []corev1.Sysctl {
+func sysctls(pod *corev1.Pod, sidecar corev1.Container, health uint16, cfg Config) []corev1.Sysctl {
 	drawn, err := parsePortRange(cfg.TProxyPortRange)
 	if err != nil {
 		panic("port range from a valid configuration: " + err.Error())
@@ -69,7 +69,7 @@ func sysctls(pod *corev1.Pod, sidecar corev1.Container, cfg Config) []corev1.Sys
 		return nil
 	}
 	set := []corev1.Sysctl{{Name: portRangeSysctl, Value: fmt.Sprintf("%d %d", drawn.First, drawn.Last)}}
-	if reserved := listening(pod, sidecar, *drawn); len(reserved) > 0 && !hasSysctl(pod, reservedSysctl) {
+	if reserved := listening(pod, sidecar, health, *drawn); len(reserved) > 0 && !hasSysctl(pod, reservedSysctl) {
 		set = append(set, corev1.Sysctl{Name: reservedSysctl, Value: reserved.String()})
 	}
 	return set
@@ -77,7 +77,7 @@ func sysctls(pod *corev1.Pod, sidecar corev1.Container, cfg Config) []corev1.Sys
 
 // listening are the ports of a range that somebody in the pod listens on, or
 // will: were such a port drawn before, it would be taken.
-func listening(pod *corev1.Pod, sidecar corev1.Container, drawn interception.PortRange) interception.PortRanges {
+func listening(pod *corev1.Pod, sidecar corev1.Container, health uint16, drawn interception.PortRange) interception.PortRanges {
 	var ports []interception.PortRange
 	add := func(port uint16) {
 		if drawn.Contains(port) {
@@ -86,7 +86,7 @@ func listening(pod *corev1.Pod, sidecar corev1.Container, drawn interception.Por
 	}
 	for _, port := range []uint16{
 		interception.DefaultOutboundPort, interception.DefaultInboundPort, interception.DefaultTunnelPort, interception.DefaultDNSPort,
-		interception.HealthPort, interception.StatusPort, interception.MetricsPort, interception.AdminPort,
+		health, interception.StatusPort, interception.MetricsPort, interception.AdminPort,
 	} {
 		add(port)
 	}

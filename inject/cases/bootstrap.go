@@ -2,6 +2,7 @@ package cases
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +19,7 @@ const (
 	wordDNSAll      = "DNS-on-all-interfaces"
 	wordNoDetection = "no-detection"
 	wordServerFirst = "server-first="
+	wordHealth      = "health="
 )
 
 // shorthand returns the words that stand for the bootstrap of the options.
@@ -33,6 +35,7 @@ func shorthand(opts bootstrap.Options) string {
 		{opts.DNSPort != 0 && opts.DNSAllInterfaces, wordDNSAll},
 		{!opts.ProtocolDetection, wordNoDetection},
 		{opts.ServerFirstPorts != bootstrap.DefaultServerFirstPorts, wordServerFirst + opts.ServerFirstPorts},
+		{opts.HealthPort != interception.HealthPort, wordHealth + strconv.Itoa(int(opts.HealthPort))},
 	} {
 		if word.is {
 			words = append(words, word.text)
@@ -52,6 +55,7 @@ func optionsOf(short string) (bootstrap.Options, error) {
 	opts.Mode = interception.Mode(words[1])
 	for _, word := range words[2:] {
 		ports, isPorts := strings.CutPrefix(word, wordServerFirst)
+		health, isHealth := strings.CutPrefix(word, wordHealth)
 		switch {
 		case word == string(corev1.IPv4Protocol):
 			opts.IPv4 = true
@@ -63,6 +67,12 @@ func optionsOf(short string) (bootstrap.Options, error) {
 			opts.ProtocolDetection = false
 		case isPorts:
 			opts.ServerFirstPorts = ports
+		case isHealth:
+			port, err := strconv.ParseUint(health, 10, 16)
+			if err != nil {
+				return opts, fmt.Errorf("%s: %w", short, err)
+			}
+			opts.HealthPort = uint16(port)
 		default:
 			return opts, fmt.Errorf("%s: unknown word %q", short, word)
 		}

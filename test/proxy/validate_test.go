@@ -52,8 +52,8 @@ func TestEnvoyAcceptsEveryBootstrap(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, opts := range everyOptions() {
-		t.Run(fmt.Sprintf("%s IPv4=%t IPv6=%t detection=%t server-first=%q DNS=%d all=%t", opts.Mode, opts.IPv4, opts.IPv6,
-			opts.ProtocolDetection, opts.ServerFirstPorts, opts.DNSPort, opts.DNSAllInterfaces), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s IPv4=%t IPv6=%t detection=%t server-first=%q DNS=%d all=%t health=%d", opts.Mode, opts.IPv4, opts.IPv6,
+			opts.ProtocolDetection, opts.ServerFirstPorts, opts.DNSPort, opts.DNSAllInterfaces, opts.HealthPort), func(t *testing.T) {
 			t.Parallel()
 			text, err := bootstrap.Text(opts)
 			if err != nil {
@@ -96,7 +96,8 @@ func everyOptions() []bootstrap.Options {
 		func(o *bootstrap.Options) { o.ProtocolDetection = false })
 	vary(func(*bootstrap.Options) {},
 		func(o *bootstrap.Options) { o.DNSPort = interception.DefaultDNSPort },
-		func(o *bootstrap.Options) { o.DNSPort, o.DNSAllInterfaces = interception.DefaultDNSPort, true })
+		func(o *bootstrap.Options) { o.DNSPort, o.DNSAllInterfaces = interception.DefaultDNSPort, true },
+		func(o *bootstrap.Options) { o.HealthPort = 8888 })
 	return all
 }
 
