@@ -1,9 +1,10 @@
 // Command shunt shows what Shunt does, without a cluster: it injects manifest
-// files and prints the rules that a pod's init container makes. Under the name
-// kubectl-shunt the same program is kubectl's plug-in, kubectl shunt.
+// files and prints the rules that a pod's init container makes. It also checks
+// a cluster that has Shunt. Under the name kubectl-shunt the same program is
+// kubectl's plug-in, kubectl shunt.
 //
 // Exit codes: 0 done; 1 what was read is wrong, or could not be read; 2 bad
-// usage. Errors go to stderr, one line each.
+// usage; 3 the cluster could not be asked. Errors go to stderr, one line each.
 package main
 
 import (
@@ -41,6 +42,7 @@ const (
 	exitDone    = 0
 	exitContent = 1
 	exitUsage   = 2
+	exitCluster = 3
 )
 
 // usageError is an error that the arguments are to blame for.
@@ -57,11 +59,14 @@ func usage(err error) error {
 
 func exitCode(err error) int {
 	var wrong usageError
+	var unasked clusterError
 	switch {
 	case err == nil:
 		return exitDone
 	case errors.As(err, &wrong):
 		return exitUsage
+	case errors.As(err, &unasked):
+		return exitCluster
 	default:
 		return exitContent
 	}
@@ -97,7 +102,7 @@ func newRoot(name string) *cobra.Command {
 		Args:              noArguments,
 		RunE:              noCommand,
 	}
-	root.AddCommand(newInject(name), newUninject(name), newRules(name), newConfig(name), newVersion())
+	root.AddCommand(newInject(name), newUninject(name), newRules(name), newConfig(name), newCheck(name), newVersion())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return usage(fmt.Errorf("%w; accepted: the flags that --help lists", err))
 	})

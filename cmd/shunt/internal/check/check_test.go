@@ -1,0 +1,364 @@
+package check_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/yaml"
+
+	"github.com/shunt-dev/shunt/cmd/shunt/internal/check"
+	"github.com/shunt-dev/shunt/inject"
+)
+
+var update = flag.Bool("update", false, "rewrite the wanted parts of testdata/cases")
+
+// now is the time in all cases; the certificates in testdata are made for it.
+var now = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+
+// address is that of the webhook in the manifests that ship.
+const address = "shunt-webhook.shunt-system.svc:443"
+
+// cluster is one in which Shunt is as it ships, before a case changes it.
+type cluster map[string]json.RawMessage // by kind, namespace and name
+
+// put merges a document over the object that it names, as kubectl patch does;
+// with $patch: delete that object is gone.
+func (c cluster) put(t *testing.T, document []byte) {
+	t.Helper()
+	var head struct {
+		Kind     string
+		Metadata struct{ Namespace, Name string }
+		Patch    string `json:"$patch"`
+	}
+	if err := json.Unmarshal(document, &head); err != nil {
+		t.Fatal(err)
+	}
+	key := head.Kind + "/" + head.Metadata.Namespace + "/" + head.Metadata.Name
+	before, there := c[key]
+	switch {
+	case head.Patch == "delete":
+		if !there {
+			t.Fatalf("%s is not there", key)
+		}
+		delete(c, key)
+		return
+	case !there:
+		before = json.RawMessage("{}")
+	}
+	after, err := strategicpatch.StrategicMergePatch(before, document, typeOf(t, head.Kind))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c[key] = after
+}
+
+func typeOf(t *testing.T, kind string) any {
+	t.Helper()
+	types := map[string]any{
+		"MutatingWebhookConfiguration": admissionregistrationv1.MutatingWebhookConfiguration{}, "Service": corev1.Service{},
+		"Deployment": appsv1.Deployment{}, "ConfigMap": corev1.ConfigMap{}, "Namespace": corev1.Namespace{}, "Pod": corev1.Pod{},
+	}
+	if types[kind] == nil {
+		t.Fatalf("no case knows a %s", kind)
+	}
+	return types[kind]
+}
+
+// putAll does so with many documents.
+func (c cluster) putAll(t *testing.T, text []byte) {
+	t.Helper()
+	decoder := utilyaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
+	for {
+		var document json.RawMessage
+		err := decoder.Decode(&document)
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(document) > 0 && string(document) != "null" {
+			c.put(t, document)
+		}
+	}
+}
+
+// of are the objects of a kind, by namespace and name.
+func of[T any](t *testing.T, c cluster, kind string) []T {
+	t.Helper()
+	var all []T
+	for _, key := range slices.Sorted(maps.Keys(c)) {
+		if !strings.HasPrefix(key, kind+"/") {
+			continue
+		}
+		var object T
+		if err := json.Unmarshal(c[key], &object); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, object)
+	}
+	return all
+}
+
+func read(t *testing.T, path ...string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(path...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// asItShips is a cluster with the manifests of config/, and a namespace that
+// asks for the proxy.
+func asItShips(t *testing.T) cluster {
+	t.Helper()
+	const config = "../../../../config"
+	c := cluster{}
+	for _, file := range []string{"webhook/manifests.yaml", "webhook/service.yaml", "manager/manager.yaml", "manager/namespace.yaml"} {
+		c.putAll(t, read(t, config, file))
+	}
+	encode := func(value any) []byte {
+		text, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	type object = map[string]any
+	c.put(t, encode(object{
+		"kind": "ConfigMap", "metadata": object{"namespace": "shunt-system", "name": "shunt-injector"},
+		"data": object{"config.yaml": string(read(t, config, "manager/config.yaml"))},
+	}))
+	c.put(t, encode(object{
+		"kind": "Deployment", "metadata": object{"namespace": "shunt-system", "name": "shunt-webhook"},
+		"status": object{"availableReplicas": 2},
+	}))
+	c.put(t, encode(object{
+		"kind": "Namespace", "metadata": object{"name": "shop", "labels": object{inject.NamespaceInjectionKey: "enabled"}},
+	}))
+	var webhooks []object
+	for _, w := range of[admissionregistrationv1.MutatingWebhookConfiguration](t, c, "MutatingWebhookConfiguration")[0].Webhooks {
+		webhooks = append(webhooks, object{
+			"name": w.Name, "clientConfig": object{"caBundle": read(t, "testdata/certificates/ca.pem")},
+		})
+	}
+	c.put(t, encode(object{"kind": "MutatingWebhookConfiguration", "metadata": object{"name": "shunt"}, "webhooks": webhooks}))
+	return c
+}
+
+// inject puts the proxy into pods, by a configuration and a namespace that
+// asks for its revision.
+func (c cluster) inject(t *testing.T, pods, config []byte) {
+	t.Helper()
+	if config == nil {
+		config = []byte(of[corev1.ConfigMap](t, asItShips(t), "ConfigMap")[0].Data["config.yaml"])
+	}
+	cfg, err := inject.ParseConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	given := cluster{}
+	given.putAll(t, pods)
+	for _, pod := range of[corev1.Pod](t, given, "Pod") {
+		asking := inject.Namespace{Name: pod.Namespace, Labels: map[string]string{inject.RevisionKey: cfg.Revision}}
+		result := inject.Inject(&pod, asking, cfg)
+		if !result.Inject {
+			t.Fatalf("%s: %s %v", pod.Name, result.Reason, result.Errors)
+		}
+		result.Pod.Kind = "Pod"
+		text, err := json.Marshal(result.Pod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.put(t, text)
+	}
+}
+
+// snapshot is what the files of a case make of the cluster.
+func snapshot(t *testing.T, archive *txtar.Archive) check.Snapshot {
+	t.Helper()
+	c := asItShips(t)
+	s := check.Snapshot{
+		Now: now, Certificates: map[string]check.Served{address: {From: "served by Pod shunt-system/shunt-webhook-1"}},
+	}
+	chain, files := "good", texts(archive)
+	if served, ok := files["certificate"]; ok {
+		chain = strings.TrimSpace(served)
+	}
+	if problem, ok := files["certificate-problem"]; ok {
+		s.Certificates[address] = check.Served{Problem: strings.TrimSpace(problem)}
+	} else {
+		served := s.Certificates[address]
+		served.Chain = read(t, "testdata/certificates", chain+".pem")
+		s.Certificates[address] = served
+	}
+	if text, ok := files["injected.yaml"]; ok {
+		var by []byte
+		if config, ok := files["injected-by.yaml"]; ok {
+			by = []byte(config)
+		}
+		c.inject(t, []byte(text), by)
+	}
+	c.putAll(t, []byte(files["change.yaml"]))
+	if name, ok := files["ca-bundle"]; ok {
+		setBundle(t, c, strings.TrimSpace(name))
+	}
+	if config, ok := files["config.yaml"]; ok { // of --config
+		cfg, err := inject.ParseConfig([]byte(config))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Config = &cfg
+	}
+	s.Webhooks = of[admissionregistrationv1.MutatingWebhookConfiguration](t, c, "MutatingWebhookConfiguration")
+	s.Services, s.Deployments = of[corev1.Service](t, c, "Service"), of[appsv1.Deployment](t, c, "Deployment")
+	s.ConfigMaps, s.Namespaces = of[corev1.ConfigMap](t, c, "ConfigMap"), of[corev1.Namespace](t, c, "Namespace")
+	s.Pods = of[corev1.Pod](t, c, "Pod")
+	return s
+}
+
+// setBundle has the first webhook trust the named authority.
+func setBundle(t *testing.T, c cluster, name string) {
+	t.Helper()
+	text, err := json.Marshal(map[string]any{
+		"kind": "MutatingWebhookConfiguration", "metadata": map[string]any{"name": "shunt"},
+		"webhooks": []any{map[string]any{
+			"name": "namespace.shunt.dev", "clientConfig": map[string]any{"caBundle": read(t, "testdata/certificates", name+".pem")},
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.put(t, text)
+}
+
+func texts(archive *txtar.Archive) map[string]string {
+	all := map[string]string{}
+	for _, f := range archive.Files {
+		all[f.Name] = string(f.Data)
+	}
+	return all
+}
+
+// TestCases: a case is what differs from a cluster in which Shunt is as it
+// ships, and the findings.
+//
+//	change.yaml          objects to merge over those, or to add
+//	injected.yaml        pods to add with the proxy, put in by injected-by.yaml or the configuration that ships
+//	certificate          which of testdata/certificates is served; certificate-problem is why none could be had
+//	ca-bundle            which of them the first webhook trusts
+//	config.yaml          the file of --config
+//	findings             a line each
+func TestCases(t *testing.T) {
+	files, err := filepath.Glob("testdata/cases/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d cases, error %v", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			archive, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got strings.Builder
+			for _, f := range check.Run(snapshot(t, archive)) {
+				fmt.Fprintf(&got, "%s %s %s: %s\n", f.Level, f.Kind, f.Object, f.Message)
+			}
+			if *update {
+				archive.Files = append(slices.DeleteFunc(archive.Files, func(f txtar.File) bool { return f.Name == "findings" }),
+					txtar.File{Name: "findings", Data: []byte(got.String())})
+				if err := os.WriteFile(file, txtar.Format(archive), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if diff := cmp.Diff(texts(archive)["findings"], got.String()); diff != "" {
+				t.Errorf("findings (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestEveryKindHasACase: each kind of finding is there as OK or as what is not,
+// and the page for users names it.
+func TestEveryKindHasACase(t *testing.T) {
+	files, err := filepath.Glob("testdata/cases/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, file := range files {
+		all.Write(read(t, file))
+	}
+	page := string(read(t, "../../../../docs/cli.md"))
+	for _, kind := range check.Kinds() {
+		for _, level := range kind.Levels {
+			if !strings.Contains(all.String(), fmt.Sprintf("\n%s %s ", level, kind.Kind)) {
+				t.Errorf("no case has %s of %s", level, kind.Kind)
+			}
+		}
+		var words []string
+		for _, level := range kind.Levels {
+			words = append(words, string(level))
+		}
+		if row := fmt.Sprintf("| `%s` | %s |", kind.Kind, strings.Join(words, ", ")); !strings.Contains(page, row) {
+			t.Errorf("docs/cli.md has no row %s", row)
+		}
+	}
+}
+
+// TestTargets holds what the edge is told to look at.
+func TestTargets(t *testing.T) {
+	s := snapshot(t, &txtar.Archive{})
+	ready := corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}
+	var home []corev1.Pod
+	for _, text := range []string{
+		`{metadata: {name: ready, namespace: shunt-system, labels: {app.kubernetes.io/name: shunt-webhook}}}`,
+		`{metadata: {name: another, namespace: shunt-system, labels: {app.kubernetes.io/name: another}}}`,
+		`{metadata: {name: elsewhere, namespace: shop, labels: {app.kubernetes.io/name: shunt-webhook}}}`,
+	} {
+		pod := corev1.Pod{Status: ready}
+		if err := yaml.Unmarshal([]byte(text), &pod); err != nil {
+			t.Fatal(err)
+		}
+		home = append(home, pod)
+	}
+	unready := *home[0].DeepCopy()
+	unready.Name, unready.Status = "unready", corev1.PodStatus{}
+	want := []check.Target{{
+		Name: address, Namespace: "shunt-system", Pods: []string{"ready"}, Port: 9443, Secret: "shunt-webhook-cert",
+	}}
+	if diff := cmp.Diff(want, s.Targets(append(home, unready))); diff != "" {
+		t.Errorf("targets (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"shunt-system"}, check.Homes(s.Webhooks)); diff != "" {
+		t.Errorf("homes (-want +got):\n%s", diff)
+	}
+	for given, name := range map[string]string{"https://10.0.0.1:8443/x": "10.0.0.1:8443", "https://shunt.example/x": "shunt.example:443"} {
+		for i := range s.Webhooks[0].Webhooks {
+			s.Webhooks[0].Webhooks[i].ClientConfig = admissionregistrationv1.WebhookClientConfig{URL: &given}
+		}
+		if diff := cmp.Diff([]check.Target{{Name: name, Direct: true}}, s.Targets(nil)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", given, diff)
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package check
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shunt-dev/shunt/cmd/internal/injectflags"
+	"github.com/shunt-dev/shunt/inject"
+)
+
+// deployed says whether somebody answers.
+func (r *report) deployed(in installation) {
+	reference := in.reference()
+	switch {
+	case reference == nil:
+		r.add(Warn, Deployment, in.object(), "not checked: the webhooks name a URL, and no Service of this cluster")
+		return
+	case in.service == nil:
+		r.add(Fail, Deployment, in.object(), "the Service %s/%s that the webhooks name is not there", reference.Namespace, reference.Name)
+		return
+	case in.deployment == nil:
+		r.add(Fail, Deployment, fmt.Sprintf("Service/%s/%s", reference.Namespace, reference.Name),
+			"no Deployment has pods that the Service selects")
+		return
+	}
+	wanted, available := int32(1), in.deployment.Status.AvailableReplicas
+	if in.deployment.Spec.Replicas != nil {
+		wanted = *in.deployment.Spec.Replicas
+	}
+	level := OK
+	switch {
+	case available == 0:
+		level = Fail
+	case available < wanted:
+		level = Warn
+	}
+	r.add(level, Deployment, in.deploymentObject(), "%d of %d replicas are available", available, wanted)
+}
+
+func (in installation) deploymentObject() string {
+	return "Deployment/" + in.deployment.Namespace + "/" + in.deployment.Name
+}
+
+// settings are the configuration that an installation injects by.
+type settings struct {
+	inject.Config
+	// known is not set where they are the defaults for want of others.
+	known        bool
+	object, text string // where they are from, and what is said of them
+}
+
+// configured reads the settings; it is not ok where they are wrong.
+func (r *report) configured(s Snapshot, in installation) (cfg settings, ok bool) {
+	cfg, err := s.settings(in)
+	if err != nil {
+		for line := range strings.Lines(err.Error()) {
+			r.add(Fail, Configuration, cfg.object, "%s", strings.TrimSuffix(line, "\n"))
+		}
+		return cfg, false
+	}
+	revisions := in.revisions()
+	switch {
+	case len(revisions) > 0 && !slices.Contains(revisions, cfg.Revision):
+		r.add(Fail, Configuration, cfg.object, "it is for revision %s, and the webhooks send pods of revision %s, so that none is injected",
+			cfg.Revision, strings.Join(revisions, ", "))
+	case cfg.known:
+		r.add(OK, Configuration, cfg.object, "%s; revision %s", cfg.text, cfg.Revision)
+	default:
+		r.add(Warn, Configuration, cfg.object, "%s", cfg.text)
+	}
+	return cfg, true
+}
+
+// settings are those of --config, of the Deployment and its ConfigMap, or the
+// defaults where nothing says more.
+func (s Snapshot) settings(in installation) (settings, error) {
+	if s.Config != nil {
+		return settings{*s.Config, true, in.object(), "as --config says"}, nil
+	}
+	if in.deployment == nil {
+		cfg := settings{
+			Config: inject.DefaultConfig(), object: in.object(),
+			text: "not known, so that it is not checked which settings pods have; --config FILE says what it is",
+		}
+		if revisions := in.revisions(); len(revisions) == 1 {
+			cfg.Revision = revisions[0]
+		}
+		return cfg, nil
+	}
+	return s.deployedSettings(in)
+}
+
+func (s Snapshot) deployedSettings(in installation) (settings, error) {
+	cfg := settings{known: true, object: in.deploymentObject(), text: "the container's flags are read without an error"}
+	fs, container := in.flags()
+	if fs == nil {
+		return cfg, errors.New("it has no container")
+	}
+	var err error
+	file := injectflags.File(fs)
+	if file == "" {
+		cfg.Config, err = injectflags.Config(fs)
+		return cfg, err
+	}
+	volume, rest := in.mounted(container, file)
+	if volume == nil || volume.ConfigMap == nil {
+		return cfg, fmt.Errorf("%s is in no ConfigMap, so that no pod is checked; accepted: --config FILE, with what it holds", file)
+	}
+	cfg.object = "ConfigMap/" + in.deployment.Namespace + "/" + volume.ConfigMap.Name
+	content, err := s.content(in.deployment.Namespace, *volume.ConfigMap, rest)
+	if err != nil {
+		return cfg, err
+	}
+	cfg.text = "it is read without an error"
+	cfg.Config, err = injectflags.Parse(fs, []byte(content))
+	return cfg, err
+}
+
+// content is that of a file of a ConfigMap's volume.
+func (s Snapshot) content(namespace string, source corev1.ConfigMapVolumeSource, file string) (string, error) {
+	key := file
+	for _, item := range source.Items {
+		if item.Path == file {
+			key = item.Key
+		}
+	}
+	found := find(s.ConfigMaps, func(o *corev1.ConfigMap) bool { return o.Namespace == namespace && o.Name == source.Name })
+	if found == nil {
+		return "", errors.New("it is not there, and new replicas of the webhook do not start without it")
+	}
+	content, ok := found.Data[key]
+	if !ok {
+		return "", fmt.Errorf("data[%s]: Required value: accepted: the injector's configuration", key)
+	}
+	return content, nil
+}

@@ -1,0 +1,166 @@
+package check
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/shunt-dev/shunt/inject"
+)
+
+// pods says which of an installation's pods are not as they would be if they
+// were created now. The first line that applies counts; asked about are pods
+// that the webhooks' selectors send, and their conditions are no narrower than
+// the decision:
+//
+//	finished, ending, or a mirror of a node's file  -> nothing
+//	another revision's status                       -> nothing
+//	has our container, and no status that is read   -> PodOutdated
+//	has our status: now the same                    -> counted
+//	                now another, now refused, no more -> PodOutdated, PodRefused, PodUnwanted
+//	not asked about                                 -> nothing
+//	no status:      now injected, now refused       -> PodNotInjected, PodRefused
+//	                now nothing either              -> nothing
+//
+// Where the configuration is not known, no pod is outdated.
+func (r *report) pods(s Snapshot, in installation, cfg settings) {
+	judge := judge{report: r, in: in, injector: inject.NewInjector(cfg.Config), cfg: cfg}
+	namespaces := map[string]inject.Namespace{}
+	for _, ns := range s.Namespaces {
+		namespaces[ns.Name] = inject.Namespace{Name: ns.Name, Labels: ns.Labels, Annotations: ns.Annotations}
+	}
+	well, before := 0, len(r.findings)
+	for i := range s.Pods {
+		pod := &s.Pods[i]
+		ns, known := namespaces[pod.Namespace]
+		if !known || over(pod) {
+			continue
+		}
+		if judge.pod(pod, ns) {
+			well++
+		}
+	}
+	switch {
+	case well > 0 && !cfg.known:
+		r.add(OK, Pods, in.object(), "with the proxy: %d", well)
+	case well > 0:
+		r.add(OK, Pods, in.object(), "with the proxy as they would get it now: %d", well)
+	case len(r.findings) == before:
+		r.add(OK, Pods, in.object(), "none has the proxy, and none asks for it")
+	}
+}
+
+// over reports whether a pod is none that could be put right by a restart.
+func over(pod *corev1.Pod) bool {
+	_, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]
+	return mirror || pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+}
+
+// judge looks at an installation's pods.
+type judge struct {
+	*report
+	in       installation
+	injector *inject.Injector
+	cfg      settings
+}
+
+// pod looks at one pod, and reports whether it has the proxy as it should.
+func (j judge) pod(pod *corev1.Pod, ns inject.Namespace) bool {
+	object := "Pod/" + pod.Namespace + "/" + pod.Name
+	status, has := inject.ReadStatus(pod)
+	switch {
+	case has && status.Revision != j.cfg.Revision, !has && !j.in.asksAbout(pod, ns):
+		return false
+	case !has && hasOurContainer(pod):
+		j.add(Warn, PodOutdated, object, "it was injected by a Shunt of another version; a restart brings it up to date")
+		return false
+	}
+	result := j.injector.Inject(pod, ns)
+	switch {
+	case result.Reason == inject.ReasonAlreadyInjected, result.Inject && has && !j.cfg.known:
+		return true
+	case result.Refused() && has:
+		j.add(Warn, PodRefused, object, "it has the proxy, and would be refused now: %s", joined(result.Errors))
+	case result.Refused():
+		j.add(Fail, PodRefused, object, "it has no proxy, and would be refused now: %s", joined(result.Errors))
+	case result.Inject && has:
+		j.add(Warn, PodOutdated, object, "%s; a restart brings it up to date", difference(pod, result.Pod))
+	case result.Inject:
+		j.add(Fail, PodNotInjected, object, "it asks for the proxy and has none; a restart puts it in")
+	case has:
+		j.add(Warn, PodUnwanted, object, "it has the proxy, and would not get it now: %s: %s", result.Reason, result.Reason.Sentence())
+	}
+	return false
+}
+
+func joined(errs field.ErrorList) string {
+	texts := make([]string, len(errs))
+	for i, err := range errs {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+// orphans are pods that were injected by a revision that is not here any more.
+func (r *report) orphans(s Snapshot, revisions map[string]bool) {
+	for i := range s.Pods {
+		pod := &s.Pods[i]
+		if status, has := inject.ReadStatus(pod); has && !over(pod) && !revisions[status.Revision] {
+			r.add(Warn, PodOutdated, "Pod/"+pod.Namespace+"/"+pod.Name,
+				"it was injected by revision %q, which no webhook here is for", status.Revision)
+		}
+	}
+}
+
+// asksAbout reports whether the selectors of any webhook send a pod.
+func (in installation) asksAbout(pod *corev1.Pod, ns inject.Namespace) bool {
+	inNamespace := labels.Set(ns.Labels)
+	return slices.ContainsFunc(in.webhooks, func(w admissionregistrationv1.MutatingWebhook) bool {
+		return matches(w.NamespaceSelector, inNamespace) && matches(w.ObjectSelector, pod.Labels)
+	})
+}
+
+func matches(selector *metav1.LabelSelector, set labels.Set) bool {
+	if selector == nil {
+		return true // as API servers have it
+	}
+	compiled, err := metav1.LabelSelectorAsSelector(selector)
+	return err == nil && compiled.Matches(set)
+}
+
+func containers(pod *corev1.Pod) []corev1.Container {
+	return slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers)
+}
+
+func hasOurContainer(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(containers(pod), func(c corev1.Container) bool {
+		return c.Name == inject.InitContainerName || c.Name == inject.ProxyContainerName
+	})
+}
+
+// difference says in words what of a pod is not as it would be now.
+func difference(pod, now *corev1.Pod) string {
+	var differs []string
+	for _, planned := range containers(now) {
+		if planned.Name != inject.InitContainerName && planned.Name != inject.ProxyContainerName {
+			continue
+		}
+		i := slices.IndexFunc(containers(pod), func(c corev1.Container) bool { return c.Name == planned.Name })
+		switch {
+		case i < 0:
+			differs = append(differs, "it has no container "+planned.Name)
+		case containers(pod)[i].Image != planned.Image:
+			differs = append(differs, fmt.Sprintf("its %s is of image %s, and would be of %s", planned.Name, containers(pod)[i].Image, planned.Image))
+		}
+	}
+	if len(differs) == 0 {
+		return "it was injected by other settings than there are now, or changed afterwards"
+	}
+	return strings.Join(differs, "; ")
+}

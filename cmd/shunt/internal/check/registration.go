@@ -1,0 +1,152 @@
+package check
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/shunt-dev/shunt/inject"
+)
+
+// Shipped is what the manifests in config/webhook say of each webhook.
+var shipped = struct {
+	failure      admissionregistrationv1.FailurePolicyType
+	reinvocation admissionregistrationv1.ReinvocationPolicyType
+	match        admissionregistrationv1.MatchPolicyType
+	sideEffects  admissionregistrationv1.SideEffectClass
+	timeout      int32
+}{
+	admissionregistrationv1.Fail, admissionregistrationv1.IfNeededReinvocationPolicy, admissionregistrationv1.Equivalent,
+	admissionregistrationv1.SideEffectClassNone, 5,
+}
+
+// exempt are the namespaces whose pods must start while nobody answers.
+var exempt = []string{metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease}
+
+// registration says what the API server is told.
+func (r *report) registration(in installation) {
+	names := make([]string, len(in.webhooks))
+	for i, w := range in.webhooks {
+		names[i] = w.Name
+		if !slices.ContainsFunc(w.Rules, createsPods) {
+			r.add(Fail, Registration, in.object(), "%s: no rule is for CREATE of v1 pods; accepted: those of config/webhook", w.Name)
+		}
+	}
+	of := ""
+	if revisions := in.revisions(); len(revisions) > 0 {
+		of = "revision " + strings.Join(revisions, ", ") + ": "
+	}
+	r.add(OK, Registration, in.object(), "%s%s", of, strings.Join(names, ", "))
+	r.settings(in)
+	r.exemptions(in)
+}
+
+func createsPods(rule admissionregistrationv1.RuleWithOperations) bool {
+	has := func(words []string, word string) bool {
+		return slices.Contains(words, word) || slices.Contains(words, "*")
+	}
+	return has(rule.APIGroups, "") && has(rule.APIVersions, "v1") && has(rule.Resources, "pods") &&
+		(slices.Contains(rule.Operations, admissionregistrationv1.Create) ||
+			slices.Contains(rule.Operations, admissionregistrationv1.OperationAll))
+}
+
+// settings compares those of each webhook with those that ship.
+func (r *report) settings(in installation) {
+	as := true
+	for _, w := range in.webhooks {
+		for _, line := range []struct {
+			name, is, shipped, so string
+		}{
+			{"failurePolicy", text(w.FailurePolicy), string(shipped.failure), "pods start without the proxy while nobody answers"},
+			{"reinvocationPolicy", text(w.ReinvocationPolicy), string(shipped.reinvocation), "what a later webhook changes is not looked at"},
+			{"matchPolicy", text(w.MatchPolicy), string(shipped.match), "pods of another version of the API are not asked about"},
+			{"sideEffects", text(w.SideEffects), string(shipped.sideEffects), "it has none, dry run or not"},
+			{
+				"timeoutSeconds", fmt.Sprint(deref(w.TimeoutSeconds)), fmt.Sprint(shipped.timeout),
+				"a pod waits so long for a webhook that does not answer",
+			},
+		} {
+			if line.is != line.shipped {
+				as = false
+				r.add(Warn, Settings, in.object(), "%s: %s is %s, and ships as %s: %s", w.Name, line.name, line.is, line.shipped, line.so)
+			}
+		}
+	}
+	if as {
+		r.add(OK, Settings, in.object(), "failurePolicy %s, reinvocationPolicy %s, timeoutSeconds %d, as they ship",
+			shipped.failure, shipped.reinvocation, shipped.timeout)
+	}
+}
+
+func text[T ~string](value *T) string {
+	if value == nil {
+		return "not set"
+	}
+	return string(*value)
+}
+
+// exemptions says which namespaces cannot start while nobody answers, and
+// should.
+func (r *report) exemptions(in installation) {
+	wanted := slices.Clone(exempt)
+	if reference := in.reference(); reference != nil {
+		wanted = append(wanted, reference.Namespace)
+	}
+	var missing []string
+	for _, name := range wanted {
+		for _, w := range in.webhooks {
+			if !exempts(w.NamespaceSelector, name) {
+				missing = append(missing, name)
+				break
+			}
+		}
+	}
+	if len(missing) > 0 {
+		r.add(Warn, Exemptions, in.object(), "not exempt, so that pods which ask there cannot start while nobody answers: %s",
+			strings.Join(missing, ", "))
+		return
+	}
+	r.add(OK, Exemptions, in.object(), "%s", strings.Join(wanted, ", "))
+}
+
+// exempts reports whether a selector never sends a namespace's pods, whatever
+// other labels it has.
+func exempts(selector *metav1.LabelSelector, namespace string) bool {
+	return selector != nil && slices.ContainsFunc(selector.MatchExpressions, func(e metav1.LabelSelectorRequirement) bool {
+		return e.Key == corev1.LabelMetadataName &&
+			(e.Operator == metav1.LabelSelectorOpNotIn && slices.Contains(e.Values, namespace) ||
+				e.Operator == metav1.LabelSelectorOpIn && !slices.Contains(e.Values, namespace))
+	})
+}
+
+// asked are the revisions that a selector is for.
+func asked(selector *metav1.LabelSelector) []string {
+	if selector == nil {
+		return nil
+	}
+	var names []string
+	for key, value := range selector.MatchLabels {
+		names = append(names, revisionsOf(key, value)...)
+	}
+	for _, e := range selector.MatchExpressions {
+		if e.Operator == metav1.LabelSelectorOpIn {
+			names = append(names, revisionsOf(e.Key, e.Values...)...)
+		}
+	}
+	return names
+}
+
+func revisionsOf(key string, values ...string) []string {
+	switch {
+	case key == inject.RevisionKey:
+		return values
+	case key == inject.NamespaceInjectionKey && slices.Contains(values, inject.NamespaceEnabled):
+		return []string{inject.DefaultRevision}
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,166 @@
+package check
+
+import (
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shunt-dev/shunt/inject"
+)
+
+// Snapshot is what was read of a cluster at a time.
+type Snapshot struct {
+	Now        time.Time
+	Webhooks   []admissionregistrationv1.MutatingWebhookConfiguration
+	Namespaces []corev1.Namespace
+	Pods       []corev1.Pod
+	// Services, Deployments and ConfigMaps are those of Homes.
+	Services    []corev1.Service
+	Deployments []appsv1.Deployment
+	ConfigMaps  []corev1.ConfigMap
+	// Certificates are by the name of their Target.
+	Certificates map[string]Served
+	// Config takes the place of what the cluster has for a configuration,
+	// where it is not nil.
+	Config *inject.Config
+}
+
+// Served is the certificate of a Target.
+type Served struct {
+	From  string // where it was read, in words
+	Chain []byte // PEM, the webhook's own first
+	// Problem says why there is none.
+	Problem string
+}
+
+// Target is where a webhook's certificate can be had.
+type Target struct {
+	// Name is the address that API servers call, as host:port.
+	Name string
+	// Direct says that the address can be called by anybody.
+	Direct bool
+	// Namespace, Pods and Port are those of the pods behind a Service; ready
+	// ones only.
+	Namespace string
+	Pods      []string
+	Port      int32
+	// Secret of the Namespace that the pods serve from; empty where it is not
+	// known.
+	Secret string
+}
+
+// Homes are the namespaces of the services that Shunt's webhooks name.
+func Homes(webhooks []admissionregistrationv1.MutatingWebhookConfiguration) []string {
+	var names []string
+	for _, configuration := range webhooks {
+		for _, w := range ours(configuration) {
+			if s := w.ClientConfig.Service; s != nil {
+				names = append(names, s.Namespace)
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Targets are those of all of Shunt's webhooks, each once. What was read of
+// Pods may be of other namespaces, so that those of Homes are given here.
+func (s Snapshot) Targets(home []corev1.Pod) []Target {
+	var targets []Target
+	for _, in := range s.installations() {
+		for _, w := range in.webhooks {
+			target := in.target(w.ClientConfig, home)
+			if !slices.ContainsFunc(targets, func(t Target) bool { return t.Name == target.Name }) {
+				targets = append(targets, target)
+			}
+		}
+	}
+	return targets
+}
+
+func (in installation) target(c admissionregistrationv1.WebhookClientConfig, home []corev1.Pod) Target {
+	target := Target{Name: address(c), Direct: c.Service == nil}
+	if target.Direct || in.service == nil {
+		return target
+	}
+	target.Namespace = in.service.Namespace
+	target.Secret = in.secret()
+	for _, port := range in.service.Spec.Ports {
+		if port.Port == servicePort(c.Service) {
+			target.Port = in.containerPort(port)
+		}
+	}
+	for _, pod := range home {
+		if pod.Namespace == in.service.Namespace && isSubset(in.service.Spec.Selector, pod.Labels) && ready(pod) {
+			target.Pods = append(target.Pods, pod.Name)
+		}
+	}
+	return target
+}
+
+func ready(pod corev1.Pod) bool {
+	return pod.DeletionTimestamp == nil && slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+// address is the host:port that API servers call.
+func address(c admissionregistrationv1.WebhookClientConfig) string {
+	if c.Service != nil {
+		return net.JoinHostPort(serverName(c), strconv.Itoa(int(servicePort(c.Service))))
+	}
+	parsed, err := url.Parse(deref(c.URL))
+	if err != nil || parsed.Port() != "" {
+		return hostOf(parsed)
+	}
+	return net.JoinHostPort(parsed.Hostname(), "443")
+}
+
+func hostOf(u *url.URL) string {
+	if u == nil {
+		return ""
+	}
+	return u.Host
+}
+
+// serverName is what the certificate has to be for.
+func serverName(c admissionregistrationv1.WebhookClientConfig) string {
+	if c.Service != nil {
+		return c.Service.Name + "." + c.Service.Namespace + ".svc"
+	}
+	host, _, err := net.SplitHostPort(address(c))
+	if err != nil {
+		return address(c)
+	}
+	return host
+}
+
+func servicePort(s *admissionregistrationv1.ServiceReference) int32 {
+	if s.Port == nil {
+		return 443
+	}
+	return *s.Port
+}
+
+func deref[T any](p *T) T {
+	if p == nil {
+		var zero T
+		return zero
+	}
+	return *p
+}
+
+func isSubset(some, all map[string]string) bool {
+	for key, value := range some {
+		if have, ok := all[key]; !ok || have != value {
+			return false
+		}
+	}
+	return len(some) > 0
+}
