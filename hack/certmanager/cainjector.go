@@ -15,6 +15,7 @@ import (
 
 	"github.com/cert-manager/cert-manager/pkg/api"
 	"github.com/cert-manager/cert-manager/pkg/controller/cainjector"
+	"github.com/cert-manager/cert-manager/pkg/util"
 )
 
 // runCAInjector copies authorities into what is annotated with cert-manager.io/inject-ca-from and its like.
@@ -33,7 +34,8 @@ func runCAInjector(ctx context.Context) error {
 		return fmt.Errorf("find the API server: %w", err)
 	}
 
-	manager, err := ctrl.NewManager(rest, ctrl.Options{
+	// The user agent becomes the field manager of what the injectors apply.
+	manager, err := ctrl.NewManager(util.RestConfigWithUserAgent(rest, "cainjector"), ctrl.Options{
 		Scheme: scheme,
 		// Secrets are watched by their metadata alone, and read where one is wanted.
 		Client:  client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}}}},

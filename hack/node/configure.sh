@@ -70,7 +70,7 @@ configure_flags() {
     --etcd-servers=http://127.0.0.1:2379
     --advertise-address="$node_v4" --secure-port=6443 --cert-dir=/run/node/pki
     --token-auth-file=/run/node/pki/tokens.csv --authorization-mode=Node,RBAC
-    --enable-admission-plugins=NodeRestriction --allow-privileged=true
+    --enable-admission-plugins=NodeRestriction --allow-privileged=true --kubelet-preferred-address-types=InternalIP
     --service-cluster-ip-range="$(both "$services_v4" "$services_v6")"
     --service-account-issuer=https://kubernetes.default.svc.cluster.local
     --service-account-key-file=/run/node/pki/service-accounts.key
@@ -113,10 +113,8 @@ TOML
 }
 
 configure_network() {
-  local ranges="[{\"subnet\": \"$pods_v4\"}]" routes='{"dst": "0.0.0.0/0"}'
-  if [[ -n $pods_v6 ]]; then
-    ranges+=", [{\"subnet\": \"$pods_v6\"}]" routes+=', {"dst": "::/0"}'
-  fi
+  local ranges="[{\"subnet\": \"$pods_v4\"}]"
+  [[ -z $pods_v6 ]] || ranges+=", [{\"subnet\": \"$pods_v6\"}]"
   mkdir -p /run/node/cni
   # hairpinMode: a pod that calls its own Service comes back through the same port of the bridge.
   cat >/run/node/cni/10-node.conflist <<JSON
@@ -126,7 +124,7 @@ configure_network() {
   "plugins": [
     {
       "type": "bridge", "bridge": "cni0", "isDefaultGateway": true, "ipMasq": false, "hairpinMode": true,
-      "ipam": {"type": "host-local", "dataDir": "/run/node/cni-addresses", "ranges": [$ranges], "routes": [$routes]}
+      "ipam": {"type": "host-local", "dataDir": "/run/node/cni-addresses", "ranges": [$ranges]}
     },
     {"type": "portmap", "capabilities": {"portMappings": true}}
   ]

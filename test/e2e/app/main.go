@@ -1,0 +1,50 @@
+// The program app is what the pods of the tests on a real cluster run: a server that says from which address it was called,
+// and the client that calls it. One static program, because there is no shell in its image.
+//
+//	app serve                  answers HTTP on 8080, HTTPS on 8443, gRPC health on 9090, and every TCP connection on 9000
+//	app get URL                prints what a URL answers; tries for 20 s
+//	app touch FILE             makes a file: what a lifecycle hook leaves behind
+//	app stat FILE              succeeds where there is one: what a probe by command asks
+//	app exit CODE              ends with a code
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+)
+
+func main() {
+	code, err := run(os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "app:", err)
+		os.Exit(1)
+	}
+	os.Exit(code)
+}
+
+func run(args []string) (int, error) {
+	if len(args) == 1 && args[0] == "serve" {
+		return 0, serve()
+	}
+	if len(args) != 2 {
+		return 0, fmt.Errorf("no such command: %q", args)
+	}
+	switch argument := args[1]; args[0] {
+	case "get":
+		return 0, get(argument)
+	case "touch":
+		file, err := os.Create(argument)
+		if err != nil {
+			return 0, err
+		}
+		return 0, file.Close()
+	case "stat":
+		_, err := os.Stat(argument)
+		return 0, err
+	case "exit":
+		return strconv.Atoi(argument)
+	default:
+		return 0, fmt.Errorf("no such command: %q", args)
+	}
+}
