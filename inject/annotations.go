@@ -105,6 +105,8 @@ type request struct {
 	detection         ProtocolDetection
 	serverFirst       interception.PortRanges // beside those of the configuration
 	drain             time.Duration
+	drainKey          string // where that stands
+	config            proxyConfig
 	rewriteProbes     *bool
 	logLevel          string
 	componentLogLevel string

@@ -20,6 +20,10 @@ const (
 	// ProxyImageKey names another image for the proxy.
 	ProxyImageKey = sidecarPrefix + "proxyImage"
 
+	// ProxyConfigKey has some of the settings in the form of Istio's mesh
+	// configuration.
+	ProxyConfigKey = proxyPrefix + "config"
+
 	// HealthPortKey is the port that the proxy answers for its health on.
 	HealthPortKey = "status." + sidecarPrefix + "port"
 	// ReadinessInitialDelayKey and those beside it are how often kubelet asks.
@@ -69,6 +73,13 @@ var proxyAnnotations = []Annotation{
 		Sets:     "Envoy's worker threads",
 		Accepted: acceptedConcurrency, Default: ofConfiguration + "2",
 		read: into(parseConcurrency, func(r *request) *int32 { return &r.concurrency }),
+	},
+	{
+		Key: ProxyConfigKey, Places: settingPlaces, Since: firstRelease,
+		Sets: "concurrency, terminationDrainDuration (or else drainDuration) and holdApplicationUntilProxyStarts, where no " +
+			"key of the same place says the first two; other fields of Istio's ProxyConfig are warned about",
+		Accepted: acceptedProxyConfig, Default: "what the injector's configuration says",
+		read: into(parseProxyConfig, func(r *request) *proxyConfig { return &r.config }),
 	},
 	{
 		Key: ProxyImageKey, Places: settingPlaces, Since: firstRelease,
@@ -147,6 +158,7 @@ func onePort(port uint16) interception.PortRange {
 // combine puts together what several annotations say of one thing, when all of
 // them are read.
 func (r *request) combine() {
+	r.combineConfig()
 	for _, name := range r.rerouted {
 		if !slices.Contains(r.spec.VirtualInterfaces, name) {
 			r.spec.VirtualInterfaces = append(r.spec.VirtualInterfaces, name)

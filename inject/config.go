@@ -80,6 +80,10 @@ type Config struct {
 	// through Envoy. A pod with a shorter grace period gets less.
 	DrainDuration metav1.Duration `json:"drainDuration"`
 
+	// HoldApplicationUntilProxyStarts has the pod's own containers wait for the
+	// proxy where it is one of them. A native sidecar is waited for in any case.
+	HoldApplicationUntilProxyStarts bool `json:"holdApplicationUntilProxyStarts"`
+
 	// TProxyPortRange is where pods in TPROXY draw their local ports from, for
 	// it not to be where their clients do; empty to leave it as it is.
 	TProxyPortRange string `json:"tproxyPortRange"`
@@ -149,14 +153,15 @@ func DefaultConfig() Config {
 		Concurrency:    2,
 		LogLevel:       "warning",
 		DNSCapture:     DNSCaptureNone, ProtocolDetection: ProtocolDetectionAuto,
-		ServerFirstPorts:      bootstrap.DefaultServerFirstPorts,
-		DrainDuration:         metav1.Duration{Duration: 25 * time.Second},
-		TProxyPortRange:       defaultPortRange,
-		PrometheusAnnotations: true,
-		CheckPodSecurity:      true,
-		DefaultPolicy:         PolicyDisabled,
-		Revision:              DefaultRevision,
-		Sidecar:               Sidecar{Type: SidecarEnvoy},
+		ServerFirstPorts:                bootstrap.DefaultServerFirstPorts,
+		DrainDuration:                   metav1.Duration{Duration: 25 * time.Second},
+		HoldApplicationUntilProxyStarts: true,
+		TProxyPortRange:                 defaultPortRange,
+		PrometheusAnnotations:           true,
+		CheckPodSecurity:                true,
+		DefaultPolicy:                   PolicyDisabled,
+		Revision:                        DefaultRevision,
+		Sidecar:                         Sidecar{Type: SidecarEnvoy},
 	}
 }
 

@@ -34,7 +34,7 @@ type configFile struct {
 // DefaultConfig. An unknown key is an error, a key that is there twice is one,
 // and so is what Validate refuses; the error has all of them.
 func ParseConfig(text []byte) (Config, error) {
-	raw, err := readDocument(text)
+	raw, err := readDocument(text, "a mapping with apiVersion and kind")
 	if err != nil {
 		return Config{}, fmt.Errorf("read the injector's configuration: %w", err)
 	}
@@ -57,7 +57,7 @@ func ParseConfig(text []byte) (Config, error) {
 }
 
 // readDocument returns the JSON of the one YAML document that the text is.
-func readDocument(text []byte) ([]byte, error) {
+func readDocument(text []byte, accepted string) ([]byte, error) {
 	decoder := yamlnode.NewDecoder(bytes.NewReader(text))
 	var first, second yamlnode.Node
 	if err := decoder.Decode(&first); err != nil && !errors.Is(err, io.EOF) {
@@ -67,7 +67,7 @@ func readDocument(text []byte) ([]byte, error) {
 		return nil, fmt.Errorf("line %d: a second document; accepted: one", second.Line)
 	}
 	if len(first.Content) > 0 && first.Content[0].Kind != yamlnode.MappingNode {
-		return nil, fmt.Errorf("line %d: accepted: a mapping with apiVersion and kind", first.Content[0].Line)
+		return nil, fmt.Errorf("line %d: accepted: %s", first.Content[0].Line, accepted)
 	}
 	if err := duplicates(nil, &first).ToAggregate(); err != nil {
 		return nil, err

@@ -100,8 +100,8 @@ func takenIdentity(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
 // sidecar can give.
 func beyond(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
 	var errs field.ErrorList
-	if grace := gracePeriod(pod); req.drain >= grace && req.drain > 0 && !req.from.ofNamespace(DrainDurationKey) {
-		errs = append(errs, req.from.invalid(DrainDurationKey, fmt.Sprintf(
+	if grace := gracePeriod(pod); req.drain >= grace && req.drain > 0 && !req.from.ofNamespace(req.drainKey) {
+		errs = append(errs, req.from.invalid(req.drainKey, fmt.Sprintf(
 			"%s is not less than the pod's terminationGracePeriodSeconds, %d, after which it is killed; accepted: less than that",
 			req.drain, int64(grace.Seconds()))))
 	}

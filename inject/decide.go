@@ -86,6 +86,7 @@ func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []str
 	}
 	warnings = append(warnings, podWarnings(base, req, cfg)...)
 	warnings = append(warnings, probeWarnings(base, req)...)
+	warnings = append(warnings, configWarnings(req, cfg)...)
 	warnings = append(warnings, readinessWarnings(req, plan)...)
 	if plan.appliedTo(pod) {
 		return Decision{Reason: ReasonAlreadyInjected}, plan, warnings
@@ -189,9 +190,9 @@ func podWarnings(pod *corev1.Pod, req request, cfg Config) []string {
 	switch {
 	case cfg.Sidecar.Type == SidecarCustom:
 		warnings = append(warnings, req.idleKeys()...)
-	case req.mode == interception.ModeNone && req.drain > 0 && !req.idleInNone(DrainDurationKey):
+	case req.mode == interception.ModeNone && req.drain > 0 && !req.idleInNone(req.drainKey):
 		warnings = append(warnings, fmt.Sprintf("%s: without shunt-init, which mode NONE has not, nothing drains Envoy",
-			req.from.path(DrainDurationKey)))
+			req.from.path(req.drainKey)))
 	}
 	return warnings
 }

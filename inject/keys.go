@@ -29,7 +29,6 @@ const (
 
 // idle are Istio's keys on which Shunt does not act, each with the reason.
 var idle = map[string]string{
-	proxyPrefix + "config":                               "it is for Istio's agent; the application waits for the proxy in any case",
 	proxyPrefix + "overrides":                            ofSidecar,
 	sidecarPrefix + "agentLogLevel":                      ofAgent,
 	sidecarPrefix + "bootstrapOverride":                  ofSidecar,

@@ -51,7 +51,7 @@ func readRequest(pod *corev1.Pod, ns Namespace) (request, []problem) {
 				continue
 			}
 			if err := row.read(&req, text); err != nil {
-				problems = append(problems, problem{row.Key, place, row.refuse(place, text, err)})
+				problems = append(problems, row.problems(place, text, err)...)
 			}
 		}
 	}

@@ -85,6 +85,9 @@ func (r request) over(cfg Config, pod *corev1.Pod) Config {
 	replace(&cfg.LogLevel, r.logLevel)
 	replace(&cfg.ComponentLogLevel, r.componentLogLevel)
 	replace(&cfg.Concurrency, r.concurrency)
+	if r.config.hold != nil {
+		cfg.HoldApplicationUntilProxyStarts = *r.config.hold
+	}
 	if r.dropInvalid != nil {
 		cfg.DropInvalid = *r.dropInvalid
 	}
@@ -94,11 +97,11 @@ func (r request) over(cfg Config, pod *corev1.Pod) Config {
 	if r.serverFirst != nil {
 		cfg.ServerFirstPorts = interception.NewPortRanges(slices.Concat(mustParsePorts(cfg.ServerFirstPorts), r.serverFirst)...).String()
 	}
-	if r.from.ofNamespace(DrainDurationKey) {
+	if r.from.ofNamespace(r.drainKey) {
 		replace(&cfg.DrainDuration.Duration, r.drain)
 	}
 	cfg.DrainDuration.Duration = min(cfg.DrainDuration.Duration, drainWithin(pod))
-	if !r.from.ofNamespace(DrainDurationKey) {
+	if !r.from.ofNamespace(r.drainKey) {
 		replace(&cfg.DrainDuration.Duration, r.drain)
 	}
 	return cfg

@@ -1,0 +1,216 @@
+package inject
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+// Fields of Istio's ProxyConfig on which Shunt acts.
+const (
+	configConcurrency = "concurrency"
+	configDrain       = "drainDuration"
+	configTermination = "terminationDrainDuration"
+	configHold        = "holdApplicationUntilProxyStarts"
+)
+
+const acceptedProxyConfig = "a YAML mapping with fields of Istio's ProxyConfig, of which Shunt acts on " +
+	configConcurrency + ", " + configTermination + ", " + configDrain + " and " + configHold
+
+// idleConfig are the other fields of Istio's ProxyConfig, each with the reason
+// why Shunt does not act on it.
+var idleConfig = map[string]string{
+	"availabilityZone":           ofControlPlane,
+	"binaryPath":                 ofAgent,
+	"caCertificatesPem":          ofControlPlane,
+	"configPath":                 ofAgent,
+	"controlPlaneAuthPolicy":     ofControlPlane,
+	"customConfigFile":           byOverride,
+	"discoveryAddress":           ofControlPlane,
+	"discoveryRefreshDelay":      ofControlPlane,
+	"envoyAccessLogService":      byOverride,
+	"envoyMetricsService":        byOverride,
+	"extraStatTags":              ofStatistics,
+	"fileFlushInterval":          "Envoy's access log is flushed every second",
+	"fileFlushMinSizeKb":         "Envoy's access log is flushed every second",
+	"gatewayTopology":            ofControlPlane,
+	"image":                      "the image is that of the injector's configuration, or of " + ProxyImageKey,
+	"interceptionMode":           "it is set by " + InterceptionModeKey,
+	"meshId":                     ofControlPlane,
+	"privateKeyProvider":         ofControlPlane,
+	"proxyAdminPort":             "Envoy's administration interface is on port 15000",
+	"proxyBootstrapTemplatePath": ofAgent,
+	"proxyHeaders":               "Shunt's Envoy passes headers on as they are",
+	"proxyMetadata":              ofAgent,
+	"proxyStatsMatcher":          ofStatistics,
+	"readinessProbe":             "it is for machines outside a cluster",
+	"runtimeValues":              byOverride,
+	"sds":                        ofControlPlane,
+	"serviceCluster":             "Envoy's is " + ProxyContainerName,
+	"statNameLength":             ofStatistics,
+	"statsCompression":           ofStatistics,
+	"statsdUdpAddress":           byOverride,
+	"statusPort":                 "it is set by " + HealthPortKey,
+	"tracing":                    byOverride,
+	"tracingServiceName":         byOverride,
+	"zipkinAddress":              byOverride,
+}
+
+// byOverride is the reason for what a bootstrap can have, and Shunt's has not.
+const byOverride = "Shunt's Envoy does without"
+
+// proxyConfig is what Shunt takes from a ProxyConfig; the zero value what it
+// says nothing of.
+type proxyConfig struct {
+	concurrency int32
+	drain       time.Duration
+	hold        *bool
+	idle        []string // names of fields on which Shunt does not act
+}
+
+// parseProxyConfig reads YAML, strictly: a field that Istio does not know
+// either is refused.
+func parseProxyConfig(text string) (proxyConfig, error) {
+	raw, err := readDocument([]byte(text), "a mapping")
+	var fields map[string]any
+	if err == nil {
+		err = json.Unmarshal(raw, &fields)
+	}
+	if err == nil && fields == nil {
+		err = errors.New("there is no mapping")
+	}
+	if err != nil {
+		return proxyConfig{}, &interception.ValueError{Value: text, Reason: err.Error(), Accepted: acceptedProxyConfig}
+	}
+	var read proxyConfig
+	var errs field.ErrorList
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if err := read.take(name, fields); err != nil && len(errs) < mostKeys {
+			err.BadValue = brief(err.BadValue)
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) > 0 {
+		return proxyConfig{}, &insideError{errs}
+	}
+	return read, nil
+}
+
+// take reads one of the fields.
+func (c *proxyConfig) take(name string, fields map[string]any) *field.Error {
+	value, path := fields[name], field.NewPath(shorten(name))
+	switch name {
+	case configConcurrency:
+		n, is := value.(float64)
+		if !is || n != math.Trunc(n) || n < 1 || n > maxConcurrency {
+			return field.Invalid(path, value, "accepted: "+acceptedConcurrency)
+		}
+		c.concurrency = int32(n)
+	case configDrain, configTermination:
+		text, _ := value.(string)
+		d, err := parseDuration(text)
+		if err != nil {
+			return field.Invalid(path, value, "accepted: "+acceptedDuration)
+		}
+		if _, both := fields[configTermination]; !both || name == configTermination {
+			c.drain = d
+		}
+	case configHold:
+		hold, is := value.(bool)
+		if !is {
+			return field.Invalid(path, value, "accepted: "+acceptedTruth)
+		}
+		c.hold = &hold
+	default:
+		if idleConfig[name] == "" {
+			unknown, _, _ := strings.Cut(unknownField(name, knownConfig()), "; ")
+			return field.Forbidden(path, unknown+"; accepted: the fields of Istio's ProxyConfig")
+		}
+		c.idle = append(c.idle, name)
+	}
+	return nil
+}
+
+// brief keeps a message readable that has a value in it.
+func brief(value any) any {
+	switch value := value.(type) {
+	case nil, bool, float64:
+		return value
+	case string:
+		return shorten(value)
+	default:
+		return shorten(fmt.Sprint(value))
+	}
+}
+
+func knownConfig() []string {
+	return append([]string{configConcurrency, configDrain, configHold, configTermination}, slices.Sorted(maps.Keys(idleConfig))...)
+}
+
+// insideError is what is wrong inside a value that has fields of its own.
+type insideError struct{ errs field.ErrorList }
+
+func (e *insideError) Error() string { return e.errs.ToAggregate().Error() }
+
+// problems are what is wrong with a value of the row's key.
+func (a Annotation) problems(place Place, text string, err error) []problem {
+	var inside *insideError
+	if !errors.As(err, &inside) {
+		return []problem{{a.Key, place, a.refuse(place, text, err)}}
+	}
+	all := make([]problem, len(inside.errs))
+	for i, wrong := range inside.errs {
+		placed := *wrong
+		if !strings.HasPrefix(placed.Field, "[") { // of a list
+			placed.Field = "." + placed.Field
+		}
+		placed.Field = paths[place].Key(a.Key).String() + placed.Field
+		all[i] = problem{a.Key, place, &placed}
+	}
+	return all
+}
+
+// combineConfig has a ProxyConfig count where no key of its own says the same
+// thing, or where that key is the namespace's and the ProxyConfig the pod's.
+func (r *request) combineConfig() {
+	r.drainKey = DrainDurationKey
+	counts := func(key string) bool {
+		return !r.from.has(key) || r.from.ofNamespace(key) && !r.from.ofNamespace(ProxyConfigKey)
+	}
+	if r.config.concurrency != 0 && counts(ConcurrencyKey) {
+		r.concurrency = r.config.concurrency
+	}
+	if r.config.drain != 0 && counts(DrainDurationKey) {
+		r.drain, r.drainKey = r.config.drain, ProxyConfigKey
+	}
+}
+
+// configWarnings tells of fields of a ProxyConfig on which Shunt does not act.
+func configWarnings(req request, cfg Config) []string {
+	var warnings []string
+	warn := func(name, text string) {
+		warnings = append(warnings, fmt.Sprintf("%s.%s: %s", req.from.path(ProxyConfigKey), name, text))
+	}
+	if cfg.Sidecar.Type == SidecarCustom {
+		const forEnvoy = "it is for Envoy, and this injector's sidecar is another proxy"
+		if req.config.concurrency != 0 {
+			warn(configConcurrency, forEnvoy)
+		}
+		if req.config.drain != 0 {
+			warn(configTermination, forEnvoy)
+		}
+	}
+	for _, name := range req.config.idle {
+		warn(name, "Shunt does not act on this field: "+idleConfig[name])
+	}
+	return warnings
+}
