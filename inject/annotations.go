@@ -21,6 +21,8 @@ const (
 	// LogLevelKey and ComponentLogLevelKey set how much Envoy logs.
 	LogLevelKey          = "sidecar.istio.io/logLevel"
 	ComponentLogLevelKey = "sidecar.istio.io/componentLogLevel"
+	// NativeSidecarKey says which kind of container the proxy is.
+	NativeSidecarKey = "sidecar.istio.io/nativeSidecar"
 	// RewriteProbesKey says whether tcpSocket probes may be replaced.
 	RewriteProbesKey = "sidecar.istio.io/rewriteAppHTTPProbers"
 	// StatusKey records what the injector added; see Status.
@@ -108,6 +110,7 @@ type request struct {
 	drainKey          string // where that stands
 	config            proxyConfig
 	rewriteProbes     *bool
+	native            *bool
 	logLevel          string
 	componentLogLevel string
 	concurrency       int32
@@ -279,6 +282,13 @@ var trafficAnnotations = []Annotation{
 		Sets:     "how much parts of Envoy log, where that is not as the rest",
 		Accepted: acceptedComponentLogLevels, Default: ofConfiguration + "none",
 		read: into(parseComponentLogLevels, func(r *request) *string { return &r.componentLogLevel }),
+	},
+	{
+		Key: NativeSidecarKey, Places: settingPlaces, Since: firstRelease,
+		Sets: "whether the proxy is a native sidecar, or in classic order an ordinary container, the first one; true takes Kubernetes " +
+			"1.29 or newer",
+		Accepted: "true, false", Default: "what the injector's configuration says, by default: true from Kubernetes 1.29 on",
+		read: into(parseTruth, func(r *request) **bool { return &r.native }),
 	},
 	{
 		Key: RewriteProbesKey, Places: settingPlaces, Since: firstRelease,

@@ -14,11 +14,8 @@ func (p Plan) Apply(pod *corev1.Pod) *corev1.Pod {
 		injected = pod.DeepCopy()
 	}
 	setProbes(injected, p.Probes)
-	planned := make([]corev1.Container, 0, len(p.InitContainers)+len(injected.Spec.InitContainers))
-	for _, c := range p.InitContainers {
-		planned = append(planned, *c.DeepCopy())
-	}
-	injected.Spec.InitContainers = append(planned, injected.Spec.InitContainers...)
+	injected.Spec.InitContainers = before(injected.Spec.InitContainers, p.InitContainers)
+	injected.Spec.Containers = before(injected.Spec.Containers, p.Containers)
 	for _, v := range p.Volumes {
 		injected.Spec.Volumes = append(injected.Spec.Volumes, *v.DeepCopy())
 	}
@@ -30,4 +27,16 @@ func (p Plan) Apply(pod *corev1.Pod) *corev1.Pod {
 	maps.Copy(injected.Annotations, p.Annotations)
 	injected.Annotations[StatusKey] = p.Status.String()
 	return injected
+}
+
+// before is the containers with copies of the planned ones before them.
+func before(own, planned []corev1.Container) []corev1.Container {
+	if len(planned) == 0 {
+		return own
+	}
+	all := make([]corev1.Container, 0, len(planned)+len(own))
+	for i := range planned {
+		all = append(all, *planned[i].DeepCopy())
+	}
+	return append(all, own...)
 }

@@ -88,6 +88,10 @@ type Config struct {
 	// it not to be where their clients do; empty to leave it as it is.
 	TProxyPortRange string `json:"tproxyPortRange"`
 
+	// NativeSidecar says whether the proxy is a native sidecar, or in classic
+	// order an ordinary container.
+	NativeSidecar NativeSidecar `json:"nativeSidecar"`
+
 	// PrometheusAnnotations says whether pods are given those by which
 	// Prometheus finds Envoy's metrics.
 	PrometheusAnnotations bool `json:"prometheusAnnotations"`
@@ -155,6 +159,7 @@ func DefaultConfig() Config {
 		DNSCapture:     DNSCaptureNone, ProtocolDetection: ProtocolDetectionAuto,
 		ServerFirstPorts:                bootstrap.DefaultServerFirstPorts,
 		DrainDuration:                   metav1.Duration{Duration: 25 * time.Second},
+		NativeSidecar:                   NativeSidecarAuto,
 		HoldApplicationUntilProxyStarts: true,
 		TProxyPortRange:                 defaultPortRange,
 		PrometheusAnnotations:           true,

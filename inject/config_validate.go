@@ -45,6 +45,7 @@ func (c Config) Validate() field.ErrorList {
 	errs = append(errs, checkParsed("serverFirstPorts", c.ServerFirstPorts, interception.ParsePortRanges)...)
 	errs = append(errs, checkParsed("drainDuration", c.DrainDuration.Duration.String(), parseDuration)...)
 	errs = append(errs, checkPortRange(field.NewPath("tproxyPortRange"), c.TProxyPortRange)...)
+	errs = append(errs, checkOneOf("nativeSidecar", c.NativeSidecar, NativeSidecarAuto, NativeSidecarEnabled, NativeSidecarDisabled)...)
 	errs = append(errs, checkPullSecrets(field.NewPath("imagePullSecrets"), c.ImagePullSecrets)...)
 	errs = append(errs, checkOneOf("defaultPolicy", c.DefaultPolicy, PolicyEnabled, PolicyDisabled)...)
 	errs = append(errs, checkSelectors("alwaysInjectSelector", c.AlwaysInjectSelector)...)

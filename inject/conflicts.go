@@ -105,6 +105,10 @@ func beyond(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
 			"%s is not less than the pod's terminationGracePeriodSeconds, %d, after which it is killed; accepted: less than that",
 			req.drain, int64(grace.Seconds()))))
 	}
+	if says(req.native, true) && !cfg.native() {
+		errs = append(errs, req.from.invalid(NativeSidecarKey,
+			"the cluster's API server knows no native sidecars, which are of Kubernetes 1.29; accepted: false, or no such annotation"))
+	}
 	if req.spec.UDPPorts != nil && cfg.Sidecar.Type != SidecarCustom {
 		// Its UDP listener sees neither the address nor the port that a client
 		// sent to, and answers from its own.

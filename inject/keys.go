@@ -36,7 +36,6 @@ var idle = map[string]string{
 	sidecarPrefix + "discoveryAddress":                   ofControlPlane,
 	sidecarPrefix + "enableCoreDump":                     "it would take a privileged container",
 	sidecarPrefix + "extraStatTags":                      ofStatistics,
-	sidecarPrefix + "nativeSidecar":                      "the proxy always is a native sidecar",
 	sidecarPrefix + "proxyImageType":                     "the image is the one of the injector's configuration",
 	sidecarPrefix + "statsCompression":                   ofStatistics,
 	sidecarPrefix + "statsEvictionInterval":              ofStatistics,

@@ -33,12 +33,28 @@ var scraped = map[string]string{
 
 // addedKeys are the annotations that an injector may add to a pod, beside its
 // status. A status that records another one is not believed.
-var addedKeys = slices.Sorted(maps.Keys(scraped))
+var addedKeys = append(slices.Sorted(maps.Keys(scraped)), defaultContainerKey)
 
-// addedAnnotations are those that a pod is given. Any of the three that it has
+// defaultContainerKey names the container that kubectl logs and kubectl exec
+// mean where they name none, which is the first one otherwise.
+const defaultContainerKey = "kubectl.kubernetes.io/default-container"
+
+// addedAnnotations are those that a pod is given, in classic order with the
+// container that stood first.
+func addedAnnotations(pod *corev1.Pod, cfg Config) map[string]string {
+	added := prometheusAnnotations(pod, cfg)
+	if _, present := pod.Annotations[defaultContainerKey]; cfg.native() || present || len(pod.Spec.Containers) == 0 {
+		return added
+	}
+	all := map[string]string{defaultContainerKey: pod.Spec.Containers[0].Name}
+	maps.Copy(all, added)
+	return all
+}
+
+// prometheusAnnotations are those for Prometheus. Any of the three that a pod has
 // itself says that somebody scrapes it in another way, or that nobody should;
 // and of what a custom sidecar serves nothing is known.
-func addedAnnotations(pod *corev1.Pod, cfg Config) map[string]string {
+func prometheusAnnotations(pod *corev1.Pod, cfg Config) map[string]string {
 	if !cfg.PrometheusAnnotations || cfg.Sidecar.Type == SidecarCustom {
 		return nil
 	}

@@ -30,7 +30,12 @@ func (p Plan) Patch(pod *corev1.Pod) []Operation {
 	ops = append(ops, list{
 		path: "/spec/initContainers",
 		had:  names(pod.Spec.InitContainers, containerName), kept: names(base.Spec.InitContainers, containerName),
-		front: p.encodeContainers(),
+		front: p.encodeContainers(p.InitContainers),
+	}.operations()...)
+	ops = append(ops, list{
+		path: "/spec/containers",
+		had:  names(pod.Spec.Containers, containerName), kept: names(base.Spec.Containers, containerName),
+		front: p.encodeContainers(p.Containers),
 	}.operations()...)
 	ops = append(ops, list{
 		path: "/spec/volumes",
@@ -118,10 +123,10 @@ func add(path string, value json.RawMessage) Operation {
 // it quoted.
 const bootstrapStandIn = "(bootstrap)"
 
-func (p Plan) encodeContainers() []json.RawMessage {
-	all := make([]json.RawMessage, len(p.InitContainers))
-	for i := range p.InitContainers {
-		c := p.InitContainers[i]
+func (p Plan) encodeContainers(planned []corev1.Container) []json.RawMessage {
+	all := make([]json.RawMessage, len(planned))
+	for i := range planned {
+		c := planned[i]
 		if c.Name != ProxyContainerName || p.Bootstrap == (bootstrap.Options{}) {
 			all[i] = encode(&c)
 			continue

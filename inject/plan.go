@@ -25,9 +25,11 @@ type Plan struct {
 	// InitContainers go before the pod's own, in this order: the rules are
 	// in place, and the proxy answers, before anything else of the pod runs.
 	InitContainers []corev1.Container
-	Volumes        []corev1.Volume
-	Sysctls        []corev1.Sysctl // of the pod's security context
-	Probes         []PlannedProbe  // of the pod's own containers
+	// Containers go before the pod's own: the proxy, in classic order.
+	Containers []corev1.Container
+	Volumes    []corev1.Volume
+	Sysctls    []corev1.Sysctl // of the pod's security context
+	Probes     []PlannedProbe  // of the pod's own containers
 	// Annotations are those beside the status. They are not to be changed.
 	Annotations      map[string]string
 	ImagePullSecrets []corev1.LocalObjectReference
@@ -79,10 +81,10 @@ func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) Plan {
 	if cfg.Sidecar.Type != SidecarCustom {
 		plan.Bootstrap = bootstrapOptions(req, cfg)
 	}
-	plan.InitContainers = append(plan.InitContainers, in.proxy(req, plan.Bootstrap, cfg))
+	plan.place(in.proxy(req, plan.Bootstrap, cfg), cfg)
 	plan.Volumes = append(plan.Volumes, cfg.Sidecar.Volumes...)
 	if req.mode == interception.ModeTProxy {
-		plan.Sysctls = sysctls(pod, plan.InitContainers[len(plan.InitContainers)-1], req.health(), cfg)
+		plan.Sysctls = sysctls(pod, plan.proxy(), req.health(), cfg)
 	}
 	plan.Annotations, plan.ImagePullSecrets = addedAnnotations(pod, cfg), addedPullSecrets(pod, cfg)
 	plan.Status = plan.status(cfg)
@@ -102,6 +104,9 @@ func (p Plan) status(cfg Config) Status {
 	}
 	for _, c := range p.InitContainers {
 		status.InitContainers = append(status.InitContainers, c.Name)
+	}
+	for _, c := range p.Containers {
+		status.Containers = append(status.Containers, c.Name)
 	}
 	for _, v := range p.Volumes {
 		status.Volumes = append(status.Volumes, v.Name)
@@ -123,13 +128,9 @@ func (p Plan) status(cfg Config) Status {
 // count; those that make the interception do.
 func (p Plan) appliedTo(pod *corev1.Pod) bool {
 	status, ok := ReadStatus(pod)
-	if !ok || !equality.Semantic.DeepEqual(status, p.Status) || len(pod.Spec.InitContainers) < len(p.InitContainers) {
+	if !ok || !equality.Semantic.DeepEqual(status, p.Status) ||
+		!begins(pod.Spec.InitContainers, p.InitContainers) || !begins(pod.Spec.Containers, p.Containers) {
 		return false
-	}
-	for i, planned := range p.InitContainers {
-		if !sameWork(planned, pod.Spec.InitContainers[i]) {
-			return false
-		}
 	}
 	if slices.ContainsFunc(p.Probes, func(probe PlannedProbe) bool { return !probe.in(pod) }) {
 		return false
@@ -140,6 +141,19 @@ func (p Plan) appliedTo(pod *corev1.Pod) bool {
 	}
 	return containsEach(pod.Spec.Volumes, p.Volumes) && containsEach(set, p.Sysctls) &&
 		containsEach(pod.Spec.ImagePullSecrets, p.ImagePullSecrets) && hasAnnotations(pod, p.Annotations)
+}
+
+// begins reports whether the planned containers are the first ones.
+func begins(actual, planned []corev1.Container) bool {
+	if len(actual) < len(planned) {
+		return false
+	}
+	for i := range planned {
+		if !sameWork(planned[i], actual[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 // containsEach reports whether the actual elements have all that the planned
@@ -166,6 +180,9 @@ func work(c corev1.Container) corev1.Container {
 		if isCustomVariable(v) {
 			kept.Env = append(kept.Env, v)
 		}
+	}
+	if c.Lifecycle != nil && c.Lifecycle.PostStart != nil && c.Lifecycle.PostStart.Exec != nil {
+		kept.Lifecycle = &corev1.Lifecycle{PostStart: c.Lifecycle.PostStart} // for which the application waits
 	}
 	if c.SecurityContext != nil {
 		kept.SecurityContext = c.SecurityContext.DeepCopy()

@@ -124,7 +124,7 @@ func moveHealth(c *corev1.Container, to uint16) {
 
 // readinessWarnings tells of settings of a probe that there is not.
 func readinessWarnings(req request, plan Plan) []string {
-	if req.readiness == (readiness{}) || plan.InitContainers[len(plan.InitContainers)-1].ReadinessProbe != nil {
+	if req.readiness == (readiness{}) || plan.proxy().ReadinessProbe != nil {
 		return nil
 	}
 	var warnings []string

@@ -1,6 +1,8 @@
 package inject_test
 
 import (
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -14,21 +16,27 @@ var others = map[string]func(*inject.Config){
 	"pull secrets":           func(c *inject.Config) { c.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "z"}, {Name: "own"}} },
 	"no pull secrets":        func(c *inject.Config) { c.ImagePullSecrets = nil },
 	"Prometheus annotations": func(c *inject.Config) { c.PrometheusAnnotations = true },
-	"none":                   func(c *inject.Config) { c.PrometheusAnnotations = false },
+	"classic order":          func(c *inject.Config) { c.NativeSidecar = inject.NativeSidecarDisabled },
+	"native order":           func(c *inject.Config) { c.NativeSidecar = inject.NativeSidecarEnabled },
+	"classic, without hold": func(c *inject.Config) {
+		c.NativeSidecar, c.HoldApplicationUntilProxyStarts = inject.NativeSidecarDisabled, false
+	},
+	"none": func(c *inject.Config) { c.PrometheusAnnotations = false },
 }
 
 // TestReconfigured: a pod that one configuration has injected becomes, by
 // another one, what that would have made of it at first, and the patch says so.
 func TestReconfigured(t *testing.T) {
 	ran := 0
-	for _, c := range loadCases(t) {
+	names := slices.Sorted(maps.Keys(others))
+	for i, c := range loadCases(t) {
 		first := inject.Inject(c.Pod, c.Namespace, c.Config)
 		if _, before := inject.Restore(c.Pod); !first.Inject || before {
 			continue
 		}
-		for name, change := range others {
-			cfg := c.Config
-			change(&cfg)
+		for j := range 3 { // they take turns
+			name, cfg := names[(i+j)%len(names)], c.Config
+			others[name](&cfg)
 			want := inject.Inject(c.Pod, c.Namespace, cfg)
 			got := inject.Inject(first.Pod, c.Namespace, cfg)
 			if !got.Inject && cmp.Equal(first.Pod, want.Pod, samePod) {

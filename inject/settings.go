@@ -80,6 +80,7 @@ func parseComponentLogLevels(text string) (string, error) {
 // over is the configuration with what the annotations of the pod and its
 // namespace say in place of what it says: the one that holds for the pod.
 func (r request) over(cfg Config, pod *corev1.Pod) Config {
+	r.overOrder(&cfg)
 	replace(&cfg.DNSCapture, r.dns)
 	replace(&cfg.ProtocolDetection, r.detection)
 	replace(&cfg.LogLevel, r.logLevel)

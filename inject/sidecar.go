@@ -11,14 +11,14 @@ import (
 // modes are all that a pod can ask for.
 var modes = []interception.Mode{interception.ModeRedirect, interception.ModeTProxy, interception.ModeNone}
 
-// anyProxy is what a sidecar has whatever the proxy. It is a native one: an
-// init container that goes on running. Pods of a Job end in spite of it, and it
-// outlives the containers whose connections it carries.
+// anyProxy is what a sidecar has whatever the proxy. A native one is an init
+// container that goes on running: pods of a Job end in spite of it, and it
+// outlives the containers whose connections it carries. Plan.place says which
+// it is.
 func anyProxy(mode interception.Mode, cfg Config) corev1.Container {
 	return corev1.Container{
 		Name:                     ProxyContainerName,
 		ImagePullPolicy:          cfg.PullPolicy,
-		RestartPolicy:            new(corev1.ContainerRestartPolicyAlways),
 		Resources:                *cfg.ProxyResources.DeepCopy(),
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		SecurityContext:          proxyIdentity(mode, cfg),

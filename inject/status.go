@@ -83,6 +83,7 @@ func withoutOurs(pod *corev1.Pod, custom []string) *corev1.Pod {
 	pod.Spec.InitContainers = slices.DeleteFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
 		return slices.Contains(containerNames, c.Name) && slices.Contains(status.InitContainers, c.Name)
 	})
+	dropContainers(pod, status.Containers)
 	pod.Spec.Volumes = slices.DeleteFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
 		return slices.Contains(status.Volumes, v.Name) && ownVolume(pod, v.Name, custom)
 	})
@@ -101,6 +102,17 @@ func withoutOurs(pod *corev1.Pod, custom []string) *corev1.Pod {
 		pod.Annotations[StatusKey] = *status.Replaced
 	}
 	return pod
+}
+
+// dropContainers takes the ordinary containers that a status records out of a
+// pod. One without any other is not ours: no pod is only a proxy's.
+func dropContainers(pod *corev1.Pod, recorded []string) {
+	ours := func(c corev1.Container) bool {
+		return slices.Contains(containerNames, c.Name) && slices.Contains(recorded, c.Name)
+	}
+	if slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool { return !ours(c) }) {
+		pod.Spec.Containers = slices.DeleteFunc(pod.Spec.Containers, ours)
+	}
 }
 
 // ownVolume reports whether a volume that a status records is the injector's,

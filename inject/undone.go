@@ -29,6 +29,7 @@ func (p Plan) undoneWarnings(pod *corev1.Pod) []string {
 		return nil
 	}
 	found := undoneContainers("init container", p.InitContainers, pod.Spec.InitContainers)
+	found = append(found, undoneContainers("container", p.Containers, pod.Spec.Containers)...)
 	for _, probe := range p.Probes {
 		if !probe.in(pod) {
 			found = append(found, fmt.Sprintf("the %s of container %s is another", probe.Kind, probe.Container))

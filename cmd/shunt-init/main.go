@@ -3,7 +3,7 @@
 // Command shunt-init programs the network namespace that it runs in, so that
 // a pod's connections go through its proxy. It takes istio-iptables' flags.
 // As `shunt-init drain` it waits, in the proxy's container, until nothing is
-// under way through the proxy.
+// under way through the proxy, and as `shunt-init wait` until the proxy answers.
 //
 // Exit codes: 0 done; 2 bad arguments, nothing was touched; 3 this kernel or
 // namespace cannot take the rules, nothing was touched; 4 a change failed, and
@@ -59,7 +59,7 @@ const (
 	exitArguments = 2
 	exitPreflight = 3
 	exitApply     = 4
-	// exitUnreachable is of drain and probe, which change nothing.
+	// exitUnreachable is of drain, probe and wait, which change nothing.
 	exitUnreachable = 4
 	exitVerify      = 5
 )
@@ -74,7 +74,7 @@ func exitCode(err error) int {
 		return exitApply
 	case errors.Is(err, kernel.ErrVerify):
 		return exitVerify
-	case errors.Is(err, drain.ErrAdmin), errors.Is(err, errProbe):
+	case errors.Is(err, drain.ErrAdmin), errors.Is(err, errProbe), errors.Is(err, errWait):
 		return exitUnreachable
 	default:
 		return exitArguments
@@ -89,13 +89,17 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if len(args) > 0 && args[0] == probeCommand {
 		return runProbe(ctx, args[1:], stdout)
 	}
+	if len(args) > 0 && args[0] == waitCommand {
+		return runWait(ctx, args[1:], stdout)
+	}
 	if len(args) == 1 && args[0] == "--version" {
 		_, err := fmt.Fprintln(stdout, "shunt-init", version)
 		return err
 	}
 	spec, opts, err := interception.ParseArgs(args)
 	if errors.Is(err, pflag.ErrHelp) {
-		_, err := fmt.Fprint(stdout, "Usage: shunt-init [flags]\n       shunt-init drain [--help]\n       shunt-init probe [--help]\n\n",
+		_, err := fmt.Fprint(stdout, "Usage: shunt-init [flags]\n       shunt-init drain [--help]\n       shunt-init probe [--help]\n"+
+			"       shunt-init wait [--help]\n\n",
 			interception.Usage())
 		return err
 	}

@@ -2,6 +2,7 @@ package cases
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -104,7 +105,7 @@ func collapseBootstrap(pod *corev1.Pod, opts bootstrap.Options) error {
 }
 
 func replaceBootstrap(pod *corev1.Pod, replace func(string) (string, error)) error {
-	for _, container := range pod.Spec.InitContainers {
+	for _, container := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		if container.Name != inject.ProxyContainerName {
 			continue
 		}

@@ -176,8 +176,13 @@ func checkDiff(t *testing.T, before, after []manifest.Document, isJSON bool) {
 	addsOnly := !isJSON && !bytes.Contains(from, []byte("initContainers: []")) && !bytes.Contains(from, []byte(inject.StatusKey)) &&
 		!bytes.Contains(from, []byte("\nvolumes:")) && !bytes.Contains(from, []byte("metadata: {}")) &&
 		!bytes.Contains(from, []byte("tcpSocket:")) // in whose place shunt-init asks
+	if addsOnly && !onlyAdds(from, to) {
+		t.Error("a line is gone, or stands elsewhere")
+	}
+	// A container that goes before others of the same words is not told from them line by line.
+	classic := bytes.Contains(to, []byte(`"containers":["shunt-proxy"]`))
 	for line := range strings.Lines(string(diff)) {
-		if addsOnly && strings.HasPrefix(line, "-") && !strings.HasPrefix(line, "---") {
+		if addsOnly && !classic && strings.HasPrefix(line, "-") && !strings.HasPrefix(line, "---") {
 			t.Errorf("the diff takes a line away: %s", line)
 		}
 	}

@@ -1,0 +1,147 @@
+package inject
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+// NativeSidecar says which kind of container the proxy is: a native sidecar,
+// which is an init container that goes on running, or in classic order an
+// ordinary container, the first one. Kubernetes knows the former from 1.29 on.
+type NativeSidecar string
+
+// The values of NativeSidecar.
+const (
+	// NativeSidecarAuto leaves it to the API server's version. Where nobody has
+	// asked that, it is as NativeSidecarEnabled.
+	NativeSidecarAuto     NativeSidecar = "auto"
+	NativeSidecarEnabled  NativeSidecar = "enabled"
+	NativeSidecarDisabled NativeSidecar = "disabled"
+	// nativeSidecarUnsupported is NativeSidecarDisabled where no pod may ask
+	// for another order. No file says so, but ForAPIServer.
+	nativeSidecarUnsupported NativeSidecar = "unsupported"
+)
+
+// ForAPIServer is the configuration as it holds in the cluster of an API server
+// that knows native sidecars, or does not. One that does not drops what makes an
+// init container one, and the pod would wait for it to end for ever. A
+// configuration that says enabled has its will: there are feature gates.
+func (c Config) ForAPIServer(knowsNativeSidecars bool) Config {
+	switch {
+	case c.NativeSidecar == NativeSidecarEnabled:
+	case !knowsNativeSidecars:
+		c.NativeSidecar = nativeSidecarUnsupported
+	case c.NativeSidecar == NativeSidecarAuto:
+		c.NativeSidecar = NativeSidecarEnabled
+	}
+	return c
+}
+
+// native reports whether the proxy is a native sidecar.
+func (c Config) native() bool {
+	return c.NativeSidecar == NativeSidecarAuto || c.NativeSidecar == NativeSidecarEnabled
+}
+
+// overOrder is the order that holds for a pod that says so or does not.
+func (r request) overOrder(cfg *Config) {
+	switch {
+	case r.native == nil || cfg.NativeSidecar == nativeSidecarUnsupported:
+	case *r.native:
+		cfg.NativeSidecar = NativeSidecarEnabled
+	default:
+		cfg.NativeSidecar = NativeSidecarDisabled
+	}
+}
+
+// place puts the proxy where it goes.
+func (p *Plan) place(proxy corev1.Container, cfg Config) {
+	if cfg.native() {
+		proxy.RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+		p.InitContainers = append(p.InitContainers, proxy)
+		return
+	}
+	p.Containers = []corev1.Container{classic(proxy, p.Mode, cfg)}
+}
+
+// proxy is where place has put it.
+func (p *Plan) proxy() corev1.Container {
+	if len(p.Containers) > 0 {
+		return p.Containers[0]
+	}
+	return p.InitContainers[len(p.InitContainers)-1]
+}
+
+// classic is the proxy as an ordinary container. Kubelet starts them in their
+// order, and the next one not before the hook of the one before has ended. The
+// container that is given may be shared, and is not changed.
+func classic(proxy corev1.Container, mode interception.Mode, cfg Config) corev1.Container {
+	proxy.RestartPolicy = nil
+	command := holdCommand(proxy, mode)
+	if !cfg.HoldApplicationUntilProxyStarts || command == nil {
+		return proxy
+	}
+	hooks := corev1.Lifecycle{}
+	if proxy.Lifecycle != nil {
+		hooks = *proxy.Lifecycle
+	}
+	if hooks.PostStart == nil {
+		hooks.PostStart = &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: command}}
+	}
+	proxy.Lifecycle = &hooks
+	return proxy
+}
+
+// holdCommand waits until the proxy answers, for as long as kubelet would wait
+// for its startup probe. There is none without shunt-init, or where the probe is
+// one that shunt-init cannot ask.
+func holdCommand(proxy corev1.Container, mode interception.Mode) []string {
+	probe := proxy.StartupProbe
+	if mode == interception.ModeNone || probe == nil {
+		return nil
+	}
+	var port uint16
+	command := []string{probeProgram, "wait"}
+	switch {
+	case probe.HTTPGet != nil && probe.HTTPGet.Host == "" && probe.HTTPGet.Scheme != corev1.URISchemeHTTPS:
+		port = portNumber(&proxy, probe.HTTPGet.Port)
+		command = append(command, "--path", probe.HTTPGet.Path)
+	case probe.TCPSocket != nil && probe.TCPSocket.Host == "":
+		port = portNumber(&proxy, probe.TCPSocket.Port)
+	}
+	if port == 0 {
+		return nil
+	}
+	most := time.Duration(orElse(probe.PeriodSeconds, 10)) * time.Duration(orElse(probe.FailureThreshold, 3)) * time.Second
+	return append(command, "--port", strconv.Itoa(int(port)), "--duration", most.String())
+}
+
+// orElse is the value, or what Kubernetes takes for 0.
+func orElse(value, otherwise int32) int32 {
+	if value == 0 {
+		return otherwise
+	}
+	return value
+}
+
+// orderWarnings tells of what a pod does not have in classic order.
+func orderWarnings(pod *corev1.Pod, proxy corev1.Container, mode interception.Mode, cfg Config) []string {
+	if cfg.native() {
+		return nil
+	}
+	var warnings []string
+	if policy := pod.Spec.RestartPolicy; policy == corev1.RestartPolicyNever || policy == corev1.RestartPolicyOnFailure {
+		warnings = append(warnings, fmt.Sprintf("%s: %s: the pod will not complete, because the proxy is an ordinary container, "+
+			"which goes on running when the others have ended", specPath.Child("restartPolicy"), policy))
+	}
+	held := proxy.Lifecycle != nil && proxy.Lifecycle.PostStart != nil
+	if cfg.HoldApplicationUntilProxyStarts && mode != interception.ModeNone && !held {
+		warnings = append(warnings, "the application does not wait for the proxy: that is an ordinary container, and its startup probe "+
+			"is not one of an HTTP path or a tcp port")
+	}
+	return warnings
+}
