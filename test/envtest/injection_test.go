@@ -130,7 +130,7 @@ var _ = Describe("the corpus", func() {
 func checkCase(ctx context.Context, c cases.Case) {
 	GinkgoHelper()
 	reason, rest, _ := strings.Cut(c.Want, "\n")
-	ns := newNamespace(ctx, c.Namespace.Labels)
+	ns := newAnnotatedNamespace(ctx, c.Namespace.Labels, c.Namespace.Annotations)
 	pod := c.Pod.DeepCopy()
 	pod.Namespace, pod.ResourceVersion, pod.UID = ns, "", ""
 	if pod.Name == "" && pod.GenerateName == "" {

@@ -37,7 +37,13 @@ func namespace(labels map[string]string) *corev1.Namespace {
 // no controller, and the API server goes with the suite.
 func newNamespace(ctx context.Context, labels map[string]string) string {
 	GinkgoHelper()
+	return newAnnotatedNamespace(ctx, labels, nil)
+}
+
+func newAnnotatedNamespace(ctx context.Context, labels, annotations map[string]string) string {
+	GinkgoHelper()
 	ns := namespace(labels)
+	ns.Annotations = annotations
 	Expect(api.Create(ctx, ns)).To(Succeed())
 	return ns.Name
 }

@@ -5,6 +5,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/shunt-dev/shunt/inject"
@@ -35,13 +36,26 @@ var _ = Describe("a pod that would be restricted without the proxy", func() {
 				if place(level) <= place(strictest) {
 					Expect(err).NotTo(HaveOccurred(), "%s at level %s", mode, level)
 					Expect(initContainers(pod)).To(ContainElement(inject.ProxyContainerName))
-				} else {
-					Expect(err).To(MatchError(ContainSubstring(`violates PodSecurity "`+level)), "%s at level %s", mode, level)
+					continue
 				}
+				// Whoever owns the pod is told before the API server would say it of the containers.
+				Expect(err).To(MatchError(ContainSubstring("at level "+level+" no container may have NET_ADMIN")), "%s at level %s", mode, level)
+				Expect(api.Create(ctx, injectedAnyway(ns, mode), client.DryRunAll)).
+					To(MatchError(ContainSubstring(`violates PodSecurity "`+level)), "%s at level %s", mode, level)
 			}
 		}
 	})
 })
+
+// injectedAnyway is a pod that was injected before the API server sees it, and
+// that no webhook is asked about.
+func injectedAnyway(ns, mode string) *corev1.Pod {
+	GinkgoHelper()
+	result := inject.Inject(restricted(newPod(ns, map[string]string{inject.InterceptionModeKey: mode})),
+		inject.Namespace{Name: ns, Labels: enabled}, inject.DefaultConfig())
+	Expect(result.Inject).To(BeTrue())
+	return labelled(result.Pod, map[string]string{inject.InjectKey: "false"})
+}
 
 // place is that of a level among all.
 func place(level string) int {
