@@ -1,0 +1,294 @@
+package envtest_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/shunt-dev/shunt/inject"
+)
+
+// checkedRevision is that of a Shunt that only shunt check looks at.
+const checkedRevision = "checked"
+
+// authority signs certificates.
+type authority struct {
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+}
+
+func newAuthority() authority {
+	GinkgoHelper()
+	var a authority
+	a.certificate, a.key = sign(nil, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "authority"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		NotBefore: time.Now().AddDate(-1, 0, 0), NotAfter: time.Now().AddDate(1, 0, 0),
+	})
+	return a
+}
+
+// sign has a certificate signed by an authority, or by itself.
+func sign(by *authority, template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
+	GinkgoHelper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	Expect(err).NotTo(HaveOccurred())
+	template.SerialNumber = big.NewInt(time.Now().UnixNano())
+	signer := authority{template, key}
+	if by != nil {
+		signer = *by
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, signer.certificate, &key.PublicKey, signer.key)
+	Expect(err).NotTo(HaveOccurred())
+	certificate, err := x509.ParseCertificate(der)
+	Expect(err).NotTo(HaveOccurred())
+	return certificate, key
+}
+
+func asPEM(c *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+}
+
+// pair is a certificate for the host, until a time, as a Secret has it.
+func (a authority) pair(host string, until time.Time) map[string][]byte {
+	GinkgoHelper()
+	certificate, key := sign(&a, &x509.Certificate{
+		DNSNames: []string{host}, NotBefore: time.Now().AddDate(0, -2, 0), NotAfter: until,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
+	encoded, err := x509.MarshalECPrivateKey(key)
+	Expect(err).NotTo(HaveOccurred())
+	return map[string][]byte{
+		corev1.TLSCertKey:       asPEM(certificate),
+		corev1.TLSPrivateKeyKey: pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: encoded}),
+	}
+}
+
+// checkedObjects are those of the overlay for another revision, as those of
+// this one.
+func checkedObjects() []*unstructured.Unstructured {
+	GinkgoHelper()
+	objects := objectsFrom(canaryFolder)
+	for _, object := range objects {
+		text, err := object.MarshalJSON()
+		Expect(err).NotTo(HaveOccurred())
+		Expect(object.UnmarshalJSON(bytes.ReplaceAll(text, []byte("canary"), []byte(checkedRevision)))).To(Succeed())
+	}
+	return objects
+}
+
+// checkResult is what shunt check prints.
+type checkResult struct {
+	Failed   int `json:"failed"`
+	Findings []struct{ Level, Check, Object, Message string }
+}
+
+// lines are the findings about the revision that is checked, and about pods.
+func (r checkResult) lines() []string {
+	var lines []string
+	for _, f := range r.Findings {
+		lines = append(lines, fmt.Sprintf("%s %s %s: %s", f.Level, f.Check, f.Object, f.Message))
+	}
+	return lines
+}
+
+var _ = Describe("shunt check", Ordered, func() {
+	const host = "shunt-webhook-" + checkedRevision + ".shunt-system.svc"
+	const registered = "MutatingWebhookConfiguration/shunt-" + checkedRevision
+	var binary, kubeconfig string
+	var trusted authority
+	var secret *corev1.Secret
+	var configuration *admissionregistrationv1.MutatingWebhookConfiguration
+	namespaces := map[string]string{} // by what their pods are
+
+	// shunt runs the program, and returns its exit code.
+	shunt := func(ctx context.Context, stdin string, args ...string) (stdout, stderr string, code int) {
+		GinkgoHelper()
+		var out, problems bytes.Buffer
+		command := exec.CommandContext(ctx, binary, args...)
+		command.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig)
+		command.Stdin, command.Stdout, command.Stderr = strings.NewReader(stdin), &out, &problems
+		err := command.Run()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			Expect(err).NotTo(HaveOccurred())
+			return out.String(), problems.String(), 0
+		}
+		return out.String(), problems.String(), exit.ExitCode()
+	}
+	check := func(ctx context.Context, args ...string) (checkResult, int) {
+		GinkgoHelper()
+		stdout, stderr, code := shunt(ctx, "", append([]string{"check", "-o", "json"}, args...)...)
+		var result checkResult
+		Expect(json.Unmarshal([]byte(stdout), &result)).To(Succeed(), "%s%s", stdout, stderr)
+		return result, code
+	}
+	// put makes a namespace with a pod that has what shunt inject gives it with these flags; without any, nothing.
+	put := func(ctx context.Context, what string, flags ...string) {
+		GinkgoHelper()
+		ns := newNamespace(ctx, map[string]string{inject.RevisionKey: checkedRevision})
+		namespaces[what] = ns
+		pod := "apiVersion: v1\nkind: Pod\nmetadata: {name: echo, namespace: " + ns + "}\n" +
+			"spec:\n  containers:\n  - name: app\n    image: app\n"
+		if len(flags) > 0 {
+			text, stderr, code := shunt(ctx, pod, append([]string{"inject", "-f", "-"}, flags...)...)
+			Expect(code).To(Equal(0), stderr)
+			pod = text
+		}
+		object := readObject(pod)
+		Expect(api.Create(ctx, object)).To(Succeed())
+	}
+
+	BeforeAll(func(ctx SpecContext) {
+		dir := GinkgoT().TempDir()
+		binary, kubeconfig = filepath.Join(dir, "shunt"), filepath.Join(dir, "kubeconfig")
+		output, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", binary, "../../cmd/shunt").CombinedOutput()
+		Expect(err).NotTo(HaveOccurred(), "%s", output)
+		Expect(os.WriteFile(kubeconfig, environment.KubeConfig, 0o600)).To(Succeed())
+
+		shuntNamespace(ctx)
+		objects := checkedObjects()
+		file := filepath.Join(dir, "config.yaml")
+		Expect(os.WriteFile(file, []byte(theOne[corev1.ConfigMap](objects, "ConfigMap").Data["config.yaml"]), 0o600)).To(Succeed())
+		own := []string{"--config", file, "--revision", checkedRevision}
+		// Before the webhook is registered, which nobody answers here.
+		put(ctx, "well", own...)
+		put(ctx, "older", append(own, "--init-image", "shunt-init:v0")...)
+		put(ctx, "missing")
+
+		trusted = newAuthority()
+		secret = &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shunt-system", Name: "shunt-webhook-cert-" + checkedRevision},
+			Type:       corev1.SecretTypeTLS, Data: trusted.pair(host, time.Now().AddDate(0, 1, 0)),
+		}
+		deployment := theOne[appsv1.Deployment](objects, "Deployment")
+		configuration = theOne[admissionregistrationv1.MutatingWebhookConfiguration](objects, "MutatingWebhookConfiguration")
+		for i := range configuration.Webhooks {
+			configuration.Webhooks[i].ClientConfig.CABundle = asPEM(trusted.certificate)
+		}
+		for _, object := range []client.Object{
+			theOne[corev1.ConfigMap](objects, "ConfigMap"), theOne[corev1.Service](objects, "Service"), deployment, secret, configuration,
+		} {
+			Expect(api.Create(ctx, object)).To(Succeed(), "%T", object)
+			DeferCleanup(func(ctx SpecContext) { Expect(api.Delete(ctx, object)).To(Succeed()) })
+		}
+		deployment.Status = appsv1.DeploymentStatus{Replicas: 2, ReadyReplicas: 2, AvailableReplicas: 2}
+		Expect(api.Status().Update(ctx, deployment)).To(Succeed())
+	}, NodeTimeout(2*time.Minute))
+
+	It("finds what is well", func(ctx SpecContext) {
+		result, code := check(ctx, "-n", namespaces["well"])
+		Expect(result.lines()).To(ContainElements(
+			"OK Registration "+registered+": revision checked: revision.shunt.dev, pod.shunt.dev",
+			HavePrefix("OK Settings "+registered), HavePrefix("OK Exemptions "+registered),
+			MatchRegexp(`^OK Certificate `+host+`:443: in Secret shunt-system/shunt-webhook-cert-checked \(no pod .*\): valid for [23]\d days`),
+			"OK CABundle "+registered+": verifies the certificate: revision.shunt.dev, pod.shunt.dev",
+			"OK Deployment Deployment/shunt-system/shunt-webhook-checked: 2 of 2 replicas are available",
+			HavePrefix("OK Configuration ConfigMap/shunt-system/shunt-injector-checked: "),
+			"OK Pods "+registered+": with the proxy as they would get it now: 1",
+		))
+		// The webhook of the rest of the suite is registered by its address, which is asked.
+		Expect(result.lines()).To(ContainElements(
+			MatchRegexp(`^(OK|WARN) Certificate [0-9.]+:\d+: served at [0-9.]+:\d+: (expires in|valid for) \d+ days`),
+			"OK CABundle MutatingWebhookConfiguration/shunt: verifies the certificate: namespace.shunt.dev, revision.shunt.dev, pod.shunt.dev",
+		))
+		Expect(result.lines()).NotTo(ContainElement(HavePrefix("FAIL")))
+		Expect(code).To(Equal(0))
+	})
+
+	It("finds a CA bundle of somebody else", func(ctx SpecContext) {
+		wrong := configuration.DeepCopy()
+		wrong.Webhooks[0].ClientConfig.CABundle = asPEM(newAuthority().certificate)
+		Expect(api.Patch(ctx, wrong, client.MergeFrom(configuration))).To(Succeed())
+		result, code := check(ctx, "-n", namespaces["well"])
+		Expect(result.lines()).To(ContainElements(
+			ContainSubstring("FAIL CABundle "+registered+": revision.shunt.dev: the caBundle does not verify what is in Secret"),
+			"OK CABundle "+registered+": verifies the certificate: pod.shunt.dev",
+		))
+		Expect(code).To(Equal(1))
+		configuration.ResourceVersion = wrong.ResourceVersion
+		Expect(api.Update(ctx, configuration)).To(Succeed())
+	})
+
+	It("finds a certificate that has expired", func(ctx SpecContext) {
+		good := secret.DeepCopy()
+		secret.Data = trusted.pair(host, time.Now().Add(-time.Hour))
+		Expect(api.Update(ctx, secret)).To(Succeed())
+		result, code := check(ctx, "-n", namespaces["well"])
+		Expect(result.lines()).To(ContainElements(
+			MatchRegexp(`^FAIL Certificate `+host+`:443: in Secret .* expired at .*, 1h`), HavePrefix("OK CABundle "+registered),
+		))
+		Expect(code).To(Equal(1))
+		secret.Data = good.Data
+		Expect(api.Update(ctx, secret)).To(Succeed())
+	})
+
+	It("finds a pod without the proxy", func(ctx SpecContext) {
+		result, code := check(ctx, "-n", namespaces["missing"])
+		Expect(result.lines()).To(ContainElement(
+			"FAIL PodNotInjected Pod/" + namespaces["missing"] + "/echo: it asks for the proxy and has none; a restart puts it in"))
+		Expect(result.Failed).To(Equal(1))
+		Expect(code).To(Equal(1))
+	})
+
+	It("finds a pod of an older version", func(ctx SpecContext) {
+		result, code := check(ctx, "-n", namespaces["older"])
+		Expect(result.lines()).To(ContainElement(HavePrefix(
+			"WARN PodOutdated Pod/" + namespaces["older"] + "/echo: its shunt-init is of image shunt-init:v0, and would be of ")))
+		Expect(code).To(Equal(0))
+	})
+
+	It("looks at all namespaces, and prints a table", func(ctx SpecContext) {
+		stdout, stderr, code := shunt(ctx, "", "check", "-A")
+		Expect(code).To(Equal(1), stderr)
+		Expect(stdout).To(HavePrefix("RESULT "))
+		for _, what := range []string{"missing", "older"} {
+			Expect(stdout).To(ContainSubstring(" Pod/" + namespaces[what] + "/echo "))
+		}
+		Expect(stdout).NotTo(ContainSubstring(" Pod/" + namespaces["well"] + "/echo "))
+		Expect(stderr).To(MatchRegexp(`^shunt: \d+ of \d+ findings are FAIL\n$`))
+	})
+
+	It("says when it cannot ask", func(ctx SpecContext) {
+		_, stderr, code := shunt(ctx, "", "check", "-n", "nowhere-at-all")
+		Expect(code).To(Equal(3))
+		Expect(stderr).To(ContainSubstring(`"nowhere-at-all" not found`))
+
+		file := filepath.Join(GinkgoT().TempDir(), "kubeconfig")
+		Expect(os.WriteFile(file, accountFile, 0o600)).To(Succeed())
+		_, stderr, code = shunt(ctx, "", "check", "--kubeconfig", file)
+		Expect(code).To(Equal(3))
+		Expect(stderr).To(And(HavePrefix("shunt: ask the cluster: "), ContainSubstring("forbidden")))
+	})
+})
+
+// readObject reads one object of YAML.
+func readObject(text string) *unstructured.Unstructured {
+	GinkgoHelper()
+	object := &unstructured.Unstructured{}
+	Expect(yaml.Unmarshal([]byte(text), &object.Object)).To(Succeed())
+	return object
+}
