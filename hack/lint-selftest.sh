@@ -28,6 +28,7 @@ pure               initimage/ruleset/impure.go         os/exec log/slog syscall
 pure               inject/impure.go                    os/exec log math/rand/v2
 webhook            webhook/bad.go                      $module/initimage/kernel/leaf $module/initimage/ruleset/leaf
 shunt-init         cmd/shunt-init/bad.go               k8s.io/api/core/v1 sigs.k8s.io/yaml $module/inject/leaf $module/webhook/leaf
+check              cmd/shunt/internal/check/bad.go     k8s.io/client-go/kubernetes sigs.k8s.io/controller-runtime context os
 suites             webhook/suites.go                   $module/test/netns/leaf testing
 test-frameworks    webhook/bad_test.go                 github.com/onsi/ginkgo/v2 github.com/onsi/gomega
 "
@@ -45,6 +46,7 @@ inject/good_test.go                  sigs.k8s.io/yaml golang.org/x/tools/txtar
 webhook/good.go                      context sigs.k8s.io/controller-runtime $module/inject/leaf
 cmd/shunt-init/good.go               os github.com/spf13/pflag $module/initimage/kernel/leaf
 cmd/shunt/good.go                    os github.com/spf13/cobra $module/inject/leaf $module/initimage/ruleset/leaf
+cmd/shunt/internal/check/good.go     crypto/x509 k8s.io/api/core/v1 $module/inject/leaf
 test/envtest/good_test.go            github.com/onsi/ginkgo/v2 github.com/onsi/gomega $module/webhook/leaf
 "
 

@@ -120,18 +120,11 @@ func checkAnswer(request *admissionv1.AdmissionRequest, body []byte) ([]byte, er
 		return nil, fmt.Errorf("not an AdmissionReview: %w, %v", err, strict)
 	}
 	response := answer.Response
-	switch {
-	case answer.TypeMeta != reviewType || response == nil || response.UID != request.UID || response.Result == nil:
+	if answer.TypeMeta != reviewType || response == nil || response.UID != request.UID || response.Result == nil {
 		return nil, errors.New("not an answer to this request")
-	case response.AuditAnnotations["reason"] == "":
-		return nil, errors.New("no reason")
-	case !response.Allowed && (response.Patch != nil || response.Result.Code < 400 || response.Result.Message == ""):
-		return nil, errors.New("refused, and yet with a patch, or without a word")
-	case (response.Patch != nil) != (response.PatchType != nil),
-		response.PatchType != nil && *response.PatchType != admissionv1.PatchTypeJSONPatch:
-		return nil, errors.New("not a JSON patch")
-	case response.Patch == nil:
-		return nil, nil
+	}
+	if err := checkResponse(response); err != nil || response.Patch == nil {
+		return nil, err
 	}
 	pod, err := sent(request.Object.Raw)
 	if err != nil {
@@ -142,6 +135,23 @@ func checkAnswer(request *admissionv1.AdmissionRequest, body []byte) ([]byte, er
 		return nil, err
 	}
 	return patch.Apply(pod)
+}
+
+func checkResponse(response *admissionv1.AdmissionResponse) error {
+	patchType := admissionv1.PatchType("")
+	if response.PatchType != nil {
+		patchType = *response.PatchType
+	}
+	switch {
+	case response.AuditAnnotations["reason"] == "":
+		return errors.New("no reason")
+	case !response.Allowed && (response.Patch != nil || response.Result.Code < 400 || response.Result.Message == ""):
+		return errors.New("refused, and yet with a patch, or without a word")
+	case (response.Patch != nil) != (patchType == admissionv1.PatchTypeJSONPatch):
+		return fmt.Errorf("a patch of %d bytes is of type %q", len(response.Patch), patchType)
+	default:
+		return nil
+	}
 }
 
 // sent is the pod as an API server writes it: each key once, and none left

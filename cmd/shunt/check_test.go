@@ -11,12 +11,12 @@ import (
 
 func TestPrintFindings(t *testing.T) {
 	findings := []check.Finding{
-		{Level: check.OK, Kind: check.Registration, Object: "MutatingWebhookConfiguration/shunt", Message: "revision default: pod.shunt.dev"},
+		{Level: check.OK, Kind: check.Registration, Object: "MutatingWebhookConfiguration/shunt", Message: "revision default"},
 		{Level: check.Fail, Kind: check.PodNotInjected, Object: "Pod/shop/echo", Message: "it has no proxy"},
 	}
 	for output, want := range map[string]string{
 		outputTable: "RESULT  CHECK           OBJECT                              FOUND\n" +
-			"OK      Registration    MutatingWebhookConfiguration/shunt  revision default: pod.shunt.dev\n" +
+			"OK      Registration    MutatingWebhookConfiguration/shunt  revision default\n" +
 			"FAIL    PodNotInjected  Pod/shop/echo                       it has no proxy\n",
 		outputJSON: `{
   "failed": 1,
@@ -25,7 +25,7 @@ func TestPrintFindings(t *testing.T) {
       "level": "OK",
       "check": "Registration",
       "object": "MutatingWebhookConfiguration/shunt",
-      "message": "revision default: pod.shunt.dev"
+      "message": "revision default"
     },
     {
       "level": "FAIL",

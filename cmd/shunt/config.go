@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/shunt-dev/shunt/cmd/internal/injectflags"
@@ -97,10 +98,10 @@ const configKey = "config.yaml"
 // configOf takes a configuration out of a ConfigMap, and says under which key
 // it stood. What is no ConfigMap is the configuration itself.
 func configOf(text []byte) (config []byte, key string, err error) {
-	var holder corev1.ConfigMap
-	if yaml.Unmarshal(text, &holder.TypeMeta) != nil || holder.Kind != "ConfigMap" || holder.APIVersion != "v1" {
-		return text, "", nil // what is wrong with it is for ParseConfig to say
+	if !isConfigMap(text) {
+		return text, "", nil // and what is wrong with it is for ParseConfig to say
 	}
+	var holder corev1.ConfigMap
 	if err := yaml.UnmarshalStrict(text, &holder); err != nil {
 		return nil, "", fmt.Errorf("read the ConfigMap: %w", err)
 	}
@@ -115,4 +116,9 @@ func configOf(text []byte) (config []byte, key string, err error) {
 			strings.Join(keys, ", "), configKey)
 	}
 	return []byte(holder.Data[key]), key, nil
+}
+
+func isConfigMap(text []byte) bool {
+	var is metav1.TypeMeta
+	return yaml.Unmarshal(text, &is) == nil && is == (metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"})
 }

@@ -320,7 +320,7 @@ func TestEveryKindHasACase(t *testing.T) {
 		for _, level := range kind.Levels {
 			words = append(words, string(level))
 		}
-		if row := fmt.Sprintf("| `%s` | %s |", kind.Kind, strings.Join(words, ", ")); !strings.Contains(page, row) {
+		if row := "| `" + string(kind.Kind) + "` | " + strings.Join(words, ", ") + " |"; !strings.Contains(page, row) {
 			t.Errorf("docs/cli.md has no row %s", row)
 		}
 	}

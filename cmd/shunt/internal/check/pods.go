@@ -82,9 +82,17 @@ func (j judge) pod(pod *corev1.Pod, ns inject.Namespace) bool {
 		return false
 	}
 	result := j.injector.Inject(pod, ns)
-	switch {
-	case result.Reason == inject.ReasonAlreadyInjected, result.Inject && has && !j.cfg.known:
+	if result.Reason == inject.ReasonAlreadyInjected || result.Inject && has && !j.cfg.known {
 		return true
+	}
+	j.compare(pod, object, has, result)
+	return false
+}
+
+// compare says what is not well with a pod that may have the proxy, by what
+// would become of it now.
+func (j judge) compare(pod *corev1.Pod, object string, has bool, result inject.Result) {
+	switch {
 	case result.Refused() && has:
 		j.add(Warn, PodRefused, object, "it has the proxy, and would be refused now: %s", joined(result.Errors))
 	case result.Refused():
@@ -96,7 +104,6 @@ func (j judge) pod(pod *corev1.Pod, ns inject.Namespace) bool {
 	case has:
 		j.add(Warn, PodUnwanted, object, "it has the proxy, and would not get it now: %s: %s", result.Reason, result.Reason.Sentence())
 	}
-	return false
 }
 
 func joined(errs field.ErrorList) string {
@@ -151,12 +158,12 @@ func difference(pod, now *corev1.Pod) string {
 		if planned.Name != inject.InitContainerName && planned.Name != inject.ProxyContainerName {
 			continue
 		}
-		i := slices.IndexFunc(containers(pod), func(c corev1.Container) bool { return c.Name == planned.Name })
+		actual := find(containers(pod), func(c *corev1.Container) bool { return c.Name == planned.Name })
 		switch {
-		case i < 0:
+		case actual == nil:
 			differs = append(differs, "it has no container "+planned.Name)
-		case containers(pod)[i].Image != planned.Image:
-			differs = append(differs, fmt.Sprintf("its %s is of image %s, and would be of %s", planned.Name, containers(pod)[i].Image, planned.Image))
+		case actual.Image != planned.Image:
+			differs = append(differs, fmt.Sprintf("its %s is of image %s, and would be of %s", planned.Name, actual.Image, planned.Image))
 		}
 	}
 	if len(differs) == 0 {

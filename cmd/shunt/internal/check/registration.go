@@ -62,7 +62,7 @@ func (r *report) settings(in installation) {
 			name, is, shipped, so string
 		}{
 			{"failurePolicy", text(w.FailurePolicy), string(shipped.failure), "pods start without the proxy while nobody answers"},
-			{"reinvocationPolicy", text(w.ReinvocationPolicy), string(shipped.reinvocation), "what a later webhook changes is not looked at"},
+			{"reinvocationPolicy", text(w.ReinvocationPolicy), string(shipped.reinvocation), "what a later webhook changes stays as it is"},
 			{"matchPolicy", text(w.MatchPolicy), string(shipped.match), "pods of another version of the API are not asked about"},
 			{"sideEffects", text(w.SideEffects), string(shipped.sideEffects), "it has none, dry run or not"},
 			{

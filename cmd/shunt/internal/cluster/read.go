@@ -11,7 +11,9 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -24,17 +26,10 @@ const pageSize = 500
 // Read reads what is to be checked of a cluster: the pods of one namespace, or
 // of all where none is named.
 func Read(ctx context.Context, api *rest.Config, namespace string) (check.Snapshot, error) {
-	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, admissionregistrationv1.AddToScheme} {
-		if err := add(scheme); err != nil {
-			return check.Snapshot{}, err
-		}
-	}
-	reader, err := client.New(api, client.Options{Scheme: scheme})
+	c, err := connect(api)
 	if err != nil {
 		return check.Snapshot{}, fmt.Errorf("connect to the API server: %w", err)
 	}
-	c := cluster{api: api, Reader: reader}
 	snapshot := check.Snapshot{Now: time.Now(), Certificates: map[string]check.Served{}}
 	if err := c.shunt(ctx, &snapshot); err != nil {
 		return check.Snapshot{}, err
@@ -45,6 +40,32 @@ func Read(ctx context.Context, api *rest.Config, namespace string) (check.Snapsh
 type cluster struct {
 	api *rest.Config
 	client.Reader
+}
+
+// connect knows where the API has what is read, and does not ask for it.
+func connect(api *rest.Config) (cluster, error) {
+	scheme, mapper := runtime.NewScheme(), meta.NewDefaultRESTMapper(nil)
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, admissionregistrationv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return cluster{}, err
+		}
+	}
+	for _, known := range []struct {
+		group schema.GroupVersion
+		scope meta.RESTScope
+		kinds []string
+	}{
+		{admissionregistrationv1.SchemeGroupVersion, meta.RESTScopeRoot, []string{"MutatingWebhookConfiguration"}},
+		{corev1.SchemeGroupVersion, meta.RESTScopeRoot, []string{"Namespace"}},
+		{corev1.SchemeGroupVersion, meta.RESTScopeNamespace, []string{"Pod", "Service", "ConfigMap", "Secret"}},
+		{appsv1.SchemeGroupVersion, meta.RESTScopeNamespace, []string{"Deployment"}},
+	} {
+		for _, kind := range known.kinds {
+			mapper.Add(known.group.WithKind(kind), known.scope)
+		}
+	}
+	reader, err := client.New(api, client.Options{Scheme: scheme, Mapper: mapper})
+	return cluster{api: api, Reader: reader}, err
 }
 
 // shunt reads what Shunt consists of.
