@@ -83,6 +83,8 @@ type Annotation struct {
 	Default  string  // what holds where it is absent, in words
 	Since    string  // the first release that knows it
 	Flag     string  // shunt-init's flag that it becomes, without dashes; or empty
+	Field    string  // the configuration's field that it stands in for; or empty
+	Adds     bool    // whether it adds to what holds without it, and does not replace that
 	Envoy    bool    // whether it is for Envoy, so that a custom sidecar has no use of it
 
 	// read puts a value into a request; nil for a key that only the injector
@@ -194,7 +196,7 @@ var trafficAnnotations = []Annotation{
 		read: into(interception.ParsePorts, func(r *request) *interception.Ports { return &r.spec.InboundPorts }),
 	},
 	{
-		Key: ExcludeInboundPortsKey, Places: settingPlaces, Since: firstRelease,
+		Key: ExcludeInboundPortsKey, Places: settingPlaces, Since: firstRelease, Adds: true,
 		Sets:     "ports of the pod that are left alone, in addition to the proxy's own",
 		Accepted: acceptedPorts, Default: "the proxy's own: 15020, 15021 (or the port of its health), 15090", Flag: "istio-local-exclude-ports",
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.excludedInbound }),
@@ -236,7 +238,7 @@ var trafficAnnotations = []Annotation{
 		read: into(interception.ParseInterfaces, func(r *request) *[]string { return &r.spec.VirtualInterfaces }),
 	},
 	{
-		Key: DNSCaptureKey, Places: settingPlaces, Since: firstRelease,
+		Key: DNSCaptureKey, Places: settingPlaces, Since: firstRelease, Field: "dnsCapture",
 		Sets:     "DNS queries that go through the proxy: none, those to the pod's resolvers, or all",
 		Accepted: "none, resolvers, all", Default: ofConfiguration + "none", Flag: "redirect-dns",
 		read: into(word(DNSCaptureNone, DNSCaptureResolvers, DNSCaptureAll), func(r *request) *DNSCapture { return &r.dns }),
@@ -254,37 +256,37 @@ var trafficAnnotations = []Annotation{
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.spec.RejectUDPPorts }),
 	},
 	{
-		Key: ProtocolDetectionKey, Places: settingPlaces, Since: firstRelease, Envoy: true,
+		Key: ProtocolDetectionKey, Places: settingPlaces, Since: firstRelease, Field: "protocolDetection", Envoy: true,
 		Sets:     "whether Envoy tells HTTP and TLS from other protocols, or takes every connection for just TCP",
 		Accepted: "auto, none", Default: ofConfiguration + "auto",
 		read: into(word(ProtocolDetectionAuto, ProtocolDetectionNone), func(r *request) *ProtocolDetection { return &r.detection }),
 	},
 	{
-		Key: ServerFirstPortsKey, Places: settingPlaces, Since: firstRelease, Envoy: true,
+		Key: ServerFirstPortsKey, Places: settingPlaces, Since: firstRelease, Field: "serverFirstPorts", Adds: true, Envoy: true,
 		Sets:     "destination ports on which the server speaks first, in addition to those of the configuration",
 		Accepted: acceptedPorts, Default: ofConfiguration + bootstrap.DefaultServerFirstPorts,
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.serverFirst }),
 	},
 	{
-		Key: DrainDurationKey, Places: settingPlaces, Since: firstRelease, Envoy: true,
+		Key: DrainDurationKey, Places: settingPlaces, Since: firstRelease, Field: "drainDuration", Envoy: true,
 		Sets:     "how long the pod's end waits for what is under way through Envoy; less than its grace period",
 		Accepted: acceptedDuration, Default: ofConfiguration + "25s, or 5s less than a shorter grace period",
 		read: into(parseDuration, func(r *request) *time.Duration { return &r.drain }),
 	},
 	{
-		Key: LogLevelKey, Places: settingPlaces, Since: firstRelease, Envoy: true,
+		Key: LogLevelKey, Places: settingPlaces, Since: firstRelease, Field: "logLevel", Envoy: true,
 		Sets:     "how much Envoy logs",
 		Accepted: acceptedLogLevels, Default: ofConfiguration + "warning",
 		read: into(word(logLevels...), func(r *request) *string { return &r.logLevel }),
 	},
 	{
-		Key: ComponentLogLevelKey, Places: settingPlaces, Since: firstRelease, Envoy: true,
+		Key: ComponentLogLevelKey, Places: settingPlaces, Since: firstRelease, Field: "componentLogLevel", Envoy: true,
 		Sets:     "how much parts of Envoy log, where that is not as the rest",
 		Accepted: acceptedComponentLogLevels, Default: ofConfiguration + "none",
 		read: into(parseComponentLogLevels, func(r *request) *string { return &r.componentLogLevel }),
 	},
 	{
-		Key: NativeSidecarKey, Places: settingPlaces, Since: firstRelease,
+		Key: NativeSidecarKey, Places: settingPlaces, Since: firstRelease, Field: "nativeSidecar",
 		Sets: "whether the proxy is a native sidecar, or in classic order an ordinary container, the first one; true takes Kubernetes " +
 			"1.29 or newer",
 		Accepted: "true, false", Default: "what the injector's configuration says, by default: true from Kubernetes 1.29 on",

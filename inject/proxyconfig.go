@@ -183,14 +183,29 @@ func (a Annotation) problems(place Place, text string, err error) []problem {
 // thing, or where that key is the namespace's and the ProxyConfig the pod's.
 func (r *request) combineConfig() {
 	r.drainKey = DrainDurationKey
+	if r.byConfig(configConcurrency) {
+		r.concurrency = r.config.concurrency
+	}
+	if r.byConfig(configDrain) {
+		r.drain, r.drainKey = r.config.drain, ProxyConfigKey
+	}
+}
+
+// byConfig reports whether it is the ProxyConfig that sets a field of the
+// injector's configuration.
+func (r *request) byConfig(field string) bool {
 	counts := func(key string) bool {
 		return !r.from.has(key) || r.from.ofNamespace(key) && !r.from.ofNamespace(ProxyConfigKey)
 	}
-	if r.config.concurrency != 0 && counts(ConcurrencyKey) {
-		r.concurrency = r.config.concurrency
-	}
-	if r.config.drain != 0 && counts(DrainDurationKey) {
-		r.drain, r.drainKey = r.config.drain, ProxyConfigKey
+	switch field {
+	case configConcurrency:
+		return r.config.concurrency != 0 && counts(ConcurrencyKey)
+	case configDrain:
+		return r.config.drain != 0 && counts(DrainDurationKey)
+	case configHold:
+		return r.config.hold != nil
+	default:
+		return false
 	}
 }
 

@@ -96,6 +96,12 @@ func otherWork(planned, actual corev1.Container) []string {
 	if !sameResources(planned.Resources, actual.Resources) {
 		fields = append(fields, "resources")
 	}
+	if !sameProbe(planned.StartupProbe, actual.StartupProbe) {
+		fields = append(fields, "startupProbe")
+	}
+	if !sameProbe(planned.ReadinessProbe, actual.ReadinessProbe) {
+		fields = append(fields, "readinessProbe")
+	}
 	if !containsEach(actual.VolumeMounts, planned.VolumeMounts) {
 		fields = append(fields, "volumeMounts")
 	}

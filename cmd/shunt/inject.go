@@ -22,28 +22,45 @@ No namespace is asked: running this is asking for injection, as with istioctl ku
 a cluster: sidecar.istio.io/inject: "false" declines, and pods of the host's network or for Windows are left alone. Each pod
 that is not injected is named on stderr with the reason.
 
-An injected pod that later meets the webhook is left as it is, if both have the same settings.`
+An injected pod that later meets the webhook is left as it is, if both have the same settings. Put the Namespace among the files
+where its annotations have settings for its pods.
+
+--explain prints no manifest, but a table of all settings that hold for each pod, with where each came from: an annotation of the
+pod or its namespace, the configuration file, a flag, or the default; -o json prints the same for programs.`
 
 func newInject(name string) *cobra.Command {
 	var files sources
 	out := printer{become: "injected"}
 	var namespace string
+	var explained bool
 	cmd := &cobra.Command{
 		Use: "inject -f FILE", Short: "Print manifests with the proxy put in", Long: injectLong, Args: noArguments,
 		Example: examples(name,
-			"inject -f deployment.yaml | kubectl apply -f -", "inject -f manifests/ -R -o diff"),
+			"inject -f deployment.yaml | kubectl apply -f -", "inject -f manifests/ -R -o diff",
+			"inject -f namespace.yaml -f deployment.yaml --explain"),
 	}
 	files.addFlags(cmd.Flags())
 	out.addFlags(cmd.Flags())
 	addNamespace(cmd, &namespace)
 	injectflags.Add(cmd.Flags(), injectflags.DefaultPolicy)
+	cmd.Flags().BoolVar(&explained, "explain", false, "print where the settings of each pod come from, and no manifest")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := injectflags.Config(cmd.Flags())
+		cfg, given, err := injectflags.ConfigAndOrigins(cmd.Flags())
+		if explained {
+			err = errors.Join(err, checkExplain(cmd, out.output))
+		}
 		if err := usage(errors.Join(err, files.check(), out.check(), checkNamespace(namespace))); err != nil {
 			return err
 		}
-		injector := manifest.Injector{Config: cfg, Namespace: namespace}
-		return convert(cmd, files, out, injector.Inject)
+		inputs, err := files.read(cmd.InOrStdin())
+		if err != nil {
+			return err
+		}
+		injector := manifest.Injector{Config: cfg, Namespace: namespace, Namespaces: namespacesOf(inputs)}
+		if explained {
+			return explain(cmd, inputs, injector, given, out.output)
+		}
+		return convert(cmd, inputs, out, injector.Inject)
 	}
 	return cmd
 }
@@ -59,13 +76,20 @@ func checkNamespace(namespace string) error {
 	return nil
 }
 
-// convert reads the files, has something done with each document, and prints
-// what became of them; nothing where any of them is wrong.
-func convert(cmd *cobra.Command, files sources, out printer, change func(manifest.Document) (manifest.Outcome, error)) error {
-	inputs, err := files.read(cmd.InOrStdin())
-	if err != nil {
-		return err
+// namespacesOf are the Namespaces of all files.
+func namespacesOf(inputs []input) manifest.Namespaces {
+	all := manifest.Namespaces{}
+	for _, in := range inputs {
+		for _, doc := range in.docs {
+			all.Add(doc)
+		}
 	}
+	return all
+}
+
+// convert has something done with each document, and prints what became of
+// them; nothing where any of them is wrong.
+func convert(cmd *cobra.Command, inputs []input, out printer, change func(manifest.Document) (manifest.Outcome, error)) error {
 	outputs, err := changeAll(change, inputs, cmd.ErrOrStderr())
 	if err != nil {
 		return err

@@ -181,7 +181,7 @@ func rulesOfFiles(args rulesArgs, stdin io.Reader, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	injector := manifest.Injector{Config: cfg, Namespace: "default"}
+	injector := manifest.Injector{Config: cfg, Namespace: "default", Namespaces: namespacesOf(inputs)}
 	found := 0
 	var errs []error
 	for _, in := range inputs {

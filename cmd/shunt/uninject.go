@@ -32,7 +32,11 @@ func newUninject(name string) *cobra.Command {
 		if err := usage(errors.Join(files.check(), out.check(), checkNamespace(namespace))); err != nil {
 			return err
 		}
-		return convert(cmd, files, out, manifest.Restorer{Namespace: namespace}.Restore)
+		inputs, err := files.read(cmd.InOrStdin())
+		if err != nil {
+			return err
+		}
+		return convert(cmd, inputs, out, manifest.Restorer{Namespace: namespace}.Restore)
 	}
 	return cmd
 }

@@ -164,3 +164,14 @@ func (v *flagValue) Type() string {
 	}
 	return "value"
 }
+
+// Values are what the flags of shunt-init would say of a spec and options, all
+// of them, by their long names without dashes.
+func Values(spec Spec, opts Options) map[string]string {
+	a := &arguments{Spec: spec, Options: opts, mode: spec.Mode(), system: spec.System}
+	values := map[string]string{}
+	for _, def := range slices.Concat(specFlags, moreFlags, optionFlags) {
+		values[def.name] = def.get(a)
+	}
+	return values
+}

@@ -96,15 +96,42 @@ func File(fs *pflag.FlagSet) string { return fs.Lookup(configFile).Value.String(
 // every setting that is wrong, with its flag or path, its value and what is
 // accepted.
 func Config(fs *pflag.FlagSet) (inject.Config, error) {
+	cfg, _, err := ConfigAndOrigins(fs)
+	return cfg, err
+}
+
+// ConfigAndOrigins returns also who set the fields of the configuration, by
+// their paths; those that are absent have their defaults.
+func ConfigAndOrigins(fs *pflag.FlagSet) (inject.Config, map[string]string, error) {
+	origins := map[string]string{}
 	path := File(fs)
 	if path == "" {
-		return over(fs, inject.DefaultConfig())
+		cfg, err := over(fs, inject.DefaultConfig())
+		return cfg, ofFlags(fs, origins), err
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return inject.Config{}, fmt.Errorf("--%s: %w", configFile, err)
+		return inject.Config{}, nil, fmt.Errorf("--%s: %w", configFile, err)
 	}
-	return Parse(fs, text)
+	cfg, err := Parse(fs, text)
+	if err != nil {
+		return inject.Config{}, nil, err
+	}
+	fields, err := inject.ConfigFields(text)
+	for _, field := range fields {
+		origins[field] = "configuration file (" + field + ")"
+	}
+	return cfg, ofFlags(fs, origins), err
+}
+
+// ofFlags puts what flags set over what the file sets.
+func ofFlags(fs *pflag.FlagSet, origins map[string]string) map[string]string {
+	for _, def := range definitions {
+		if flag := fs.Lookup(def.name); flag != nil && flag.Changed {
+			origins[def.field] = "flag --" + def.name
+		}
+	}
+	return origins
 }
 
 // ReadFile is Config where the file is all that is said.

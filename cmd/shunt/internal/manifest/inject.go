@@ -8,6 +8,7 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/webhook/patch"
@@ -18,6 +19,8 @@ type Injector struct {
 	Config inject.Config
 	// Namespace is that of objects that name none.
 	Namespace string
+	// Namespaces are those that are known.
+	Namespaces Namespaces
 }
 
 // Outcome is what became of a document.
@@ -29,9 +32,9 @@ type Outcome struct {
 // Inject injects every workload of the document. The error joins one for
 // every field of every object that is wrong.
 //
-// Whoever runs this asks for injection, so it takes no label of a namespace;
-// what a pod itself says, and reasons why it cannot be injected, count as
-// they do in a cluster.
+// Whoever runs this asks for injection, so it takes no label of a namespace
+// for that; what a pod itself says, and reasons why it cannot be injected,
+// count as they do in a cluster.
 func (in Injector) Inject(doc Document) (Outcome, error) {
 	return change(doc, in.Namespace, "put the proxy in", in.template)
 }
@@ -77,7 +80,7 @@ func (in Injector) template(w Workload) (ops []jsonpatch.Operation, notes []stri
 	}
 	switch {
 	case result.Refused():
-		return nil, notes, w.refused(result)
+		return nil, notes, w.refused(result.Errors)
 	case !result.Inject:
 		return nil, append(notes, fmt.Sprintf("not injected: %s: %s", result.Reason, result.Reason.Sentence())), nil
 	}
@@ -90,14 +93,17 @@ func (in Injector) template(w Workload) (ops []jsonpatch.Operation, notes []stri
 
 // namespace is one that asks for injection, as the user does.
 func (in Injector) namespace(w Workload) inject.Namespace {
-	return inject.Namespace{Name: w.Namespace, Labels: map[string]string{inject.RevisionKey: in.Config.Revision}}
+	return in.Namespaces.asking(w.Namespace, in.Config.Revision)
 }
 
-// refused joins the errors of a refused pod, with the paths of its object.
-func (w Workload) refused(result inject.Result) error {
+// refused joins the errors of a refused pod, with the paths of its object; what
+// is its namespace's has a path from there.
+func (w Workload) refused(problems field.ErrorList) error {
 	var all []error
-	for _, problem := range result.Errors {
-		problem.Field = w.field(problem.Field)
+	for _, problem := range problems {
+		if !inject.OfNamespace(problem.Field) {
+			problem.Field = w.field(problem.Field)
+		}
 		all = append(all, w.wrong(problem))
 	}
 	return errors.Join(all...)

@@ -1,0 +1,52 @@
+package manifest
+
+import (
+	"errors"
+
+	"github.com/shunt-dev/shunt/inject"
+)
+
+// Explanation is what becomes of one workload's pods, and by which settings.
+type Explanation struct {
+	File      string           `json:"file"`
+	Document  int              `json:"document"`
+	Kind      string           `json:"kind"`
+	Namespace string           `json:"namespace"`
+	Name      string           `json:"name"`
+	Reason    inject.Reason    `json:"reason"`
+	Sentence  string           `json:"sentence"`
+	Settings  []inject.Setting `json:"settings"`
+
+	place string
+}
+
+// Place says where the object stands and which it is.
+func (e Explanation) Place() string { return e.place }
+
+// Explain says of every workload of the document what Inject would do, and
+// where the settings come from; given says who set a field of the configuration.
+// The notes are warnings.
+func (in Injector) Explain(doc Document, given map[string]string) (all []Explanation, notes []string, err error) {
+	workloads, err := doc.Workloads(in.Namespace)
+	errs := []error{err}
+	for _, w := range workloads {
+		pod, err := w.pod()
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		result := inject.Explain(pod, in.namespace(w), in.Config, given)
+		for _, warning := range result.Warnings {
+			notes = append(notes, w.Place()+": warning: "+warning)
+		}
+		if result.Refused() {
+			errs = append(errs, w.refused(result.Errors))
+			continue
+		}
+		all = append(all, Explanation{
+			File: doc.File, Document: doc.Number, Kind: w.Kind, Namespace: w.Namespace, Name: w.Name,
+			Reason: result.Reason, Sentence: result.Reason.Sentence(), Settings: result.Settings, place: w.Place(),
+		})
+	}
+	return all, notes, errors.Join(errs...)
+}

@@ -1,0 +1,208 @@
+package inject
+
+import (
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+// fromDefault is where a setting comes from that nobody has set.
+const fromDefault = "default"
+
+// Setting is one that holds for a pod.
+type Setting struct {
+	// Name is the field of the configuration, or, where that has none, the key
+	// of the annotation.
+	Name string `json:"name"`
+	// Value is empty for none.
+	Value string `json:"value"`
+	// From says where the value came from: an annotation with its place and
+	// key, what the caller says of the configuration's field, or the default.
+	// Where one adds to another, or gives way to something, it is more than one.
+	From []string `json:"from"`
+}
+
+// Explanation is what becomes of a pod, and by which settings.
+type Explanation struct {
+	Decision
+	Warnings []string
+	// Settings are those that hold for the pod; none where it is left alone or
+	// refused.
+	Settings []Setting
+}
+
+// Explain decides as Injector.Inject does, and says where the settings of the
+// pod came from. Given says for a field of the configuration, by its path as
+// ConfigFields has it, who set it; one that is not in it has its default.
+func Explain(pod *corev1.Pod, ns Namespace, cfg Config, given map[string]string) Explanation {
+	in := forOnePod(cfg)
+	decision, plan, warnings := in.decide(pod, ns)
+	result := Explanation{Decision: decision, Warnings: warnings}
+	if !decision.Inject && decision.Reason != ReasonAlreadyInjected {
+		return result
+	}
+	req, _ := readRequest(pod, ns)
+	e := explainer{req: req, plan: plan, asked: cfg, given: given}
+	e.effective = req.over(cfg, withoutOurs(pod, volumesNamed(cfg.Sidecar.Volumes)))
+	sidecar := plan.proxy()
+	e.effective.ProxyImage, e.effective.ProxyResources = sidecar.Image, sidecar.Resources
+	result.Settings = append(e.annotated(), e.configured()...)
+	return result
+}
+
+// explainer is what the settings of one pod are known by.
+type explainer struct {
+	req              request
+	plan             Plan
+	asked, effective Config // without and with what the annotations say
+	given            map[string]string
+}
+
+// annotated are the settings that are no fields of the configuration. Several
+// keys may be for one of them.
+func (e explainer) annotated() []Setting {
+	flags := interception.Values(e.plan.Spec, e.plan.Options)
+	var settings []Setting
+	told := map[string]bool{}
+	for _, row := range annotations {
+		ofRules := row.Flag != "" && row.Key != InterceptionModeKey
+		if !row.isSetting() || row.Field != "" || row.Key == ProxyConfigKey || row.Flag != "" && told[row.Flag] ||
+			e.plan.Mode == interception.ModeNone && ofRules {
+			continue
+		}
+		told[row.Flag] = true
+		setting := Setting{Name: row.Key, Value: row.Default, From: e.from(func(other Annotation) bool {
+			return other.Key == row.Key || row.Flag != "" && other.Flag == row.Flag
+		})}
+		switch {
+		case row.Key == InterceptionModeKey:
+			setting.Value = string(e.plan.Mode)
+		case ofRules:
+			setting.Value = flags[row.Flag]
+		case len(setting.From) > 0:
+			setting.Value = e.req.from.text(row.Key)
+		}
+		if len(setting.From) == 0 || row.Adds {
+			setting.From = append(setting.From, fromDefault)
+		}
+		settings = append(settings, setting)
+	}
+	return settings
+}
+
+// isSetting reports whether a row is one of how a pod is injected, and not of
+// whether.
+func (a Annotation) isSetting() bool { return slices.Contains(a.Places, NamespaceAnnotation) }
+
+// from are the annotations that are there, of those that are asked for.
+func (e explainer) from(asked func(Annotation) bool) []string {
+	var from []string
+	for _, row := range annotations {
+		if row.isSetting() && asked(row) && e.req.from.has(row.Key) {
+			from = append(from, e.annotation(row.Key))
+		}
+	}
+	return from
+}
+
+// annotation is a key with its place.
+func (e explainer) annotation(key string) string { return string(e.req.from.place(key)) + " " + key }
+
+// configured are the settings that are fields of the configuration, in its
+// order.
+func (e explainer) configured() []Setting {
+	fields := map[string][]leaf{}
+	for _, l := range leaves("", encode(e.effective)) {
+		top, _, below := strings.Cut(l.path, ".")
+		if below && l.value == "" {
+			continue // a field of Kubernetes' that always is in its JSON
+		}
+		fields[top] = append(fields[top], l)
+	}
+	var settings []Setting
+	for _, name := range jsonNames[Config]() {
+		if e.idle(name) {
+			continue
+		}
+		all := append(fields[name], e.takenAway(name, fields[name])...)
+		if len(all) == 0 {
+			all = []leaf{{path: name}}
+		}
+		for _, l := range all {
+			settings = append(settings, Setting{Name: l.path, Value: l.value, From: e.fromField(l.path)})
+		}
+	}
+	return settings
+}
+
+// idle reports whether a field says nothing to the pod's proxy.
+func (e explainer) idle(field string) bool {
+	return e.asked.Sidecar.Type == SidecarCustom &&
+		slices.ContainsFunc(annotations, func(row Annotation) bool { return row.Envoy && row.Field == field })
+}
+
+// takenAway are the fields that an annotation leaves without a value, as that
+// of a limit of 0.
+func (e explainer) takenAway(top string, there []leaf) []leaf {
+	var all []leaf
+	for _, row := range annotations {
+		if strings.HasPrefix(row.Field, top+".") && e.req.from.has(row.Key) &&
+			!slices.ContainsFunc(there, func(l leaf) bool { return l.path == row.Field }) {
+			all = append(all, leaf{path: row.Field})
+		}
+	}
+	return all
+}
+
+// fromField says who set a field of the configuration.
+func (e explainer) fromField(path string) []string {
+	adds := false
+	from := e.from(func(row Annotation) bool {
+		adds = adds || row.Field == path && row.Adds
+		return row.Field == path
+	})
+	if e.req.byConfig(path) {
+		from = []string{e.annotation(ProxyConfigKey)}
+	}
+	if len(from) == 0 || adds {
+		from = append(from, e.origin(path))
+	}
+	if gaveWay := e.gaveWay(path); gaveWay != "" {
+		from = append(from, gaveWay)
+	}
+	return from
+}
+
+// origin is who set a field, where no annotation did. A custom sidecar's
+// container has the last word on its image and resources.
+func (e explainer) origin(path string) string {
+	if e.asked.Sidecar.Type == SidecarCustom {
+		within := strings.Replace(strings.Replace(path, "proxyImage", "image", 1), "proxyResources", "resources", 1)
+		if from, there := e.given["sidecar.container."+within]; there && within != path {
+			return from
+		}
+	}
+	if from, there := e.given[path]; there {
+		return from
+	}
+	return fromDefault
+}
+
+// gaveWay says what of the pod had a value changed that suits most pods.
+func (e explainer) gaveWay(path string) string {
+	drain := e.asked.DrainDuration.Duration
+	replace(&drain, e.req.drain)
+	dns := e.asked.DNSCapture
+	replace(&dns, e.req.dns)
+	switch {
+	case path == "drainDuration" && e.effective.DrainDuration.Duration < drain:
+		return "lowered for the pod's terminationGracePeriodSeconds"
+	case path == "dnsCapture" && e.effective.DNSCapture != dns:
+		return "nothing is captured in mode " + string(e.plan.Mode)
+	default:
+		return ""
+	}
+}

@@ -1,0 +1,97 @@
+package inject_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/cases"
+)
+
+// TestExplainNamesEveryAnnotation: in every case that is injected, each
+// annotation that sets something is where exactly one setting comes from: the
+// pod's, or the namespace's where the pod has none. What the pod's mode or proxy
+// has no use of is not told.
+func TestExplainNamesEveryAnnotation(t *testing.T) {
+	for _, c := range loadCases(t) {
+		got := inject.Explain(c.Pod, c.Namespace, c.Config, nil)
+		if decision := inject.Decide(c.Pod, c.Namespace, c.Config); decision.Reason != got.Reason {
+			t.Errorf("%s: explained as %s, decided as %s", c.Name, got.Reason, decision.Reason)
+		}
+		if injected := got.Inject || got.Reason == inject.ReasonAlreadyInjected; !injected {
+			if got.Settings != nil {
+				t.Errorf("%s: %s, and has settings", c.Name, got.Reason)
+			}
+			continue
+		}
+		plan, _ := inject.NewPlan(c.Pod, c.Namespace, c.Config)
+		for _, row := range inject.Annotations() {
+			if row.Key == inject.ProxyConfigKey || overConfig(c, row.Key) {
+				continue // which may set several fields, or none
+			}
+			_, ofPod := c.Pod.Annotations[row.Key]
+			_, ofNamespace := c.Namespace.Annotations[row.Key]
+			idle := row.Envoy && c.Config.Sidecar.Type == inject.SidecarCustom || row.Flag != "" && row.Field == "" &&
+				plan.Mode == interception.ModeNone && row.Key != inject.InterceptionModeKey
+			want := map[string]int{"pod annotation": 0, "namespace annotation": 0}
+			switch {
+			case !slices.Contains(row.Places, inject.NamespaceAnnotation), idle:
+			case ofPod:
+				want["pod annotation"] = 1
+			case ofNamespace:
+				want["namespace annotation"] = 1
+			}
+			for place, times := range want {
+				if found := settingsFrom(got.Settings, place+" "+row.Key); found != times {
+					t.Errorf("%s: %d settings are from the %s %s, want %d", c.Name, found, place, row.Key, times)
+				}
+			}
+		}
+	}
+}
+
+// overConfig reports whether a pod's ProxyConfig may win over the namespace's
+// key.
+func overConfig(c cases.Case, key string) bool {
+	_, config := c.Pod.Annotations[inject.ProxyConfigKey]
+	_, own := c.Pod.Annotations[key]
+	return config && !own && (key == inject.ConcurrencyKey || key == inject.DrainDurationKey)
+}
+
+func settingsFrom(settings []inject.Setting, from string) int {
+	found := 0
+	for _, s := range settings {
+		if slices.Contains(s.From, from) {
+			found++
+		}
+	}
+	return found
+}
+
+// TestEveryFieldIsExplained: each setting has a name of its own and an origin,
+// and each annotation that stands in for a field of the configuration says
+// which.
+func TestEveryFieldIsExplained(t *testing.T) {
+	got := inject.Explain(onePod(), enabled, inject.DefaultConfig(), nil)
+	seen := map[string]bool{}
+	for _, s := range got.Settings {
+		if seen[s.Name] || s.Name == "" {
+			t.Errorf("%q is there twice, or has no name", s.Name)
+		}
+		seen[s.Name] = true
+		if !slices.Equal(s.From, []string{"default"}) {
+			t.Errorf("%s: of a pod and a configuration that say nothing, from %v", s.Name, s.From)
+		}
+	}
+	for _, row := range inject.Annotations() {
+		switch {
+		case row.Field != "" && !seen[row.Field]:
+			t.Errorf("%s stands in for %s, which is no setting", row.Key, row.Field)
+		case row.Key == inject.ProxyConfigKey: // as many as it sets
+		case row.Field == "" && strings.Contains(row.Default, "what the injector's configuration says"):
+			t.Errorf("%s stands in for a field of the configuration, and its row has no Field", row.Key)
+		}
+	}
+}
