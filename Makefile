@@ -71,6 +71,14 @@ test-load: ## Keep 2,000 reviews in flight at the webhook's server.
 test-images: ## Build both images and run the init image in network namespaces (root).
 	@hack/suites.sh images
 
+.PHONY: test-e2e
+test-e2e: ## Install Shunt with cert-manager on a Kubernetes node made here: both modes, probes, rotation (root, minutes).
+	@hack/suites.sh e2e
+
+.PHONY: e2e
+e2e: ## The same, and workloads, failures, upgrade, scale; in the cluster of KUBECONFIG where that is set.
+	@hack/e2e.sh
+
 ##@ Before a change is sent
 
 .PHONY: verify
@@ -123,6 +131,8 @@ install-tools: ## Make ready what the other targets need: packages, golangci-lin
 	@hack/envoy.sh
 	@hack/mitmproxy.sh
 	@hack/envtest.sh
+	@hack/node-binaries.sh
+	@hack/certmanager.sh
 
 .PHONY: clean
 clean: ## Remove bin/. The cache of tools and test binaries, ~/.cache/shunt, stays.

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Runs test suites by name, one after the other, and ends with a list of every suite and its result.
-#   unit     every package but the next six's folders, with the race detector
+#   unit     every package but the next seven's folders, with the race detector
 #   rules    test/rules and test/netns: the rule cases in real network namespaces (root, iptables, iproute2)
 #   proxy    test/proxy: real traffic through real proxies, Envoy, HAProxy and mitmproxy, behind shunt-init's rules (root, iptables)
 #   envtest  test/envtest: the webhook behind a real kube-apiserver and etcd
 #   load     test/load: 2,000 reviews in flight at the webhook's server
 #   images   test/images: both images, built without an engine; the init image at work in a network namespace (root)
+#   e2e      test/e2e, its short part: Shunt installed with cert-manager on a Kubernetes node made here (root, containerd, runc)
 # A suite that cannot run here (no root, a tool that cannot be had) is named with the reason; with CI=true that is a failure.
 # usage: hack/suites.sh SUITE...    where SUITE is one of these
 set -euo pipefail
@@ -39,7 +40,7 @@ cases() {
 suite_unit() {
   local packages
   hack/deps.sh gcc || cannot "the race detector needs a C compiler"
-  packages=$(packages_of ./... | grep -vE '/test/(rules|netns|proxy|envtest|load|images)(/|$)') || die "no unit test found"
+  packages=$(packages_of ./... | grep -vE '/test/(rules|netns|proxy|envtest|load|images|e2e)(/|$)') || die "no unit test found"
   # shellcheck disable=SC2086 # a list of packages
   CGO_ENABLED=1 go test -race -timeout 10m $packages
 }
@@ -94,6 +95,11 @@ suite_images() {
   ((EUID == 0)) || cannot "running the init image in a network namespace needs root; what needs none passed"
 }
 
+suite_e2e() {
+  ((EUID == 0)) || cannot "a Kubernetes node needs root"
+  hack/e2e.sh --short
+}
+
 # run_suite NAME runs one suite in a subshell and notes its result as a line of $results.
 run_suite() {
   local start=$SECONDS status=0 outcome
@@ -117,9 +123,9 @@ run_suite() {
 }
 
 for name in "$@"; do
-  declare -F "suite_$name" >/dev/null || die "unknown suite $name; the suites are unit, rules, proxy, envtest, load, images"
+  declare -F "suite_$name" >/dev/null || die "unknown suite $name; the suites are unit, rules, proxy, envtest, load, images, e2e"
 done
-(($#)) || die "no suite named; the suites are unit, rules, proxy, envtest, load, images"
+(($#)) || die "no suite named; the suites are unit, rules, proxy, envtest, load, images, e2e"
 
 reason=$(mktemp)
 trap 'rm -f "$reason"' EXIT

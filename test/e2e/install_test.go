@@ -1,0 +1,56 @@
+package e2e_test
+
+import (
+	"context"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+var _ = Describe("the installation", Label(short), func() {
+	It("has a certificate that is trusted, and two replicas", func(ctx SpecContext) {
+		secret := &corev1.Secret{}
+		Expect(api.Get(ctx, client.ObjectKey{Namespace: system, Name: "shunt-webhook-cert"}, secret)).To(Succeed())
+		Expect(bundles(ctx)).To(And(HaveLen(3), HaveEach(Equal(string(secret.Data["ca.crt"])))))
+		deployment := &appsv1.Deployment{}
+		Expect(api.Get(ctx, client.ObjectKey{Namespace: system, Name: "shunt-webhook"}, deployment)).To(Succeed())
+		Expect(deployment.Status.ReadyReplicas).To(BeEquivalentTo(2))
+	})
+
+	It("puts the proxy into pods where it is asked for, and runs them", func(ctx SpecContext) {
+		namespace := newNamespace(ctx, true)
+		declines := newPod(namespace, "declines")
+		declines.Labels["sidecar.istio.io/inject"] = "false"
+		create(ctx, newPod(namespace, "first"), declines)
+		Expect(injected(ready(ctx, namespace, "first"))).To(BeTrue())
+		Expect(injected(ready(ctx, namespace, "declines"))).To(BeFalse())
+
+		other := newNamespace(ctx, false)
+		asks := newPod(other, "asks")
+		asks.Labels["sidecar.istio.io/inject"] = "true"
+		create(ctx, newPod(other, "silent"), asks)
+		Expect(injected(ready(ctx, other, "silent"))).To(BeFalse())
+		Expect(injected(ready(ctx, other, "asks"))).To(BeTrue())
+	})
+
+	It("refuses a pod that runs as the proxy, and says so", func(ctx SpecContext) {
+		pod := newPod(newNamespace(ctx, true), "proxy-uid")
+		pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(1337))}
+		Expect(api.Create(ctx, pod)).To(MatchError(ContainSubstring("1337")))
+	})
+})
+
+// expectNothingLeft holds that the deletion of config/default has taken away all that it had put in.
+func expectNothingLeft(ctx context.Context) {
+	GinkgoHelper()
+	kinds := "namespaces,clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingwebhookconfigurations,priorityclasses"
+	Expect(kubectl(ctx, "get", kinds, "-l", "app.kubernetes.io/part-of=shunt", "-o", "name")).To(BeEmpty())
+	Expect(kubectl(ctx, "get", kinds, "-o", "name")).NotTo(ContainSubstring("shunt"))
+	// Nobody is asked about pods any more, so they are made without the proxy.
+	pod := newPod(newNamespace(ctx, true), "after")
+	create(ctx, pod)
+	Expect(injected(pod)).To(BeFalse())
+}

@@ -1,0 +1,93 @@
+package e2e_test
+
+import (
+	"net/netip"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// proxies are the addresses that a proxy which does not keep its client's address calls from.
+var proxies = map[bool]string{true: "127.0.0.6", false: "::6"}
+
+var _ = Describe("traffic", Label(short), func() {
+	It("comes from the proxy's address by REDIRECT, and after a patch to TPROXY from the client's", func(ctx SpecContext) {
+		namespace := newNamespace(ctx, true)
+		service := newService(namespace, "server")
+		create(ctx, newDeployment(namespace, "server"), service, newPod(namespace, "client"))
+		client := ready(ctx, namespace, "client")
+
+		By("REDIRECT: from the proxy's address, whoever calls")
+		server := podOf(ctx, namespace, "server")
+		Expect(injected(server)).To(BeTrue())
+		for _, to := range destinations(server, service) {
+			Expect(call(ctx, namespace, client.Name, to.url)).To(Equal(proxies[to.v4]), "from the client to %s", to.url)
+			Expect(call(ctx, namespace, server.Name, to.url)).NotTo(BeEmpty(), "from the server itself to %s", to.url)
+		}
+		Expect(kubectl(ctx, "-n", namespace, "logs", server.Name, "-c", "app")).To(ContainSubstring("from 127.0.0.6"))
+
+		By("TPROXY: from the client's own address")
+		kubectl(ctx, "-n", namespace, "patch", "deployment", "server", "-p",
+			`{"spec":{"template":{"metadata":{"annotations":{"`+modeKey+`":"TPROXY"}}}}}`)
+		rolledOut(ctx, namespace, "deployment/server")
+		server = podOf(ctx, namespace, "server")
+		for _, to := range destinations(server, service) {
+			Expect(call(ctx, namespace, client.Name, to.url)).To(Equal(addressOf(client, to.v4)), "from the client to %s", to.url)
+			Expect(call(ctx, namespace, server.Name, to.url)).NotTo(BeEmpty(), "from the server itself to %s", to.url)
+		}
+		Expect(kubectl(ctx, "-n", namespace, "logs", server.Name, "-c", "app")).
+			To(ContainSubstring("from " + client.Status.PodIP))
+	})
+
+	It("passes between pods with and without the proxy, both ways", func(ctx SpecContext) {
+		namespace := newNamespace(ctx, true)
+		plain, tproxy := newPod(namespace, "plain"), newPod(namespace, "tproxy")
+		plain.Labels["sidecar.istio.io/inject"], tproxy.Annotations[modeKey] = "false", "TPROXY"
+		create(ctx, plain, tproxy, newPod(namespace, "redirect"))
+		pods := map[string]*corev1.Pod{}
+		for _, name := range []string{"plain", "tproxy", "redirect"} {
+			pods[name] = ready(ctx, namespace, name)
+		}
+		for _, from := range pods {
+			for _, to := range pods {
+				if from == to {
+					continue
+				}
+				wanted := from.Status.PodIP
+				if to.Name == "redirect" {
+					wanted = proxies[true]
+				}
+				Expect(call(ctx, namespace, from.Name, url(to.Status.PodIP, "8080"))).To(Equal(wanted), "%s to %s", from.Name, to.Name)
+			}
+		}
+	})
+})
+
+// destination is where a connection to a server goes to.
+type destination struct {
+	url string
+	v4  bool
+}
+
+// destinations are the addresses of a pod and of its Service, in each family that the cluster has.
+func destinations(pod *corev1.Pod, service *corev1.Service) []destination {
+	all := []destination{}
+	for _, address := range pod.Status.PodIPs {
+		all = append(all, destination{url(address.IP, "8080"), netip.MustParseAddr(address.IP).Is4()})
+	}
+	for _, address := range service.Spec.ClusterIPs {
+		all = append(all, destination{url(address, "80"), netip.MustParseAddr(address).Is4()})
+	}
+	return all
+}
+
+// addressOf is a pod's address of a family.
+func addressOf(pod *corev1.Pod, v4 bool) string {
+	for _, address := range pod.Status.PodIPs {
+		if netip.MustParseAddr(address.IP).Is4() == v4 {
+			return address.IP
+		}
+	}
+	return "none"
+}
