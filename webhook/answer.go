@@ -31,11 +31,12 @@ const (
 const (
 	failureUndecodable = "Undecodable"      // no review, or not a request to create a pod
 	failureNamespace   = "NamespaceUnknown" // the pod's namespace could not be looked up
+	failureVersion     = "VersionUnknown"   // the API server has not said yet which version it is
 	failurePanic       = "Panic"            // a fault of Shunt's
 )
 
 func failures() []string {
-	return []string{failureUndecodable, failureNamespace, failurePanic}
+	return []string{failureUndecodable, failureNamespace, failureVersion, failurePanic}
 }
 
 // auditKey is, behind the webhook's name and a slash, the key under which the

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"runtime"
 	"runtime/debug"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -39,7 +38,7 @@ const answerTime = 10 * time.Second
 // and nothing depends on an answer having been asked for, so a dry run is
 // answered as any other; only Events are not written for it.
 type Handler struct {
-	injector   atomic.Pointer[inject.Injector]
+	current    current
 	namespaces NamespaceGetter
 	events     *announcer
 	metrics    *Metrics
@@ -64,10 +63,13 @@ func NewHandler(cfg inject.Config, namespaces NamespaceGetter, metrics *Metrics)
 
 // SetConfig has requests from now on go by cfg, which must have passed
 // Validate. Those under way end as they began.
-func (h *Handler) SetConfig(cfg inject.Config) { h.injector.Store(inject.NewInjector(cfg)) }
+func (h *Handler) SetConfig(cfg inject.Config) { h.current.configure(cfg) }
 
 // asks reports whether a namespace asks for the injector as it is now.
-func (h *Handler) asks(ns inject.Namespace) bool { return h.injector.Load().Asks(ns) }
+func (h *Handler) asks(ns inject.Namespace) bool {
+	injector := h.current.injector.Load()
+	return injector != nil && injector.Asks(ns)
+}
 
 // RecordEvents has an Event written for each pod that is refused and each
 // request that failed, about the pod's controller: the pod itself never
@@ -145,7 +147,10 @@ func (h *Handler) safely(ctx context.Context, req admission.Request) (a answer) 
 }
 
 func (h *Handler) decide(ctx context.Context, pod *corev1.Pod) answer {
-	name := podName(pod)
+	name, injector := podName(pod), h.current.injector.Load()
+	if injector == nil {
+		return failed(name, failureVersion, http.StatusInternalServerError, errVersionUnknown)
+	}
 	ns, err := h.namespaces.Namespace(ctx, pod.Namespace)
 	if err != nil {
 		return failed(name, failureNamespace, http.StatusInternalServerError,
@@ -153,7 +158,7 @@ func (h *Handler) decide(ctx context.Context, pod *corev1.Pod) answer {
 	}
 	h.turns <- struct{}{}
 	defer func() { <-h.turns }()
-	result, operations := h.injector.Load().Patch(pod, ns)
+	result, operations := injector.Patch(pod, ns)
 	switch {
 	case result.Refused():
 		return refused(name, result)

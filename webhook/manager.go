@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
@@ -86,6 +87,10 @@ func NewManager(api *rest.Config, cfg inject.Config, opts Options) (manager.Mana
 	namespaces := &ClusterNamespaces{Cache: mgr.GetCache(), Live: mgr.GetAPIReader()}
 	handler := NewHandler(cfg, namespaces, counts)
 	namespaces.Asks = handler.asks
+	handler.current.await()
+	if err := askVersion(mgr, api, handler, opts.Log); err != nil {
+		return nil, err
+	}
 	handler.RecordEvents(mgr.GetEventRecorder(reporter))
 	// The manager starts the server that has been asked for, not the one that it was given.
 	mgr.GetWebhookServer().Register(Path, handler.HTTP(opts.Log))
@@ -94,7 +99,19 @@ func NewManager(api *rest.Config, cfg inject.Config, opts Options) (manager.Mana
 			return nil, fmt.Errorf("have the configuration file read: %w", err)
 		}
 	}
-	return mgr, addChecks(mgr, server)
+	return mgr, addChecks(mgr, server, handler)
+}
+
+// askVersion has the API server asked for its version when the manager starts.
+func askVersion(mgr manager.Manager, api *rest.Config, handler *Handler, log logr.Logger) error {
+	client, err := discovery.NewDiscoveryClientForConfigAndClient(api, mgr.GetHTTPClient())
+	if err != nil {
+		return fmt.Errorf("have the API server asked for its version: %w", err)
+	}
+	if err := mgr.Add(&asker{api: client, tell: handler.current.knows, log: log, retry: firstRetry}); err != nil {
+		return fmt.Errorf("have the API server asked for its version: %w", err)
+	}
+	return nil
 }
 
 // register adds the webhook's metrics, and those of the process.
@@ -116,11 +133,13 @@ func register(registry prometheus.Registerer, counts *Metrics) error {
 	return nil
 }
 
-// addChecks makes the pod ready when it answers TLS and knows the namespaces.
-func addChecks(mgr manager.Manager, server webhook.Server) error {
+// addChecks makes the pod ready when it answers TLS, and knows the namespaces and
+// the API server's version.
+func addChecks(mgr manager.Manager, server webhook.Server, handler *Handler) error {
 	return errors.Join(
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("webhook", server.StartedChecker()),
+		mgr.AddReadyzCheck("version", handler.current.check),
 		mgr.AddReadyzCheck("namespaces", func(req *http.Request) error { return synced(req.Context(), mgr.GetCache()) }))
 }
 

@@ -82,7 +82,7 @@ func (r reloading) image() string {
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{inject.InjectKey: "true"}},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
 	}
-	injected := r.handler.injector.Load().Inject(pod, inject.Namespace{}).Pod
+	injected := r.handler.current.injector.Load().Inject(pod, inject.Namespace{}).Pod
 	for _, c := range injected.Spec.InitContainers {
 		if c.Name == "shunt-proxy" {
 			return c.Image

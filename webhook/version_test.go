@@ -1,0 +1,124 @@
+package webhook
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/version"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/shunt-dev/shunt/inject"
+)
+
+// apiVersions are the answers of an API server, one after the other.
+type apiVersions struct {
+	answers []string // empty for none
+	asked   int
+}
+
+func (a *apiVersions) ServerVersionWithContext(context.Context) (*version.Info, error) {
+	answer := a.answers[a.asked]
+	a.asked++
+	if answer == "" {
+		return nil, errors.New("nobody answers")
+	}
+	return &version.Info{GitVersion: answer}, nil
+}
+
+func TestNativeSince(t *testing.T) {
+	for version, want := range map[string]string{
+		"v1.28.15": "false", "v1.28.9-eks-036c24b": "false", "v1.29.0-rc.1": "true", "v1.29.3-gke.100": "true",
+		"v1.37.2": "true", "v2.0.0": "true", "unknown": "error", "v1": "error",
+	} {
+		got := "false"
+		natives, err := (&asker{api: &apiVersions{answers: []string{version}}, log: logr.Discard()}).ask(t.Context())
+		switch {
+		case err != nil && !strings.Contains(err.Error(), version):
+			t.Errorf("%s: the error does not name it: %v", version, err)
+			fallthrough
+		case err != nil:
+			got = "error"
+		case natives:
+			got = "true"
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", version, got, want)
+		}
+	}
+}
+
+// TestVersionDecidesTheOrder: nobody is answered, and the webhook is not ready,
+// before the API server has; what it said holds for later configurations.
+func TestVersionDecidesTheOrder(t *testing.T) {
+	for version, native := range map[string]bool{"v1.28.0": false, "v1.29.0": true} {
+		handler := NewHandler(inject.DefaultConfig(), StaticNamespaces{"demo": {Name: "demo"}}, NewMetrics())
+		handler.current.await()
+		if got := handler.complete(t.Context(), podRequest(t)); got.verdict != verdictFailed || got.reason != failureVersion ||
+			got.response.Allowed || handler.current.check(nil) == nil {
+			t.Errorf("before: %s %s, readiness %v", got.verdict, got.reason, handler.current.check(nil))
+		}
+		handler.SetConfig(inject.DefaultConfig()) // a file that changes meanwhile is no answer
+		if handler.current.check(nil) == nil {
+			t.Error("ready by a configuration alone")
+		}
+		api := &apiVersions{answers: []string{"", "", version}}
+		ask := &asker{api: api, tell: handler.current.knows, log: logr.Discard(), retry: time.Millisecond}
+		if err := ask.Start(t.Context()); err != nil || api.asked != 3 || handler.current.check(nil) != nil {
+			t.Fatalf("error %v, asked %d times, readiness %v", err, api.asked, handler.current.check(nil))
+		}
+		for _, when := range []string{"the first", "a later"} {
+			pod := handler.current.injector.Load().Inject(askingPod(), inject.Namespace{}).Pod
+			if isNative := pod.Spec.Containers[0].Name != inject.ProxyContainerName; isNative != native {
+				t.Errorf("%s, %s configuration: native is %v", version, when, isNative)
+			}
+			later := inject.DefaultConfig()
+			later.Concurrency = 3
+			handler.SetConfig(later)
+		}
+		pod := askingPod()
+		pod.Annotations = map[string]string{inject.NativeSidecarKey: "true"}
+		if result := handler.current.injector.Load().Inject(pod, inject.Namespace{}); result.Refused() == native {
+			t.Errorf("%s: a pod that wants a native sidecar: %s %v", version, result.Reason, result.Errors)
+		}
+	}
+}
+
+// TestAskingEndsWithTheManager: also where there is no answer.
+func TestAskingEndsWithTheManager(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	told := false
+	ask := &asker{api: &apiVersions{answers: []string{""}}, tell: func(bool) { told = true }, log: logr.Discard(), retry: time.Hour}
+	if err := ask.Start(ctx); err != nil || told {
+		t.Errorf("error %v, told %v", err, told)
+	}
+}
+
+func askingPod() *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "echo", Namespace: "demo", Labels: map[string]string{inject.InjectKey: "true"}},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+	}
+}
+
+func podRequest(t *testing.T) admission.Request {
+	t.Helper()
+	raw, err := json.Marshal(askingPod())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{
+		UID: "uid", Operation: admissionv1.Create, Namespace: "demo", Name: "echo",
+		Kind:   metav1.GroupVersionKind{Version: "v1", Kind: "Pod"},
+		Object: runtime.RawExtension{Raw: raw},
+	}}
+}
