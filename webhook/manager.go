@@ -35,6 +35,9 @@ type Options struct {
 	// does. They must be there when the manager starts, and are read again
 	// when they change.
 	CertDir string
+	// SelfSigned has the certificate made here and kept in CertDir, which has
+	// to be there; nil where somebody else puts it there.
+	SelfSigned *SelfSigned
 	// MetricsAddress and ProbeAddress are host:port; "0" serves none.
 	MetricsAddress string
 	ProbeAddress   string
@@ -62,11 +65,13 @@ func DefaultOptions() Options {
 
 // NewManager returns a manager that serves a Handler for the cluster of api.
 // Starting it takes a certificate in CertDir, the right to get, list and
-// watch namespaces, and for Events that to create and patch them. Replicas
+// watch namespaces, and for Events that to create and patch them; without a
+// certificate, SelfSigned and the right to get, list, watch and update its
+// Secret and its webhook configuration. Replicas
 // serve side by side: there is no leader.
 func NewManager(api *rest.Config, cfg inject.Config, opts Options) (manager.Manager, error) {
 	counts := NewMetrics()
-	server := NewServer(opts, counts)
+	server := newServer(opts, counts)
 	mgr, err := manager.New(api, manager.Options{
 		Scheme:                 newScheme(),
 		Logger:                 opts.Log,
@@ -74,12 +79,19 @@ func NewManager(api *rest.Config, cfg inject.Config, opts Options) (manager.Mana
 		Metrics:                metricsserver.Options{BindAddress: opts.MetricsAddress},
 		HealthProbeBindAddress: opts.ProbeAddress,
 		PprofBindAddress:       opts.PprofAddress,
-		Cache:                  cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Cache: cache.Options{
+			DefaultTransform: cache.TransformStripManagedFields(), ByObject: opts.SelfSigned.selection(),
+		},
 		// In-flight requests are answered first; kubelet waits 30 s.
 		GracefulShutdownTimeout: new(20 * time.Second),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("set the manager up: %w", err)
+	}
+	if opts.SelfSigned != nil {
+		if server.certificateThere, err = opts.SelfSigned.add(mgr, opts); err != nil {
+			return nil, err
+		}
 	}
 	if err := register(opts.Registry, counts); err != nil {
 		return nil, err
@@ -116,17 +128,20 @@ func askVersion(mgr manager.Manager, api *rest.Config, handler *Handler, log log
 
 // register adds the webhook's metrics, and those of the process.
 func register(registry prometheus.Registerer, counts *Metrics) error {
-	if registry == nil {
+	own := registry != nil
+	if !own {
 		registry = metrics.Registry
 	}
 	if err := registry.Register(counts); err != nil {
 		return fmt.Errorf("register the webhook's metrics: %w", err)
 	}
+	if !own {
+		return nil // those of the process are there since controller-runtime's controllers, which SelfSigned runs, are linked
+	}
 	for _, process := range []prometheus.Collector{
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewGoCollector(),
 	} {
-		// A program with controllers has them already.
-		if err := registry.Register(process); err != nil && !errors.As(err, &prometheus.AlreadyRegisteredError{}) {
+		if err := registry.Register(process); err != nil {
 			return fmt.Errorf("register the process's metrics: %w", err)
 		}
 	}

@@ -21,6 +21,7 @@ import (
 type settings struct {
 	config     inject.Config
 	options    webhook.Options
+	selfSigned selfSigned
 	kubeconfig string
 	logLevel   slog.Level
 	logFormat  string
@@ -42,6 +43,7 @@ func newFlags() *raw {
 	injectflags.Add(fs)
 	fs.IntVar(&r.options.Port, "webhook-port", defaults.Port, "port of the webhook, HTTPS")
 	fs.StringVar(&r.options.CertDir, "cert-dir", defaults.CertDir, "folder with tls.crt and tls.key, read again when they change")
+	r.selfSigned.add(fs)
 	fs.StringVar(&r.options.MetricsAddress, "metrics-bind-address", defaults.MetricsAddress, "host:port of /metrics; 0 for none")
 	fs.StringVar(&r.options.ProbeAddress, "health-probe-bind-address", defaults.ProbeAddress,
 		"host:port of /healthz and /readyz; 0 for none")

@@ -82,6 +82,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return fmt.Errorf("find the API server: %w", err)
 	}
 	s.options.Log, s.options.Self = log, self(os.Getenv)
+	if s.options.SelfSigned, err = s.selfSigned.options(os.Getenv("POD_NAMESPACE")); err != nil {
+		return badArguments(err)
+	}
 	mgr, err := webhook.NewManager(api, s.config, s.options)
 	if err != nil {
 		return err

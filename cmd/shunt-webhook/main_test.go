@@ -122,19 +122,25 @@ func TestSelf(t *testing.T) {
 // TestAPIServerIsNotRationed holds that lookups of namespaces do not wait for
 // the client's own brake.
 func TestAPIServerIsNotRationed(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "kubeconfig")
-	text := `{"clusters":[{"name":"c","cluster":{"server":"https://127.0.0.1:1"}}],` +
-		`"contexts":[{"name":"c","context":{"cluster":"c"}}],"current-context":"c"}`
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	api, err := apiServer(file)
+	api, err := apiServer(kubeconfigFile(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if api.QPS >= 0 {
 		t.Errorf("%v requests a second, want no limit", api.QPS)
 	}
+}
+
+// kubeconfigFile names an API server that nobody is.
+func kubeconfigFile(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	text := `{"clusters":[{"name":"c","cluster":{"server":"https://127.0.0.1:1"}}],` +
+		`"contexts":[{"name":"c","context":{"cluster":"c"}}],"current-context":"c"}`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // TestRefused holds that everything wrong is named at once: flag, value and

@@ -100,7 +100,8 @@ var _ = Describe("the manifests that ship", func() {
 		}, client.DryRunAll)
 		Expect(seen).To(Equal(map[string]int{
 			"Namespace": 1, "ServiceAccount": 1, "ClusterRole": 1, "ClusterRoleBinding": 1, "Service": 1, "Deployment": 1,
-			"PodDisruptionBudget": 1, "NetworkPolicy": 1, "ResourceQuota": 1, "ConfigMap": 1, "Issuer": 1, "Certificate": 1, "MutatingWebhookConfiguration": 1,
+			"PodDisruptionBudget": 1, "NetworkPolicy": 1, "ResourceQuota": 1,
+			"ConfigMap": 1, "Issuer": 1, "Certificate": 1, "MutatingWebhookConfiguration": 1,
 		}))
 	})
 
@@ -122,6 +123,7 @@ var _ = Describe("the manifests that ship", func() {
 				To(MatchError(ContainSubstring(`violates PodSecurity "restricted`)))
 		},
 		Entry("by default", "default"),
+		Entry("without cert-manager", "self-signed"),
 		Entry("where only namespaces ask", "overlays/namespaces-only"),
 		Entry("of another revision", "overlays/revision"),
 		Entry("for all pods", "overlays/all-pods"),

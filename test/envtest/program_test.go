@@ -27,15 +27,32 @@ type program struct {
 	ended                  chan error
 }
 
+// buildProgram builds shunt-webhook.
+func buildProgram(ctx context.Context) string {
+	GinkgoHelper()
+	binary := filepath.Join(GinkgoT().TempDir(), "shunt-webhook")
+	output, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", binary, "../../cmd/shunt-webhook").CombinedOutput()
+	Expect(err).NotTo(HaveOccurred(), "%s", output)
+	return binary
+}
+
 // startProgram builds shunt-webhook, runs it and waits until it is ready.
 func startProgram(ctx context.Context, config string) program {
 	GinkgoHelper()
+	p := runProgram(ctx, buildProgram(ctx), accountFile, config, freeAddress(),
+		"--cert-dir="+environment.WebhookInstallOptions.LocalServingCertDir)
+	p.becomesReady(ctx)
+	return p
+}
+
+// runProgram runs shunt-webhook with the rights of a kubeconfig file, at an
+// address.
+func runProgram(ctx context.Context, binary string, rights []byte, config, serves string, args ...string) program {
+	GinkgoHelper()
 	dir := GinkgoT().TempDir()
-	binary, kubeconfig := filepath.Join(dir, "shunt-webhook"), filepath.Join(dir, "kubeconfig")
-	output, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", binary, "../../cmd/shunt-webhook").CombinedOutput()
-	Expect(err).NotTo(HaveOccurred(), "%s", output)
-	Expect(os.WriteFile(kubeconfig, accountFile, 0o600)).To(Succeed())
-	probes, metrics, pprof, serves := freeAddress(), freeAddress(), freeAddress(), freeAddress()
+	kubeconfig := filepath.Join(dir, "kubeconfig")
+	Expect(os.WriteFile(kubeconfig, rights, 0o600)).To(Succeed())
+	probes, metrics, pprof := freeAddress(), freeAddress(), freeAddress()
 	_, port, err := net.SplitHostPort(serves)
 	Expect(err).NotTo(HaveOccurred())
 	p := program{
@@ -43,17 +60,22 @@ func startProgram(ctx context.Context, config string) program {
 		log: &strings.Builder{}, ended: make(chan error, 1),
 	}
 	p.write(config)
-	p.command = exec.CommandContext(ctx, binary, "--kubeconfig="+kubeconfig, "--webhook-port="+port, "--config="+p.config,
-		"--metrics-bind-address="+metrics, "--health-probe-bind-address="+probes, "--pprof-bind-address="+pprof,
-		"--cert-dir="+environment.WebhookInstallOptions.LocalServingCertDir)
+	p.command = exec.CommandContext(ctx, binary, append([]string{
+		"--kubeconfig=" + kubeconfig, "--webhook-port=" + port, "--config=" + p.config,
+		"--metrics-bind-address=" + metrics, "--health-probe-bind-address=" + probes, "--pprof-bind-address=" + pprof,
+	}, args...)...)
 	p.command.Env = append(os.Environ(), "POD_NAME=webhook-1", "POD_NAMESPACE=shunt-system", "POD_UID=uid-of-webhook-1")
 	p.command.Stderr = p.log
 	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	Expect(p.command.Start()).To(Succeed())
 	go func() { p.ended <- p.command.Wait() }()
-	Eventually(ctx, get).WithArguments(p.probes + "/readyz").WithTimeout(20 * time.Second).
-		WithPolling(100 * time.Millisecond).Should(Equal(http.StatusOK))
 	return p
+}
+
+func (p program) becomesReady(ctx context.Context) {
+	GinkgoHelper()
+	Eventually(ctx, get).WithArguments(p.probes+"/readyz").WithTimeout(60*time.Second).
+		WithPolling(100*time.Millisecond).Should(Equal(http.StatusOK), func() string { return "not ready: " + p.log.String() })
 }
 
 // write has the file say other settings.
@@ -83,6 +105,7 @@ var _ = Describe("the program shunt-webhook", func() {
 		shuntNamespace(ctx)
 		p := startProgram(ctx, "concurrency: 3\n")
 		p.exposes(ctx, `shunt_webhook_config_reloads_total{result="ok"} 1`, "shunt_webhook_config_last_reload_successful 1")
+		p.exposes(ctx, "# TYPE process_resident_memory_bytes gauge", "# TYPE go_goroutines gauge")
 		Expect(get(ctx, p.pprof+"/debug/pprof/cmdline")).To(Equal(http.StatusOK))
 
 		p.write("concurrency: none\n")
