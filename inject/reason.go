@@ -68,5 +68,7 @@ func (r Reason) Sentence() string {
 
 // Refuses reports whether a pod with this reason must not run at all.
 func (r Reason) Refuses() bool {
-	return slices.Contains([]Reason{ReasonInvalidAnnotation, ReasonNameTaken, ReasonProxyIdentityTaken, ReasonPortTaken, ReasonPodSecurity}, r)
+	return slices.Contains([]Reason{
+		ReasonInvalidAnnotation, ReasonNameTaken, ReasonProxyIdentityTaken, ReasonPortTaken, ReasonPodSecurity,
+	}, r)
 }

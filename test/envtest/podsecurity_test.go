@@ -39,7 +39,8 @@ var _ = Describe("a pod that would be restricted without the proxy", func() {
 					continue
 				}
 				// Whoever owns the pod is told before the API server would say it of the containers.
-				Expect(err).To(MatchError(ContainSubstring("at level "+level+" no container may have NET_ADMIN")), "%s at level %s", mode, level)
+				Expect(err).To(MatchError(ContainSubstring("at level "+level+" no container may have NET_ADMIN")),
+					"%s at level %s", mode, level)
 				Expect(api.Create(ctx, injectedAnyway(ns, mode), client.DryRunAll)).
 					To(MatchError(ContainSubstring(`violates PodSecurity "`+level)), "%s at level %s", mode, level)
 			}
