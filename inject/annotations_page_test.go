@@ -38,14 +38,16 @@ const pageHead = `# Labels and annotations
 <!-- Written by make generate from the table in inject/annotations.go; change that. -->
 
 Every key that the injector reads on a pod or its namespace. A pod's annotations are, in a Deployment, those of its
-` + "`spec.template.metadata.annotations`" + `. Of two places the later one wins. So a setting on the namespace holds for every pod of it that
-has no annotation of its own; then comes the injector's configuration, then the default. ` + "`shunt inject --explain`" + ` says for each
-setting of a pod where it came from.
+` + "`spec.template.metadata.annotations`" + `. Of two places the later one wins. So a setting on the namespace holds for
+every pod of it that has no annotation of its own; then comes the injector's configuration, then the default.
+` + "`shunt inject --explain`" + ` says for each setting of a pod where it came from.
 
 A value that is not accepted refuses the pod, and all such values are named at once, each with the key, the value and what is
-accepted; on a namespace (` + "`namespace.metadata.annotations[…]`" + `) it refuses every pod that it would hold for. A namespace is not written
-with one pod in mind: its ` + "`drainDuration`" + ` is lowered where a pod's grace period is shorter, as that of the configuration is, and what it
-says of interception is passed over where a pod wants none (` + "`NONE`" + `). An unknown key under ` + "`sidecar.istio.io`, `traffic.sidecar.istio.io`, `proxy.istio.io` or `shunt.dev`" + ` is warned about,
+accepted; on a namespace (` + "`namespace.metadata.annotations[…]`" + `) it refuses every pod that it would hold for. A
+namespace is not written with one pod in mind: its ` + "`drainDuration`" + ` is lowered where a pod's grace period is shorter,
+as that of the configuration is, and what it says of interception is passed over where a pod wants none (` + "`NONE`" + `).
+
+An unknown key under ` + "`sidecar.istio.io`, `traffic.sidecar.istio.io`, `proxy.istio.io` or `shunt.dev`" + ` is warned about,
 with the nearest known one, and so is a key of Istio's on which Shunt does not act, with the reason. One key is refused for its
 capitals, too: ` + "`sidecar.istio.io/inject`" + `, because the pod would do without the proxy that it asks for.
 

@@ -84,7 +84,7 @@ func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []str
 	if refusal.Refused() {
 		return refusal, Plan{}, warnings
 	}
-	warnings = append(warnings, podWarnings(base, req, cfg)...)
+	warnings = append(warnings, podWarnings(req, cfg)...)
 	warnings = append(warnings, probeWarnings(base, req)...)
 	warnings = append(warnings, configWarnings(req, cfg)...)
 	warnings = append(warnings, readinessWarnings(req, plan)...)
@@ -186,7 +186,7 @@ func namespaceWarnings(problems []problem) []string {
 }
 
 // podWarnings tells of what is not wrong but hardly meant.
-func podWarnings(pod *corev1.Pod, req request, cfg Config) []string {
+func podWarnings(req request, cfg Config) []string {
 	var warnings []string
 	switch {
 	case cfg.Sidecar.Type == SidecarCustom:

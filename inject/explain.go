@@ -64,33 +64,40 @@ type explainer struct {
 // annotated are the settings that are no fields of the configuration. Several
 // keys may be for one of them.
 func (e explainer) annotated() []Setting {
-	flags := interception.Values(e.plan.Spec, e.plan.Options)
 	var settings []Setting
 	told := map[string]bool{}
 	for _, row := range annotations {
-		ofRules := row.Flag != "" && row.Key != InterceptionModeKey
 		if !row.isSetting() || row.Field != "" || row.Key == ProxyConfigKey || row.Flag != "" && told[row.Flag] ||
-			e.plan.Mode == interception.ModeNone && ofRules {
+			row.ofRules() && e.plan.Mode == interception.ModeNone {
 			continue
 		}
 		told[row.Flag] = true
-		setting := Setting{Name: row.Key, Value: row.Default, From: e.from(func(other Annotation) bool {
-			return other.Key == row.Key || row.Flag != "" && other.Flag == row.Flag
-		})}
-		switch {
-		case row.Key == InterceptionModeKey:
-			setting.Value = string(e.plan.Mode)
-		case ofRules:
-			setting.Value = flags[row.Flag]
-		case len(setting.From) > 0:
-			setting.Value = e.req.from.text(row.Key)
-		}
-		if len(setting.From) == 0 || row.Adds {
-			setting.From = append(setting.From, fromDefault)
-		}
-		settings = append(settings, setting)
+		settings = append(settings, e.setting(row))
 	}
 	return settings
+}
+
+// ofRules reports whether a row is for the rules, which a pod without
+// interception has none of.
+func (a Annotation) ofRules() bool { return a.Flag != "" && a.Key != InterceptionModeKey }
+
+// setting is that of a row which no field of the configuration stands for.
+func (e explainer) setting(row Annotation) Setting {
+	setting := Setting{Name: row.Key, Value: row.Default, From: e.from(func(other Annotation) bool {
+		return other.Key == row.Key || row.Flag != "" && other.Flag == row.Flag
+	})}
+	switch {
+	case row.Key == InterceptionModeKey:
+		setting.Value = string(e.plan.Mode)
+	case row.ofRules():
+		setting.Value = interception.Values(e.plan.Spec, e.plan.Options)[row.Flag]
+	case len(setting.From) > 0:
+		setting.Value = e.req.from.text(row.Key)
+	}
+	if len(setting.From) == 0 || row.Adds {
+		setting.From = append(setting.From, fromDefault)
+	}
+	return setting
 }
 
 // isSetting reports whether a row is one of how a pod is injected, and not of
@@ -127,7 +134,7 @@ func (e explainer) configured() []Setting {
 		if e.idle(name) {
 			continue
 		}
-		all := append(fields[name], e.takenAway(name, fields[name])...)
+		all := slices.Concat(fields[name], e.takenAway(name, fields[name]))
 		if len(all) == 0 {
 			all = []leaf{{path: name}}
 		}

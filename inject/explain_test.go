@@ -31,17 +31,9 @@ func TestExplainNamesEveryAnnotation(t *testing.T) {
 			if row.Key == inject.ProxyConfigKey || overConfig(c, row.Key) {
 				continue // which may set several fields, or none
 			}
-			_, ofPod := c.Pod.Annotations[row.Key]
-			_, ofNamespace := c.Namespace.Annotations[row.Key]
-			idle := row.Envoy && c.Config.Sidecar.Type == inject.SidecarCustom || row.Flag != "" && row.Field == "" &&
-				plan.Mode == interception.ModeNone && row.Key != inject.InterceptionModeKey
 			want := map[string]int{"pod annotation": 0, "namespace annotation": 0}
-			switch {
-			case !slices.Contains(row.Places, inject.NamespaceAnnotation), idle:
-			case ofPod:
-				want["pod annotation"] = 1
-			case ofNamespace:
-				want["namespace annotation"] = 1
+			if place := placeOf(c, row); place != "" && !idle(c, row, plan.Mode) {
+				want[place]++
 			}
 			for place, times := range want {
 				if found := settingsFrom(got.Settings, place+" "+row.Key); found != times {
@@ -50,6 +42,30 @@ func TestExplainNamesEveryAnnotation(t *testing.T) {
 			}
 		}
 	}
+}
+
+// placeOf is where a case has the key of a setting, of two places the one that
+// counts.
+func placeOf(c cases.Case, row inject.Annotation) string {
+	_, ofPod := c.Pod.Annotations[row.Key]
+	_, ofNamespace := c.Namespace.Annotations[row.Key]
+	switch {
+	case !slices.Contains(row.Places, inject.NamespaceAnnotation):
+		return ""
+	case ofPod:
+		return "pod annotation"
+	case ofNamespace:
+		return "namespace annotation"
+	default:
+		return ""
+	}
+}
+
+// idle reports whether a case's proxy, or a pod without interception, has no
+// use of a key.
+func idle(c cases.Case, row inject.Annotation, mode interception.Mode) bool {
+	return row.Envoy && c.Config.Sidecar.Type == inject.SidecarCustom ||
+		row.Flag != "" && row.Field == "" && mode == interception.ModeNone && row.Key != inject.InterceptionModeKey
 }
 
 // overConfig reports whether a pod's ProxyConfig may win over the namespace's

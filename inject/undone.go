@@ -46,9 +46,11 @@ func (p Plan) undoneWarnings(pod *corev1.Pod) []string {
 	if len(found) == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("%s: what it records was changed after injection, by another admission or by hand, or put in with other settings, "+
-		"and is put back: %s", paths[PodAnnotation].Key(StatusKey), strings.Join(found, "; "))}
+	return []string{fmt.Sprintf(undoneText, paths[PodAnnotation].Key(StatusKey), strings.Join(found, "; "))}
 }
+
+const undoneText = "%s: what it records was changed after injection, by another admission or by hand, " +
+	"or put in with other settings, and is put back: %s"
 
 // undoneContainers are those of ours that are not the first ones of the pod's,
 // in their order, or do other work.
