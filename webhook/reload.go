@@ -111,12 +111,14 @@ func (r *reloader) check() {
 	if err == nil {
 		cfg, err = r.file.Parse(text)
 	}
+	if err == nil {
+		r.handler.SetConfig(cfg) // first: what the metrics say to be in force is
+	}
 	r.metrics.reloaded(err == nil, time.Now())
 	if err != nil {
 		r.refuse(err)
 		return
 	}
-	r.handler.SetConfig(cfg)
 	r.log.Info("the configuration is in force", "file", r.file.Path)
 }
 
