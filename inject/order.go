@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/version"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
@@ -26,6 +27,20 @@ const (
 	// for another order. No file says so, but ForAPIServer.
 	nativeSidecarUnsupported NativeSidecar = "unsupported"
 )
+
+// nativeSince is the first version of Kubernetes whose API server keeps what
+// makes an init container a native sidecar, with nothing said about it.
+var nativeSince = version.MajorMinor(1, 29)
+
+// KnowsNativeSidecars reports whether an API server of a version such as
+// v1.29.3-gke.100 does.
+func KnowsNativeSidecars(gitVersion string) (bool, error) {
+	parsed, err := version.ParseGeneric(gitVersion)
+	if err != nil {
+		return false, fmt.Errorf("read the API server's version %q: %w", gitVersion, err)
+	}
+	return parsed.AtLeast(nativeSince), nil
+}
 
 // ForAPIServer is the configuration as it holds in the cluster of an API server
 // that knows native sidecars, or does not. One that does not drops what makes an

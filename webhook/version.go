@@ -10,15 +10,10 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/client-go/discovery"
 
 	"github.com/shunt-dev/shunt/inject"
 )
-
-// nativeSince is the first version of Kubernetes whose API server keeps what
-// makes an init container a native sidecar, with nothing said about it.
-var nativeSince = version.MajorMinor(1, 29)
 
 // Between two questions that got no answer.
 const (
@@ -116,12 +111,9 @@ func (a *asker) ask(ctx context.Context) (natives bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("ask the API server for its version: %w", err)
 	}
-	// It is v1.29.3-gke.100 and the like.
-	parsed, err := version.ParseGeneric(info.GitVersion)
-	if err != nil {
-		return false, fmt.Errorf("read the API server's version %q: %w", info.GitVersion, err)
+	if natives, err = inject.KnowsNativeSidecars(info.GitVersion); err != nil {
+		return false, err
 	}
-	natives = parsed.AtLeast(nativeSince)
 	a.log.Info("the API server's version is known", "version", info.GitVersion, "nativeSidecars", natives)
 	return natives, nil
 }

@@ -229,6 +229,8 @@ func snapshot(t *testing.T, archive *txtar.Archive) check.Snapshot {
 		}
 		s.Config = &cfg
 	}
+	_, older := files["older-api-server"]
+	s.NativeSidecars = !older
 	s.Webhooks = of[admissionregistrationv1.MutatingWebhookConfiguration](t, c, "MutatingWebhookConfiguration")
 	s.Services, s.Deployments = of[corev1.Service](t, c, "Service"), of[appsv1.Deployment](t, c, "Deployment")
 	s.ConfigMaps, s.Namespaces = of[corev1.ConfigMap](t, c, "ConfigMap"), of[corev1.Namespace](t, c, "Namespace")
@@ -267,6 +269,7 @@ func texts(archive *txtar.Archive) map[string]string {
 //	certificate          which of testdata/certificates is served; certificate-problem is why none could be had
 //	ca-bundle            which of them the first webhook trusts
 //	config.yaml          the file of --config
+//	older-api-server     of a cluster whose API server does not know native sidecars
 //	findings             a line each
 func TestCases(t *testing.T) {
 	files, err := filepath.Glob("testdata/cases/*.txtar")

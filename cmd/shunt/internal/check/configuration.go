@@ -62,6 +62,7 @@ func (r *report) configured(s Snapshot, in installation) (cfg settings, ok bool)
 		}
 		return cfg, false
 	}
+	cfg.Config = cfg.ForAPIServer(s.NativeSidecars)
 	revisions := in.revisions()
 	switch {
 	case len(revisions) > 0 && !slices.Contains(revisions, cfg.Revision):

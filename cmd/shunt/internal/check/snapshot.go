@@ -26,6 +26,8 @@ type Snapshot struct {
 	ConfigMaps  []corev1.ConfigMap
 	// Certificates are by the name of their Target.
 	Certificates map[string]Served
+	// NativeSidecars says whether the API server knows them.
+	NativeSidecars bool
 	// Config takes the place of what the cluster has for a configuration,
 	// where it is not nil.
 	Config *inject.Config

@@ -14,10 +14,12 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/check"
+	"github.com/shunt-dev/shunt/inject"
 )
 
 // pageSize is how many objects are asked for at once, as kubectl has it.
@@ -30,11 +32,27 @@ func Read(ctx context.Context, api *rest.Config, namespace string) (check.Snapsh
 	if err != nil {
 		return check.Snapshot{}, fmt.Errorf("connect to the API server: %w", err)
 	}
-	snapshot := check.Snapshot{Now: time.Now(), Certificates: map[string]check.Served{}}
+	natives, err := knowsNativeSidecars(ctx, api)
+	if err != nil {
+		return check.Snapshot{}, err
+	}
+	snapshot := check.Snapshot{Now: time.Now(), NativeSidecars: natives, Certificates: map[string]check.Served{}}
 	if err := c.shunt(ctx, &snapshot); err != nil {
 		return check.Snapshot{}, err
 	}
 	return snapshot, c.everybody(ctx, &snapshot, namespace)
+}
+
+func knowsNativeSidecars(ctx context.Context, api *rest.Config) (bool, error) {
+	asked, err := discovery.NewDiscoveryClientForConfig(api)
+	if err != nil {
+		return false, err
+	}
+	info, err := asked.ServerVersionWithContext(ctx)
+	if err != nil {
+		return false, fmt.Errorf("ask the API server for its version: %w", err)
+	}
+	return inject.KnowsNativeSidecars(info.GitVersion)
 }
 
 type cluster struct {
