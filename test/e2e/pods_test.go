@@ -104,7 +104,7 @@ func newService(namespace, name string) *corev1.Service {
 	}
 }
 
-// create makes objects; a Service's webhook that has just become ready can refuse for a moment.
+// create makes objects.
 func create(ctx context.Context, objects ...client.Object) {
 	GinkgoHelper()
 	for _, object := range objects {

@@ -87,4 +87,17 @@ func install(ctx context.Context, folder string) {
 	rolledOut(ctx, system, "deployment/shunt-webhook")
 	Eventually(ctx, bundles).WithTimeout(30*time.Second).WithPolling(200*time.Millisecond).
 		Should(HaveEach(Not(BeEmpty())), "no CA was injected")
+	answers(ctx)
+}
+
+// answers waits until the API server has got an answer from the webhook: the address of a Service whose pods have just become
+// ready refuses for about a second.
+func answers(ctx context.Context) {
+	GinkgoHelper()
+	Eventually(ctx, func(g Gomega) {
+		pod := newPod("default", "asks")
+		pod.Labels["sidecar.istio.io/inject"] = "true"
+		g.Expect(api.Create(ctx, pod, client.DryRunAll)).To(Succeed())
+		g.Expect(injected(pod)).To(BeTrue())
+	}).WithTimeout(60 * time.Second).WithPolling(200 * time.Millisecond).Should(Succeed())
 }
