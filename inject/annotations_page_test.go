@@ -46,6 +46,7 @@ A value that is not accepted refuses the pod, and all such values are named at o
 accepted; on a namespace (` + "`namespace.metadata.annotations[…]`" + `) it refuses every pod that it would hold for. A
 namespace is not written with one pod in mind: its ` + "`drainDuration`" + ` is lowered where a pod's grace period is shorter,
 as that of the configuration is, and what it says of interception is passed over where a pod wants none (` + "`NONE`" + `).
+A change of it holds for pods that are made a moment later.
 
 An unknown key under ` + "`sidecar.istio.io`, `traffic.sidecar.istio.io`, `proxy.istio.io` or `shunt.dev`" + ` is warned about,
 with the nearest known one, and so is a key of Istio's on which Shunt does not act, with the reason. One key is refused for its

@@ -95,6 +95,7 @@ func checkArguments(t *testing.T, pod, injected *corev1.Pod) {
 func FuzzConfig(f *testing.F) {
 	f.Add(configType + "concurrency: 3\nproxyResources:\n  limits: {cpu: 1}\n")
 	f.Add(configType + "sidecar:\n  type: custom\n  container:\n    image: haproxy\n    env:\n    - {name: A, value: 1}\n")
+	f.Add(configType + "alwaysInjectSelector:\n- matchLabels: {a: b}\n  matchExpressions: [{key: c, operator: NotIn, values: [d]}]\n")
 	f.Add(configType + "a: &a [*a]\nb: {<<: *a}\n? [x]\n: y\n")
 	f.Add(`{"apiVersion":"shunt.dev/v1alpha1","kind":"InjectorConfiguration","drainDuration":1e9,"ipFamilies":[null,{}]}`)
 	f.Fuzz(func(t *testing.T, text string) {
@@ -107,6 +108,9 @@ func FuzzConfig(f *testing.F) {
 		}
 		if errs := cfg.Validate(); len(errs) > 0 {
 			t.Errorf("accepted, and is not valid: %v", errs)
+		}
+		if _, err := inject.ConfigFields([]byte(text)); err != nil {
+			t.Errorf("accepted, and nothing is known of its fields: %v", err)
 		}
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Name: "echo", Labels: map[string]string{inject.InjectKey: "true"}},

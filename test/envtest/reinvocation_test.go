@@ -13,6 +13,7 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/shunt-dev/shunt/inject"
@@ -49,34 +50,40 @@ var _ = Describe("with another webhook behind it", Ordered, func() {
 
 	labels := map[string]string{inject.NamespaceInjectionKey: "enabled", another: "yes"}
 	// The API server takes a moment to heed a new configuration.
-	create := func(ctx context.Context, ns string, change string) *corev1.Pod {
+	create := func(ctx context.Context, ns string, change string) (*corev1.Pod, []string) {
 		GinkgoHelper()
 		var pod *corev1.Pod
+		var told *warnings
 		Eventually(ctx, func(g Gomega) {
+			var user client.Client
+			user, told = warned()
 			pod = newPod(ns, map[string]string{another: change})
-			g.Expect(api.Create(ctx, pod)).To(Succeed())
+			g.Expect(user.Create(ctx, pod)).To(Succeed())
 			g.Expect(pod.Annotations).To(HaveKeyWithValue("seen-by", another))
 		}).WithTimeout(10 * time.Second).WithPolling(100 * time.Millisecond).Should(Succeed())
-		return pod
+		return pod, told.texts
 	}
 
 	It("looks again at what the other changed, and injects once", func(ctx SpecContext) {
 		ns := newNamespace(ctx, labels)
 		create(ctx, ns, "append")
 		before := running.count("skipped", inject.ReasonAlreadyInjected)
-		pod := create(ctx, ns, "append")
+		pod, told := create(ctx, ns, "append")
 		Expect(initContainers(pod)).To(Equal([]string{"shunt-init", "shunt-proxy", "other"}))
 		Expect(running.count("skipped", inject.ReasonAlreadyInjected)).To(Equal(before + 1))
+		Expect(told).To(BeEmpty())
 	})
 
-	It("goes to the front again when the other put something before it", func(ctx SpecContext) {
-		pod := create(ctx, newNamespace(ctx, labels), "prepend")
+	It("goes to the front again when the other put something before it, and says so", func(ctx SpecContext) {
+		pod, told := create(ctx, newNamespace(ctx, labels), "prepend")
 		Expect(initContainers(pod)).To(Equal([]string{"shunt-init", "shunt-proxy", "other"}))
+		Expect(told).To(ConsistOf(HaveSuffix("and is put back: init container shunt-init is behind other")))
 	})
 
-	It("puts back what the other took out", func(ctx SpecContext) {
-		pod := create(ctx, newNamespace(ctx, labels), "remove")
+	It("puts back what the other took out, and says so", func(ctx SpecContext) {
+		pod, told := create(ctx, newNamespace(ctx, labels), "remove")
 		Expect(initContainers(pod)).To(Equal([]string{"shunt-init", "shunt-proxy"}))
+		Expect(told).To(ConsistOf(HaveSuffix("init container shunt-init is missing; init container shunt-proxy is missing")))
 	})
 })
 
