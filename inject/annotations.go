@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
@@ -119,6 +120,10 @@ type request struct {
 	dropInvalid       *bool
 	resources         quantities
 	image             string
+
+	userVolumes       []corev1.Volume
+	userMounts        []corev1.VolumeMount
+	bootstrapOverride string // the name of a ConfigMap
 
 	healthPort healthPort
 	readiness  readiness

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
@@ -23,6 +24,13 @@ const (
 	// ProxyConfigKey has some of the settings in the form of Istio's mesh
 	// configuration.
 	ProxyConfigKey = proxyPrefix + "config"
+
+	// UserVolumeKey and UserVolumeMountKey are volumes for the proxy and where it
+	// has them.
+	UserVolumeKey      = sidecarPrefix + "userVolume"
+	UserVolumeMountKey = sidecarPrefix + "userVolumeMount"
+	// BootstrapOverrideKey names a ConfigMap with more of Envoy's bootstrap.
+	BootstrapOverrideKey = sidecarPrefix + "bootstrapOverride"
 
 	// HealthPortKey is the port that the proxy answers for its health on.
 	HealthPortKey = "status." + sidecarPrefix + "port"
@@ -110,6 +118,24 @@ var proxyAnnotations = []Annotation{
 		Sets:     "the proxy's memory limit; its other requests and limits stay as they are",
 		Accepted: acceptedMemoryLimit, Default: ofConfiguration + "1Gi",
 		read: into(parseMemory, func(r *request) **resource.Quantity { return &r.resources.memoryLimit }),
+	},
+	{
+		Key: UserVolumeKey, Places: settingPlaces, Since: firstRelease,
+		Sets:     "volumes of the pod for the proxy to mount, in addition to those that the pod has",
+		Accepted: acceptedVolumes, Default: "none",
+		read: into(parseUserVolumes, func(r *request) *[]corev1.Volume { return &r.userVolumes }),
+	},
+	{
+		Key: UserVolumeMountKey, Places: settingPlaces, Since: firstRelease,
+		Sets:     "where the proxy has volumes of the pod, those of userVolume or others",
+		Accepted: acceptedMounts, Default: "none",
+		read: into(parseUserMounts, func(r *request) *[]corev1.VolumeMount { return &r.userMounts }),
+	},
+	{
+		Key: BootstrapOverrideKey, Places: settingPlaces, Since: firstRelease, Envoy: true,
+		Sets:     "a file with more of Envoy's bootstrap, over which Shunt's is merged",
+		Accepted: acceptedOverride, Default: "none",
+		read: into(parseOverride, func(r *request) *string { return &r.bootstrapOverride }),
 	},
 }
 

@@ -77,7 +77,7 @@ func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []str
 	if reason := in.unwanted(pod, req); reason != "" {
 		return Decision{Reason: reason}, Plan{}, warnings
 	}
-	base := withoutOurs(pod, volumesNamed(in.cfg.Sidecar.Volumes))
+	base := withoutOurs(pod, volumesNamed(req.volumes(in.cfg)))
 	cfg := req.over(in.cfg, base)
 	plan, refusal := in.plan(base, req, problems, cfg)
 	warnings = append(warnings, keyWarnings(pod, ns)...)

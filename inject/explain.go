@@ -46,7 +46,7 @@ func Explain(pod *corev1.Pod, ns Namespace, cfg Config, given map[string]string)
 	}
 	req, _ := readRequest(pod, ns)
 	e := explainer{req: req, plan: plan, asked: cfg, given: given}
-	e.effective = req.over(cfg, withoutOurs(pod, volumesNamed(cfg.Sidecar.Volumes)))
+	e.effective = req.over(cfg, withoutOurs(pod, volumesNamed(req.volumes(cfg))))
 	sidecar := plan.proxy()
 	e.effective.ProxyImage, e.effective.ProxyResources = sidecar.Image, sidecar.Resources
 	result.Settings = append(e.annotated(), e.configured()...)
@@ -68,7 +68,7 @@ func (e explainer) annotated() []Setting {
 	told := map[string]bool{}
 	for _, row := range annotations {
 		if !row.isSetting() || row.Field != "" || row.Key == ProxyConfigKey || row.Flag != "" && told[row.Flag] ||
-			row.ofRules() && e.plan.Mode == interception.ModeNone {
+			row.ofRules() && e.plan.Mode == interception.ModeNone || row.Envoy && e.asked.Sidecar.Type == SidecarCustom {
 			continue
 		}
 		told[row.Flag] = true

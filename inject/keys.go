@@ -31,7 +31,6 @@ const (
 var idle = map[string]string{
 	proxyPrefix + "overrides":                            ofSidecar,
 	sidecarPrefix + "agentLogLevel":                      ofAgent,
-	sidecarPrefix + "bootstrapOverride":                  ofSidecar,
 	sidecarPrefix + "controlPlaneAuthPolicy":             ofControlPlane,
 	sidecarPrefix + "discoveryAddress":                   ofControlPlane,
 	sidecarPrefix + "enableCoreDump":                     "it would take a privileged container",
@@ -43,8 +42,6 @@ var idle = map[string]string{
 	sidecarPrefix + "statsInclusionPrefixes":             ofStatistics,
 	sidecarPrefix + "statsInclusionRegexps":              ofStatistics,
 	sidecarPrefix + "statsInclusionSuffixes":             ofStatistics,
-	sidecarPrefix + "userVolume":                         ofSidecar,
-	sidecarPrefix + "userVolumeMount":                    ofSidecar,
 	"inject.istio.io/templates":                          ofSidecar,
 	"readiness.status.sidecar.istio.io/applicationPorts": ofAgent,
 }

@@ -45,8 +45,8 @@ func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg C
 		reason Reason
 		errs   field.ErrorList
 	}{
-		{ReasonInvalidAnnotation, slices.Concat(podErrors(problems), beyond(pod, req, cfg), in.checkProxy(req, cfg))},
-		{ReasonNameTaken, append(takenNames(pod, cfg.Sidecar.Volumes), takenPaths(pod, req)...)},
+		{ReasonInvalidAnnotation, slices.Concat(podErrors(problems), beyond(pod, req, cfg), in.checkProxy(pod, req, cfg))},
+		{ReasonNameTaken, append(takenNames(pod, req.configuredVolumes(cfg)), takenPaths(pod, req)...)},
 		{ReasonProxyIdentityTaken, takenIdentity(pod, req, cfg)},
 		{ReasonPortTaken, takenPorts(pod, req, cfg)},
 		{ReasonPodSecurity, barredMode(req, cfg)},
@@ -82,7 +82,7 @@ func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) Plan {
 		plan.Bootstrap = bootstrapOptions(req, cfg)
 	}
 	plan.place(in.proxy(req, plan.Bootstrap, cfg), cfg)
-	plan.Volumes = append(plan.Volumes, cfg.Sidecar.Volumes...)
+	plan.Volumes = append(plan.Volumes, req.volumes(cfg)...)
 	if req.mode == interception.ModeTProxy {
 		plan.Sysctls = sysctls(pod, plan.proxy(), req.health(), cfg)
 	}

@@ -1,6 +1,8 @@
 package inject
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -12,6 +14,12 @@ import (
 func (in *Injector) proxy(req request, opts bootstrap.Options, cfg Config) corev1.Container {
 	c := in.configured(req, opts, cfg)
 	c = req.probed(c)
+	if req.overridden(cfg) {
+		c = override(c)
+	}
+	if len(req.userMounts) > 0 {
+		c.VolumeMounts = slices.Concat(c.VolumeMounts, req.userMounts)
+	}
 	replace(&c.Image, req.image)
 	c.Resources = req.resources.over(c.Resources)
 	return c
@@ -27,8 +35,8 @@ func (in *Injector) configured(req request, opts bootstrap.Options, cfg Config) 
 
 // checkProxy finds what a pod asks of its proxy and the configuration does not
 // let it have.
-func (in *Injector) checkProxy(req request, cfg Config) field.ErrorList {
-	errs := checkImageAllowed(req, cfg)
+func (in *Injector) checkProxy(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
+	errs := append(checkImageAllowed(req, cfg), checkUserVolumes(pod, req, cfg)...)
 	if req.resources != (quantities{}) {
 		errs = append(errs, req.resources.check(req.from, in.configuredResources(req, cfg))...)
 	}

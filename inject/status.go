@@ -21,7 +21,7 @@ const (
 
 var (
 	containerNames = []string{InitContainerName, ProxyContainerName}
-	volumeNames    = []string{runVolume, sharedVolume}
+	volumeNames    = []string{runVolume, sharedVolume, overrideVolumeName}
 )
 
 // statusVersion is that of Status's format. An injector takes a pod's status
@@ -116,12 +116,13 @@ func dropContainers(pod *corev1.Pod, recorded []string) {
 }
 
 // ownVolume reports whether a volume that a status records is the injector's,
-// in a pod that is without our containers: by its name, or, where the names in
+// in a pod that is without our containers: by its name, by the pod's own word
+// that it is the proxy's, or, where the names in
 // the configuration were others when the pod was injected, because no
 // container that is left mounts it. A status may have been copied from another
 // pod, and must not take an application's volume away.
 func ownVolume(pod *corev1.Pod, name string, custom []string) bool {
-	if slices.Contains(volumeNames, name) || slices.Contains(custom, name) {
+	if slices.Contains(volumeNames, name) || slices.Contains(custom, name) || slices.Contains(userVolumeNames(pod), name) {
 		return true
 	}
 	return !slices.ContainsFunc(containersOf(pod), func(c placed) bool {

@@ -1,0 +1,203 @@
+package inject
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	kjson "sigs.k8s.io/json"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/bootstrap"
+)
+
+const (
+	acceptedVolumes = `volumes as in a pod, in JSON: [{"name": "certs", "secret": {"secretName": "certs"}}] or {"certs": {"secret": …}}`
+	acceptedMounts  = `mounts as in a container, in JSON: [{"name": "certs", "mountPath": "/etc/certs"}] or {"certs": {"mountPath": "/etc/certs"}}`
+	acceptedPath    = "an absolute path that is not /, and neither " + bootstrap.SharedDirectory + " or " + overrideDirectory + " nor below them"
+)
+
+// parseUserVolumes reads volumes for the proxy, as strictly as a configuration.
+func parseUserVolumes(text string) ([]corev1.Volume, error) {
+	volumes, err := parseNamed(text, acceptedVolumes, append(jsonNames[corev1.VolumeSource](), "name"),
+		func(v *corev1.Volume) *string { return &v.Name })
+	if err != nil {
+		return nil, err
+	}
+	var errs field.ErrorList
+	for i, v := range volumes {
+		at := (*field.Path)(nil).Index(i)
+		for _, wrong := range validation.IsDNS1123Label(v.Name) {
+			errs = append(errs, field.Invalid(at.Child("name"), shorten(v.Name), "accepted: "+wrong))
+		}
+		if slices.Contains(volumeNames, v.Name) {
+			errs = append(errs, field.Invalid(at.Child("name"), v.Name, "the name is that of a volume of Shunt's; accepted: any other name"))
+		}
+		if slices.Contains(volumesNamed(volumes[:i]), v.Name) {
+			errs = append(errs, field.Duplicate(at.Child("name"), v.Name))
+		}
+		if v.VolumeSource == (corev1.VolumeSource{}) {
+			errs = append(errs, field.Required(at, "a volume without a source; accepted: one source, such as configMap"))
+		}
+	}
+	return volumes, inside(errs)
+}
+
+// parseUserMounts reads where the proxy has them.
+func parseUserMounts(text string) ([]corev1.VolumeMount, error) {
+	mounts, err := parseNamed(text, acceptedMounts, jsonNames[corev1.VolumeMount](),
+		func(m *corev1.VolumeMount) *string { return &m.Name })
+	if err != nil {
+		return nil, err
+	}
+	var errs field.ErrorList
+	for i, m := range mounts {
+		at := (*field.Path)(nil).Index(i)
+		if m.Name == "" {
+			errs = append(errs, field.Required(at.Child("name"), "accepted: the name of a volume"))
+		}
+		clean := path.Clean(m.MountPath)
+		ours := slices.ContainsFunc([]string{bootstrap.SharedDirectory, overrideDirectory}, func(dir string) bool {
+			return strings.HasPrefix(clean+"/", dir+"/")
+		})
+		if !path.IsAbs(m.MountPath) || clean == "/" || ours || strings.Contains(m.MountPath, ":") {
+			errs = append(errs, field.Invalid(at.Child("mountPath"), shorten(m.MountPath), "accepted: "+acceptedPath))
+		}
+		if slices.ContainsFunc(mounts[:i], func(other corev1.VolumeMount) bool { return path.Clean(other.MountPath) == clean }) {
+			errs = append(errs, field.Duplicate(at.Child("mountPath"), shorten(m.MountPath)))
+		}
+	}
+	return mounts, inside(errs)
+}
+
+// inside is an error for what is wrong inside a value, or none.
+func inside(errs field.ErrorList) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	return &insideError{errs[:min(len(errs), mostKeys)]}
+}
+
+// parseNamed reads a JSON list of what has a name, or an object by name, which
+// both are customary for Istio. Known are the fields that an element may have.
+func parseNamed[T any](text, accepted string, known []string, name func(*T) *string) ([]T, error) {
+	var elements []json.RawMessage
+	var byName map[string]json.RawMessage
+	into := any(&elements)
+	if strings.HasPrefix(strings.TrimSpace(text), "{") {
+		into = &byName
+	}
+	strict, err := kjson.UnmarshalStrict([]byte(text), into)
+	if err := errors.Join(append(strict, err)...); err != nil {
+		return nil, &interception.ValueError{Value: text, Reason: shorten(err.Error()), Accepted: accepted}
+	}
+	keys := slices.Sorted(maps.Keys(byName))
+	for _, key := range keys {
+		elements = append(elements, byName[key])
+	}
+	if len(elements) == 0 {
+		return nil, &interception.ValueError{Value: text, Reason: "there is none", Accepted: accepted}
+	}
+	read := make([]T, len(elements))
+	var errs field.ErrorList
+	for i, raw := range elements {
+		at := (*field.Path)(nil).Index(i)
+		if byName != nil {
+			at = field.NewPath(shorten(keys[i]))
+		}
+		strict, err := kjson.UnmarshalStrict(raw, &read[i])
+		if err != nil {
+			errs = append(errs, field.Invalid(at, shorten(string(raw)), "a value is of another type; accepted: what Kubernetes has there"))
+		}
+		errs = append(errs, unknownInside(at, strict, known)...)
+		if byName == nil {
+			continue
+		}
+		if own := name(&read[i]); *own != "" && *own != keys[i] {
+			errs = append(errs, field.Invalid(at.Child("name"), shorten(*own), "it is there by another name; accepted: none"))
+		}
+		*name(&read[i]) = keys[i]
+	}
+	return read, inside(errs)
+}
+
+// unknownInside says what is accepted in place of fields that nothing reads.
+func unknownInside(at *field.Path, strict []error, known []string) field.ErrorList {
+	var errs field.ErrorList
+	for _, err := range strict {
+		var wrong kjson.FieldError
+		if !errors.As(err, &wrong) {
+			errs = append(errs, field.Invalid(at, "", shorten(err.Error())))
+			continue
+		}
+		detail := "unknown field; accepted: what Kubernetes has there"
+		if below := wrong.FieldPath(); !strings.ContainsAny(below, ".[") && strings.Contains(err.Error(), "unknown") {
+			detail, _, _ = strings.Cut(unknownField(below, known), "; ")
+			detail += "; accepted: what Kubernetes has there"
+		} else if strings.Contains(err.Error(), "duplicate") {
+			detail = "there twice; accepted: once"
+		}
+		errs = append(errs, field.Forbidden(at.Child(shorten(wrong.FieldPath())), detail))
+	}
+	return errs
+}
+
+// checkUserVolumes holds what a pod wants to be mounted to the volumes that
+// there are.
+func checkUserVolumes(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
+	var errs field.ErrorList
+	ofPod, ofSidecar := volumesNamed(pod.Spec.Volumes), volumesNamed(req.configuredVolumes(cfg))
+	for _, v := range req.userVolumes {
+		switch {
+		case slices.Contains(ofPod, v.Name):
+			errs = append(errs, req.from.invalid(UserVolumeKey, fmt.Sprintf(
+				"the pod has a volume %q, which %s can mount as it is; accepted: any other name", v.Name, UserVolumeMountKey)))
+		case slices.Contains(ofSidecar, v.Name):
+			errs = append(errs, req.from.invalid(UserVolumeKey, fmt.Sprintf(
+				"%q is the name of a volume of the injector's sidecar; accepted: any other name", v.Name)))
+		}
+	}
+	all := slices.Concat(volumesNamed(req.userVolumes), ofPod, ofSidecar)
+	for _, m := range req.userMounts {
+		if !slices.Contains(all, m.Name) {
+			errs = append(errs, req.from.invalid(UserVolumeMountKey, fmt.Sprintf(
+				"there is no volume %q; accepted: the name of one of the pod's volumes or of %s", shorten(m.Name), UserVolumeKey)))
+		}
+	}
+	return errs
+}
+
+// configuredVolumes are those that the sidecar has by the configuration.
+func (r request) configuredVolumes(cfg Config) []corev1.Volume { return cfg.Sidecar.Volumes }
+
+// volumes are all that a pod gets for its sidecar.
+func (r request) volumes(cfg Config) []corev1.Volume {
+	all := r.configuredVolumes(cfg)
+	if r.overridden(cfg) {
+		all = append(slices.Clone(all), overrideVolume(r.bootstrapOverride))
+	}
+	if len(r.userVolumes) > 0 {
+		all = append(slices.Clone(all), r.userVolumes...)
+	}
+	return all
+}
+
+// userVolumeNames are those that a pod itself asks for.
+func userVolumeNames(pod *corev1.Pod) []string {
+	text, present := pod.Annotations[UserVolumeKey]
+	if !present {
+		return nil
+	}
+	volumes, err := parseUserVolumes(text)
+	if err != nil {
+		return nil
+	}
+	return volumesNamed(volumes)
+}
