@@ -32,8 +32,8 @@ demo: ## Send real connections through injected pods, without a cluster (root; u
 	@hack/demo.sh
 
 .PHONY: test
-test: ## Run every suite: unit, rules, proxy, envtest, load, images (root; the first run builds an API server, 5 to 8 minutes).
-	@hack/suites.sh unit rules proxy envtest load images
+test: ## Run every suite: unit, rules, proxy, envtest, load, images, chart (root; the first run builds an API server, 5 to 8 minutes).
+	@hack/suites.sh unit rules proxy envtest load images chart
 
 .PHONY: build
 build: ## Build bin/shunt, bin/shunt-init and bin/shunt-webhook; bin/kubectl-shunt is bin/shunt, as kubectl finds it.
@@ -66,6 +66,10 @@ test-envtest: ## Run the webhook behind a real kube-apiserver and etcd.
 .PHONY: test-load
 test-load: ## Keep 2,000 reviews in flight at the webhook's server.
 	@hack/suites.sh load
+
+.PHONY: test-chart
+test-chart: ## Hold the Helm chart to the manifests in config.
+	@hack/suites.sh chart
 
 .PHONY: test-images
 test-images: ## Build both images and run the init image in network namespaces (root).

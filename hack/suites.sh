@@ -5,6 +5,7 @@
 #   proxy    test/proxy: real traffic through real proxies, Envoy, HAProxy and mitmproxy, behind shunt-init's rules (root, iptables)
 #   envtest  test/envtest: the webhook behind a real kube-apiserver and etcd
 #   load     test/load: 2,000 reviews in flight at the webhook's server
+#   chart    test/chart: the Helm chart and the manifests are the same objects
 #   images   test/images: both images, built without an engine; the init image at work in a network namespace (root)
 #   e2e      test/e2e, its short part: Shunt installed with cert-manager on a Kubernetes node made here (root, containerd, runc)
 # A suite that cannot run here (no root, a tool that cannot be had) is named with the reason; with CI=true that is a failure.
@@ -85,6 +86,10 @@ suite_load() {
   cases 5m $packages
 }
 
+# Its module is its own, since it links Helm and kustomize; the first run compiles them, a minute or so. -count=1: what it
+# reads is outside of that module, which Go's cache does not see.
+suite_chart() { (cd test/chart && GOWORK=off go test -count=1 -timeout 10m ./...); }
+
 suite_images() {
   local packages
   hack/deps.sh dpkg-deb || cannot "Debian's packages are read with dpkg-deb"
@@ -123,9 +128,9 @@ run_suite() {
 }
 
 for name in "$@"; do
-  declare -F "suite_$name" >/dev/null || die "unknown suite $name; the suites are unit, rules, proxy, envtest, load, images, e2e"
+  declare -F "suite_$name" >/dev/null || die "unknown suite $name; the suites are unit, rules, proxy, envtest, load, images, chart, e2e"
 done
-(($#)) || die "no suite named; the suites are unit, rules, proxy, envtest, load, images, e2e"
+(($#)) || die "no suite named; the suites are unit, rules, proxy, envtest, load, images, chart, e2e"
 
 reason=$(mktemp)
 trap 'rm -f "$reason"' EXIT

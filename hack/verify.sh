@@ -14,7 +14,7 @@ check_scripts() {
 
 check_modules() {
   local dir
-  for dir in . hack/*/; do
+  for dir in . hack/*/ test/chart; do
     [[ -e $dir/go.mod ]] || continue
     (cd "$dir" && GOWORK=off go mod tidy -diff) || { say "$dir: run go mod tidy there"; return 1; }
   done
@@ -30,7 +30,7 @@ check_generated() {
   [[ $(tree) == "$before" ]] || { say "make generate changed these; commit what it wrote:"; git status --short >&2; return 1; }
 }
 
-check_vet() { go vet ./... && (cd hack/images && go vet ./...); }
+check_vet() { go vet ./... && (cd hack/images && go vet ./...) && (cd test/chart && go vet ./...); }
 
 check_lint() {
   local linter
@@ -38,6 +38,7 @@ check_lint() {
   "$linter" config verify
   "$linter" run ./... # formatting too: gofmt and goimports are among its formatters
   (cd hack/images && "$linter" run --config ../../.golangci.yml ./...)
+  (cd test/chart && "$linter" run --config ../../.golangci.yml ./...)
 }
 
 check_rooms() { hack/rooms.sh; }

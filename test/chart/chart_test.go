@@ -1,0 +1,231 @@
+package chart
+
+import (
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+	"helm.sh/helm/v3/pkg/lint"
+	"helm.sh/helm/v3/pkg/lint/support"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+	"sigs.k8s.io/yaml"
+)
+
+const (
+	folder = "../../charts/shunt"
+	// namespace is the one that the manifests name.
+	namespace = "shunt-system"
+)
+
+// objects are by kind and name.
+type objects map[string]map[string]any
+
+func (o objects) add(t *testing.T, document []byte) {
+	t.Helper()
+	var object map[string]any
+	if err := yaml.UnmarshalStrict(document, &object); err != nil {
+		t.Fatalf("%v in\n%s", err, document)
+	}
+	if len(object) == 0 {
+		return
+	}
+	metadata, _ := object["metadata"].(map[string]any)
+	name := object["kind"].(string) + " " + metadata["name"].(string)
+	if _, twice := o[name]; twice {
+		t.Errorf("%s is there twice", name)
+	}
+	// A configuration is what it says, and not how it is written down.
+	if data, is := object["data"].(map[string]any); is && data["config.yaml"] != nil {
+		var configuration map[string]any
+		if err := yaml.UnmarshalStrict([]byte(data["config.yaml"].(string)), &configuration); err != nil {
+			t.Fatal(err)
+		}
+		data["config.yaml"] = configuration
+	}
+	o[name] = object
+}
+
+// rendered are the chart's objects with values over its own.
+func rendered(t *testing.T, values string) (objects, error) {
+	t.Helper()
+	chart, err := loader.LoadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	given, err := chartutil.ReadValues([]byte(values))
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := chartutil.ReleaseOptions{Name: "mesh", Namespace: namespace, Revision: 1, IsInstall: true}
+	all, err := chartutil.ToRenderValues(chart, given, release, chartutil.DefaultCapabilities)
+	if err != nil {
+		return nil, err
+	}
+	files, err := engine.Render(chart, all)
+	if err != nil {
+		return nil, err
+	}
+	found := objects{}
+	for name, text := range files {
+		if path.Ext(name) != ".yaml" {
+			continue
+		}
+		for document := range strings.SplitSeq("\n"+text, "\n---\n") {
+			found.add(t, []byte(document))
+		}
+	}
+	return found, nil
+}
+
+// built are the objects that kustomize builds.
+func built(t *testing.T, name string) objects {
+	t.Helper()
+	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), "../../config/"+name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := objects{}
+	for _, resource := range resources.Resources() {
+		text, err := resource.AsYAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		found.add(t, text)
+	}
+	return found
+}
+
+// TestSameObjects holds that chart and manifests are the same Shunt. Only the
+// namespace is not the chart's to make: Helm keeps the release in it.
+func TestSameObjects(t *testing.T) {
+	for name, values := range map[string]string{
+		"default":                  "",
+		"self-signed":              "certificates: self-signed",
+		"overlays/namespaces-only": "webhooks: {namespacesOnly: true}",
+		"overlays/all-pods":        "webhooks: {allPods: true}",
+		"overlays/revision":        "revision: canary",
+		"overlays/prometheus":      "prometheus: {enabled: true}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := built(t, name)
+			delete(want, "Namespace "+namespace)
+			got, err := rendered(t, values)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("objects (-kustomize +chart):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestEveryOverlay holds that no way to install Shunt is left out above.
+func TestEveryOverlay(t *testing.T) {
+	entries, err := os.ReadDir("../../config/overlays")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	if want := []string{"all-pods", "namespaces-only", "prometheus", "revision"}; !slices.Equal(names, want) {
+		t.Errorf("config/overlays holds %q; TestSameObjects is about %q", names, want)
+	}
+}
+
+// TestRefusedValues holds that the schema knows what is meant.
+func TestRefusedValues(t *testing.T) {
+	for values, says := range map[string]string{
+		"imagePullPolicy: Always":                         "imagePullPolicy",
+		"image: {tag: 1}":                                 "tag",
+		"image: {pullPolicy: Sometimes}":                  "pullPolicy",
+		"certificates: letsencrypt":                       "certificates",
+		"revision: Canary_1":                              "revision",
+		"injector: {revision: canary}":                    "injector",
+		"injector: {kind: InjectorConfiguration}":         "injector",
+		"webhooks: {namespacesOnly: true, allPods: true}": "webhooks",
+		"webhooks: {exemptNamespaces: [shop]}":            "exemptNamespaces",
+		"webhooks: {failurePolicy: Ignore}":               "failurePolicy",
+		"replicas: 0":                                     "replicas",
+		"args: [self-signed]":                             "args",
+		"goMemLimit: 200Mi":                               "goMemLimit",
+		"networkPolicy: {apiServerPorts: [https]}":        "apiServerPorts",
+		"prometheus: {enabled: \"yes\"}":                  "enabled",
+	} {
+		if _, err := rendered(t, values); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: error %v, want one that says %s", values, err, says)
+		}
+	}
+}
+
+// TestValues holds where the values go that no manifest has.
+func TestValues(t *testing.T) {
+	got, err := rendered(t, `
+image: {repository: ghcr.io/example/shunt-webhook, tag: v1, pullPolicy: Always}
+imagePullSecrets: [{name: mine}]
+injector: {proxyImage: mine/envoy, imagePullSecrets: [{name: mine}]}
+revision: canary
+certificates: self-signed
+webhooks: {exemptNamespaces: [kube-system, calico-system], timeoutSeconds: 7}
+replicas: 1
+args: [--log-level=debug]
+priorityClassName: ""
+tolerations: [{key: a, operator: Exists}]
+podAnnotations: {a: b}
+podLabels: {c: d}
+networkPolicy: {enabled: false}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := yaml.Marshal(got["Deployment shunt-webhook-canary"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, says := range []string{
+		"image: ghcr.io/example/shunt-webhook:v1\n", "imagePullPolicy: Always\n",
+		"imagePullSecrets:\n      - name: mine\n", "replicas: 1\n",
+		"- --self-signed\n", "- --revision=canary\n", "- --self-signed-secret=shunt-webhook-cert-canary\n",
+		"- --self-signed-names=shunt-webhook-canary.shunt-system.svc\n", "- --self-signed-configuration=shunt-canary\n",
+		"- --log-level=debug\n", "operator: Exists\n", "a: b\n", "c: d\n", "sizeLimit: 1Mi\n",
+	} {
+		if !strings.Contains(string(text), says) {
+			t.Errorf("the Deployment does not say %q:\n%s", says, text)
+		}
+	}
+	if text, err = yaml.Marshal(got["MutatingWebhookConfiguration shunt-canary"]); err != nil {
+		t.Fatal(err)
+	}
+	for _, says := range []string{"- calico-system\n", "- shunt-system\n", "timeoutSeconds: 7\n"} {
+		if !strings.Contains(string(text), says) {
+			t.Errorf("the webhooks do not say %q:\n%s", says, text)
+		}
+	}
+	for _, name := range []string{
+		"NetworkPolicy shunt-webhook-canary", "PodDisruptionBudget shunt-webhook-canary", "ResourceQuota shunt-webhook-canary",
+		"Certificate shunt-webhook-canary",
+	} {
+		if _, is := got[name]; is {
+			t.Errorf("%s is there: %q", name, slices.Sorted(maps.Keys(got)))
+		}
+	}
+}
+
+// TestLint has Helm's own linter look at the chart.
+func TestLint(t *testing.T) {
+	for _, message := range lint.All(folder, nil, namespace, true).Messages {
+		if message.Severity >= support.WarningSev {
+			t.Error(message)
+		}
+	}
+}
