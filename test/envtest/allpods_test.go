@@ -37,7 +37,9 @@ var _ = Describe("pods of which nobody says anything", Ordered, func() {
 		}).WithTimeout(20 * time.Second).WithPolling(100 * time.Millisecond).Should(Succeed())
 	})
 
-	DescribeTable("are asked about, and no others", func(ctx SpecContext, namespaceLabels, podLabels, podAnnotations, want string, asked bool) {
+	DescribeTable("are asked about, and no others", func(
+		ctx SpecContext, namespaceLabels, podLabels, podAnnotations, want string, asked bool,
+	) {
 		pod := labelled(newPod(newNamespace(ctx, labelsOf(namespaceLabels)), labelsOf(podAnnotations)), labelsOf(podLabels))
 		before := beside.asked()
 		Expect(api.Create(ctx, pod)).To(Succeed())
