@@ -114,6 +114,7 @@ type request struct {
 	config            proxyConfig
 	rewriteProbes     *bool
 	native            *bool
+	own               *OwnContainer // of no annotation
 	logLevel          string
 	componentLogLevel string
 	concurrency       int32

@@ -32,23 +32,9 @@ const (
 // merged by it, other lists replaced.
 func merge(mode interception.Mode, cfg Config) (corev1.Container, error) {
 	base := anyProxy(mode, cfg)
-	template := cfg.Sidecar.Container.DeepCopy()
-	template.Name = base.Name // which is always in its JSON, be it empty
-	original, err := json.Marshal(base)
+	merged, err := overlay(base, *cfg.Sidecar.Container.DeepCopy())
 	if err != nil {
-		return corev1.Container{}, fmt.Errorf("encode what any sidecar has: %w", err)
-	}
-	patch, err := json.Marshal(template)
-	if err != nil {
-		return corev1.Container{}, fmt.Errorf("encode the container: %w", err)
-	}
-	text, err := strategicpatch.StrategicMergePatch(original, patch, corev1.Container{})
-	if err != nil {
-		return corev1.Container{}, fmt.Errorf("merge the container: %w", err)
-	}
-	var merged corev1.Container
-	if err := json.Unmarshal(text, &merged); err != nil {
-		return corev1.Container{}, fmt.Errorf("decode the merged container: %w", err)
+		return corev1.Container{}, err
 	}
 	merged.VolumeMounts = append(sharedMounts(mode), merged.VolumeMounts...)
 	// Not one on the inbound port, which any proxy has: to connect to it is to
@@ -59,6 +45,28 @@ func merge(mode interception.Mode, cfg Config) (corev1.Container, error) {
 	// application would start before its proxy listens.
 	if merged.StartupProbe == nil {
 		merged.StartupProbe = startupProbe()
+	}
+	return merged, nil
+}
+
+// overlay puts one container over another by strategic merge. The name stays.
+func overlay(base, over corev1.Container) (corev1.Container, error) {
+	over.Name = base.Name // which is always in its JSON, be it empty
+	original, err := json.Marshal(base)
+	if err != nil {
+		return corev1.Container{}, fmt.Errorf("encode what any sidecar has: %w", err)
+	}
+	patch, err := json.Marshal(over)
+	if err != nil {
+		return corev1.Container{}, fmt.Errorf("encode the container: %w", err)
+	}
+	text, err := strategicpatch.StrategicMergePatch(original, patch, corev1.Container{})
+	if err != nil {
+		return corev1.Container{}, fmt.Errorf("merge the container: %w", err)
+	}
+	var merged corev1.Container
+	if err := json.Unmarshal(text, &merged); err != nil {
+		return corev1.Container{}, fmt.Errorf("decode the merged container: %w", err)
 	}
 	return merged, nil
 }

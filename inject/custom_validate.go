@@ -100,15 +100,22 @@ func checkMounts(path *field.Path, c corev1.Container, volumes []corev1.Volume) 
 		}
 	}
 	for i, mount := range c.VolumeMounts {
-		at := path.Child("volumeMounts").Index(i)
-		check(at, mount.Name)
-		if below := strings.TrimSuffix(mount.MountPath, "/") + "/"; strings.HasPrefix(below, bootstrap.SharedDirectory+"/") {
-			errs = append(errs, field.Invalid(at.Child("mountPath"), mount.MountPath,
-				"shunt-init leaves its files there; accepted: a path that is not "+bootstrap.SharedDirectory+" or below it"))
-		}
+		check(path.Child("volumeMounts").Index(i), mount.Name)
 	}
 	for i, device := range c.VolumeDevices {
 		check(path.Child("volumeDevices").Index(i), device.Name)
+	}
+	return append(errs, checkSharedPath(path, c)...)
+}
+
+// checkSharedPath finds mounts where shunt-init leaves its files.
+func checkSharedPath(path *field.Path, c corev1.Container) field.ErrorList {
+	var errs field.ErrorList
+	for i, mount := range c.VolumeMounts {
+		if below := strings.TrimSuffix(mount.MountPath, "/") + "/"; strings.HasPrefix(below, bootstrap.SharedDirectory+"/") {
+			errs = append(errs, field.Invalid(path.Child("volumeMounts").Index(i).Child("mountPath"), mount.MountPath,
+				"shunt-init leaves its files there; accepted: a path that is not "+bootstrap.SharedDirectory+" or below it"))
+		}
 	}
 	return errs
 }

@@ -25,7 +25,7 @@ type Operation struct {
 // else that the pod has. What this
 // version of the Go types does not know of a pod stays as it is.
 func (p Plan) Patch(pod *corev1.Pod) []Operation {
-	base := withoutOurs(pod, volumesNamed(p.Volumes))
+	base, _ := takeOwn(withoutOurs(pod, volumesNamed(p.Volumes)))
 	ops := append(p.annotate(pod, base), p.patchProbes(pod, base)...)
 	ops = append(ops, list{
 		path: "/spec/initContainers",

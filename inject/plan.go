@@ -47,6 +47,7 @@ func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg C
 	}{
 		{ReasonInvalidAnnotation, slices.Concat(podErrors(problems), beyond(pod, req, cfg), in.checkProxy(pod, req, cfg))},
 		{ReasonNameTaken, append(takenNames(pod, req.configuredVolumes(cfg)), takenPaths(pod, req)...)},
+		{ReasonInvalidProxyContainer, in.checkOwn(req, cfg)},
 		{ReasonProxyIdentityTaken, takenIdentity(pod, req, cfg)},
 		{ReasonPortTaken, takenPorts(pod, req, cfg)},
 		{ReasonPodSecurity, barredMode(req, cfg)},
@@ -88,6 +89,7 @@ func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) Plan {
 	}
 	plan.Annotations, plan.ImagePullSecrets = addedAnnotations(pod, cfg), addedPullSecrets(pod, cfg)
 	plan.Status = plan.status(cfg)
+	plan.Status.Own = req.own
 	if text, present := pod.Annotations[StatusKey]; present {
 		plan.Status.Replaced = &text
 	}

@@ -22,6 +22,9 @@ func (in *Injector) proxy(req request, opts bootstrap.Options, cfg Config) corev
 	}
 	replace(&c.Image, req.image)
 	c.Resources = req.resources.over(c.Resources)
+	if req.own != nil {
+		c = req.own.mustOver(c)
+	}
 	return c
 }
 

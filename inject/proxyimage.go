@@ -97,15 +97,21 @@ func checkAllowedImages(path *field.Path, entries []string) field.ErrorList {
 	return errs
 }
 
+// allowsImage reports whether a pod may have an image for its proxy.
+func (c Config) allowsImage(image string) bool {
+	return slices.ContainsFunc(c.AllowedProxyImages, func(entry string) bool {
+		allowed, err := parseAllowedImage(entry)
+		return err == nil && allowed.allows(image)
+	})
+}
+
 // checkImageAllowed holds the image that a pod asks for to the configuration.
 func checkImageAllowed(req request, cfg Config) field.ErrorList {
 	if req.image == "" {
 		return nil
 	}
-	for _, entry := range cfg.AllowedProxyImages {
-		if allowed, err := parseAllowedImage(entry); err == nil && allowed.allows(req.image) {
-			return nil
-		}
+	if cfg.allowsImage(req.image) {
+		return nil
 	}
 	detail := "allowedProxyImages of the injector's configuration is empty; accepted: no such annotation"
 	if len(cfg.AllowedProxyImages) > 0 {

@@ -19,11 +19,12 @@ const (
 	ReasonNotOptedIn        Reason = "NotOptedIn"
 	ReasonAlreadyInjected   Reason = "AlreadyInjected"
 
-	ReasonInvalidAnnotation  Reason = "InvalidAnnotation"
-	ReasonNameTaken          Reason = "NameTaken"
-	ReasonProxyIdentityTaken Reason = "ProxyIdentityTaken"
-	ReasonPortTaken          Reason = "PortTaken"
-	ReasonPodSecurity        Reason = "PodSecurity"
+	ReasonInvalidAnnotation     Reason = "InvalidAnnotation"
+	ReasonNameTaken             Reason = "NameTaken"
+	ReasonInvalidProxyContainer Reason = "InvalidProxyContainer"
+	ReasonProxyIdentityTaken    Reason = "ProxyIdentityTaken"
+	ReasonPortTaken             Reason = "PortTaken"
+	ReasonPodSecurity           Reason = "PodSecurity"
 )
 
 // reasons says each Reason in a sentence, in the order of the truth table.
@@ -41,6 +42,7 @@ var reasons = []struct {
 	{ReasonOtherRevision, "the pod or its namespace asks for the injector of another revision"},
 	{ReasonNotOptedIn, "neither the pod nor its namespace asks for injection, and it is off by default"},
 	{ReasonNameTaken, "the pod has a container, volume or mount with a name or path that is Shunt's own"},
+	{ReasonInvalidProxyContainer, "the pod's own container of the proxy's name says what would break the proxy"},
 	{ReasonProxyIdentityTaken, "a container runs as the proxy's user or group, and its traffic would bypass the proxy"},
 	{ReasonPortTaken, "a container declares a port that the proxy listens on"},
 	{ReasonPodSecurity, "the namespace enforces a Pod Security level that forbids what the interception mode needs"},
@@ -69,6 +71,6 @@ func (r Reason) Sentence() string {
 // Refuses reports whether a pod with this reason must not run at all.
 func (r Reason) Refuses() bool {
 	return slices.Contains([]Reason{
-		ReasonInvalidAnnotation, ReasonNameTaken, ReasonProxyIdentityTaken, ReasonPortTaken, ReasonPodSecurity,
+		ReasonInvalidAnnotation, ReasonNameTaken, ReasonInvalidProxyContainer, ReasonProxyIdentityTaken, ReasonPortTaken, ReasonPodSecurity,
 	}, r)
 }

@@ -41,6 +41,8 @@ type Status struct {
 	Probes           []Probe  `json:"probes,omitempty"`
 	// Annotations are those beside this one, with their values.
 	Annotations map[string]string `json:"annotations,omitempty"`
+	// Own is the pod's own container that the proxy's was merged with.
+	Own *OwnContainer `json:"own,omitempty"`
 	// Replaced is the value that the annotation had before, such as Istio's.
 	Replaced *string `json:"replaced,omitempty"`
 	Revision string  `json:"revision"`
@@ -84,6 +86,7 @@ func withoutOurs(pod *corev1.Pod, custom []string) *corev1.Pod {
 		return slices.Contains(containerNames, c.Name) && slices.Contains(status.InitContainers, c.Name)
 	})
 	dropContainers(pod, status.Containers)
+	status.Own.putBack(pod)
 	pod.Spec.Volumes = slices.DeleteFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
 		return slices.Contains(status.Volumes, v.Name) && ownVolume(pod, v.Name, custom)
 	})
