@@ -124,7 +124,8 @@ type request struct {
 
 	userVolumes       []corev1.Volume
 	userMounts        []corev1.VolumeMount
-	bootstrapOverride string // the name of a ConfigMap
+	templates         []string // without the first, which is the sidecar
+	bootstrapOverride string   // the name of a ConfigMap
 
 	healthPort healthPort
 	readiness  readiness

@@ -29,6 +29,8 @@ const (
 	// has them.
 	UserVolumeKey      = sidecarPrefix + "userVolume"
 	UserVolumeMountKey = sidecarPrefix + "userVolumeMount"
+	// TemplatesKey names templates of the configuration.
+	TemplatesKey = "inject.istio.io/templates"
 	// BootstrapOverrideKey names a ConfigMap with more of Envoy's bootstrap.
 	BootstrapOverrideKey = sidecarPrefix + "bootstrapOverride"
 
@@ -118,6 +120,12 @@ var proxyAnnotations = []Annotation{
 		Sets:     "the proxy's memory limit; its other requests and limits stay as they are",
 		Accepted: acceptedMemoryLimit, Default: ofConfiguration + "1Gi",
 		read: into(parseMemory, func(r *request) **resource.Quantity { return &r.resources.memoryLimit }),
+	},
+	{
+		Key: TemplatesKey, Places: settingPlaces, Since: firstRelease,
+		Sets:     "templates of the configuration that are merged over the sidecar, one after the other",
+		Accepted: acceptedTemplates, Default: "sidecar",
+		read: into(parseTemplates, func(r *request) *[]string { return &r.templates }),
 	},
 	{
 		Key: UserVolumeKey, Places: settingPlaces, Since: firstRelease,

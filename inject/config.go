@@ -116,6 +116,8 @@ type Config struct {
 
 	// Sidecar says which proxy it is.
 	Sidecar Sidecar `json:"sidecar"`
+	// Templates are what a pod may have over the sidecar, by their names.
+	Templates map[string]Template `json:"templates"`
 }
 
 // DefaultRevision is the one that those mean who ask for the proxy and name

@@ -136,7 +136,11 @@ func unknownFields(strict []error) field.ErrorList {
 		if dot := strings.LastIndex(path, "."); dot >= 0 {
 			parent, name = path[:dot], path[dot+1:]
 		}
-		errs = append(errs, field.Forbidden(field.NewPath(path), unknownField(name, accepted[parent])))
+		names := accepted[parent]
+		if of, below, _ := strings.Cut(parent, "."); of == "templates" && below != "" && !strings.Contains(below, ".") {
+			names = jsonNames[Template]()
+		}
+		errs = append(errs, field.Forbidden(field.NewPath(path), unknownField(name, names)))
 	}
 	return errs
 }

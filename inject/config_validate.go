@@ -53,7 +53,7 @@ func (c Config) Validate() field.ErrorList {
 	for _, wrong := range validation.IsDNS1123Label(c.Revision) {
 		errs = append(errs, field.Invalid(field.NewPath("revision"), c.Revision, wrong))
 	}
-	return append(errs, checkSidecar(c)...)
+	return append(append(errs, checkSidecar(c)...), checkTemplates(c)...)
 }
 
 func checkImage(path *field.Path, image string) field.ErrorList {

@@ -138,6 +138,13 @@ func proxyPorts(req request, cfg Config) map[corev1.Protocol][]uint16 {
 		ports[corev1.ProtocolUDP] = append(ports[corev1.ProtocolUDP], interception.DefaultDNSPort)
 	}
 	ports[corev1.ProtocolTCP] = append(ports[corev1.ProtocolTCP], tcp...)
+	for _, name := range req.templates {
+		if c := cfg.Templates[name].Container; c != nil {
+			for _, port := range c.Ports {
+				ports[protocolOf(port)] = append(ports[protocolOf(port)], uint16(port.ContainerPort))
+			}
+		}
+	}
 	return ports
 }
 

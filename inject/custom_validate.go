@@ -36,9 +36,10 @@ func checkSidecar(cfg Config) field.ErrorList {
 		if s.Container == nil {
 			return append(errs, field.Required(containerPath, "accepted: a container with an image"))
 		}
+		errs = append(errs, checkImage(containerPath.Child("image"), s.Container.Image)...)
 		errs = append(errs, checkTemplate(containerPath, *s.Container)...)
-		errs = append(errs, checkMounts(containerPath, *s.Container, s.Volumes)...)
-		return append(errs, checkMerged(containerPath, cfg)...)
+		errs = append(errs, checkMounts(containerPath, *s.Container, s.Volumes, "sidecar.volumes")...)
+		return append(errs, checkMerged(containerPath, cfg, func(mode interception.Mode) (corev1.Container, error) { return merge(mode, cfg) })...)
 	default:
 		return field.ErrorList{field.NotSupported(sidecarPath.Child("type"), s.Type, []SidecarType{SidecarEnvoy, SidecarCustom})}
 	}
@@ -46,7 +47,7 @@ func checkSidecar(cfg Config) field.ErrorList {
 
 // checkTemplate finds what a template says and must leave to Shunt.
 func checkTemplate(path *field.Path, c corev1.Container) field.ErrorList {
-	errs := checkImage(path.Child("image"), c.Image)
+	var errs field.ErrorList
 	if c.Name != "" && c.Name != ProxyContainerName {
 		errs = append(errs, field.Invalid(path.Child("name"), c.Name, "accepted: none, or "+ProxyContainerName))
 	}
@@ -87,9 +88,9 @@ func checkVolumes(path *field.Path, volumes []corev1.Volume) field.ErrorList {
 }
 
 // checkMounts finds mounts of what is not there.
-func checkMounts(path *field.Path, c corev1.Container, volumes []corev1.Volume) field.ErrorList {
+func checkMounts(path *field.Path, c corev1.Container, volumes []corev1.Volume, of string) field.ErrorList {
 	names := volumesNamed(volumes)
-	accepted := "accepted: the name of one of sidecar.volumes"
+	accepted := "accepted: the name of one of " + of
 	if len(names) > 0 {
 		accepted += ": " + strings.Join(names, ", ")
 	}
@@ -122,10 +123,10 @@ func checkSharedPath(path *field.Path, c corev1.Container) field.ErrorList {
 
 // checkMerged finds, mode by mode, what in the merged container breaks the
 // data path.
-func checkMerged(path *field.Path, cfg Config) field.ErrorList {
+func checkMerged(path *field.Path, cfg Config, in func(interception.Mode) (corev1.Container, error)) field.ErrorList {
 	var errs field.ErrorList
 	for _, mode := range modes {
-		merged, err := merge(mode, cfg)
+		merged, err := in(mode)
 		if err != nil {
 			return field.ErrorList{field.InternalError(path, err)}
 		}

@@ -12,6 +12,9 @@ import (
 	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
+// envoyVariables are those that Envoy's command line has in it.
+var envoyVariables = []string{"POD_NAME", "POD_NAMESPACE"}
+
 // flushMilliseconds is how long a line of the access log may wait. Envoy's own
 // 10 seconds are long for a person who watches it.
 const flushMilliseconds = 1000

@@ -147,7 +147,8 @@ func (e explainer) configured() []Setting {
 
 // idle reports whether a field says nothing to the pod's proxy.
 func (e explainer) idle(field string) bool {
-	return e.asked.Sidecar.Type == SidecarCustom &&
+	// What is in a template is a setting of the pods that name it.
+	return field == "templates" || e.asked.Sidecar.Type == SidecarCustom &&
 		slices.ContainsFunc(annotations, func(row Annotation) bool { return row.Envoy && row.Field == field })
 }
 
@@ -186,6 +187,9 @@ func (e explainer) fromField(path string) []string {
 // origin is who set a field, where no annotation did. A custom sidecar's
 // container has the last word on its image and resources.
 func (e explainer) origin(path string) string {
+	if name := e.template(path); name != "" {
+		return "template " + name
+	}
 	if e.asked.Sidecar.Type == SidecarCustom {
 		within := strings.Replace(strings.Replace(path, "proxyImage", "image", 1), "proxyResources", "resources", 1)
 		if from, there := e.given["sidecar.container."+within]; there && within != path {
@@ -196,6 +200,22 @@ func (e explainer) origin(path string) string {
 		return from
 	}
 	return fromDefault
+}
+
+// template is the one, of those that the pod names, that a field of the
+// sidecar's image or resources is from; empty where none has it.
+func (e explainer) template(path string) string {
+	for _, name := range slices.Backward(e.req.templates) {
+		c := e.asked.Templates[name].Container
+		below, ofResources := strings.CutPrefix(path, "proxyResources.")
+		switch {
+		case c == nil:
+		case path == "proxyImage" && c.Image != "",
+			ofResources && slices.ContainsFunc(leaves("", encode(c.Resources)), func(l leaf) bool { return l.path == below }):
+			return name
+		}
+	}
+	return ""
 }
 
 // gaveWay says what of the pod had a value changed that suits most pods.

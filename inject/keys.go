@@ -42,7 +42,6 @@ var idle = map[string]string{
 	sidecarPrefix + "statsInclusionPrefixes":             ofStatistics,
 	sidecarPrefix + "statsInclusionRegexps":              ofStatistics,
 	sidecarPrefix + "statsInclusionSuffixes":             ofStatistics,
-	"inject.istio.io/templates":                          ofSidecar,
 	"readiness.status.sidecar.istio.io/applicationPorts": ofAgent,
 }
 

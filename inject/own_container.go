@@ -173,6 +173,7 @@ func (in *Injector) checkOwn(req request, cfg Config) field.ErrorList {
 	if cfg.Sidecar.Type == SidecarCustom {
 		proxy = in.merged(req.mode)
 	}
+	proxy = req.mustTemplated(proxy, cfg)
 	replace(&proxy.Image, req.image)
 	proxy.Resources = req.resources.over(proxy.Resources)
 	return req.own.check(proxy, req.mode, cfg)

@@ -31,25 +31,33 @@ func (in *Injector) proxy(req request, opts bootstrap.Options, cfg Config) corev
 // configured is the sidecar that the configuration makes.
 func (in *Injector) configured(req request, opts bootstrap.Options, cfg Config) corev1.Container {
 	if cfg.Sidecar.Type == SidecarCustom {
-		return custom(in.merged(req.mode), req.mode, cfg)
+		return custom(req.mustTemplated(in.merged(req.mode), cfg), req.mode, cfg)
 	}
-	return envoy(req.mode, opts, cfg)
+	return req.mustTemplated(envoy(req.mode, opts, cfg), cfg)
 }
 
 // checkProxy finds what a pod asks of its proxy and the configuration does not
 // let it have.
 func (in *Injector) checkProxy(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
 	errs := append(checkImageAllowed(req, cfg), checkUserVolumes(pod, req, cfg)...)
-	if req.resources != (quantities{}) {
-		errs = append(errs, req.resources.check(req.from, in.configuredResources(req, cfg))...)
+	if unknown := checkTemplateNames(req, cfg); len(unknown) > 0 {
+		return append(errs, unknown...)
 	}
-	return errs
+	if req.resources == (quantities{}) && len(req.templates) == 0 {
+		return errs
+	}
+	configured := in.configuredResources(req, cfg)
+	if wrong := checkResources(field.NewPath("resources"), configured); len(wrong) > 0 {
+		return append(errs, req.from.invalid(TemplatesKey, "together they are contradictory: "+wrong[0].Error()))
+	}
+	return append(errs, req.resources.check(req.from, configured)...)
 }
 
 // configuredResources are the sidecar's without the pod's word.
 func (in *Injector) configuredResources(req request, cfg Config) corev1.ResourceRequirements {
+	resources := cfg.ProxyResources
 	if cfg.Sidecar.Type == SidecarCustom {
-		return in.merged(req.mode).Resources
+		resources = in.merged(req.mode).Resources
 	}
-	return cfg.ProxyResources
+	return req.mustTemplated(corev1.Container{Name: ProxyContainerName, Resources: resources}, cfg).Resources
 }

@@ -46,6 +46,8 @@ func changed(t *testing.T, cfg inject.Config, first, then map[string]string, mea
 // TestChangedSettingIsBroughtIntoLine: an injected pod whose annotation is
 // another now gets what that says.
 func TestChangedSettingIsBroughtIntoLine(t *testing.T) {
+	withTemplate := inject.DefaultConfig()
+	withTemplate.Templates = map[string]inject.Template{"debug": {Container: &corev1.Container{Image: "debug"}}}
 	for key, values := range map[string][2]string{
 		inject.ProxyCPUKey:                 {"200m", "300m"},
 		inject.ProxyCPULimitKey:            {"2", "3"},
@@ -55,6 +57,7 @@ func TestChangedSettingIsBroughtIntoLine(t *testing.T) {
 		inject.DropInvalidKey:              {"true", "false"},
 		inject.HealthPortKey:               {"8888", "0"},
 		inject.ProxyConfigKey:              {"concurrency: 1", "concurrency: 2"},
+		inject.TemplatesKey:                {"sidecar", "sidecar,debug"},
 		inject.BootstrapOverrideKey:        {"a", "b"},
 		inject.UserVolumeKey:               {`{"a":{"emptyDir":{}}}`, `{"a":{"configMap":{"name":"a"}}}`},
 		inject.ReadinessInitialDelayKey:    {"1", "0"},
@@ -63,10 +66,10 @@ func TestChangedSettingIsBroughtIntoLine(t *testing.T) {
 		inject.RerouteVirtualInterfacesKey: {"net1", "net2"},
 	} {
 		first, then := map[string]string{key: values[0]}, map[string]string{key: values[1]}
-		if got := changed(t, inject.DefaultConfig(), first, then, nil); got.Reason != inject.ReasonInjected {
+		if got := changed(t, withTemplate, first, then, nil); got.Reason != inject.ReasonInjected {
 			t.Errorf("%s from %s to %s: %s", key, values[0], values[1], got.Reason)
 		}
-		if got := changed(t, inject.DefaultConfig(), first, first, nil); got.Reason != inject.ReasonAlreadyInjected {
+		if got := changed(t, withTemplate, first, first, nil); got.Reason != inject.ReasonAlreadyInjected {
 			t.Errorf("%s still %s: %s", key, values[0], got.Reason)
 		}
 	}

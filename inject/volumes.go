@@ -175,7 +175,13 @@ func checkUserVolumes(pod *corev1.Pod, req request, cfg Config) field.ErrorList 
 }
 
 // configuredVolumes are those that the sidecar has by the configuration.
-func (r request) configuredVolumes(cfg Config) []corev1.Volume { return cfg.Sidecar.Volumes }
+func (r request) configuredVolumes(cfg Config) []corev1.Volume {
+	all := cfg.Sidecar.Volumes
+	for _, name := range r.templates {
+		all = slices.Concat(all, cfg.Templates[name].Volumes)
+	}
+	return all
+}
 
 // volumes are all that a pod gets for its sidecar.
 func (r request) volumes(cfg Config) []corev1.Volume {
