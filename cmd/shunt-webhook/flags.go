@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -23,9 +24,11 @@ type settings struct {
 	options    webhook.Options
 	selfSigned selfSigned
 	kubeconfig string
-	logLevel   slog.Level
-	logFormat  string
-	version    bool
+	// shutdownDelay is how long it serves on when it is told to end.
+	shutdownDelay time.Duration
+	logLevel      slog.Level
+	logFormat     string
+	version       bool
 }
 
 // raw are the flags' values before they are checked.
@@ -50,6 +53,8 @@ func newFlags() *raw {
 	fs.StringVar(&r.options.PprofAddress, "pprof-bind-address", "0",
 		"host:port of /debug/pprof, Go's profiles; without a host on loopback; 0 for none")
 	fs.StringVar(&r.kubeconfig, "kubeconfig", "", "file that says where the API server is; the pod's service account without it")
+	fs.DurationVar(&r.shutdownDelay, "shutdown-delay", 5*time.Second,
+		"how long to serve on after SIGTERM, until nobody sends requests any more; 0s to 20s")
 	fs.StringVar(&r.levelName, "log-level", "info", "least that is logged: debug, info, warn or error")
 	fs.StringVar(&r.logFormat, "log-format", "json", "json or text")
 	fs.BoolVar(&r.version, "version", false, "print the version and stop")
@@ -83,6 +88,9 @@ func parse(args []string) (settings, error) {
 	}
 	if port := r.options.Port; port < 1 || port > 65535 {
 		errs = append(errs, fmt.Errorf("--webhook-port: invalid value %d; accepted: a port from 1 to 65535", port))
+	}
+	if delay := r.shutdownDelay; delay < 0 || delay > 20*time.Second {
+		errs = append(errs, fmt.Errorf("--shutdown-delay: invalid value %s; accepted: 0s to 20s", delay))
 	}
 	if r.options.CertDir == "" {
 		errs = append(errs, fmt.Errorf(`--cert-dir: invalid value ""; accepted: a folder`))

@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"
@@ -38,6 +39,7 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends it at once
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	if err != nil {
@@ -91,10 +93,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	log.Info("starting", "version", version, "revision", s.config.Revision, "initImage", s.config.InitImage,
 		"proxyImage", s.config.ProxyImage, "defaultPolicy", s.config.DefaultPolicy)
+	ctx, stop := lingering(ctx, s.shutdownDelay)
+	defer stop()
 	if err := mgr.Start(ctx); err != nil {
 		return fmt.Errorf("serve the webhook: %w", err)
 	}
 	return nil
+}
+
+// lingering ends a while after ctx does. For a moment a pod that is told to end
+// is still sent requests, and one that is refused is a pod that is not made.
+func lingering(ctx context.Context, while time.Duration) (context.Context, context.CancelFunc) {
+	longer, end := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() { time.AfterFunc(while, end) })
+	return longer, end
 }
 
 // apiServer is the one that the file names, or the one of the pod that this

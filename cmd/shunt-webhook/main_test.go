@@ -2,11 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -157,10 +160,11 @@ func TestRefused(t *testing.T) {
 		{[]string{"--nope"}, []string{"--nope", "accepted: the flags that --help lists"}},
 		{[]string{"--webhook-port=x"}, []string{"--webhook-port", `"x"`}},
 		{
-			[]string{"--webhook-port=65536", "--cert-dir=", "--log-level=loud", "--log-format=xml", "more"},
+			[]string{"--webhook-port=65536", "--cert-dir=", "--log-level=loud", "--log-format=xml", "--shutdown-delay=1m", "more"},
 			[]string{
 				"--webhook-port: invalid value 65536; accepted: a port from 1 to 65535", `--cert-dir: invalid value ""; accepted: a folder`,
 				`--log-level: invalid value "loud"; accepted: debug, info, warn, error`,
+				"--shutdown-delay: invalid value 1m0s; accepted: 0s to 20s",
 				`--log-format: invalid value "xml"; accepted: json, text`, `unexpected argument "more"; accepted: flags only`,
 			},
 		},
@@ -213,6 +217,22 @@ func TestVersionAndHelp(t *testing.T) {
 			t.Errorf("%s: %q does not say %q", arg, stdout.String(), want)
 		}
 	}
+}
+
+// TestLingering holds that the end comes as long after the signal as is said.
+func TestLingering(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told, tell := context.WithCancel(t.Context())
+		ctx, stop := lingering(told, 5*time.Second)
+		defer stop()
+		time.Sleep(time.Hour)
+		tell()
+		from := time.Now()
+		<-ctx.Done()
+		if gone := time.Since(from); gone != 5*time.Second {
+			t.Errorf("it ended after %s, want 5 s", gone)
+		}
+	})
 }
 
 // TestNoAPIServer holds that what is not the arguments' fault has code 1.

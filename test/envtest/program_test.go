@@ -126,6 +126,8 @@ var _ = Describe("the program shunt-webhook", func() {
 		p.exposes(ctx, `shunt_webhook_config_reloads_total{result="ok"} 2`, "shunt_webhook_config_last_reload_successful 1")
 
 		Expect(p.command.Process.Signal(syscall.SIGTERM)).To(Succeed())
+		Consistently(ctx, get).WithArguments(p.probes+"/readyz").WithTimeout(time.Second).
+			WithPolling(100*time.Millisecond).Should(Equal(http.StatusOK), "it serves on for a while")
 		Eventually(ctx, p.ended).WithTimeout(25*time.Second).Should(Receive(BeNil()), "exit code 0")
 		for line := range strings.Lines(p.log.String()) {
 			Expect(line).To(HavePrefix("{"), "a line of the log is no JSON")
