@@ -205,7 +205,8 @@ var trafficAnnotations = []Annotation{
 	{
 		Key: ExcludeInboundPortsKey, Places: settingPlaces, Since: firstRelease, Adds: true,
 		Sets:     "ports of the pod that are left alone, in addition to the proxy's own",
-		Accepted: acceptedPorts, Default: "the proxy's own: 15020, 15021 (or the port of its health), 15090", Flag: "istio-local-exclude-ports",
+		Accepted: acceptedPorts, Default: "the proxy's own: 15020, 15021 (or the port of its health), 15090",
+		Flag: "istio-local-exclude-ports",
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.excludedInbound }),
 	},
 	{

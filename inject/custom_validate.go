@@ -39,7 +39,9 @@ func checkSidecar(cfg Config) field.ErrorList {
 		errs = append(errs, checkImage(containerPath.Child("image"), s.Container.Image)...)
 		errs = append(errs, checkTemplate(containerPath, *s.Container)...)
 		errs = append(errs, checkMounts(containerPath, *s.Container, s.Volumes, "sidecar.volumes")...)
-		return append(errs, checkMerged(containerPath, cfg, func(mode interception.Mode) (corev1.Container, error) { return merge(mode, cfg) })...)
+		return append(errs, checkMerged(containerPath, cfg, func(mode interception.Mode) (corev1.Container, error) {
+			return merge(mode, cfg)
+		})...)
 	default:
 		return field.ErrorList{field.NotSupported(sidecarPath.Child("type"), s.Type, []SidecarType{SidecarEnvoy, SidecarCustom})}
 	}

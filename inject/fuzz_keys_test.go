@@ -50,7 +50,7 @@ func FuzzKeys(f *testing.F) {
 	}
 	for i := range rows {
 		for _, value := range []string{
-			"concurrency: 2\nholdApplicationUntilProxyStarts: true", `{"a":{"emptyDir":{}}}`, `{"a":{"mountPath":"/a"}}`, "100m", "1Gi", "custom",
+			"concurrency: 2\nholdApplicationUntilProxyStarts: true", `{"a":{"emptyDir":{}}}`, `{"a":{"mountPath":"/a"}}`, "100m", "1Gi", "custom", "sidecar,custom",
 			"off", "http:debug,config:info", "10s", "eth0,tun+", "10.0.0.0/8, ::/0", "1-65535", "none", "default", "example.org/a:b",
 		} {
 			f.Add(uint8(i), uint8(i), value, uint8(0), uint8(0), "true")
@@ -58,6 +58,9 @@ func FuzzKeys(f *testing.F) {
 	}
 	cfg := inject.DefaultConfig()
 	cfg.AllowedProxyImages = []string{"example.org"}
+	cfg.Templates = map[string]inject.Template{"custom": {
+		Container: &corev1.Container{Env: []corev1.EnvVar{{Name: "A", Value: "1"}}}, Volumes: []corev1.Volume{{Name: "of-template"}},
+	}}
 	if errs := cfg.Validate(); len(errs) > 0 {
 		f.Fatal(errs)
 	}

@@ -40,7 +40,9 @@ func parseHealthPort(text string) (healthPort, error) {
 	switch {
 	case err != nil:
 	case slices.Contains(takenHealthPorts, port):
-		return healthPort{}, &interception.ValueError{Value: text, Reason: "the proxy listens on it for something else", Accepted: acceptedHealth}
+		return healthPort{}, &interception.ValueError{
+			Value: text, Reason: "the proxy listens on it for something else", Accepted: acceptedHealth,
+		}
 	case port == 0:
 		return healthPort{unasked: true}, nil
 	case port >= leastPort:

@@ -163,7 +163,8 @@ func checkOverlay(path *field.Path, cfg Config, t Template) field.ErrorList {
 			words []string
 		}{{"command", c.Command}, {"args", c.Args}} {
 			if list.words != nil {
-				errs = append(errs, field.Forbidden(path.Child(list.name), "Envoy's command line is Shunt's; accepted: with sidecar type custom"))
+				errs = append(errs, field.Forbidden(path.Child(list.name),
+					"Envoy's command line is Shunt's; accepted: with sidecar type custom"))
 			}
 		}
 		for i, v := range c.Env {

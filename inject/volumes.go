@@ -20,8 +20,8 @@ import (
 
 const (
 	acceptedVolumes = `volumes as in a pod, in JSON: [{"name": "certs", "secret": {"secretName": "certs"}}] or {"certs": {"secret": …}}`
-	acceptedMounts  = `mounts as in a container, in JSON: [{"name": "certs", "mountPath": "/etc/certs"}] or {"certs": {"mountPath": "/etc/certs"}}`
-	acceptedPath    = "an absolute path that is not /, and neither " + bootstrap.SharedDirectory + " or " + overrideDirectory + " nor below them"
+	acceptedMounts  = `mounts as in a container, in JSON: [{"name": "certs", "mountPath": "/etc/certs"}] or {"certs": {"mountPath": …}}`
+	acceptedPath    = "an absolute path, but not /, " + bootstrap.SharedDirectory + " or " + overrideDirectory + " or below these two"
 )
 
 // parseUserVolumes reads volumes for the proxy, as strictly as a configuration.
@@ -38,7 +38,8 @@ func parseUserVolumes(text string) ([]corev1.Volume, error) {
 			errs = append(errs, field.Invalid(at.Child("name"), shorten(v.Name), "accepted: "+wrong))
 		}
 		if slices.Contains(volumeNames, v.Name) {
-			errs = append(errs, field.Invalid(at.Child("name"), v.Name, "the name is that of a volume of Shunt's; accepted: any other name"))
+			errs = append(errs, field.Invalid(at.Child("name"), v.Name,
+				"the name is that of a volume of Shunt's; accepted: any other name"))
 		}
 		if slices.Contains(volumesNamed(volumes[:i]), v.Name) {
 			errs = append(errs, field.Duplicate(at.Child("name"), v.Name))

@@ -66,7 +66,9 @@ func TestBootstrapOverride(t *testing.T) {
 			t.Errorf("health on %s: status %d %s, want 200", pod, status, body)
 		}
 	}
-	for path, want := range map[string]string{"/clusters": "zipkin::", "/listeners": "mine::127.0.0.1:18888", "/server_info": `"team": "shop"`} {
+	for path, want := range map[string]string{
+		"/clusters": "zipkin::", "/listeners": "mine::127.0.0.1:18888", "/server_info": `"team": "shop"`,
+	} {
 		if _, body := get(inside, loopback, interception.AdminPort, path); !strings.Contains(body, want) {
 			t.Errorf("%s does not say %s: %.2000s", path, want, body)
 		}
