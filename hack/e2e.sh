@@ -5,6 +5,7 @@
 # usage: hack/e2e.sh [--short] [FLAG...]
 #   --short   the part for CI: installation, both modes, probes, rotation
 #   FLAG      of the test binary, such as -ginkgo.focus=probes
+# PREVIOUS is the commit that the upgrade begins with: HEAD~1, where not set.
 #   hack/e2e.sh --images FOLDER    only makes the images
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -49,6 +50,17 @@ images() {
   rm -rf "$tmp"
 }
 
+# previous FOLDER IMAGES makes the manifests and the images of an earlier commit, which the upgrade begins with.
+previous() {
+  mkdir "$1"
+  git archive "$earlier" | tar --extract --directory "$1"
+  VERSION=$earlier SOURCE_DATE_EPOCH=0 "$1/hack/images.sh" --tag previous "$1/images"
+  mv "$1/images/shunt-init.tar" "$2/previous-init.tar"
+  mv "$1/images/shunt-webhook.tar" "$2/previous-webhook.tar"
+  sed -i 's/newTag: dev/newTag: previous/' "$1/config/default/kustomization.yaml"
+  sed -i 's/^initImage: shunt-init:dev/initImage: shunt-init:previous/' "$1/config/manager/config.yaml"
+}
+
 if [[ ${1:-} == --images ]]; then
   images "$(mkdir -p "${2:?which folder?}" && cd "$2" && pwd)"
   exit
@@ -70,6 +82,12 @@ run=("$built/e2e.test" -test.v -test.timeout=60m -ginkgo.v "$filter" "$@")
 if [[ -z ${KUBECONFIG:-} ]]; then
   mkdir "$built/images"
   images "$built/images"
+  # A clone without history, or a commit of before there were images, has nothing to upgrade from.
+  earlier=$(git rev-parse --quiet --verify "${PREVIOUS:-HEAD~1}" 2>/dev/null) || earlier=
+  if [[ $filter != *short && -n $earlier ]] && git cat-file -e "$earlier:hack/images.sh" 2>/dev/null; then
+    previous "$built/previous" "$built/images"
+    export SHUNT_E2E_PREVIOUS=$built/previous
+  fi
   run=("$root/hack/node.sh" --images "$built/images" "${run[@]}")
 fi
 cd test/e2e

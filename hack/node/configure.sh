@@ -152,6 +152,8 @@ evictionHard: {nodefs.available: 0%, nodefs.inodesFree: 0%, imagefs.available: 0
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 maxPods: 250
+# How soon a changed Secret is seen in a pod, among others; a minute where nobody says.
+syncFrequency: 10s
 # Many pods start at once in tests.
 serializeImagePulls: false
 registryPullQPS: 0

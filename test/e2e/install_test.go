@@ -43,7 +43,7 @@ var _ = Describe("the installation", Label(short), func() {
 	})
 })
 
-// expectNothingLeft holds that the deletion of config/default has taken away all that it had put in.
+// expectNothingLeft holds that a deletion has taken away all that it had put in.
 func expectNothingLeft(ctx context.Context) {
 	GinkgoHelper()
 	kinds := "namespaces,clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingwebhookconfigurations,priorityclasses"

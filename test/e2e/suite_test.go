@@ -49,12 +49,11 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	api, err = client.New(config, client.Options{Scheme: scheme.Scheme})
 	Expect(err).NotTo(HaveOccurred())
 	installCertManager(ctx)
-	install(ctx, "../../config/default")
+	install(ctx, current)
 }, NodeTimeout(5*time.Minute))
 
 var _ = AfterSuite(func(ctx SpecContext) {
-	kubectl(ctx, "delete", "--wait", "--timeout=120s", "-k", "../../config/default")
-	expectNothingLeft(ctx)
+	uninstall(ctx, current)
 }, NodeTimeout(4*time.Minute))
 
 // installCertManager puts cert-manager in, where it is not there already, and waits until its webhook is trusted.
@@ -76,18 +75,31 @@ func installCertManager(ctx context.Context) {
 	}
 }
 
-// install puts Shunt in as a user does: the same command again where cert-manager's own webhook is not trusted yet.
+// install puts Shunt in as a user of cert-manager does.
 func install(ctx context.Context, folder string) {
+	GinkgoHelper()
+	apply(ctx, folder)
+	kubectl(ctx, "-n", system, "wait", "--for=condition=Ready", "--timeout=60s", "certificate/shunt-webhook")
+	Eventually(ctx, bundles).WithTimeout(30*time.Second).WithPolling(200*time.Millisecond).
+		Should(HaveEach(Not(BeEmpty())), "no CA was injected")
+	answers(ctx)
+}
+
+// apply puts manifests in and waits until they run. It tries again where cert-manager's own webhook is not trusted yet.
+func apply(ctx context.Context, folder string) {
 	GinkgoHelper()
 	Eventually(ctx, func() error {
 		_, err := try(ctx, "", "apply", "-k", folder)
 		return err
 	}).WithTimeout(90 * time.Second).WithPolling(time.Second).Should(Succeed())
-	kubectl(ctx, "-n", system, "wait", "--for=condition=Ready", "--timeout=60s", "certificate/shunt-webhook")
 	rolledOut(ctx, system, "deployment/shunt-webhook")
-	Eventually(ctx, bundles).WithTimeout(30*time.Second).WithPolling(200*time.Millisecond).
-		Should(HaveEach(Not(BeEmpty())), "no CA was injected")
-	answers(ctx)
+}
+
+// uninstall takes the manifests away again, and holds that nothing is left of them.
+func uninstall(ctx context.Context, folder string) {
+	GinkgoHelper()
+	kubectl(ctx, "delete", "--wait", "--timeout=120s", "-k", folder)
+	expectNothingLeft(ctx)
 }
 
 // answers waits until the API server has got an answer from the webhook: the address of a Service whose pods have just become

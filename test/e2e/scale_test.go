@@ -1,0 +1,141 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+// many is how many pods are created, by how many at a time.
+const many, atOnce = 500, 8
+
+var _ = Describe("scale", func() {
+	It("500 pods are created, and what the webhook adds is known from the API server's own metrics", func(ctx SpecContext) {
+		without := createMany(ctx, newNamespace(ctx, false), false)
+		before := admissions(ctx)
+		with := createMany(ctx, newNamespace(ctx, true), true)
+		after := admissions(ctx)
+		taken := after.since(before)
+		Expect(taken.count()).To(BeNumerically(">=", many))
+		AddReportEntry(fmt.Sprintf("%d creations, %d at once, by the client: p50 %s, p99 %s; without the webhook: p50 %s, p99 %s",
+			many, atOnce, at(with, 0.5), at(with, 0.99), at(without, 0.5), at(without, 0.99)))
+		AddReportEntry(fmt.Sprintf("%d admissions by the webhook, by the API server: mean %.1f ms, p50 %.1f ms, p99 %.1f ms (from buckets)",
+			taken.count(), 1000*taken.sum/float64(taken.count()), 1000*taken.quantile(0.5), 1000*taken.quantile(0.99)))
+		Expect(taken.quantile(0.99)).To(BeNumerically("<", 5), "the API server would have given up")
+	})
+})
+
+// createMany creates pods that no node runs, and returns how long each creation took, shortest first.
+func createMany(ctx context.Context, namespace string, wanted bool) []time.Duration {
+	GinkgoHelper()
+	var mu sync.Mutex
+	var group sync.WaitGroup
+	all, wrong, numbers := []time.Duration{}, []string{}, make(chan int)
+	for range atOnce {
+		group.Go(func() {
+			for number := range numbers {
+				pod, begun := unscheduled(namespace, fmt.Sprintf("pod-%d", number)), time.Now()
+				err := api.Create(ctx, pod)
+				mu.Lock()
+				all = append(all, time.Since(begun))
+				if err != nil || injected(pod) != wanted {
+					wrong = append(wrong, fmt.Sprintf("%s: %v", pod.Name, err))
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for number := range many {
+		numbers <- number
+	}
+	close(numbers)
+	group.Wait()
+	Expect(wrong).To(BeEmpty())
+	slices.Sort(all)
+	return all
+}
+
+// at is a quantile of sorted durations.
+func at(sorted []time.Duration, quantile float64) time.Duration {
+	return sorted[int(quantile*float64(len(sorted)-1))].Round(100 * time.Microsecond)
+}
+
+// histogram is how many admissions took how long: a running total for each upper bound, and the sum of all.
+type histogram struct {
+	bounds []float64
+	totals map[float64]uint64
+	sum    float64
+}
+
+// admissions are those by the webhook of injected namespaces that were not refused, as the API server has counted them.
+func admissions(ctx context.Context) histogram {
+	GinkgoHelper()
+	families, err := metrics(ctx, "/metrics")
+	Expect(err).NotTo(HaveOccurred())
+	all := histogram{totals: map[float64]uint64{}}
+	for _, metric := range families["apiserver_admission_webhook_admission_duration_seconds"].GetMetric() {
+		labels := map[string]string{}
+		for _, label := range metric.GetLabel() {
+			labels[label.GetName()] = label.GetValue()
+		}
+		if labels["name"] != "namespace.shunt.dev" || labels["rejected"] != "false" {
+			continue
+		}
+		all.sum += metric.GetHistogram().GetSampleSum()
+		for _, bucket := range metric.GetHistogram().GetBucket() {
+			all.totals[bucket.GetUpperBound()] += bucket.GetCumulativeCount()
+		}
+	}
+	for bound := range all.totals {
+		all.bounds = append(all.bounds, bound)
+	}
+	slices.Sort(all.bounds)
+	return all
+}
+
+// since is what was added after an earlier count.
+func (h histogram) since(earlier histogram) histogram {
+	added := histogram{bounds: h.bounds, totals: map[float64]uint64{}, sum: h.sum - earlier.sum}
+	for bound, total := range h.totals {
+		added.totals[bound] = total - earlier.totals[bound]
+	}
+	return added
+}
+
+func (h histogram) count() uint64 {
+	if len(h.bounds) == 0 {
+		return 0
+	}
+	return h.totals[h.bounds[len(h.bounds)-1]]
+}
+
+// quantile is where a share of all is below, taken to be spread evenly within a bucket, as Prometheus does it.
+func (h histogram) quantile(share float64) float64 {
+	rank, below, lower := share*float64(h.count()), 0.0, 0.0
+	for _, bound := range h.bounds {
+		if total := float64(h.totals[bound]); total >= rank && total > below {
+			return lower + (bound-lower)*(rank-below)/(total-below)
+		}
+		below, lower = float64(h.totals[bound]), bound
+	}
+	return lower
+}
+
+// metrics reads what a path of the API server exposes.
+func metrics(ctx context.Context, path string) (map[string]*dto.MetricFamily, error) {
+	text, err := try(ctx, "", "get", "--raw", path)
+	if err != nil {
+		return nil, err
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	return parser.TextToMetricFamilies(strings.NewReader(text))
+}

@@ -1,0 +1,106 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// counts are what became of the pods of a stream.
+type counts struct {
+	tried, injected, refused, wrong int
+	reasons                         map[string]int
+	longest                         time.Duration // in which no pod was made
+}
+
+func (c counts) String() string {
+	text := fmt.Sprintf("%d creations tried, %d injected, %d refused, %d admitted wrongly; the longest time without one: %s",
+		c.tried, c.injected, c.refused, c.wrong, c.longest.Round(100*time.Millisecond))
+	for reason, times := range c.reasons {
+		text += fmt.Sprintf("\n  %d times: %s", times, reason)
+	}
+	return text
+}
+
+// stream creates pods in a namespace, one after the other, and looks at each. No node runs them: what is asked is admission.
+type stream struct {
+	mu     sync.Mutex
+	counts counts
+	cancel context.CancelFunc
+	ended  chan struct{}
+}
+
+// newStream begins at once, and ends with the spec at the latest.
+func newStream(ctx context.Context, namespace string, wanted bool) *stream {
+	lifetime, cancel := context.WithCancel(ctx)
+	s := &stream{cancel: cancel, ended: make(chan struct{}), counts: counts{reasons: map[string]int{}}}
+	go func() {
+		defer close(s.ended)
+		last := time.Now()
+		for number := 0; lifetime.Err() == nil; number++ {
+			pod := unscheduled(namespace, fmt.Sprintf("pod-%d", number))
+			err := api.Create(lifetime, pod)
+			if lifetime.Err() != nil {
+				return
+			}
+			s.count(pod, err, wanted, &last)
+			time.Sleep(20 * time.Millisecond) // the pace, not a wait
+		}
+	}()
+	DeferCleanup(s.stop)
+	return s
+}
+
+// unscheduled is a pod for no node.
+func unscheduled(namespace, name string) *corev1.Pod {
+	pod := newPod(namespace, name)
+	pod.Spec.SchedulerName = "none"
+	return pod
+}
+
+func (s *stream) count(pod *corev1.Pod, err error, wanted bool, last *time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts.tried++
+	switch {
+	case err != nil:
+		s.counts.refused++
+		s.counts.reasons[err.Error()]++
+		return
+	case injected(pod) != wanted:
+		s.counts.wrong++
+	case wanted:
+		s.counts.injected++
+	}
+	s.counts.longest = max(s.counts.longest, time.Since(*last))
+	*last = time.Now()
+}
+
+func (s *stream) stop() {
+	s.cancel()
+	<-s.ended
+}
+
+// so is what has been counted so far.
+func (s *stream) so() counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	so := s.counts
+	so.reasons = maps.Clone(so.reasons)
+	return so
+}
+
+// goesOn waits until more pods are made.
+func (s *stream) goesOn(ctx context.Context, limit time.Duration) {
+	GinkgoHelper()
+	made := func() int { c := s.so(); return c.tried - c.refused }
+	before := made()
+	Eventually(ctx, made).WithTimeout(limit).WithPolling(100*time.Millisecond).
+		Should(BeNumerically(">", before+10), "no more pods are made")
+}

@@ -1,0 +1,58 @@
+package e2e_test
+
+import (
+	"os"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+)
+
+// previousVariable names a folder with the config of an earlier commit, whose images are in the cluster.
+const previousVariable = "SHUNT_E2E_PREVIOUS"
+
+const current = "../../config/default"
+
+var _ = Describe("another installation", Serial, Ordered, func() {
+	BeforeAll(func(ctx SpecContext) { uninstall(ctx, current) })
+	AfterAll(func(ctx SpecContext) { install(ctx, current) })
+
+	It("of an earlier commit is upgraded with pods running, and no pod is made without the proxy", func(ctx SpecContext) {
+		previous := os.Getenv(previousVariable)
+		if previous == "" {
+			Skip("no earlier commit: " + previousVariable + " names no folder")
+		}
+		install(ctx, previous+"/config/default")
+		namespace := newNamespace(ctx, true)
+		create(ctx, newPod(namespace, "old"))
+		old := ready(ctx, namespace, "old")
+		asked := newStream(ctx, newNamespace(ctx, true), true)
+
+		install(ctx, current)
+		answers(ctx)
+		create(ctx, newPod(namespace, "new"))
+		fresh := ready(ctx, namespace, "new")
+		asked.stop()
+		AddReportEntry("during the upgrade: " + asked.so().String())
+		Expect(asked.so().wrong).To(BeZero())
+		Expect(asked.so().refused).To(BeZero())
+
+		again := ready(ctx, namespace, "old")
+		Expect(again.UID).To(Equal(old.UID))
+		for _, status := range again.Status.InitContainerStatuses {
+			Expect(status.RestartCount).To(BeZero(), "%s of the old pod was started again", status.Name)
+		}
+		Expect(call(ctx, namespace, "old", url(fresh.Status.PodIP, "8080"))).To(Equal(proxies[true]))
+		Expect(call(ctx, namespace, "new", url(old.Status.PodIP, "8080"))).To(Equal(proxies[true]))
+		uninstall(ctx, current)
+	})
+
+	It("without cert-manager makes its own certificate", func(ctx SpecContext) {
+		const selfSigned = "../../config/self-signed"
+		apply(ctx, selfSigned)
+		answers(ctx)
+		namespace := newNamespace(ctx, true)
+		create(ctx, newPod(namespace, "first"))
+		Expect(injected(ready(ctx, namespace, "first"))).To(BeTrue())
+		uninstall(ctx, selfSigned)
+	})
+})
