@@ -17,6 +17,7 @@ import (
 // fuzzedPod has some of what an injection has to do with: probes, a volume,
 // other init containers, a sysctl.
 func fuzzedPod() *corev1.Pod {
+	port := intstr.FromInt32(8080)
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "echo", Namespace: "demo", Labels: map[string]string{}, Annotations: map[string]string{}},
 		Spec: corev1.PodSpec{
@@ -28,8 +29,8 @@ func fuzzedPod() *corev1.Pod {
 			Containers: []corev1.Container{{
 				Name: "app", Image: "app", VolumeMounts: []corev1.VolumeMount{{Name: "data", MountPath: "/data"}},
 				Ports:          []corev1.ContainerPort{{ContainerPort: 8080}},
-				LivenessProbe:  &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080)}}},
-				ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Port: intstr.FromInt32(8080)}}},
+				LivenessProbe:  &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: port}}},
+				ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Port: port}}},
 			}},
 			Volumes: []corev1.Volume{{Name: "data"}},
 		},
@@ -50,8 +51,8 @@ func FuzzKeys(f *testing.F) {
 	}
 	for i := range rows {
 		for _, value := range []string{
-			"concurrency: 2\nholdApplicationUntilProxyStarts: true", `{"a":{"emptyDir":{}}}`, `{"a":{"mountPath":"/a"}}`, "100m", "1Gi", "custom", "sidecar,custom",
-			"off", "http:debug,config:info", "10s", "eth0,tun+", "10.0.0.0/8, ::/0", "1-65535", "none", "default", "example.org/a:b",
+			"concurrency: 2\nholdApplicationUntilProxyStarts: true", `{"a":{"emptyDir":{}}}`, `{"a":{"mountPath":"/a"}}`,
+			"100m", "1Gi", "custom", "sidecar,custom", "off", "http:debug,config:info", "10s", "eth0,tun+", "10.0.0.0/8, ::/0", "1-65535", "none", "default", "example.org/a:b",
 		} {
 			f.Add(uint8(i), uint8(i), value, uint8(0), uint8(0), "true")
 		}
@@ -67,9 +68,8 @@ func FuzzKeys(f *testing.F) {
 	injector := inject.NewInjector(cfg)
 	f.Fuzz(func(t *testing.T, firstKey, firstPlace uint8, first string, secondKey, secondPlace uint8, second string) {
 		pod := fuzzedPod()
-		ns := inject.Namespace{
-			Name: "demo", Annotations: map[string]string{}, Labels: map[string]string{inject.NamespaceInjectionKey: inject.NamespaceEnabled},
-		}
+		ns := inject.Namespace{Name: "demo", Annotations: map[string]string{}, Labels: map[string]string{}}
+		ns.Labels[inject.NamespaceInjectionKey] = inject.NamespaceEnabled
 		for _, set := range []struct {
 			key, place uint8
 			value      string
@@ -102,9 +102,14 @@ func checkInjection(t *testing.T, injector *inject.Injector, pod *corev1.Pod, ns
 			t.Fatalf("an error without a path or a word: %v", err)
 		}
 	}
-	if !result.Inject {
-		return
+	if result.Inject {
+		checkInjected(t, injector, pod, ns, result.Pod)
 	}
+}
+
+func checkInjected(t *testing.T, injector *inject.Injector, pod *corev1.Pod, ns inject.Namespace, injected *corev1.Pod) {
+	t.Helper()
+	before := encoded(t, pod)
 	_, operations := injector.Patch(pod, ns)
 	patch, err := jsonpatch.DecodePatch(inject.EncodePatch(operations))
 	if err != nil {
@@ -114,13 +119,13 @@ func checkInjection(t *testing.T, injector *inject.Injector, pod *corev1.Pod, ns
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(again(t, patched), encoded(t, result.Pod)) {
-		checkPatch(t, injector, pod, ns, result.Pod) // says what differs
+	if !bytes.Equal(again(t, patched), encoded(t, injected)) {
+		checkPatch(t, injector, pod, ns, injected) // says what differs
 	}
-	if second := injector.Inject(result.Pod, ns); second.Reason != inject.ReasonAlreadyInjected {
+	if second := injector.Inject(injected, ns); second.Reason != inject.ReasonAlreadyInjected {
 		t.Fatalf("the second time: %s %v", second.Reason, second.Errors)
 	}
-	restored, ok := inject.Restore(result.Pod)
+	restored, ok := inject.Restore(injected)
 	if !ok {
 		t.Fatal("it is not known to be injected")
 	}
