@@ -1,6 +1,8 @@
 package inject_test
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -96,6 +98,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add(configType + "concurrency: 3\nproxyResources:\n  limits: {cpu: 1}\n")
 	f.Add(configType + "sidecar:\n  type: custom\n  container:\n    image: haproxy\n    env:\n    - {name: A, value: 1}\n")
 	f.Add(configType + "alwaysInjectSelector:\n- matchLabels: {a: b}\n  matchExpressions: [{key: c, operator: NotIn, values: [d]}]\n")
+	f.Add(configType + "templates:\n  a: {container: {image: x, lifecycle: {preStop: {sleep: {seconds: 1}}}}}\n  b: {volumes: [{name: v}]}\n")
 	f.Add(configType + "a: &a [*a]\nb: {<<: *a}\n? [x]\n: y\n")
 	f.Add(`{"apiVersion":"shunt.dev/v1alpha1","kind":"InjectorConfiguration","drainDuration":1e9,"ipFamilies":[null,{}]}`)
 	f.Fuzz(func(t *testing.T, text string) {
@@ -116,6 +119,8 @@ func FuzzConfig(f *testing.F) {
 			ObjectMeta: metav1.ObjectMeta{Name: "echo", Labels: map[string]string{inject.InjectKey: "true"}},
 			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
 		}
+		templates := slices.Concat([]string{"sidecar"}, slices.Sorted(maps.Keys(cfg.Templates)))
+		pod.Annotations = map[string]string{inject.TemplatesKey: strings.Join(templates, ",")}
 		result, _ := inject.NewInjector(cfg).Patch(pod, inject.Namespace{Name: "demo"})
 		if result.Reason == "" {
 			t.Error("a pod has no reason")

@@ -46,8 +46,15 @@ func changed(t *testing.T, cfg inject.Config, first, then map[string]string, mea
 // TestChangedSettingIsBroughtIntoLine: an injected pod whose annotation is
 // another now gets what that says.
 func TestChangedSettingIsBroughtIntoLine(t *testing.T) {
-	withTemplate := inject.DefaultConfig()
-	withTemplate.Templates = map[string]inject.Template{"debug": {Container: &corev1.Container{Image: "debug"}}}
+	for _, order := range []inject.NativeSidecar{inject.NativeSidecarEnabled, inject.NativeSidecarDisabled} {
+		cfg := inject.DefaultConfig()
+		cfg.NativeSidecar = order
+		cfg.Templates = map[string]inject.Template{"debug": {Container: &corev1.Container{Image: "debug"}}}
+		t.Run(string(order), func(t *testing.T) { testChangedSettings(t, cfg) })
+	}
+}
+
+func testChangedSettings(t *testing.T, cfg inject.Config) {
 	for key, values := range map[string][2]string{
 		inject.ProxyCPUKey:                 {"200m", "300m"},
 		inject.ProxyCPULimitKey:            {"2", "3"},
@@ -66,10 +73,10 @@ func TestChangedSettingIsBroughtIntoLine(t *testing.T) {
 		inject.RerouteVirtualInterfacesKey: {"net1", "net2"},
 	} {
 		first, then := map[string]string{key: values[0]}, map[string]string{key: values[1]}
-		if got := changed(t, withTemplate, first, then, nil); got.Reason != inject.ReasonInjected {
+		if got := changed(t, cfg, first, then, nil); got.Reason != inject.ReasonInjected {
 			t.Errorf("%s from %s to %s: %s", key, values[0], values[1], got.Reason)
 		}
-		if got := changed(t, withTemplate, first, first, nil); got.Reason != inject.ReasonAlreadyInjected {
+		if got := changed(t, cfg, first, first, nil); got.Reason != inject.ReasonAlreadyInjected {
 			t.Errorf("%s still %s: %s", key, values[0], got.Reason)
 		}
 	}
