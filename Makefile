@@ -130,7 +130,7 @@ cross: ## Build all binaries for linux/amd64 and arm64, and shunt for macOS and 
 
 .PHONY: install-tools
 install-tools: ## Make ready what the other targets need: packages, golangci-lint, Envoy, kube-apiserver and etcd.
-	@hack/deps.sh ip iptables-nft iptables-legacy haproxy gcc shellcheck
+	@hack/deps.sh ip iptables-nft iptables-legacy haproxy gcc shellcheck dpkg-deb
 	@hack/tool.sh golangci-lint
 	@hack/envoy.sh
 	@hack/mitmproxy.sh

@@ -26,10 +26,14 @@ const page = "../../docs/images.md"
 // epoch is the time that everything in the test's images bears.
 const epoch = 1700000000
 
-// buildImages has hack/images.sh build the images into a folder.
-func buildImages(t *testing.T, folder string, environment []string, args ...string) {
+// repository is where the project is, from here.
+const repository = "../.."
+
+// buildImages has hack/images.sh, of a copy of the project, build the images
+// into a folder.
+func buildImages(t *testing.T, project, folder string, environment []string, args ...string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "../../hack/images.sh", append(args, folder)...)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(project, "hack/images.sh"), append(args, folder)...)
 	cmd.Env = append(append(os.Environ(), "VERSION=v0.0.0-test", fmt.Sprintf("SOURCE_DATE_EPOCH=%d", epoch)), environment...)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("hack/images.sh: %v\n%s", err, output)
@@ -53,7 +57,7 @@ func require(t *testing.T) {
 func TestImages(t *testing.T) {
 	require(t)
 	folder := t.TempDir()
-	buildImages(t, folder, nil, "--arch", "amd64,arm64")
+	buildImages(t, repository, folder, nil, "--arch", "amd64,arm64")
 	images := map[string]map[string]built{}
 	for _, name := range []string{"shunt-init", "shunt-webhook"} {
 		known, architectures := openArchive(t, filepath.Join(folder, name+".tar")).image(t)
@@ -188,7 +192,7 @@ func testFiles(t *testing.T, images map[string]map[string]built) {
 // whomever it is made.
 func testAgain(t *testing.T, first string) {
 	second := t.TempDir()
-	buildImages(t, second, []string{"TMPDIR=" + t.TempDir(), "TZ=Asia/Tokyo", "LC_ALL=C.UTF-8"}, "--arch", "amd64,arm64")
+	buildImages(t, repository, second, []string{"TMPDIR=" + t.TempDir(), "TZ=Asia/Tokyo", "LC_ALL=C.UTF-8"}, "--arch", "amd64,arm64")
 	for _, name := range []string{"shunt-init.tar", "shunt-webhook.tar"} {
 		one, err := os.ReadFile(filepath.Join(first, name))
 		if err != nil {
@@ -204,10 +208,44 @@ func testAgain(t *testing.T, first string) {
 	}
 }
 
-// testFolders holds that what the Dockerfile takes is what the archives hold.
+// engineContext copies what .dockerignore lets a container engine have.
+func engineContext(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(repository, ".dockerignore"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	for line := range strings.Lines(string(text)) {
+		name, let := strings.CutPrefix(strings.TrimSpace(line), "!")
+		if !let {
+			continue
+		}
+		from, to := filepath.Join(repository, name), filepath.Join(folder, name)
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if output, err := exec.CommandContext(t.Context(), "cp", "-a", from, to).CombinedOutput(); err != nil {
+			t.Fatalf("copying %s: %v\n%s", name, err, output)
+		}
+	}
+	for _, pattern := range []string{"**/*_test.go", "**/testdata"} {
+		if !strings.Contains(string(text), "\n"+pattern+"\n") {
+			t.Fatalf(".dockerignore does not say %s", pattern)
+		}
+		arguments := []string{folder, "-depth", "-name", strings.TrimPrefix(pattern, "**/"), "-exec", "rm", "-r", "{}", ";"}
+		if output, err := exec.CommandContext(t.Context(), "find", arguments...).CombinedOutput(); err != nil {
+			t.Fatalf("leaving out %s: %v\n%s", pattern, err, output)
+		}
+	}
+	return folder
+}
+
+// testFolders runs what the Dockerfile runs, on what it has, and holds that
+// the images are then those of the archives.
 func testFolders(t *testing.T, images map[string]map[string]built) {
 	folder := t.TempDir()
-	buildImages(t, folder, nil, "--folders")
+	buildImages(t, engineContext(t), folder, nil, "--folders")
 	for name, architectures := range images {
 		want, got := map[string]string{}, map[string]string{}
 		for place, header := range architectures["amd64"].headers() {
