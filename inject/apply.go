@@ -21,6 +21,9 @@ func (p Plan) Apply(pod *corev1.Pod) *corev1.Pod {
 	}
 	injected.Spec.ImagePullSecrets = append(injected.Spec.ImagePullSecrets, p.ImagePullSecrets...)
 	setSysctls(injected, p.Sysctls)
+	if p.Resources != nil {
+		injected.Spec.Resources = p.Resources.DeepCopy()
+	}
 	if injected.Annotations == nil {
 		injected.Annotations = map[string]string{}
 	}

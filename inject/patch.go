@@ -43,6 +43,7 @@ func (p Plan) Patch(pod *corev1.Pod) []Operation {
 		back: encodeEach(p.Volumes),
 	}.operations()...)
 	ops = append(ops, p.patchPullSecrets(pod, base)...)
+	ops = append(ops, p.patchResources(pod, base)...)
 	return append(ops, p.patchSysctls(pod, base)...)
 }
 

@@ -30,6 +30,8 @@ type Plan struct {
 	Volumes    []corev1.Volume
 	Sysctls    []corev1.Sysctl // of the pod's security context
 	Probes     []PlannedProbe  // of the pod's own containers
+	// Resources are those of the pod as a whole, where it has some of its own.
+	Resources *corev1.ResourceRequirements
 	// Annotations are those beside the status. They are not to be changed.
 	Annotations      map[string]string
 	ImagePullSecrets []corev1.LocalObjectReference
@@ -90,6 +92,9 @@ func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) Plan {
 	plan.Annotations, plan.ImagePullSecrets = addedAnnotations(pod, cfg), addedPullSecrets(pod, cfg)
 	plan.Status = plan.status(cfg)
 	plan.Status.Own = req.own
+	if plan.Resources = raised(pod, plan.proxy(), cfg); plan.Resources != nil {
+		plan.Status.Resources = pod.Spec.Resources
+	}
 	if text, present := pod.Annotations[StatusKey]; present {
 		plan.Status.Replaced = &text
 	}
@@ -135,6 +140,9 @@ func (p Plan) appliedTo(pod *corev1.Pod) bool {
 		return false
 	}
 	if slices.ContainsFunc(p.Probes, func(probe PlannedProbe) bool { return !probe.in(pod) }) {
+		return false
+	}
+	if p.Resources != nil && !equality.Semantic.DeepDerivative(p.Resources, pod.Spec.Resources) {
 		return false
 	}
 	var set []corev1.Sysctl

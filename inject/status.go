@@ -41,6 +41,8 @@ type Status struct {
 	Probes           []Probe  `json:"probes,omitempty"`
 	// Annotations are those beside this one, with their values.
 	Annotations map[string]string `json:"annotations,omitempty"`
+	// Resources are those that the pod as a whole had before.
+	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
 	// Own is the pod's own container that the proxy's was merged with.
 	Own *OwnContainer `json:"own,omitempty"`
 	// Replaced is the value that the annotation had before, such as Istio's.
@@ -95,6 +97,9 @@ func withoutOurs(pod *corev1.Pod, custom []string) *corev1.Pod {
 	}
 	if len(pod.Spec.Volumes) == 0 {
 		pod.Spec.Volumes = nil
+	}
+	if status.Resources != nil {
+		pod.Spec.Resources = status.Resources
 	}
 	unsetSysctls(pod, status.Sysctls)
 	unsetProbes(pod, status.Probes)

@@ -206,8 +206,16 @@ func addsOnly(text []byte) bool {
 			return false
 		}
 	}
+	// The resources of a pod as a whole are raised. They stand beside its containers.
+	for _, found := range resources.FindAllSubmatch(text, -1) {
+		if bytes.Contains(text, slices.Concat([]byte("\n"), found[1], []byte("containers:"))) {
+			return false
+		}
+	}
 	return true
 }
+
+var resources = regexp.MustCompile(`(?m)^( *)resources:$`)
 
 var hunk = regexp.MustCompile(`^@@ -(\d+)`)
 

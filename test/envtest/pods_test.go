@@ -1,0 +1,100 @@
+package envtest_test
+
+import (
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/shunt-dev/shunt/inject"
+)
+
+var _ = Describe("an injected pod", func() {
+	It("takes an ephemeral container, about which the webhook is not asked", func(ctx SpecContext) {
+		pod := newPod(newNamespace(ctx, enabled), nil)
+		Expect(api.Create(ctx, pod)).To(Succeed())
+		before := running.count("skipped", inject.ReasonAlreadyInjected) + running.count("injected", inject.ReasonInjected)
+		debugged := pod.DeepCopy()
+		debugged.Spec.EphemeralContainers = []corev1.EphemeralContainer{{
+			EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debug", Image: "busybox"}, TargetContainerName: "shunt-proxy",
+		}}
+		Expect(api.SubResource("ephemeralcontainers").Update(ctx, debugged)).To(Succeed())
+		stored := &corev1.Pod{}
+		Expect(api.Get(ctx, client.ObjectKeyFromObject(pod), stored)).To(Succeed())
+		Expect(stored.Spec.EphemeralContainers).To(HaveLen(1))
+		Expect(initContainers(stored)).To(Equal([]string{"shunt-init", "shunt-proxy"}))
+		Expect(running.count("skipped", inject.ReasonAlreadyInjected) + running.count("injected", inject.ReasonInjected)).To(Equal(before))
+	})
+
+	// In classic order, too: the API server knows restartPolicy of init
+	// containers, and sees here what those below 1.29 do.
+	It("stands in classic order where it asks for that, and goes back", func(ctx SpecContext) {
+		ns := newNamespace(ctx, enabled)
+		pod := newPod(ns, map[string]string{inject.NativeSidecarKey: "false"})
+		Expect(api.Create(ctx, pod)).To(Succeed())
+		Expect(initContainers(pod)).To(Equal([]string{"shunt-init"}))
+		Expect(pod.Spec.Containers).To(HaveLen(2))
+		Expect(pod.Spec.Containers[0].Name).To(Equal(inject.ProxyContainerName))
+		Expect(pod.Spec.Containers[0].Lifecycle.PostStart.Exec.Command).To(ContainElement("wait"))
+
+		again := newPod(ns, pod.Annotations)
+		again.Spec = *pod.Spec.DeepCopy()
+		before := running.count("skipped", inject.ReasonAlreadyInjected)
+		Expect(api.Create(ctx, again)).To(Succeed())
+		Expect(running.count("skipped", inject.ReasonAlreadyInjected)).To(Equal(before + 1))
+
+		native := newPod(ns, pod.Annotations)
+		native.Spec = *pod.Spec.DeepCopy()
+		native.Annotations[inject.NativeSidecarKey] = "true"
+		Expect(api.Create(ctx, native)).To(Succeed())
+		Expect(initContainers(native)).To(Equal([]string{"shunt-init", "shunt-proxy"}))
+		Expect(native.Spec.Containers).To(HaveLen(1))
+	})
+
+	// Its containers' requests may not be more than its own: with the proxy's
+	// the API server would refuse this one. Requests of a pod that says only
+	// limits are what its containers request before the webhook is asked.
+	It("has resources of its own that leave room for the proxy", func(ctx SpecContext) {
+		list := func(cpu, memory string) corev1.ResourceList {
+			return corev1.ResourceList{"cpu": resource.MustParse(cpu), "memory": resource.MustParse(memory)}
+		}
+		pod := newPod(newNamespace(ctx, enabled), nil)
+		pod.Spec.Resources = &corev1.ResourceRequirements{Limits: list("500m", "256Mi")}
+		pod.Spec.Containers[0].Resources.Requests = list("100m", "64Mi")
+		before := pod.DeepCopy()
+		Expect(api.Create(ctx, pod)).To(Succeed())
+		alone := newPod(newNamespace(ctx, nil), nil)
+		alone.Spec = *pod.Spec.DeepCopy()
+		alone.Spec.Resources = &corev1.ResourceRequirements{Limits: list("500m", "256Mi"), Requests: list("100m", "64Mi")}
+		Expect(api.Create(ctx, alone)).To(MatchError(ContainSubstring("spec.resources.requests")))
+		Expect(pod.Spec.Resources.Limits["memory"]).To(Equal(resource.MustParse("1280Mi")))
+		restored, ok := inject.Restore(pod)
+		Expect(ok).To(BeTrue())
+		Expect(restored.Spec.Resources.Limits).To(HaveKeyWithValue(corev1.ResourceName("memory"), before.Spec.Resources.Limits["memory"]))
+		Expect(restored.Spec.Resources.Requests["memory"]).To(Equal(resource.MustParse("64Mi")))
+	})
+
+	It("has the words of its own container over the proxy, with what the API server fills in", func(ctx SpecContext) {
+		pod := newPod(newNamespace(ctx, enabled), nil)
+		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{
+			Name: inject.ProxyContainerName, Image: "auto",
+			Env:            []corev1.EnvVar{{Name: "POD_NAME", Value: "other"}},
+			Lifecycle:      &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/end", Port: intstr.FromInt32(8080)}}},
+			ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/ready"}}}},
+		})
+		Expect(api.Create(ctx, pod)).To(Succeed())
+		Expect(pod.Spec.Containers).To(HaveLen(1))
+		proxy := pod.Spec.InitContainers[1]
+		Expect(proxy.Image).To(Equal(inject.DefaultConfig().ProxyImage))
+		Expect(proxy.ImagePullPolicy).To(Equal(corev1.PullIfNotPresent))
+		Expect(proxy.TerminationMessagePolicy).To(Equal(corev1.TerminationMessageFallbackToLogsOnError))
+		Expect(proxy.Env).To(ContainElement(corev1.EnvVar{Name: "POD_NAME", Value: "other"}))
+		copied := newPod(pod.Namespace, pod.Annotations)
+		copied.Spec = *pod.Spec.DeepCopy()
+		before := running.count("skipped", inject.ReasonAlreadyInjected)
+		Expect(api.Create(ctx, copied)).To(Succeed())
+		Expect(running.count("skipped", inject.ReasonAlreadyInjected)).To(Equal(before + 1))
+	})
+})
