@@ -98,7 +98,8 @@ func FuzzConfig(f *testing.F) {
 	f.Add(configType + "concurrency: 3\nproxyResources:\n  limits: {cpu: 1}\n")
 	f.Add(configType + "sidecar:\n  type: custom\n  container:\n    image: haproxy\n    env:\n    - {name: A, value: 1}\n")
 	f.Add(configType + "alwaysInjectSelector:\n- matchLabels: {a: b}\n  matchExpressions: [{key: c, operator: NotIn, values: [d]}]\n")
-	f.Add(configType + "templates:\n  a: {container: {image: x, lifecycle: {preStop: {sleep: {seconds: 1}}}}}\n  b: {volumes: [{name: v}]}\n")
+	f.Add(configType + "templates:\n  a: {container: {image: x, lifecycle: {preStop: {sleep: {seconds: 1}}}}}\n" +
+		"  b: {volumes: [{name: v}]}\n")
 	f.Add(configType + "a: &a [*a]\nb: {<<: *a}\n? [x]\n: y\n")
 	f.Add(`{"apiVersion":"shunt.dev/v1alpha1","kind":"InjectorConfiguration","drainDuration":1e9,"ipFamilies":[null,{}]}`)
 	f.Fuzz(func(t *testing.T, text string) {
