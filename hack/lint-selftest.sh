@@ -47,6 +47,7 @@ webhook/good.go                      context sigs.k8s.io/controller-runtime $mod
 cmd/shunt-init/good.go               os github.com/spf13/pflag $module/initimage/kernel/leaf
 cmd/shunt/good.go                    os github.com/spf13/cobra $module/inject/leaf $module/initimage/ruleset/leaf
 cmd/shunt/internal/check/good.go     crypto/x509 k8s.io/api/core/v1 $module/inject/leaf
+test/e2e/good_test.go                github.com/onsi/ginkgo/v2 github.com/onsi/gomega
 test/envtest/good_test.go            github.com/onsi/ginkgo/v2 github.com/onsi/gomega $module/webhook/leaf
 "
 

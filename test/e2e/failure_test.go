@@ -92,7 +92,7 @@ var _ = Describe("on the node, under a stream of creations", Label(node), func()
 			output(ctx, "kill", "-KILL", strings.TrimSpace(string(pid)))
 		}
 		Eventually(ctx, func() error {
-			_, err := try(ctx, "", "get", "--raw", "/readyz")
+			_, err := try(ctx, "get", "--raw", "/readyz")
 			return err
 		}).WithTimeout(90 * time.Second).WithPolling(500 * time.Millisecond).Should(Succeed())
 		rolledOut(ctx, system, "deployment/shunt-webhook")

@@ -12,10 +12,10 @@ import (
 )
 
 // try runs kubectl, as a user does, and returns what it printed. What it says on standard error is the error's text.
-func try(ctx context.Context, input string, args ...string) (string, error) {
+func try(ctx context.Context, args ...string) (string, error) {
 	var stderr bytes.Buffer
 	command := exec.CommandContext(ctx, "kubectl", args...)
-	command.Stdin, command.Stderr = strings.NewReader(input), &stderr
+	command.Stderr = &stderr
 	out, err := command.Output()
 	if err != nil {
 		// Not wrapped: gomega would print all that is known of the process.
@@ -27,7 +27,7 @@ func try(ctx context.Context, input string, args ...string) (string, error) {
 // kubectl fails the spec where the command does.
 func kubectl(ctx context.Context, args ...string) string {
 	GinkgoHelper()
-	out, err := try(ctx, "", args...)
+	out, err := try(ctx, args...)
 	Expect(err).NotTo(HaveOccurred())
 	return strings.TrimSpace(out)
 }

@@ -52,11 +52,13 @@ func newNamespace(ctx context.Context, injected bool) string {
 
 // describe prints what a reader of a failure wants to see of a namespace.
 func describe(ctx context.Context, namespace string) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second) // the logs of hundreds of pods would take the cleanup's time
+	defer cancel()
 	for _, args := range [][]string{
 		{"get", "pods", "-o", "wide"}, {"get", "events", "--sort-by=.lastTimestamp"},
 		{"logs", "--selector=e2e", "--all-containers", "--prefix", "--tail=20", "--ignore-errors"},
 	} {
-		out, err := try(ctx, "", append([]string{"-n", namespace}, args...)...)
+		out, err := try(ctx, append([]string{"-n", namespace}, args...)...)
 		GinkgoWriter.Println(out, err)
 	}
 }

@@ -132,7 +132,7 @@ func (h histogram) quantile(share float64) float64 {
 
 // metrics reads what a path of the API server exposes.
 func metrics(ctx context.Context, path string) (map[string]*dto.MetricFamily, error) {
-	text, err := try(ctx, "", "get", "--raw", path)
+	text, err := try(ctx, "get", "--raw", path)
 	if err != nil {
 		return nil, err
 	}
