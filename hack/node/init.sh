@@ -93,7 +93,7 @@ keep() {
       echo "--- $name ended, and is started again" >>"/run/node/log/$name.log"
       sleep 0.5
     done
-  ) &
+  ) 2>>"/run/node/log/$name.log" & # where bash says that it was killed
 }
 
 # until_true SECONDS WHAT COMMAND... tries a command until it succeeds, and gives up with the end of the logs.
