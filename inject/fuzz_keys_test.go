@@ -53,7 +53,8 @@ func FuzzKeys(f *testing.F) {
 		for _, value := range []string{
 			"concurrency: 2\nholdApplicationUntilProxyStarts: true",
 			`{"a":{"emptyDir":{}}}`, `{"a":{"mountPath":"/a"}}`,
-			"100m", "1Gi", "custom", "sidecar,custom", "off", "http:debug,config:info", "10s", "eth0,tun+", "10.0.0.0/8, ::/0", "1-65535", "none", "default", "example.org/a:b",
+			"100m", "1Gi", "custom", "sidecar,custom",
+			"off", "http:debug,config:info", "10s", "eth0,tun+", "10.0.0.0/8, ::/0", "1-65535", "none", "default", "example.org/a:b",
 		} {
 			f.Add(uint8(i), uint8(i), value, uint8(0), uint8(0), "true")
 		}
