@@ -4,19 +4,12 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/cases"
 )
 
 var enabled = inject.Namespace{Name: "demo", Labels: map[string]string{inject.NamespaceInjectionKey: "enabled"}}
-
-func onePod() *corev1.Pod {
-	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "echo-"},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
-	}
-}
 
 // BenchmarkInject is what the webhook adds to the creation of a pod with one
 // container, before the request is decoded and after the patch is made.
@@ -36,7 +29,7 @@ func BenchmarkInjectCustom(b *testing.B) {
 }
 
 func benchmarkInject(b *testing.B, cfg inject.Config) {
-	pod, injector := onePod(), inject.NewInjector(cfg)
+	pod, injector := cases.Small(), inject.NewInjector(cfg)
 	b.ReportAllocs()
 	for b.Loop() {
 		if result := injector.Inject(pod, enabled); !result.Inject {
@@ -47,7 +40,7 @@ func benchmarkInject(b *testing.B, cfg inject.Config) {
 
 // BenchmarkSkip is the same for a pod that is left alone.
 func BenchmarkSkip(b *testing.B) {
-	pod, injector := onePod(), inject.NewInjector(inject.DefaultConfig())
+	pod, injector := cases.Small(), inject.NewInjector(inject.DefaultConfig())
 	b.ReportAllocs()
 	for b.Loop() {
 		if result := injector.Inject(pod, inject.Namespace{}); result.Inject {

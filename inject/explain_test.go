@@ -90,7 +90,7 @@ func settingsFrom(settings []inject.Setting, from string) int {
 // and each annotation that stands in for a field of the configuration says
 // which.
 func TestEveryFieldIsExplained(t *testing.T) {
-	got := inject.Explain(onePod(), enabled, inject.DefaultConfig(), nil)
+	got := inject.Explain(cases.Small(), enabled, inject.DefaultConfig(), nil)
 	seen := map[string]bool{}
 	for _, s := range got.Settings {
 		if seen[s.Name] || s.Name == "" {

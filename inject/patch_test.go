@@ -2,7 +2,6 @@ package inject_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"testing"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
@@ -85,7 +84,9 @@ func asMap(t *testing.T, pod *corev1.Pod) (m map[string]any) {
 
 // TestPatchDoesNotGrow: Istio's has 1,551 operations for such a pod.
 func TestPatchDoesNotGrow(t *testing.T) {
-	small, large := onePod(), largePod()
+	small, large := cases.Small(), cases.Large()
+	large.Annotations = map[string]string{"a": "b"}
+	large.Spec.InitContainers = []corev1.Container{{Name: "before", Image: "app"}}
 	small.Annotations = map[string]string{"a": "b"}
 	small.Spec.InitContainers, small.Spec.Volumes = large.Spec.InitContainers[:1], large.Spec.Volumes[:1]
 	in := inject.NewInjector(inject.DefaultConfig())
@@ -99,30 +100,10 @@ func TestPatchDoesNotGrow(t *testing.T) {
 	}
 }
 
-// largePod has 50 containers with 1,500 variables between them, and 300
-// volumes.
-func largePod() *corev1.Pod {
-	pod := onePod()
-	pod.Annotations = map[string]string{"a": "b"}
-	pod.Spec.Containers = nil
-	for i := range 50 {
-		c := corev1.Container{Name: fmt.Sprintf("app%d", i), Image: "app"}
-		for j := range 30 {
-			c.Env = append(c.Env, corev1.EnvVar{Name: fmt.Sprintf("V%d_%d", i, j), Value: "value"})
-		}
-		pod.Spec.Containers = append(pod.Spec.Containers, c)
-	}
-	for i := range 300 {
-		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: fmt.Sprintf("volume%d", i)})
-	}
-	pod.Spec.InitContainers = []corev1.Container{{Name: "before", Image: "app"}}
-	return pod
-}
-
 // BenchmarkPatch is pod bytes in, patch bytes out.
 func BenchmarkPatch(b *testing.B) {
 	in := inject.NewInjector(inject.DefaultConfig())
-	for name, pod := range map[string]*corev1.Pod{"one container": onePod(), "50 containers": largePod()} {
+	for name, pod := range map[string]*corev1.Pod{"one container": cases.Small(), "50 containers": cases.Large()} {
 		text, err := json.Marshal(pod)
 		if err != nil {
 			b.Fatal(err)

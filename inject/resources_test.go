@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/cases"
 )
 
 // proxyOf is the proxy's container of an injected pod.
@@ -25,7 +26,7 @@ func proxyOf(t *testing.T, pod *corev1.Pod) *corev1.Container {
 // given, and injects it again, now with the others.
 func changed(t *testing.T, cfg inject.Config, first, then map[string]string, meanwhile func(*corev1.Pod)) inject.Result {
 	t.Helper()
-	pod := onePod()
+	pod := cases.Small()
 	pod.Annotations = first
 	once := inject.Inject(pod, enabled, cfg)
 	if !once.Inject {

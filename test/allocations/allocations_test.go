@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/cases"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
@@ -90,31 +91,6 @@ type measure struct {
 
 var namespace = inject.Namespace{Name: "demo", Labels: map[string]string{inject.NamespaceInjectionKey: "enabled"}}
 
-func smallPod() *corev1.Pod {
-	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "echo-", Namespace: namespace.Name},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
-	}
-}
-
-// largePod has 50 containers with 1,500 variables between them, and 300
-// volumes.
-func largePod() *corev1.Pod {
-	pod := smallPod()
-	pod.Spec.Containers = nil
-	for i := range 50 {
-		app := corev1.Container{Name: fmt.Sprintf("app%d", i), Image: "app"}
-		for j := range 30 {
-			app.Env = append(app.Env, corev1.EnvVar{Name: fmt.Sprintf("V%d_%d", i, j), Value: "value"})
-		}
-		pod.Spec.Containers = append(pod.Spec.Containers, app)
-	}
-	for i := range 300 {
-		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: fmt.Sprintf("volume%d", i)})
-	}
-	return pod
-}
-
 // sizes are those of the patches, which are not to grow with the pod.
 func sizes(t *testing.T) []string {
 	t.Helper()
@@ -122,7 +98,7 @@ func sizes(t *testing.T) []string {
 	for _, p := range []struct {
 		name string
 		pod  *corev1.Pod
-	}{{"a pod", smallPod()}, {"a large pod", largePod()}} {
+	}{{"a pod", cases.Small()}, {"a large pod", cases.Large()}} {
 		_, operations := inject.NewInjector(inject.DefaultConfig()).Patch(p.pod, namespace)
 		lines = append(lines, fmt.Sprintf("operations in the patch of %s: %d", p.name, len(operations)),
 			fmt.Sprintf("bytes in the patch of %s: %d", p.name, len(inject.EncodePatch(operations))))
@@ -131,7 +107,7 @@ func sizes(t *testing.T) []string {
 }
 
 func measures(t *testing.T) []measure {
-	text, large := encode(t, smallPod()), largePod()
+	text, large := encode(t, cases.Small()), cases.Large()
 	injector := inject.NewInjector(inject.DefaultConfig())
 	handler := webhook.NewHandler(inject.DefaultConfig(), webhook.StaticNamespaces{namespace.Name: namespace}, webhook.NewMetrics()).
 		HTTP(logr.Discard())
