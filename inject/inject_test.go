@@ -186,7 +186,9 @@ func TestPlanOrder(t *testing.T) {
 			own = c.Pod
 		}
 		// A container of the proxy's name is merged with it.
-		wanted := slices.DeleteFunc(containerNames(own.Spec.Containers), func(name string) bool { return name == inject.ProxyContainerName })
+		wanted := slices.DeleteFunc(containerNames(own.Spec.Containers), func(name string) bool {
+			return name == inject.ProxyContainerName
+		})
 		if diff := cmp.Diff(wanted, rest); diff != "" {
 			t.Errorf("%s: containers changed (-before +after):\n%s", c.Name, diff)
 		}

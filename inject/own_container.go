@@ -159,7 +159,8 @@ func (o *OwnContainer) checkImage(proxy corev1.Container, cfg Config) field.Erro
 	if len(cfg.AllowedProxyImages) > 0 {
 		accepted += ", or what is one of these or below it: " + strings.Join(cfg.AllowedProxyImages, ", ")
 	}
-	return field.ErrorList{field.Invalid(o.path().Child("image"), image, "not an image that the injector's configuration allows; "+accepted)}
+	return field.ErrorList{field.Invalid(o.path().Child("image"), image,
+		"not an image that the injector's configuration allows; "+accepted)}
 }
 
 // checkOwn finds what is wrong with a pod's own container for the proxy. What

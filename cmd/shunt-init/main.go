@@ -81,16 +81,15 @@ func exitCode(err error) int {
 	}
 }
 
+// subcommands are the first arguments that ask for something else than rules.
+var subcommands = map[string]func(ctx context.Context, args []string, stdout io.Writer) error{
+	drainCommand: runDrain, probeCommand: runProbe, waitCommand: runWait,
+}
+
 // run does what the arguments ask for and says on stdout what it did.
 func run(ctx context.Context, args []string, stdout io.Writer) error {
-	if len(args) > 0 && args[0] == drainCommand {
-		return runDrain(ctx, args[1:], stdout)
-	}
-	if len(args) > 0 && args[0] == probeCommand {
-		return runProbe(ctx, args[1:], stdout)
-	}
-	if len(args) > 0 && args[0] == waitCommand {
-		return runWait(ctx, args[1:], stdout)
+	if len(args) > 0 && subcommands[args[0]] != nil {
+		return subcommands[args[0]](ctx, args[1:], stdout)
 	}
 	if len(args) == 1 && args[0] == "--version" {
 		_, err := fmt.Fprintln(stdout, "shunt-init", version)

@@ -73,7 +73,8 @@ func waitFlags() (flags *pflag.FlagSet, a *awaited, duration *string) {
 	flags.SortFlags = false
 	flags.Usage = func() {}
 	flags.StringVar(&a.port, "port", "", "`port` on loopback that is to answer, tcp")
-	flags.StringVar(&a.path, "path", "", "`path` that is to be answered with an HTTP code from 200 to 399; without it a connection is enough")
+	flags.StringVar(&a.path, "path", "",
+		"`path` that is to be answered with an HTTP code from 200 to 399; without it a connection is enough")
 	duration = flags.String("duration", defaultWaitDuration, "`time` after which to give up")
 	return flags, a, duration
 }

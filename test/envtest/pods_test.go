@@ -80,8 +80,10 @@ var _ = Describe("an injected pod", func() {
 		pod := newPod(newNamespace(ctx, enabled), nil)
 		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{
 			Name: inject.ProxyContainerName, Image: "auto",
-			Env:            []corev1.EnvVar{{Name: "POD_NAME", Value: "other"}},
-			Lifecycle:      &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/end", Port: intstr.FromInt32(8080)}}},
+			Env: []corev1.EnvVar{{Name: "POD_NAME", Value: "other"}},
+			Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{
+				HTTPGet: &corev1.HTTPGetAction{Path: "/end", Port: intstr.FromInt32(8080)},
+			}},
 			ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/ready"}}}},
 		})
 		Expect(api.Create(ctx, pod)).To(Succeed())
