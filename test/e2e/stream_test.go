@@ -10,6 +10,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 // counts are what became of the pods of a stream.
@@ -30,6 +31,8 @@ func (c counts) String() string {
 
 // stream creates pods in a namespace, one after the other, and looks at each. No node runs them: what is asked is admission.
 type stream struct {
+	namespace string
+
 	mu     sync.Mutex
 	counts counts
 	cancel context.CancelFunc
@@ -39,7 +42,7 @@ type stream struct {
 // newStream begins at once, and ends with the spec at the latest.
 func newStream(ctx context.Context, namespace string, wanted bool) *stream {
 	lifetime, cancel := context.WithCancel(ctx)
-	s := &stream{cancel: cancel, ended: make(chan struct{}), counts: counts{reasons: map[string]int{}}}
+	s := &stream{namespace: namespace, cancel: cancel, ended: make(chan struct{}), counts: counts{reasons: map[string]int{}}}
 	go func() {
 		defer close(s.ended)
 		last := time.Now()
@@ -57,10 +60,13 @@ func newStream(ctx context.Context, namespace string, wanted bool) *stream {
 	return s
 }
 
+// nobody is a scheduler that there is none of.
+const nobody = "none"
+
 // unscheduled is a pod for no node.
 func unscheduled(namespace, name string) *corev1.Pod {
 	pod := newPod(namespace, name)
-	pod.Spec.SchedulerName = "none"
+	pod.Spec.SchedulerName = nobody
 	return pod
 }
 
@@ -85,6 +91,21 @@ func (s *stream) count(pod *corev1.Pod, err error, wanted bool, last *time.Time)
 func (s *stream) stop() {
 	s.cancel()
 	<-s.ended
+}
+
+// kept holds, of a stream that has ended, that what the API server kept is as what it answered: an answer may be lost where it
+// is killed, and then the pod is there all the same.
+func (s *stream) kept(ctx context.Context, wanted bool) {
+	GinkgoHelper()
+	pods := &corev1.PodList{}
+	Expect(api.List(ctx, pods, client.InNamespace(s.namespace))).To(Succeed())
+	wrong := []string{}
+	for i := range pods.Items {
+		if pod := &pods.Items[i]; pod.Spec.SchedulerName == nobody && injected(pod) != wanted {
+			wrong = append(wrong, pod.Name)
+		}
+	}
+	Expect(wrong).To(BeEmpty(), "of %d pods, injected is not %t for these", len(pods.Items), wanted)
 }
 
 // so is what has been counted so far.

@@ -1,7 +1,9 @@
 package e2e_test
 
 import (
+	"context"
 	"os"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -32,6 +34,7 @@ var _ = Describe("another installation", Serial, Ordered, func() {
 		create(ctx, newPod(namespace, "new"))
 		fresh := ready(ctx, namespace, "new")
 		asked.stop()
+		asked.kept(ctx, true)
 		AddReportEntry("during the upgrade: " + asked.so().String())
 		Expect(asked.so().wrong).To(BeZero())
 		// How an earlier webhook ends is past changing; that the present one refuses nothing as it is rolled is held elsewhere.
@@ -49,13 +52,31 @@ var _ = Describe("another installation", Serial, Ordered, func() {
 		uninstall(ctx, current)
 	})
 
-	It("without cert-manager makes its own certificate", func(ctx SpecContext) {
+	It("without cert-manager makes its own certificate, and renews it", func(ctx SpecContext) {
 		const selfSigned = "../../config/self-signed"
 		apply(ctx, selfSigned)
 		answers(ctx)
 		namespace := newNamespace(ctx, true)
 		create(ctx, newPod(namespace, "first"))
 		Expect(injected(ready(ctx, namespace, "first"))).To(BeTrue())
+
+		By("a new certificate of the same CA")
+		got := whatever(ctx, func(*stream) { remade(ctx, "/data/tls.crt") })
+		Expect(got.refused).To(BeZero())
+		By("a new CA, which an API server may trust later than a replica serves its certificate")
+		whatever(ctx, func(*stream) { remade(ctx, "/data") })
 		uninstall(ctx, selfSigned)
 	})
 })
+
+// remade takes a part of the webhook's own Secret away, and waits until every replica serves another certificate.
+func remade(ctx context.Context, part string) {
+	GinkgoHelper()
+	before, err := certificate(ctx)
+	Expect(err).NotTo(HaveOccurred())
+	kubectl(ctx, "-n", system, "patch", "secret", "shunt-webhook-cert", "--type=json", "-p", `[{"op":"remove","path":"`+part+`"}]`)
+	Eventually(ctx, certificate).WithTimeout(60 * time.Second).WithPolling(200 * time.Millisecond).
+		ShouldNot(Or(BeEmpty(), Equal(before)))
+	Eventually(ctx, expiries).WithTimeout(60*time.Second).WithPolling(500*time.Millisecond).
+		Should(And(HaveLen(2), HaveEach(Equal(expiry(ctx)))), "not every replica serves the new certificate")
+}
