@@ -2,7 +2,10 @@ package e2e_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
+	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -13,7 +16,12 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+
+	"github.com/shunt-dev/shunt/test/bench"
 )
+
+// record writes what is measured down. A run of the tests by itself changes no file.
+var record = flag.Bool("record", false, "write what is measured into docs/performance.md")
 
 // many is how many pods are created, by how many at a time.
 const many, atOnce = 500, 8
@@ -28,11 +36,49 @@ var _ = Describe("scale", func() {
 		Expect(taken.count()).To(BeNumerically(">=", many))
 		AddReportEntry(fmt.Sprintf("%d creations, %d at once, by the client: p50 %s, p99 %s; without the webhook: p50 %s, p99 %s",
 			many, atOnce, at(with, 0.5), at(with, 0.99), at(without, 0.5), at(without, 0.99)))
-		AddReportEntry(fmt.Sprintf("%d admissions by the webhook, by the API server: mean %.1f ms, p50 %.1f ms, p99 %.1f ms (from buckets)",
+		AddReportEntry(fmt.Sprintf(
+			"%d admissions by the webhook, by the API server: mean %.1f ms, p50 %.1f ms, p99 %.1f ms (from buckets)",
 			taken.count(), 1000*taken.sum/float64(taken.count()), 1000*taken.quantile(0.5), 1000*taken.quantile(0.99)))
+		if *record {
+			write(fmt.Sprintf("Measured on %d CPUs, which have %s programs at work; %d calls of the webhook.\n\n",
+				runtime.NumCPU(), load(), taken.count()) +
+				"| what | p50 | p99 |\n|---|--:|--:|\n" +
+				row("the API server's call of the webhook", seconds(taken.quantile(0.5)), seconds(taken.quantile(0.99))) +
+				row("a creation with the webhook, for its client", at(with, 0.5), at(with, 0.99)) +
+				row("a creation without it", at(without, 0.5), at(without, 0.99)))
+		}
 		Expect(taken.quantile(0.99)).To(BeNumerically("<", 5), "the API server would have given up")
 	})
 })
+
+// row is one of the table.
+func row(what string, p50, p99 time.Duration) string {
+	return fmt.Sprintf("| %s | %s | %s |\n", what, p50, p99)
+}
+
+// load is how many programs wanted a processor in the last minute, all of the machine's.
+func load() string {
+	GinkgoHelper()
+	text, err := os.ReadFile("/proc/loadavg")
+	Expect(err).NotTo(HaveOccurred())
+	return strings.Fields(string(text))[0]
+}
+
+// seconds are those of a metric, to a tenth of a millisecond.
+func seconds(number float64) time.Duration {
+	return time.Duration(number * float64(time.Second)).Round(100 * time.Microsecond)
+}
+
+// write puts a text between the markers of the document.
+func write(text string) {
+	GinkgoHelper()
+	const document = "../../docs/performance.md"
+	old, err := os.ReadFile(document)
+	Expect(err).NotTo(HaveOccurred())
+	filled, err := bench.Section{Name: "creations", Text: text}.Fill(string(old))
+	Expect(err).NotTo(HaveOccurred())
+	Expect(os.WriteFile(document, []byte(filled), 0o600)).To(Succeed())
+}
 
 // createMany creates pods that no node runs, and returns how long each creation took, shortest first.
 func createMany(ctx context.Context, namespace string, wanted bool) []time.Duration {
