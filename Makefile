@@ -32,8 +32,8 @@ demo: ## Send real connections through injected pods, without a cluster (root; u
 	@hack/demo.sh
 
 .PHONY: test
-test: ## Run every suite: unit, rules, proxy, envtest, load, images, chart (root; the first run builds an API server, 5 to 8 minutes).
-	@hack/suites.sh unit rules proxy envtest load images chart
+test: ## Run every suite: unit, rules, proxy, envtest, load, chart, images, e2e (root; the first run builds a Kubernetes node).
+	@hack/suites.sh unit rules proxy envtest load chart images e2e
 
 .PHONY: build
 build: ## Build bin/shunt, bin/shunt-init and bin/shunt-webhook; bin/kubectl-shunt is bin/shunt, as kubectl finds it.
