@@ -171,7 +171,7 @@ func TestRefusedValues(t *testing.T) {
 // TestValues holds where the values go that no manifest has.
 func TestValues(t *testing.T) {
 	got, err := rendered(t, `
-image: {repository: ghcr.io/example/shunt-webhook, tag: v1, pullPolicy: Always}
+image: {repository: images.example/example/shunt-webhook, tag: v1, pullPolicy: Always}
 imagePullSecrets: [{name: mine}]
 injector: {proxyImage: mine/envoy, imagePullSecrets: [{name: mine}]}
 revision: canary
@@ -193,7 +193,7 @@ networkPolicy: {enabled: false}
 		t.Fatal(err)
 	}
 	for _, says := range []string{
-		"image: ghcr.io/example/shunt-webhook:v1\n", "imagePullPolicy: Always\n",
+		"image: images.example/example/shunt-webhook:v1\n", "imagePullPolicy: Always\n",
 		"imagePullSecrets:\n      - name: mine\n", "replicas: 1\n",
 		"- --self-signed\n", "- --revision=canary\n", "- --self-signed-secret=shunt-webhook-cert-canary\n",
 		"- --self-signed-names=shunt-webhook-canary.shunt-system.svc\n", "- --self-signed-configuration=shunt-canary\n",
