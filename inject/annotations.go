@@ -8,8 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
 // Keys of labels and annotations, with Istio's names and values. What each
@@ -49,7 +49,8 @@ const (
 	CaptureUDPPortsKey   = ShuntPrefix + "captureUDPPorts"
 	RejectUDPPortsKey    = ShuntPrefix + "rejectUDPPorts"
 	ProtocolDetectionKey = ShuntPrefix + "protocolDetection"
-	ServerFirstPortsKey  = ShuntPrefix + "serverFirstPorts"
+	HTTPPortsKey         = ShuntPrefix + "httpPorts"
+	AccessLogKey         = ShuntPrefix + "accessLog"
 	DrainDurationKey     = ShuntPrefix + "drainDuration"
 
 	// NamespaceInjectionKey, on a namespace, asks for the proxy in all its
@@ -108,7 +109,8 @@ type request struct {
 	// for all; the zero value where there is no annotation.
 	dns               DNSCapture
 	detection         ProtocolDetection
-	serverFirst       interception.PortRanges // beside those of the configuration
+	httpPorts         interception.PortRanges
+	accessLog         envoy.AccessLog
 	drain             time.Duration
 	drainKey          string // where that stands
 	config            proxyConfig
@@ -265,19 +267,30 @@ var trafficAnnotations = []Annotation{
 	},
 	{
 		Key: ProtocolDetectionKey, Places: settingPlaces, Since: firstRelease, Field: "protocolDetection", Envoy: true,
-		Sets:     "whether Envoy tells HTTP and TLS from other protocols, or takes every connection for just TCP",
-		Accepted: "auto, none", Default: ofConfiguration + "auto",
-		read: into(word(ProtocolDetectionAuto, ProtocolDetectionNone), func(r *request) *ProtocolDetection { return &r.detection }),
+		Sets: "on which ports Envoy looks for HTTP and TLS, and carries HTTP request by request: none; declared, those that the pod's " +
+			"containers name for it (http, http2, grpc, grpc-web, https, tls, each also with -suffix) and " + HTTPPortsKey + "; or all",
+		Accepted: "none, declared, all", Default: ofConfiguration + "none: every connection is carried byte by byte",
+		read: into(word(ProtocolDetectionNone, ProtocolDetectionDeclared, ProtocolDetectionAll),
+			func(r *request) *ProtocolDetection { return &r.detection }),
 	},
 	{
-		Key: ServerFirstPortsKey, Places: settingPlaces, Since: firstRelease, Field: "serverFirstPorts", Adds: true, Envoy: true,
-		Sets:     "destination ports on which the server speaks first, in addition to those of the configuration",
-		Accepted: acceptedPorts, Default: ofConfiguration + bootstrap.DefaultServerFirstPorts,
-		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.serverFirst }),
+		Key: HTTPPortsKey, Places: settingPlaces, Since: firstRelease, Field: "httpPorts", Envoy: true,
+		Sets: "destination ports, of the pod and of what it calls, on which Envoy looks for HTTP and TLS; it asks for " +
+			ProtocolDetectionKey + ": declared",
+		Accepted: acceptedPorts, Default: ofConfiguration + "none",
+		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.httpPorts }),
+	},
+	{
+		Key: AccessLogKey, Places: settingPlaces, Since: firstRelease, Field: "accessLog", Envoy: true,
+		Sets:     "which connections and requests Envoy logs: all, those that failed, or none",
+		Accepted: "all, errors, none", Default: ofConfiguration + "all",
+		read: into(word(envoy.AccessLogAll, envoy.AccessLogErrors, envoy.AccessLogNone),
+			func(r *request) *envoy.AccessLog { return &r.accessLog }),
 	},
 	{
 		Key: DrainDurationKey, Places: settingPlaces, Since: firstRelease, Field: "drainDuration", Envoy: true,
-		Sets:     "how long the pod's end waits for what is under way through Envoy; less than its grace period",
+		Sets: "how long the pod's end waits for requests under way through Envoy, where that looks for HTTP or is a regular " +
+			"container; less than the grace period",
 		Accepted: acceptedDuration, Default: ofConfiguration + "25s, or 5s less than a shorter grace period",
 		read: into(parseDuration, func(r *request) *time.Duration { return &r.drain }),
 	},

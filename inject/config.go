@@ -7,8 +7,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
 // Policy says what happens to a pod that neither its namespace nor the pod
@@ -44,11 +44,6 @@ type Config struct {
 	// namespace already holds legacy rules, which a CNI plug-in would have
 	// had to write; it then says so and fails, and legacy is to be set here.
 	Backend interception.Backend `json:"backend"`
-	// IPFamilies are those that the proxy listens on: IPv4, IPv6 or both.
-	// Connections of a family that is left out are refused, never let past
-	// the proxy. Leave IPv6 out for nodes whose kernel has none at all
-	// (ipv6.disable=1), where the proxy could not start with it.
-	IPFamilies []corev1.IPFamily `json:"ipFamilies"`
 
 	// ProxyUID and ProxyGID are the ids that tell the proxy's own connections
 	// from the pod's, 1 to 2147483647. No container of a pod may have them, unless AllowProxyIdentityKey is true.
@@ -68,16 +63,27 @@ type Config struct {
 
 	// DNSCapture says which DNS queries go through the proxy.
 	DNSCapture DNSCapture `json:"dnsCapture"`
-	// ProtocolDetection says whether Envoy looks at what a client sends first.
+	// ProtocolDetection says on which ports Envoy looks for HTTP.
 	ProtocolDetection ProtocolDetection `json:"protocolDetection"`
+	// HTTPPorts are destination ports of connections in and out on which
+	// ProtocolDetectionDeclared looks for HTTP, beside those that pods declare:
+	// ports and ranges.
+	HTTPPorts string `json:"httpPorts"`
+	// HTTPLimits bound what a client can make Envoy keep, where Envoy looks
+	// for HTTP.
+	HTTPLimits HTTPLimits `json:"httpLimits"`
+	// AccessLog says what Envoy logs of connections and requests: all, errors
+	// or none; AccessLogQueries whether that has the query strings of HTTP.
+	AccessLog        envoy.AccessLog `json:"accessLog"`
+	AccessLogQueries bool            `json:"accessLogQueries"`
+	// TCPKeepalive is TCP's, on both of Envoy's connections.
+	TCPKeepalive TCPKeepalive `json:"tcpKeepalive"`
 	// DropInvalid drops inbound TCP packets that belong to no connection, in
 	// pods whose traffic is intercepted.
 	DropInvalid bool `json:"dropInvalid"`
-	// ServerFirstPorts are destination ports on which the server speaks first,
-	// so that Envoy must not wait for the client: ports and ranges.
-	ServerFirstPorts string `json:"serverFirstPorts"`
 	// DrainDuration is how long the end of a pod waits for what is under way
-	// through Envoy. A pod with a shorter grace period gets less.
+	// through Envoy, where Envoy looks for HTTP or is a regular container. A pod
+	// with a shorter grace period gets less.
 	DrainDuration metav1.Duration `json:"drainDuration"`
 
 	// HoldApplicationUntilProxyStarts has the pod's own containers wait for the
@@ -120,6 +126,26 @@ type Config struct {
 	Templates map[string]Template `json:"templates"`
 }
 
+// HTTPLimits bound what one client can make Envoy keep.
+type HTTPLimits struct {
+	// MaxHeaderKB bounds all headers of a request together, 1 to 8192 KiB.
+	MaxHeaderKB int32 `json:"maxHeaderKB"`
+	// MaxStreams bounds the requests at once on a connection of HTTP/2, 1 to
+	// 2147483647.
+	MaxStreams int32 `json:"maxStreams"`
+	// HeaderTimeout is how long a client may take to send the headers of a
+	// request; 0 for ever.
+	HeaderTimeout metav1.Duration `json:"headerTimeout"`
+}
+
+// TCPKeepalive is when the kernel asks the other end of an idle connection
+// whether it is still there. The names are Istio's.
+type TCPKeepalive struct {
+	Time     metav1.Duration `json:"time"`     // idle before the first probe, 1s to 32767s
+	Interval metav1.Duration `json:"interval"` // between two probes, 1s to 32767s
+	Probes   int32           `json:"probes"`   // unanswered, until the connection is given up, 1 to 127
+}
+
 // DefaultRevision is the one that those mean who ask for the proxy and name
 // no revision.
 const DefaultRevision = "default"
@@ -146,20 +172,28 @@ type Sidecar struct {
 
 // DefaultConfig returns the settings of an injector that was told nothing.
 func DefaultConfig() Config {
+	proxy := envoy.DefaultSettings()
 	return Config{
 		InitImage:      "shunt-init",
 		ProxyImage:     "envoyproxy/envoy:v1.40.0",
 		PullPolicy:     corev1.PullIfNotPresent,
 		Backend:        interception.BackendAuto,
-		IPFamilies:     []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol},
 		ProxyUID:       int64(interception.DefaultProxyUID),
 		ProxyGID:       int64(interception.DefaultProxyGID),
 		InitResources:  resources("10m", "16Mi", "1", "64Mi"),
 		ProxyResources: resources("100m", "128Mi", "2", "1Gi"),
 		Concurrency:    2,
 		LogLevel:       "warning",
-		DNSCapture:     DNSCaptureNone, ProtocolDetection: ProtocolDetectionAuto,
-		ServerFirstPorts:                bootstrap.DefaultServerFirstPorts,
+		DNSCapture:     DNSCaptureNone, ProtocolDetection: ProtocolDetectionNone,
+		HTTPLimits: HTTPLimits{
+			MaxHeaderKB: int32(proxy.HTTP.MaxHeaderKB), MaxStreams: int32(proxy.HTTP.MaxStreams),
+			HeaderTimeout: inSeconds(proxy.HTTP.HeaderSeconds),
+		},
+		AccessLog: proxy.AccessLog, AccessLogQueries: proxy.AccessLogQueries,
+		TCPKeepalive: TCPKeepalive{
+			Time: inSeconds(proxy.Keepalive.TimeSeconds), Interval: inSeconds(proxy.Keepalive.IntervalSeconds),
+			Probes: int32(proxy.Keepalive.Probes),
+		},
 		DrainDuration:                   metav1.Duration{Duration: 25 * time.Second},
 		NativeSidecar:                   NativeSidecarAuto,
 		HoldApplicationUntilProxyStarts: true,
@@ -170,6 +204,10 @@ func DefaultConfig() Config {
 		Revision:                        DefaultRevision,
 		Sidecar:                         Sidecar{Type: SidecarEnvoy},
 	}
+}
+
+func inSeconds(n uint32) metav1.Duration {
+	return metav1.Duration{Duration: time.Duration(n) * time.Second}
 }
 
 // resources takes requests and limits. The defaults of the sidecar are

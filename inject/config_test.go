@@ -3,6 +3,7 @@ package inject_test
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -37,9 +38,15 @@ func TestValidateNamesEachSetting(t *testing.T) {
 		"proxyImage":                   func(c *inject.Config) { c.ProxyImage = "envoy:v1 --privileged" },
 		"pullPolicy":                   func(c *inject.Config) { c.PullPolicy = "" },
 		"backend":                      func(c *inject.Config) { c.Backend = "nftables" },
-		"ipFamilies":                   func(c *inject.Config) { c.IPFamilies = nil },
-		"ipFamilies[0]":                func(c *inject.Config) { c.IPFamilies = []corev1.IPFamily{"ipv4"} },
-		"ipFamilies[1]":                func(c *inject.Config) { c.IPFamilies = []corev1.IPFamily{"IPv4", "IPv4"} },
+		"protocolDetection":            func(c *inject.Config) { c.ProtocolDetection = "auto" },
+		"httpPorts":                    func(c *inject.Config) { c.HTTPPorts = "80" },
+		"httpLimits.maxHeaderKB":       func(c *inject.Config) { c.HTTPLimits.MaxHeaderKB = 8193 },
+		"httpLimits.maxStreams":        func(c *inject.Config) { c.HTTPLimits.MaxStreams = 0 },
+		"httpLimits.headerTimeout":     func(c *inject.Config) { c.HTTPLimits.HeaderTimeout.Duration = -time.Second },
+		"accessLog":                    func(c *inject.Config) { c.AccessLog = "some" },
+		"tcpKeepalive.time":            func(c *inject.Config) { c.TCPKeepalive.Time.Duration = 0 },
+		"tcpKeepalive.interval":        func(c *inject.Config) { c.TCPKeepalive.Interval.Duration = 10 * time.Hour },
+		"tcpKeepalive.probes":          func(c *inject.Config) { c.TCPKeepalive.Probes = 128 },
 		"proxyUID":                     func(c *inject.Config) { c.ProxyUID = 0 },
 		"proxyGID":                     func(c *inject.Config) { c.ProxyGID = 1 << 31 },
 		"initResources.limits[memory]": func(c *inject.Config) { c.InitResources.Limits["memory"] = resource.MustParse("-1") },

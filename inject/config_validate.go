@@ -6,11 +6,14 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
@@ -18,6 +21,12 @@ const (
 	maxConcurrency = 1024
 	// maxID is the largest runAsUser and runAsGroup that Kubernetes takes.
 	maxID = math.MaxInt32
+	// The most that Linux takes (linux/tcp.h: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT).
+	maxKeepaliveSeconds = 32767
+	maxKeepaliveProbes  = 127
+	// maxHeaderKB is the most that Envoy takes.
+	maxHeaderKB      = 8192
+	maxHeaderSeconds = 86400
 )
 
 // Validate returns an error for every setting that cannot be used, with the
@@ -30,7 +39,6 @@ func (c Config) Validate() field.ErrorList {
 	errs = append(errs, checkOneOf("pullPolicy", c.PullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
 	errs = append(errs, checkOneOf("backend", c.Backend,
 		interception.BackendAuto, interception.BackendNFT, interception.BackendLegacy)...)
-	errs = append(errs, checkFamilies(c.IPFamilies)...)
 	errs = append(errs, checkRange("proxyUID", c.ProxyUID, 1, maxID)...)
 	errs = append(errs, checkRange("proxyGID", c.ProxyGID, 1, maxID)...)
 	errs = append(errs, checkResources(field.NewPath("initResources"), c.InitResources)...)
@@ -41,8 +49,11 @@ func (c Config) Validate() field.ErrorList {
 		errs = append(errs, checkParsed("componentLogLevel", c.ComponentLogLevel, parseComponentLogLevels)...)
 	}
 	errs = append(errs, checkOneOf("dnsCapture", c.DNSCapture, DNSCaptureNone, DNSCaptureResolvers, DNSCaptureAll)...)
-	errs = append(errs, checkOneOf("protocolDetection", c.ProtocolDetection, ProtocolDetectionAuto, ProtocolDetectionNone)...)
-	errs = append(errs, checkParsed("serverFirstPorts", c.ServerFirstPorts, interception.ParsePortRanges)...)
+	errs = append(errs, checkHTTP(c)...)
+	errs = append(errs, checkOneOf("accessLog", c.AccessLog, envoy.AccessLogAll, envoy.AccessLogErrors, envoy.AccessLogNone)...)
+	errs = append(errs, checkSeconds("tcpKeepalive.time", c.TCPKeepalive.Time, 1, maxKeepaliveSeconds)...)
+	errs = append(errs, checkSeconds("tcpKeepalive.interval", c.TCPKeepalive.Interval, 1, maxKeepaliveSeconds)...)
+	errs = append(errs, checkRange("tcpKeepalive.probes", int64(c.TCPKeepalive.Probes), 1, maxKeepaliveProbes)...)
 	errs = append(errs, checkParsed("drainDuration", c.DrainDuration.Duration.String(), parseDuration)...)
 	errs = append(errs, checkPortRange(field.NewPath("tproxyPortRange"), c.TProxyPortRange)...)
 	errs = append(errs, checkOneOf("nativeSidecar", c.NativeSidecar, NativeSidecarAuto, NativeSidecarEnabled, NativeSidecarDisabled)...)
@@ -54,6 +65,29 @@ func (c Config) Validate() field.ErrorList {
 		errs = append(errs, field.Invalid(field.NewPath("revision"), c.Revision, wrong))
 	}
 	return append(append(errs, checkSidecar(c)...), checkTemplates(c)...)
+}
+
+func checkHTTP(c Config) field.ErrorList {
+	errs := checkOneOf("protocolDetection", c.ProtocolDetection,
+		ProtocolDetectionNone, ProtocolDetectionDeclared, ProtocolDetectionAll)
+	wrong := checkParsed("httpPorts", c.HTTPPorts, interception.ParsePortRanges)
+	if len(wrong) == 0 && c.HTTPPorts != "" && c.ProtocolDetection != ProtocolDetectionDeclared {
+		wrong = field.ErrorList{field.Invalid(field.NewPath("httpPorts"), c.HTTPPorts,
+			"nothing reads it; accepted: with protocolDetection: declared")}
+	}
+	errs = append(errs, wrong...)
+	errs = append(errs, checkRange("httpLimits.maxHeaderKB", int64(c.HTTPLimits.MaxHeaderKB), 1, maxHeaderKB)...)
+	errs = append(errs, checkRange("httpLimits.maxStreams", int64(c.HTTPLimits.MaxStreams), 1, math.MaxInt32)...)
+	return append(errs, checkSeconds("httpLimits.headerTimeout", c.HTTPLimits.HeaderTimeout, 0, maxHeaderSeconds)...)
+}
+
+// checkSeconds finds a time that is not within a number of seconds.
+func checkSeconds(name string, value metav1.Duration, least, most time.Duration) field.ErrorList {
+	if least*time.Second <= value.Duration && value.Duration <= most*time.Second {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath(name), value.Duration.String(),
+		fmt.Sprintf("accepted: %s to %s", least*time.Second, most*time.Second))}
 }
 
 func checkImage(path *field.Path, image string) field.ErrorList {
@@ -94,24 +128,6 @@ func checkRange(name string, value, least, most int64) field.ErrorList {
 		return nil
 	}
 	return field.ErrorList{field.Invalid(field.NewPath(name), value, fmt.Sprintf("accepted: %d to %d", least, most))}
-}
-
-func checkFamilies(families []corev1.IPFamily) field.ErrorList {
-	path := field.NewPath("ipFamilies")
-	var errs field.ErrorList
-	if len(families) == 0 {
-		errs = append(errs, field.Required(path, "accepted: IPv4, IPv6 or both"))
-	}
-	for i, family := range families {
-		if family != corev1.IPv4Protocol && family != corev1.IPv6Protocol {
-			errs = append(errs, field.NotSupported(path.Index(i), family,
-				[]corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}))
-		}
-		if slices.Contains(families[:i], family) {
-			errs = append(errs, field.Duplicate(path.Index(i), family))
-		}
-	}
-	return errs
 }
 
 func checkResources(path *field.Path, r corev1.ResourceRequirements) field.ErrorList {

@@ -36,7 +36,7 @@ func merge(mode interception.Mode, cfg Config) (corev1.Container, error) {
 	if err != nil {
 		return corev1.Container{}, err
 	}
-	merged.VolumeMounts = append(sharedMounts(mode), merged.VolumeMounts...)
+	merged.VolumeMounts = append([]corev1.VolumeMount{sharedMount(true)}, merged.VolumeMounts...)
 	// Not one on the inbound port, which any proxy has: to connect to it is to
 	// be sent to it by the rules, and a proxy that dials where a connection was
 	// going would go on calling itself. The health port is reached past the

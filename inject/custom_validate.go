@@ -9,8 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
 var sidecarPath = field.NewPath("sidecar")
@@ -115,9 +115,9 @@ func checkMounts(path *field.Path, c corev1.Container, volumes []corev1.Volume, 
 func checkSharedPath(path *field.Path, c corev1.Container) field.ErrorList {
 	var errs field.ErrorList
 	for i, mount := range c.VolumeMounts {
-		if below := strings.TrimSuffix(mount.MountPath, "/") + "/"; strings.HasPrefix(below, bootstrap.SharedDirectory+"/") {
+		if below := strings.TrimSuffix(mount.MountPath, "/") + "/"; strings.HasPrefix(below, envoy.SharedDirectory+"/") {
 			errs = append(errs, field.Invalid(path.Child("volumeMounts").Index(i).Child("mountPath"), mount.MountPath,
-				"shunt-init leaves its files there; accepted: a path that is not "+bootstrap.SharedDirectory+" or below it"))
+				"shunt-init leaves its files there; accepted: a path that is not "+envoy.SharedDirectory+" or below it"))
 		}
 	}
 	return errs

@@ -5,8 +5,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-
-	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
 // Namespace is what the decision needs to know of a pod's namespace.
@@ -90,7 +88,7 @@ func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []str
 	warnings = append(warnings, probeWarnings(base, req)...)
 	warnings = append(warnings, configWarnings(req, cfg)...)
 	warnings = append(warnings, readinessWarnings(req, plan)...)
-	warnings = append(warnings, orderWarnings(base, plan.proxy(), req.mode, cfg)...)
+	warnings = append(warnings, orderWarnings(base, plan.proxy(), cfg)...)
 	if plan.appliedTo(pod) {
 		return Decision{Reason: ReasonAlreadyInjected}, plan, warnings
 	}
@@ -189,15 +187,14 @@ func namespaceWarnings(problems []problem) []string {
 
 // podWarnings tells of what is not wrong but hardly meant.
 func podWarnings(req request, cfg Config) []string {
-	var warnings []string
 	switch {
 	case cfg.Sidecar.Type == SidecarCustom:
-		warnings = append(warnings, req.idleKeys()...)
-	case req.mode == interception.ModeNone && req.drain > 0 && !req.idleInNone(req.drainKey):
-		warnings = append(warnings, fmt.Sprintf("%s: without shunt-init, which mode NONE has not, nothing drains Envoy",
-			req.from.path(req.drainKey)))
+		return req.idleKeys()
+	case req.drain > 0 && !req.from.ofNamespace(req.drainKey) && !cfg.drains():
+		return []string{fmt.Sprintf("%s: Envoy carries bytes, and is stopped after the application: there is nothing to drain; "+
+			"with %s: declared or all there is", req.from.path(req.drainKey), ProtocolDetectionKey)}
 	}
-	return warnings
+	return nil
 }
 
 // idleKeys warns of annotations for Envoy where the sidecar is another proxy.

@@ -18,11 +18,11 @@ import (
 // init container has arguments that mean exactly what was planned.
 func FuzzAnnotations(f *testing.F) {
 	f.Add("REDIRECT", "*", "22", "80,443", "25", "10.0.0.0/8,fd00::/8", "10.1.1.1", "net1", "tun+",
-		"all", "none", "6033", "5s", "http:debug")
-	f.Add("TPROXY", "", "1-65535", "", "", "*", "", "", "", "resolvers", "auto", "", "1ms", "a:off,b:trace")
+		"all", "declared", "6033", "5s", "http:debug")
+	f.Add("TPROXY", "", "1-65535", "", "", "*", "", "", "", "resolvers", "all", "", "1ms", "a:off,b:trace")
 	f.Add("NONE", "8080\" -x", "--remove", "$(POD_NAME)", "$$", "\n", "::/0", "-c", "a b", "none", "$$", "$(X)", "-1s", "http:$(X)")
 	f.Fuzz(func(t *testing.T, mode, inPorts, exPorts, outPorts, exOutPorts, ranges, exRanges, exInterfaces, virtual,
-		dns, detection, serverFirst, drain, components string,
+		dns, detection, httpPorts, drain, components string,
 	) {
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{
@@ -39,7 +39,7 @@ func FuzzAnnotations(f *testing.F) {
 					inject.KubevirtInterfacesKey:      virtual,
 					inject.DNSCaptureKey:              dns,
 					inject.ProtocolDetectionKey:       detection,
-					inject.ServerFirstPortsKey:        serverFirst,
+					inject.HTTPPortsKey:               httpPorts,
 					inject.DrainDurationKey:           drain,
 					inject.ComponentLogLevelKey:       components,
 				},
@@ -73,12 +73,12 @@ func checkArguments(t *testing.T, pod, injected *corev1.Pod) {
 	if words := strings.Join(proxy.Args, ""); strings.Count(words, "$") != 2 || strings.Contains(words, "\n") {
 		t.Fatalf("arguments of the proxy that Kubernetes would change: %q", proxy.Args)
 	}
-	if plan.Mode == interception.ModeNone {
-		return
-	}
 	args := injected.Spec.InitContainers[0].Args
 	if strings.ContainsAny(strings.Join(args, ""), "$\n") {
 		t.Fatalf("arguments that Kubernetes would change: %q", args)
+	}
+	if plan.Mode == interception.ModeNone {
+		return
 	}
 	spec, opts, err := interception.ParseArgs(args)
 	if err != nil {
@@ -101,7 +101,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add(configType + "templates:\n  a: {container: {image: x, lifecycle: {preStop: {sleep: {seconds: 1}}}}}\n" +
 		"  b: {volumes: [{name: v}]}\n")
 	f.Add(configType + "a: &a [*a]\nb: {<<: *a}\n? [x]\n: y\n")
-	f.Add(`{"apiVersion":"shunt.dev/v1alpha1","kind":"InjectorConfiguration","drainDuration":1e9,"ipFamilies":[null,{}]}`)
+	f.Add(`{"apiVersion":"shunt.dev/v1alpha1","kind":"InjectorConfiguration","drainDuration":1e9,"imagePullSecrets":[null,{}]}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		cfg, err := inject.ParseConfig([]byte(text))
 		if err != nil {

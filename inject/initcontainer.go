@@ -5,7 +5,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
 // netAdmin is the capability to change a network namespace, and to open
@@ -15,20 +14,26 @@ const netAdmin corev1.Capability = "NET_ADMIN"
 // runDirectory is where iptables-legacy makes its lock, xtables.lock.
 const runDirectory = "/run"
 
-// initContainer runs shunt-init with the spec as its arguments. No shell is
+// initContainer runs shunt-init with the spec as its arguments; in mode NONE it
+// only leaves the proxy its files, for which it needs no capability. No shell is
 // in between, so that nothing in a spec can become a command.
-func initContainer(spec interception.Spec, opts interception.Options, cfg Config) corev1.Container {
+func initContainer(mode interception.Mode, spec interception.Spec, opts interception.Options, cfg Config) corev1.Container {
 	container := corev1.Container{
 		Name:                     InitContainerName,
 		Image:                    cfg.InitImage,
 		ImagePullPolicy:          cfg.PullPolicy,
 		Args:                     interception.Args(spec, opts),
 		Resources:                *cfg.InitResources.DeepCopy(),
-		VolumeMounts:             []corev1.VolumeMount{{Name: sharedVolume, MountPath: bootstrap.SharedDirectory}},
+		VolumeMounts:             []corev1.VolumeMount{sharedMount(false)},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		// Added capabilities are not ambient in a container: only uid 0 has
 		// the use of them.
 		SecurityContext: confined(0, 0, netAdmin),
+	}
+	if mode == interception.ModeNone {
+		container.Args = []string{interception.ShareCommand, "--envoy=" + opts.Envoy, opts.Share}
+		container.SecurityContext = confined(cfg.ProxyUID, cfg.ProxyGID)
+		return container
 	}
 	if cfg.Backend == interception.BackendLegacy {
 		// iptables-legacy talks through a raw socket, which takes NET_RAW,
@@ -42,9 +47,9 @@ func initContainer(spec interception.Spec, opts interception.Options, cfg Config
 // initVolumes are those that shunt-init writes to: what it shares with the
 // proxy, which is itself (5 MB, and twice that while a new copy replaces an old
 // one), and for iptables-legacy a /run, for an empty file.
-func initVolumes(cfg Config) []corev1.Volume {
+func initVolumes(mode interception.Mode, cfg Config) []corev1.Volume {
 	volumes := []corev1.Volume{inMemory(sharedVolume, "16Mi")}
-	if cfg.Backend == interception.BackendLegacy {
+	if mode != interception.ModeNone && cfg.Backend == interception.BackendLegacy {
 		volumes = append(volumes, inMemory(runVolume, "64Ki"))
 	}
 	return volumes

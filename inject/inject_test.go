@@ -148,7 +148,7 @@ func TestReasonsHaveSentences(t *testing.T) {
 // TestNothingForKubernetesToExpand: in arguments, Kubernetes replaces $(NAME)
 // and turns $$ into $, so no other dollar sign may be there.
 func TestNothingForKubernetesToExpand(t *testing.T) {
-	meant := strings.NewReplacer("$(POD_NAME)", "", "$(POD_NAMESPACE)", "")
+	meant := strings.NewReplacer("$(POD_NAME)", "", "$(POD_NAMESPACE)", "", "$(BOOTSTRAP_OVERRIDE)", "")
 	for _, c := range loadCases(t) {
 		plan, errs := inject.NewPlan(c.Pod, c.Namespace, c.Config)
 		if len(errs) > 0 || c.Config.Sidecar.Type == inject.SidecarCustom { // whose words are the user's

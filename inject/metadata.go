@@ -11,8 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
 // The annotations by which Prometheus finds what to scrape, of a convention
@@ -28,7 +28,7 @@ const (
 var scraped = map[string]string{
 	scrapeKey:     "true",
 	scrapePortKey: strconv.Itoa(int(interception.MetricsPort)),
-	scrapePathKey: bootstrap.MetricsPath,
+	scrapePathKey: envoy.MetricsPath,
 }
 
 // addedKeys are the annotations that an injector may add to a pod, beside its

@@ -7,8 +7,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/version"
-
-	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
 // NativeSidecar says which kind of container the proxy is: a native sidecar,
@@ -80,7 +78,7 @@ func (p *Plan) place(proxy corev1.Container, cfg Config) {
 		p.InitContainers = append(p.InitContainers, proxy)
 		return
 	}
-	p.Containers = []corev1.Container{classic(proxy, p.Mode, cfg)}
+	p.Containers = []corev1.Container{classic(proxy, cfg)}
 }
 
 // proxy is where place has put it.
@@ -94,9 +92,9 @@ func (p *Plan) proxy() corev1.Container {
 // classic is the proxy as an ordinary container. Kubelet starts them in their
 // order, and the next one not before the hook of the one before has ended. The
 // container that is given may be shared, and is not changed.
-func classic(proxy corev1.Container, mode interception.Mode, cfg Config) corev1.Container {
+func classic(proxy corev1.Container, cfg Config) corev1.Container {
 	proxy.RestartPolicy = nil
-	command := holdCommand(proxy, mode)
+	command := holdCommand(proxy)
 	if !cfg.HoldApplicationUntilProxyStarts || command == nil {
 		return proxy
 	}
@@ -112,11 +110,11 @@ func classic(proxy corev1.Container, mode interception.Mode, cfg Config) corev1.
 }
 
 // holdCommand waits until the proxy answers, for as long as kubelet would wait
-// for its startup probe. There is none without shunt-init, or where the probe is
-// one that shunt-init cannot ask.
-func holdCommand(proxy corev1.Container, mode interception.Mode) []string {
+// for its startup probe. There is none where the probe is one that shunt-init
+// cannot ask.
+func holdCommand(proxy corev1.Container) []string {
 	probe := proxy.StartupProbe
-	if mode == interception.ModeNone || probe == nil {
+	if probe == nil {
 		return nil
 	}
 	var port uint16
@@ -144,7 +142,7 @@ func orElse(value, otherwise int32) int32 {
 }
 
 // orderWarnings tells of what a pod does not have in classic order.
-func orderWarnings(pod *corev1.Pod, proxy corev1.Container, mode interception.Mode, cfg Config) []string {
+func orderWarnings(pod *corev1.Pod, proxy corev1.Container, cfg Config) []string {
 	if cfg.native() {
 		return nil
 	}
@@ -154,7 +152,7 @@ func orderWarnings(pod *corev1.Pod, proxy corev1.Container, mode interception.Mo
 			"which goes on running when the others have ended", specPath.Child("restartPolicy"), policy))
 	}
 	held := proxy.Lifecycle != nil && proxy.Lifecycle.PostStart != nil
-	if cfg.HoldApplicationUntilProxyStarts && mode != interception.ModeNone && !held {
+	if cfg.HoldApplicationUntilProxyStarts && !held {
 		warnings = append(warnings, "the application does not wait for the proxy: that is an ordinary container, and its startup probe "+
 			"is not one of an HTTP path or a tcp port")
 	}

@@ -9,18 +9,18 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// A pod's own addition to Envoy's bootstrap is a file, by --config-path. Envoy
-// reads that first, and merges Shunt's bootstrap, by --config-yaml, over it: of
-// values that both have Shunt's counts, and lists are one behind the other, the
-// pod's first. docs/proxy.md has what follows from it.
+// A pod's own addition to Envoy's bootstrap is a text, by --config-yaml. Envoy
+// reads its file first, and merges the text over it: of values that both have
+// the pod's counts, and lists are one behind the other, Shunt's first.
+// docs/proxy.md has what follows from it.
 const (
-	// overrideVolumeName is that of the volume that holds the file.
-	overrideVolumeName = "shunt-bootstrap"
-	overrideDirectory  = "/shunt-bootstrap"
-	// overrideFile is the key in the ConfigMap, which is Istio's.
-	overrideFile = "custom_bootstrap.json"
+	// overrideKey is the key in the ConfigMap, which is Istio's.
+	overrideKey = "custom_bootstrap.json"
+	// overrideVariable holds the text for the command line, which Kubernetes
+	// replaces it in: Envoy takes one file only.
+	overrideVariable = "BOOTSTRAP_OVERRIDE"
 
-	acceptedOverride = "the name of a ConfigMap of the pod's namespace, with the key " + overrideFile
+	acceptedOverride = "the name of a ConfigMap of the pod's namespace, with the key " + overrideKey
 )
 
 func parseOverride(text string) (string, error) {
@@ -30,24 +30,14 @@ func parseOverride(text string) (string, error) {
 	return text, nil
 }
 
-// overridden reports whether Envoy gets a file beside its bootstrap.
-func (r request) overridden(cfg Config) bool {
-	return r.bootstrapOverride != "" && cfg.Sidecar.Type != SidecarCustom
-}
-
-// overrideVolume keeps a pod from starting whose ConfigMap is not there, or has
-// not the key.
-func overrideVolume(configMap string) corev1.Volume {
-	return corev1.Volume{Name: overrideVolumeName, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
-		LocalObjectReference: corev1.LocalObjectReference{Name: configMap},
-		Items:                []corev1.KeyToPath{{Key: overrideFile, Path: overrideFile}},
-	}}}
-}
-
-// override shows Envoy the file.
-func override(c corev1.Container) corev1.Container {
-	c.Args = slices.Concat([]string{"--config-path", overrideDirectory + "/" + overrideFile}, c.Args)
-	c.VolumeMounts = append(slices.Clone(c.VolumeMounts),
-		corev1.VolumeMount{Name: overrideVolumeName, MountPath: overrideDirectory, ReadOnly: true})
+// override gives Envoy the text. A pod whose ConfigMap is not there, or has not
+// the key, waits for it.
+func override(c corev1.Container, configMap string) corev1.Container {
+	c.Args = slices.Concat(c.Args, []string{"--config-yaml", "$(" + overrideVariable + ")"})
+	c.Env = append(slices.Clone(c.Env), corev1.EnvVar{Name: overrideVariable, ValueFrom: &corev1.EnvVarSource{
+		ConfigMapKeyRef: &corev1.ConfigMapKeySelector{
+			LocalObjectReference: corev1.LocalObjectReference{Name: configMap}, Key: overrideKey,
+		},
+	}})
 	return c
 }

@@ -1,15 +1,12 @@
 package inject
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
 // Operation is a step of a JSON patch (RFC 6902).
@@ -30,12 +27,12 @@ func (p Plan) Patch(pod *corev1.Pod) []Operation {
 	ops = append(ops, list{
 		path: "/spec/initContainers",
 		had:  names(pod.Spec.InitContainers, containerName), kept: names(base.Spec.InitContainers, containerName),
-		front: p.encodeContainers(p.InitContainers),
+		front: encodeEach(p.InitContainers),
 	}.operations()...)
 	ops = append(ops, list{
 		path: "/spec/containers",
 		had:  names(pod.Spec.Containers, containerName), kept: names(base.Spec.Containers, containerName),
-		front: p.encodeContainers(p.Containers),
+		front: encodeEach(p.Containers),
 	}.operations()...)
 	ops = append(ops, list{
 		path: "/spec/volumes",
@@ -117,31 +114,6 @@ func names[T any](elements []T, name func(*T) string) []string {
 
 func add(path string, value json.RawMessage) Operation {
 	return Operation{Op: "add", Path: path, Value: value}
-}
-
-// bootstrapStandIn takes the bootstrap's place while a container is encoded:
-// to quote it takes longer than all the rest, and package bootstrap remembers
-// it quoted.
-const bootstrapStandIn = "(bootstrap)"
-
-func (p Plan) encodeContainers(planned []corev1.Container) []json.RawMessage {
-	all := make([]json.RawMessage, len(planned))
-	for i := range planned {
-		c := planned[i]
-		if c.Name != ProxyContainerName || p.Bootstrap == (bootstrap.Options{}) {
-			all[i] = encode(&c)
-			continue
-		}
-		quoted, err := bootstrap.Quoted(p.Bootstrap)
-		if err != nil {
-			panic("bootstrap of a plan: " + err.Error())
-		}
-		c.Args = slices.Clone(c.Args)
-		c.Args[slices.Index(c.Args, bootstrapFlag)+1] = bootstrapStandIn
-		before, after, _ := bytes.Cut(encode(&c), []byte(strconv.Quote(bootstrapStandIn)))
-		all[i] = slices.Concat(before, quoted, after)
-	}
-	return all
 }
 
 func encodeEach[T any](values []T) []json.RawMessage {

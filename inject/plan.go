@@ -8,19 +8,17 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
 // Plan is all that one pod gets.
 type Plan struct {
 	Mode interception.Mode
-	// Spec and Options are what shunt-init is told; zero with ModeNone, which
-	// has no init container.
+	// Spec and Options are what shunt-init is told; Spec is zero with ModeNone,
+	// in which it only leaves the proxy its files.
 	Spec    interception.Spec
 	Options interception.Options
-	// Bootstrap is what Envoy is told; zero with SidecarCustom.
-	Bootstrap bootstrap.Options
 
 	// InitContainers go before the pod's own, in this order: the rules are
 	// in place, and the proxy answers, before anything else of the pod runs.
@@ -67,7 +65,12 @@ func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg C
 
 // settle turns a request that is in order into a plan.
 func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) Plan {
-	plan := Plan{Mode: req.mode}
+	plan := Plan{Mode: req.mode, Options: interception.DefaultOptions()}
+	proxy := in.proxy(req, cfg)
+	plan.Options.Backend, plan.Options.Share = cfg.Backend, envoy.SharedDirectory
+	if cfg.Sidecar.Type != SidecarCustom {
+		plan.Options.Envoy = envoySettings(pod, req, cfg, proxy.Resources.Limits.Memory().Value()).String()
+	}
 	if req.mode != interception.ModeNone {
 		plan.Spec = req.spec
 		plan.Spec.ProxyUIDs = []uint32{numericID(cfg.ProxyUID)}
@@ -75,17 +78,11 @@ func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) Plan {
 		plan.Spec.DropInvalid = cfg.DropInvalid
 		plan.Spec.DNS.Redirect = cfg.DNSCapture != DNSCaptureNone
 		plan.Spec.DNS.All = cfg.DNSCapture == DNSCaptureAll
-		plan.Options = interception.DefaultOptions()
-		plan.Options.Backend, plan.Options.Share = cfg.Backend, bootstrap.SharedDirectory
-		plan.InitContainers = append(plan.InitContainers, initContainer(plan.Spec, plan.Options, cfg))
-		plan.Volumes = initVolumes(cfg)
 		plan.Probes = tcpProbes(pod, req)
 	}
-	if cfg.Sidecar.Type != SidecarCustom {
-		plan.Bootstrap = bootstrapOptions(req, cfg)
-	}
-	plan.place(in.proxy(req, plan.Bootstrap, cfg), cfg)
-	plan.Volumes = append(plan.Volumes, req.volumes(cfg)...)
+	plan.InitContainers = []corev1.Container{initContainer(req.mode, plan.Spec, plan.Options, cfg)}
+	plan.place(proxy, cfg)
+	plan.Volumes = append(initVolumes(req.mode, cfg), req.volumes(cfg)...)
 	if req.mode == interception.ModeTProxy {
 		plan.Sysctls = sysctls(pod, plan.proxy(), req.health(), cfg)
 	}

@@ -12,8 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
 // Probe is a tcpSocket probe of one of the pod's own containers, which asks
@@ -46,7 +46,7 @@ var probeKinds = []struct {
 }
 
 // probeProgram is shunt-init as containers of the pod find it.
-const probeProgram = bootstrap.SharedDirectory + "/shunt-init"
+const probeProgram = envoy.SharedDirectory + "/shunt-init"
 
 // eachContainer calls f for every container of the pod that can have probes,
 // and stops where f returns false.
@@ -182,13 +182,8 @@ func (p PlannedProbe) in(pod *corev1.Pod) bool {
 		slices.ContainsFunc(container.VolumeMounts, isProbeMount)
 }
 
-// probeMount shows a container the program that its probes run.
-func probeMount() corev1.VolumeMount {
-	return corev1.VolumeMount{Name: sharedVolume, MountPath: bootstrap.SharedDirectory, ReadOnly: true}
-}
-
 func isProbeMount(m corev1.VolumeMount) bool {
-	return m.Name == sharedVolume && m.MountPath == bootstrap.SharedDirectory
+	return m.Name == sharedVolume && m.MountPath == envoy.SharedDirectory
 }
 
 // setProbes puts them into a pod, which is changed.
@@ -200,7 +195,7 @@ func setProbes(pod *corev1.Pod, probes []PlannedProbe) {
 		}
 		probe.ProbeHandler = p.handler()
 		if !slices.ContainsFunc(container.VolumeMounts, isProbeMount) {
-			container.VolumeMounts = append(container.VolumeMounts, probeMount())
+			container.VolumeMounts = append(container.VolumeMounts, sharedMount(true))
 		}
 	}
 }
@@ -232,10 +227,10 @@ func takenPaths(pod *corev1.Pod, req request) field.ErrorList {
 			return true
 		}
 		for j, m := range c.VolumeMounts {
-			if below := path.Clean(m.MountPath) + "/"; strings.HasPrefix(below, bootstrap.SharedDirectory+"/") {
+			if below := path.Clean(m.MountPath) + "/"; strings.HasPrefix(below, envoy.SharedDirectory+"/") {
 				at := specPath.Child(list).Index(i).Child("volumeMounts").Index(j).Child("mountPath")
 				errs = append(errs, field.Invalid(at, m.MountPath, "shunt-init, which the container's tcpSocket probes need, is there; "+
-					"accepted: a path that is not "+bootstrap.SharedDirectory+" or below it"))
+					"accepted: a path that is not "+envoy.SharedDirectory+" or below it"))
 			}
 		}
 		return true
@@ -290,9 +285,9 @@ func patchMounts(at string, have, want []corev1.VolumeMount) []Operation {
 	had, wanted := slices.IndexFunc(have, isProbeMount), slices.ContainsFunc(want, isProbeMount)
 	switch {
 	case had < 0 && wanted && len(have) == 0:
-		return []Operation{add(at, array(encodeEach([]corev1.VolumeMount{probeMount()})))}
+		return []Operation{add(at, array(encodeEach([]corev1.VolumeMount{sharedMount(true)})))}
 	case had < 0 && wanted:
-		return []Operation{add(at+"/-", encode(probeMount()))}
+		return []Operation{add(at+"/-", encode(sharedMount(true)))}
 	case had >= 0 && !wanted && len(have) == 1:
 		return []Operation{{Op: "remove", Path: at}}
 	case had >= 0 && !wanted:

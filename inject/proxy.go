@@ -5,17 +5,14 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-
-	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
 // proxy is the sidecar as a pod gets it: that of the configuration, and over
 // it what the pod asks for.
-func (in *Injector) proxy(req request, opts bootstrap.Options, cfg Config) corev1.Container {
-	c := in.configured(req, opts, cfg)
-	c = req.probed(c)
-	if req.overridden(cfg) {
-		c = override(c)
+func (in *Injector) proxy(req request, cfg Config) corev1.Container {
+	c := req.probed(in.configured(req, cfg))
+	if req.bootstrapOverride != "" && cfg.Sidecar.Type != SidecarCustom {
+		c = override(c, req.bootstrapOverride)
 	}
 	if len(req.userMounts) > 0 {
 		c.VolumeMounts = slices.Concat(c.VolumeMounts, req.userMounts)
@@ -29,11 +26,11 @@ func (in *Injector) proxy(req request, opts bootstrap.Options, cfg Config) corev
 }
 
 // configured is the sidecar that the configuration makes.
-func (in *Injector) configured(req request, opts bootstrap.Options, cfg Config) corev1.Container {
+func (in *Injector) configured(req request, cfg Config) corev1.Container {
 	if cfg.Sidecar.Type == SidecarCustom {
 		return custom(req.mustTemplated(in.merged(req.mode), cfg), req.mode, cfg)
 	}
-	return req.mustTemplated(envoy(req.mode, opts, cfg), cfg)
+	return req.mustTemplated(envoyContainer(req.mode, cfg), cfg)
 }
 
 // checkProxy finds what a pod asks of its proxy and the configuration does not

@@ -87,6 +87,10 @@ func (r *request) otherMode(found []problem) []problem {
 	if r.mode == interception.ModeNone && says(r.dropInvalid, true) {
 		refuse(DropInvalidKey, "REDIRECT or TPROXY")
 	}
+	if r.detection == ProtocolDetectionNone && r.httpPorts != nil && r.from.place(ProtocolDetectionKey) == r.from.place(HTTPPortsKey) {
+		problems = append(problems, problem{HTTPPortsKey, r.from.place(HTTPPortsKey), r.from.invalid(HTTPPortsKey,
+			fmt.Sprintf("%s says that no port is looked at; accepted: with declared", ProtocolDetectionKey))})
+	}
 	if r.mode == interception.ModeTProxy {
 		return problems
 	}

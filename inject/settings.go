@@ -1,13 +1,16 @@
 package inject
 
 import (
+	"math"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
@@ -21,14 +24,75 @@ const (
 	DNSCaptureAll       DNSCapture = "all"       // those to any server
 )
 
-// ProtocolDetection says whether Envoy looks at what a client sends first.
+// ProtocolDetection says on which ports Envoy looks for HTTP and TLS in what a
+// client sends first. On all others it carries bytes and reads none of them.
 type ProtocolDetection string
 
 // The values of ProtocolDetection.
 const (
-	ProtocolDetectionAuto ProtocolDetection = "auto" // HTTP and TLS are told from other protocols
-	ProtocolDetectionNone ProtocolDetection = "none" // every connection is just TCP
+	ProtocolDetectionNone ProtocolDetection = "none"
+	// ProtocolDetectionDeclared looks on the ports that the pod's containers
+	// name as HTTP, HTTP/2, gRPC or TLS, and on HTTPPorts.
+	ProtocolDetectionDeclared ProtocolDetection = "declared"
+	// ProtocolDetectionAll looks on all but envoy.ServerFirstPorts.
+	ProtocolDetectionAll ProtocolDetection = "all"
 )
+
+// httpPortNames are the protocols for which Istio's names of ports stand,
+// "name" or "name-suffix", that Envoy tells apart on such a port.
+var httpPortNames = []string{"http", "http2", "grpc", "grpc-web", "https", "tls"}
+
+// declaresHTTP reports whether the name of a port says that it is for one of
+// httpPortNames.
+func declaresHTTP(name string) bool {
+	return slices.ContainsFunc(httpPortNames, func(protocol string) bool {
+		return name == protocol || strings.HasPrefix(name, protocol+"-")
+	})
+}
+
+// envoySettings are what the pod's Envoy is told. The configuration is the one
+// that holds for the pod.
+func envoySettings(pod *corev1.Pod, req request, cfg Config, memoryLimit int64) envoy.Settings {
+	settings := envoy.Settings{
+		HealthPort: req.health(),
+		HTTP: envoy.HTTPLimits{
+			MaxHeaderKB: uint32(cfg.HTTPLimits.MaxHeaderKB), MaxStreams: uint32(cfg.HTTPLimits.MaxStreams),
+			HeaderSeconds: seconds(cfg.HTTPLimits.HeaderTimeout),
+		},
+		AccessLog: cfg.AccessLog, AccessLogQueries: cfg.AccessLogQueries,
+		Keepalive: envoy.Keepalive{
+			TimeSeconds: seconds(cfg.TCPKeepalive.Time), IntervalSeconds: seconds(cfg.TCPKeepalive.Interval),
+			Probes: uint32(cfg.TCPKeepalive.Probes),
+		},
+		MemoryLimit: memoryLimit,
+	}
+	switch cfg.ProtocolDetection {
+	case ProtocolDetectionAll:
+		settings.InboundHTTPPorts, settings.OutboundHTTPPorts = envoy.AllPorts, envoy.AllPorts
+	case ProtocolDetectionDeclared:
+		asked := mustParsePorts(cfg.HTTPPorts)
+		settings.InboundHTTPPorts = interception.NewPortRanges(slices.Concat(asked, declaredPorts(pod))...).String()
+		settings.OutboundHTTPPorts = asked.String()
+	}
+	return settings
+}
+
+// declaredPorts are those of the pod that its containers declare for HTTP.
+func declaredPorts(pod *corev1.Pod) interception.PortRanges {
+	var ports interception.PortRanges
+	for _, c := range containersOf(pod) {
+		for _, p := range c.Ports {
+			if protocolOf(p) == corev1.ProtocolTCP && p.ContainerPort > 0 && p.ContainerPort <= maxPort && declaresHTTP(p.Name) {
+				ports = append(ports, interception.PortRange{First: uint16(p.ContainerPort), Last: uint16(p.ContainerPort)})
+			}
+		}
+	}
+	return ports
+}
+
+// seconds are those of a time that Validate has passed, at least one of them
+// unless it is 0.
+func seconds(d metav1.Duration) uint32 { return uint32(math.Ceil(d.Seconds())) }
 
 // word returns a parser of one of a few words.
 func word[T ~string](accepted ...T) func(string) (T, error) {
@@ -82,7 +146,8 @@ func parseComponentLogLevels(text string) (string, error) {
 func (r request) over(cfg Config, pod *corev1.Pod) Config {
 	r.overOrder(&cfg)
 	replace(&cfg.DNSCapture, r.dns)
-	replace(&cfg.ProtocolDetection, r.detection)
+	replace(&cfg.AccessLog, r.accessLog)
+	r.overDetection(&cfg)
 	replace(&cfg.LogLevel, r.logLevel)
 	replace(&cfg.ComponentLogLevel, r.componentLogLevel)
 	replace(&cfg.Concurrency, r.concurrency)
@@ -95,9 +160,6 @@ func (r request) over(cfg Config, pod *corev1.Pod) Config {
 	if r.mode == interception.ModeNone { // nothing is intercepted, DNS neither
 		cfg.DNSCapture = DNSCaptureNone
 	}
-	if r.serverFirst != nil {
-		cfg.ServerFirstPorts = interception.NewPortRanges(slices.Concat(mustParsePorts(cfg.ServerFirstPorts), r.serverFirst)...).String()
-	}
 	if r.from.ofNamespace(r.drainKey) {
 		replace(&cfg.DrainDuration.Duration, r.drain)
 	}
@@ -106,6 +168,20 @@ func (r request) over(cfg Config, pod *corev1.Pod) Config {
 		replace(&cfg.DrainDuration.Duration, r.drain)
 	}
 	return cfg
+}
+
+// overDetection has ports for HTTP ask for ProtocolDetectionDeclared, unless
+// the same place, or one nearer to the pod, says that nothing is looked at.
+func (r request) overDetection(cfg *Config) {
+	replace(&cfg.ProtocolDetection, r.detection)
+	if r.httpPorts == nil {
+		return
+	}
+	cfg.HTTPPorts = r.httpPorts.String()
+	detectionOfPod := r.detection != "" && !r.from.ofNamespace(ProtocolDetectionKey)
+	if cfg.ProtocolDetection == ProtocolDetectionNone && !(detectionOfPod && r.from.ofNamespace(HTTPPortsKey)) {
+		cfg.ProtocolDetection = ProtocolDetectionDeclared
+	}
 }
 
 // replace puts a value in the place of another, unless it is the zero value.

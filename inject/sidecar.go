@@ -4,8 +4,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
 // modes are all that a pod can ask for.
@@ -25,13 +25,9 @@ func anyProxy(mode interception.Mode, cfg Config) corev1.Container {
 	}
 }
 
-// sharedMounts show a proxy what shunt-init left for it; nothing where there is
-// no shunt-init.
-func sharedMounts(mode interception.Mode) []corev1.VolumeMount {
-	if mode == interception.ModeNone {
-		return nil
-	}
-	return []corev1.VolumeMount{{Name: sharedVolume, MountPath: bootstrap.SharedDirectory, ReadOnly: true}}
+// sharedMount shows a container what shunt-init leaves for the proxy.
+func sharedMount(readOnly bool) corev1.VolumeMount {
+	return corev1.VolumeMount{Name: sharedVolume, MountPath: envoy.SharedDirectory, ReadOnly: readOnly}
 }
 
 // proxyIdentity is the user that the proxy runs as. In TPROXY its sockets take
@@ -50,7 +46,7 @@ func proxyIdentity(mode interception.Mode, cfg Config) *corev1.SecurityContext {
 func healthProbe(periodSeconds, failureThreshold int32) *corev1.Probe {
 	return &corev1.Probe{
 		ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
-			Path: bootstrap.HealthPath, Port: intstr.FromInt32(int32(interception.HealthPort)), Scheme: corev1.URISchemeHTTP,
+			Path: envoy.HealthPath, Port: intstr.FromInt32(int32(interception.HealthPort)), Scheme: corev1.URISchemeHTTP,
 		}},
 		PeriodSeconds:    periodSeconds,
 		TimeoutSeconds:   3,

@@ -14,14 +14,14 @@ const (
 	ProxyContainerName = "shunt-proxy"
 	// runVolume gives iptables-legacy a place for its lock.
 	runVolume = "shunt-run"
-	// sharedVolume holds what shunt-init leaves for the proxy: itself, to drain
-	// Envoy, and the pod's resolvers.
+	// sharedVolume holds what shunt-init leaves for the proxy: Envoy's bootstrap,
+	// the pod's resolvers, and itself, to drain Envoy.
 	sharedVolume = "shunt-shared"
 )
 
 var (
 	containerNames = []string{InitContainerName, ProxyContainerName}
-	volumeNames    = []string{runVolume, sharedVolume, overrideVolumeName}
+	volumeNames    = []string{runVolume, sharedVolume}
 )
 
 // statusVersion is that of Status's format. An injector takes a pod's status

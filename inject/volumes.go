@@ -14,14 +14,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 
+	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
 const (
 	acceptedVolumes = `volumes as in a pod, in JSON: [{"name": "certs", "secret": {"secretName": "certs"}}] or {"certs": {"secret": …}}`
 	acceptedMounts  = `mounts as in a container, in JSON: [{"name": "certs", "mountPath": "/etc/certs"}] or {"certs": {"mountPath": …}}`
-	acceptedPath    = "an absolute path, but not /, " + bootstrap.SharedDirectory + " or " + overrideDirectory + " or below these two"
+	acceptedPath    = "an absolute path, but not / or " + envoy.SharedDirectory + " or below that"
 )
 
 // parseUserVolumes reads volumes for the proxy, as strictly as a configuration.
@@ -65,9 +65,7 @@ func parseUserMounts(text string) ([]corev1.VolumeMount, error) {
 			errs = append(errs, field.Required(at.Child("name"), "accepted: the name of a volume"))
 		}
 		clean := path.Clean(m.MountPath)
-		ours := slices.ContainsFunc([]string{bootstrap.SharedDirectory, overrideDirectory}, func(dir string) bool {
-			return strings.HasPrefix(clean+"/", dir+"/")
-		})
+		ours := strings.HasPrefix(clean+"/", envoy.SharedDirectory+"/")
 		if !path.IsAbs(m.MountPath) || clean == "/" || ours || strings.Contains(m.MountPath, ":") {
 			errs = append(errs, field.Invalid(at.Child("mountPath"), shorten(m.MountPath), "accepted: "+acceptedPath))
 		}
@@ -187,9 +185,6 @@ func (r request) configuredVolumes(cfg Config) []corev1.Volume {
 // volumes are all that a pod gets for its sidecar.
 func (r request) volumes(cfg Config) []corev1.Volume {
 	all := r.configuredVolumes(cfg)
-	if r.overridden(cfg) {
-		all = append(slices.Clone(all), overrideVolume(r.bootstrapOverride))
-	}
 	if len(r.userVolumes) > 0 {
 		all = append(slices.Clone(all), r.userVolumes...)
 	}

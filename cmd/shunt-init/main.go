@@ -2,8 +2,9 @@
 
 // Command shunt-init programs the network namespace that it runs in, so that
 // a pod's connections go through its proxy. It takes istio-iptables' flags.
-// As `shunt-init drain` it waits, in the proxy's container, until nothing is
-// under way through the proxy, and as `shunt-init wait` until the proxy answers.
+// As `shunt-init share` it leaves the proxy its files and programs nothing. As
+// `shunt-init drain` it waits, in the proxy's container, until nothing is under
+// way through the proxy, and as `shunt-init wait` until the proxy answers.
 //
 // Exit codes: 0 done; 2 bad arguments, nothing was touched; 3 this kernel or
 // namespace cannot take the rules, nothing was touched; 4 a change failed, and
@@ -26,6 +27,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/shunt-dev/shunt/cmd/shunt-init/internal/drain"
+	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/initimage/kernel"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
@@ -83,7 +85,7 @@ func exitCode(err error) int {
 
 // subcommands are the first arguments that ask for something else than rules.
 var subcommands = map[string]func(ctx context.Context, args []string, stdout io.Writer) error{
-	drainCommand: runDrain, probeCommand: runProbe, waitCommand: runWait,
+	drainCommand: runDrain, probeCommand: runProbe, waitCommand: runWait, interception.ShareCommand: runShare,
 }
 
 // run does what the arguments ask for and says on stdout what it did.
@@ -98,7 +100,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	spec, opts, err := interception.ParseArgs(args)
 	if errors.Is(err, pflag.ErrHelp) {
 		_, err := fmt.Fprint(stdout, "Usage: shunt-init [flags]\n       shunt-init drain [--help]\n       shunt-init probe [--help]\n"+
-			"       shunt-init wait [--help]\n\n",
+			"       shunt-init share [--help]\n       shunt-init wait [--help]\n\n",
 			interception.Usage())
 		return err
 	}
@@ -112,16 +114,12 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if spec.DNS.Redirect && !spec.DNS.All {
 		spec.DNS.Servers = prefixesOf(resolvers)
 	}
-	if opts.Share != "" && !opts.DryRun {
-		if err := share(opts.Share, resolvers); err != nil {
-			return err
+	settings := envoy.DefaultSettings()
+	if opts.Envoy != "" {
+		if settings, err = envoy.ParseSettings(opts.Envoy); err != nil {
+			return fmt.Errorf("--envoy: %w", err)
 		}
 	}
-	return program(ctx, spec, opts, stdout)
-}
-
-// program does what the options ask for in the network namespace.
-func program(ctx context.Context, spec interception.Spec, opts interception.Options, stdout io.Writer) error {
 	if opts.NetNS != "" {
 		runtime.LockOSThread() // only this thread is in the other namespace
 		if err := kernel.Enter(opts.NetNS); err != nil {
@@ -130,6 +128,17 @@ func program(ctx context.Context, spec interception.Spec, opts interception.Opti
 	}
 	if opts.DryRun {
 		return dryRun(spec, opts, stdout)
+	}
+	if opts.Share != "" {
+		files := shared{resolvers: resolvers}
+		if opts.Envoy != "" {
+			if files.bootstrap, err = bootstrap(spec.Mode(), spec, settings, opts.IPv6); err != nil {
+				return err
+			}
+		}
+		if err := share(opts.Share, files); err != nil {
+			return err
+		}
 	}
 	host, err := kernel.Open(ctx, opts)
 	if err != nil {

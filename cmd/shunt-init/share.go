@@ -12,31 +12,54 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/kernel"
 )
 
-// What is left in the folder that the init container shares with the proxy's.
-const (
-	sharedProgram   = "shunt-init"
-	sharedResolvers = "resolvers.json"
-)
+// sharedProgram is this program in the folder that the init container shares
+// with the proxy's.
+const sharedProgram = "shunt-init"
 
 const (
-	programMode   = 0o555
-	resolversMode = 0o444
+	programMode = 0o555
+	fileMode    = 0o444
 )
 
-// share leaves in a folder what the proxy's container needs of this one: the
-// program, for its drain, and the pod's resolvers, if there are any. Its
-// errors are kernel.ErrPreflight.
-func share(dir string, resolvers []netip.Addr) error {
-	if err := leaveFiles(dir, resolvers); err != nil {
+// shared is what the proxy's container needs of this one, beside this program.
+type shared struct {
+	resolvers []netip.Addr // the pod's, if there are any
+	bootstrap []byte       // Envoy's; nil for another proxy
+}
+
+// share leaves in a folder what the proxy's container needs of this one. What
+// an earlier run left and is needed no more goes. Its errors are
+// kernel.ErrPreflight.
+func share(dir string, s shared) error {
+	resolvers := []byte(nil)
+	if len(s.resolvers) > 0 {
+		resolvers = envoy.Resolvers(s.resolvers)
+	}
+	err := leaveProgram(filepath.Join(dir, sharedProgram))
+	for _, file := range []struct {
+		name string
+		text []byte
+	}{{envoy.ResolversFile, resolvers}, {envoy.BootstrapFile, s.bootstrap}} {
+		path := filepath.Join(dir, file.name)
+		switch {
+		case err != nil:
+		case file.text == nil:
+			err = remove(path)
+		default:
+			err = leave(path, io.NewSectionReader(bytes.NewReader(file.text), 0, int64(len(file.text))), fileMode)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("%w: --share %s: %w; accepted: a folder that is there and can be written", kernel.ErrPreflight, dir, err)
 	}
 	return nil
 }
 
-func leaveFiles(dir string, resolvers []netip.Addr) error {
+func leaveProgram(path string) error {
 	program, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return fmt.Errorf("reading this program: %w", err)
@@ -46,15 +69,7 @@ func leaveFiles(dir string, resolvers []netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("reading this program: %w", err)
 	}
-	if err := leave(filepath.Join(dir, sharedProgram), io.NewSectionReader(program, 0, info.Size()), programMode); err != nil {
-		return err
-	}
-	path := filepath.Join(dir, sharedResolvers)
-	if len(resolvers) == 0 {
-		return remove(path) // those of an earlier run are the pod's no more
-	}
-	text := resolversFile(resolvers)
-	return leave(path, io.NewSectionReader(bytes.NewReader(text), 0, int64(len(text))), resolversMode)
+	return leave(path, io.NewSectionReader(program, 0, info.Size()), programMode)
 }
 
 // leave brings a file to a content and mode in one step, so that whoever reads

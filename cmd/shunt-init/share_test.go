@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/kernel"
 )
 
@@ -61,34 +62,34 @@ func inode(t *testing.T, path string) uint64 {
 func TestShare(t *testing.T) {
 	dir := t.TempDir()
 	defer syscall.Umask(syscall.Umask(0o077)) // the proxy has to read what root wrote
-	if err := share(dir, twoResolvers); err != nil {
+	if err := share(dir, shared{resolvers: twoResolvers}); err != nil {
 		t.Fatal(err)
 	}
 	const want = "-r--r--r-- resolvers.json\n-r-xr-xr-x shunt-init"
 	if diff := cmp.Diff(want, contents(t, dir)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	program, resolvers := filepath.Join(dir, sharedProgram), filepath.Join(dir, sharedResolvers)
+	program, resolvers := filepath.Join(dir, sharedProgram), filepath.Join(dir, envoy.ResolversFile)
 	if mustRead(t, program) != mustRead(t, "/proc/self/exe") {
 		t.Error("the program that was left is another one")
 	}
 
 	before := [2]uint64{inode(t, program), inode(t, resolvers)}
-	if err := share(dir, twoResolvers); err != nil {
+	if err := share(dir, shared{resolvers: twoResolvers}); err != nil {
 		t.Fatal(err)
 	}
 	if again := [2]uint64{inode(t, program), inode(t, resolvers)}; again != before {
 		t.Errorf("files that were right were written again: inodes %v, then %v", before, again)
 	}
 
-	if err := share(dir, twoResolvers[1:]); err != nil {
+	if err := share(dir, shared{resolvers: twoResolvers[1:]}); err != nil {
 		t.Fatal(err)
 	}
 	if text := mustRead(t, resolvers); strings.Contains(text, "10.0.0.10") || !strings.Contains(text, "fd00::a") {
 		t.Errorf("with other resolvers: %s", text)
 	}
 
-	if err := share(dir, nil); err != nil {
+	if err := share(dir, shared{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := contents(t, dir); got != "-r-xr-xr-x shunt-init" {
@@ -118,7 +119,7 @@ func TestShareOverARunningProgram(t *testing.T) {
 	if file, err := os.OpenFile(program, os.O_WRONLY, 0); !errors.Is(err, syscall.ETXTBSY) && !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("the running program could be written to: %v, %v", file, err)
 	}
-	if err := share(dir, nil); err != nil {
+	if err := share(dir, shared{}); err != nil {
 		t.Error(err)
 	}
 	if mustRead(t, program) != self {
@@ -140,7 +141,7 @@ func TestShareAfterAKilledRun(t *testing.T) {
 	if err := os.WriteFile(left, []byte("half"), 0o400); err != nil {
 		t.Fatal(err)
 	}
-	if err := share(dir, nil); err != nil {
+	if err := share(dir, shared{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := contents(t, dir); got != "-r-xr-xr-x shunt-init" {
@@ -153,11 +154,11 @@ func TestShareFails(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(filepath.Join(taken, sharedResolvers, "x"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(taken, envoy.ResolversFile, "x"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for dir, want := range map[string]string{none: "no such file", file: "not a directory", taken: "resolvers.json"} {
-		err := share(dir, twoResolvers)
+		err := share(dir, shared{resolvers: twoResolvers})
 		if !errors.Is(err, kernel.ErrPreflight) || exitCode(err) != exitPreflight {
 			t.Fatalf("%s: error %v, want a %v", dir, err, kernel.ErrPreflight)
 		}
@@ -183,14 +184,5 @@ func TestDryRunSharesNothing(t *testing.T) {
 	}
 	if got := contents(t, dir); got != "" {
 		t.Errorf("a dry run left\n%s", got)
-	}
-}
-
-func TestResolversFile(t *testing.T) {
-	const want = `{"resources":[{"@type":"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment","cluster_name":"dns",` +
-		`"endpoints":[{"lb_endpoints":[{"endpoint":{"address":{"socket_address":{"address":"10.0.0.10","port_value":53}}}},` +
-		`{"endpoint":{"address":{"socket_address":{"address":"fd00::a","port_value":53}}}}]}]}]}` + "\n"
-	if diff := cmp.Diff(want, string(resolversFile(twoResolvers))); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

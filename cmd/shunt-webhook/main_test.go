@@ -45,7 +45,7 @@ func TestFlagsWinOverTheFile(t *testing.T) {
 	}
 	got, err := parse([]string{
 		"--config", file, "--proxy-image=from-flag", "--revision=canary", "--backend=legacy",
-		"--ip-families= IPv6 , IPv4", "--default-policy=enabled",
+		"--default-policy=enabled",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +53,7 @@ func TestFlagsWinOverTheFile(t *testing.T) {
 	want := inject.DefaultConfig()
 	want.InitImage, want.Concurrency = "from-file", 7
 	want.ProxyImage, want.Revision, want.Backend = "from-flag", "canary", "legacy"
-	want.IPFamilies, want.DefaultPolicy = []corev1.IPFamily{corev1.IPv6Protocol, corev1.IPv4Protocol}, inject.PolicyEnabled
+	want.DefaultPolicy = inject.PolicyEnabled
 	if diff := cmp.Diff(want, got.config); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)
 	}
@@ -177,15 +177,14 @@ func TestRefused(t *testing.T) {
 		},
 		{
 			[]string{
-				"--init-image=", "--proxy-image=a b", "--revision=A_", "--backend=bpf", "--ip-families=IPv4,IPv5", "--default-policy=maybe",
+				"--init-image=", "--proxy-image=a b", "--revision=A_", "--backend=bpf", "--default-policy=maybe",
 			},
 			[]string{
 				`--init-image: Invalid value: ""`, `--proxy-image: Invalid value: "a b"`, `--revision: Invalid value: "A_"`,
 				`--backend: Unsupported value: "bpf": supported values: "auto", "nft", "legacy"`,
-				`--ip-families[1]: Unsupported value: "IPv5"`, `--default-policy: Unsupported value: "maybe"`,
+				`--default-policy: Unsupported value: "maybe"`,
 			},
 		},
-		{[]string{"--ip-families="}, []string{"--ip-families: Required value: accepted: IPv4, IPv6 or both"}},
 		{[]string{"--config=" + bad}, []string{"--config " + bad, "initImages"}},
 		{[]string{"--config=/nowhere/at/all"}, []string{"--config: ", "/nowhere/at/all"}},
 	} {

@@ -33,6 +33,10 @@ func Args(spec Spec, opts Options) []string {
 	return args
 }
 
+// ShareCommand is the first argument that asks shunt-init for what the proxy
+// needs and for no rules: mode NONE.
+const ShareCommand = "share"
+
 // istioCommand is the first argument of Istio's init container, whose image
 // holds several programs.
 const istioCommand = "istio-iptables"

@@ -31,6 +31,7 @@ var (
 	modeCodec       = oneOf(ModeRedirect, ModeTProxy)
 	netnsCodec      = absolutePath("/proc/1234/ns/net")
 	shareCodec      = absolutePath("/shunt")
+	textCodec       = codec[string]{func(text string) (string, error) { return text, nil }, func(text string) string { return text }}
 	systemCodec     = oneOf(SystemRedirect, SystemTProxy, SystemAmbient, SystemLegacy)
 	markCodec       = codec[uint32]{parseMark, formatUint32}
 	routeTableCodec = codec[uint32]{parseRouteTable, formatUint32}

@@ -61,6 +61,7 @@ const (
 	flagRemove       = "remove"
 	flagSkipVerify   = "skip-verify"
 	flagShare        = "share"
+	flagEnvoy        = "envoy"
 )
 
 // specFlags are istio-iptables' flags, with its names and meaning, in the
@@ -131,6 +132,8 @@ var optionFlags = []flagDef{
 		func(a *arguments) *string { return &a.NetNS }),
 	bind(flagShare, "", "folder to leave this program and the pod's resolvers in, for the proxy; empty for none", shareCodec,
 		func(a *arguments) *string { return &a.Share }),
+	bind(flagEnvoy, "", "settings of Envoy in JSON, {} for the defaults: its bootstrap is left in that folder, too", textCodec,
+		func(a *arguments) *string { return &a.Envoy }),
 	boolFlag(flagDryRun, "n", "print the rules and change nothing", func(a *arguments) *bool { return &a.DryRun }),
 	boolFlag(flagVerify, "", "compare the namespace with the rules, probe it, and change nothing",
 		func(a *arguments) *bool { return &a.Verify }),

@@ -37,6 +37,7 @@ type Options struct {
 	IPv6    IPv6
 	NetNS   string // path of the network namespace; "" for the process's own
 	Share   string // folder for what the proxy needs of shunt-init; "" for none
+	Envoy   string // settings of the Envoy whose bootstrap is left there, as package envoy reads them; "" for none
 
 	DryRun     bool // print the rules and change nothing
 	Verify     bool // compare and probe, and change nothing
@@ -79,6 +80,9 @@ func (o Options) Validate() error {
 	}
 	if o.Share != "" && (o.Verify || o.Remove) {
 		return flagErrorf(flagShare, "given with --%s; accepted: only when rules are applied or printed", o.Action())
+	}
+	if o.Envoy != "" && o.Share == "" {
+		return flagErrorf(flagEnvoy, "given without --%s; accepted: with the folder to leave Envoy's bootstrap in", flagShare)
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func open(ctx context.Context, opts interception.Options) (*Host, error) {
 	if err := requireNetAdmin(); err != nil {
 		return nil, err
 	}
-	families, err := familiesOf(opts.IPv6)
+	families, err := FamiliesOf(opts.IPv6)
 	if err != nil {
 		return nil, err
 	}
@@ -157,10 +157,11 @@ func (h *Host) DropTables(ctx context.Context, family ruleset.Family) error {
 	return nil
 }
 
-// familiesOf returns IPv4 and, as wanted, IPv6. A namespace without any IPv6
-// address, that of loopback included, can neither open nor take an IPv6
-// connection.
-func familiesOf(wanted interception.IPv6) ([]ruleset.Family, error) {
+// FamiliesOf returns the families whose connections have to be intercepted in
+// the network namespace of this thread: IPv4 and, as wanted, IPv6. A namespace
+// without any IPv6 address, that of loopback included, can neither open nor take
+// an IPv6 connection.
+func FamiliesOf(wanted interception.IPv6) ([]ruleset.Family, error) {
 	if wanted == interception.IPv6Off {
 		return []ruleset.Family{ruleset.IPv4}, nil
 	}

@@ -6,9 +6,7 @@
 // A case is a txtar archive. Flowing in: pod.yaml, and optionally
 // namespace.yaml and config.yaml, which changes inject.DefaultConfig. Wanted:
 // want.txt, whose first line is the reason, followed by a line for every error
-// and warning; and want.yaml, the injected pod. The proxy's bootstrap, a line
-// of 18 kB, is written there as "(bootstrap REDIRECT IPv4 IPv6)"; package
-// bootstrap has cases of its own.
+// and warning; and want.yaml, the injected pod.
 package cases
 
 import (
@@ -23,7 +21,6 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/shunt-dev/shunt/inject"
-	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
 // Names of the files in an archive.
@@ -137,8 +134,7 @@ func (c Case) Rewrite(result inject.Result) error {
 	})
 	kept = append(kept, txtar.File{Name: wantTextFile, Data: []byte(Summary(result))})
 	if result.Pod != nil {
-		plan, _ := inject.NewPlan(c.Pod, c.Namespace, c.Config)
-		text, err := marshal(result.Pod, plan.Bootstrap)
+		text, err := marshal(result.Pod)
 		if err != nil {
 			return fmt.Errorf("print the pod of case %s: %w", c.Name, err)
 		}
@@ -156,15 +152,11 @@ func unmarshal(text []byte) (*corev1.Pod, error) {
 	if err := yaml.UnmarshalStrict(text, pod); err != nil {
 		return nil, err
 	}
-	return pod, expandBootstrap(pod)
+	return pod, nil
 }
 
 // marshal prints a pod without its status, which no case has.
-func marshal(pod *corev1.Pod, opts bootstrap.Options) ([]byte, error) {
-	pod = pod.DeepCopy()
-	if err := collapseBootstrap(pod, opts); err != nil {
-		return nil, err
-	}
+func marshal(pod *corev1.Pod) ([]byte, error) {
 	text, err := yaml.Marshal(pod)
 	if err != nil {
 		return nil, err

@@ -16,9 +16,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
+	envoyconfig "github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
-	"github.com/shunt-dev/shunt/inject/bootstrap"
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
@@ -62,9 +62,12 @@ func startEnvoy(b *testing.B, n network, mode interception.Mode) int {
 	}
 	set("--concurrency", "1")
 	set("--service-node", "bench")
+	text := string(envoyconfig.Bootstrap(mode, interception.Default(), envoyconfig.DefaultSettings(), true))
 	if mode == interception.ModeNone {
-		set("--config-yaml", explicitBootstrap(b, args[slices.Index(args, "--config-yaml")+1]))
+		text = explicitBootstrap(b, text)
 	}
+	i := slices.Index(args, "--config-path")
+	args = slices.Replace(args, i, i+2, "--config-yaml", text)
 	p := identity(mode)
 	p.files = []*os.File{openPath(b, os.Getenv("ENVOY"))}
 	return p.start(b, n.pod, append([]string{"/proc/self/fd/3"}, args...)...)
@@ -152,7 +155,7 @@ func explicitBootstrap(b *testing.B, text string) string {
 	if changed < 2 {
 		b.Fatalf("the bootstrap has no virtualInbound with its cluster:\n%s", text)
 	}
-	out, err := bootstrap.JSON(&made)
+	out, err := protojson.Marshal(&made)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -28,6 +28,8 @@ type Node struct {
 	PodIPs []netip.Addr
 	// Volumes are folders of this machine, by the name of the pod's volume.
 	Volumes map[string]string
+	// ConfigMaps are those of the pod's namespace, by name and key.
+	ConfigMaps map[string]map[string]string
 	// ResolvConf is a file that every container has as /etc/resolv.conf, in
 	// place of this machine's; "" for this machine's.
 	ResolvConf string
@@ -135,8 +137,15 @@ func environment(pod *corev1.Pod, c corev1.Container, node Node) (map[string]str
 					slices.Sorted(maps.Keys(fields)))
 			}
 			values[v.Name] = value
+		case v.ValueFrom.ConfigMapKeyRef != nil:
+			ref := v.ValueFrom.ConfigMapKeyRef
+			value, ok := node.ConfigMaps[ref.Name][ref.Key]
+			if !ok {
+				return nil, fmt.Errorf("env %s: no key %q in a ConfigMap %q", v.Name, ref.Key, ref.Name)
+			}
+			values[v.Name] = value
 		default:
-			return nil, fmt.Errorf("env %s: only values and fields of the pod are to be had here", v.Name)
+			return nil, fmt.Errorf("env %s: only values, fields of the pod and keys of ConfigMaps are to be had here", v.Name)
 		}
 	}
 	return values, nil

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
+	envoyconfig "github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject/bootstrap"
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
@@ -19,7 +19,7 @@ func TestHealthNeedsBothListeners(t *testing.T) {
 	inside, outside := client(dialer(p.Pod.Dial)), client(fromOutside(p.Lab))
 	pods := []netip.Addr{netns.PodIPv4, netns.PodIPv6}
 	for _, pod := range pods {
-		if status, body := get(outside, pod, interception.HealthPort, bootstrap.HealthPath); status != http.StatusOK {
+		if status, body := get(outside, pod, interception.HealthPort, envoyconfig.HealthPath); status != http.StatusOK {
 			t.Errorf("%s, both listeners open: status %d %s, want 200", pod, status, body)
 		}
 	}
@@ -31,7 +31,7 @@ func TestHealthNeedsBothListeners(t *testing.T) {
 	for _, pod := range pods {
 		status := 0
 		for deadline := time.Now().Add(10 * time.Second); status != http.StatusServiceUnavailable; time.Sleep(20 * time.Millisecond) {
-			if status, _ = get(outside, pod, interception.HealthPort, bootstrap.HealthPath); time.Now().After(deadline) {
+			if status, _ = get(outside, pod, interception.HealthPort, envoyconfig.HealthPath); time.Now().After(deadline) {
 				t.Fatalf("%s, inbound listener closed: status %d, want 503", pod, status)
 			}
 		}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"os"
@@ -90,6 +91,12 @@ var (
 // for the proxy's image.
 func startPod(t *testing.T, injected *corev1.Pod, programs, volumes map[string]string) *pod {
 	t.Helper()
+	return startPodOn(t, injected, container.Node{Programs: programs, Volumes: volumes})
+}
+
+// startPodOn is startPod with all that a node may have for it.
+func startPodOn(t *testing.T, injected *corev1.Pod, node container.Node) *pod {
+	t.Helper()
 	netns.Require(t, "iptables-nft")
 	lab, err := netns.NewLab()
 	if err != nil {
@@ -97,17 +104,14 @@ func startPod(t *testing.T, injected *corev1.Pod, programs, volumes map[string]s
 	}
 	p := &pod{Lab: lab, injected: injected}
 	t.Cleanup(func() { p.close(t) })
-	p.node = container.Node{
-		Programs: map[string]string{"": buildShuntInit(t)},
-		PodIPs:   []netip.Addr{netns.PodIPv4, netns.PodIPv6}, Volumes: volumes, EmptyDirs: t.TempDir(),
-		ResolvConf: filepath.Join(t.TempDir(), "resolv.conf"),
-	}
+	p.node = node
+	p.node.Programs = map[string]string{"": buildShuntInit(t)}
+	maps.Copy(p.node.Programs, node.Programs)
+	p.node.PodIPs = []netip.Addr{netns.PodIPv4, netns.PodIPv6}
+	p.node.EmptyDirs, p.node.ResolvConf = t.TempDir(), filepath.Join(t.TempDir(), "resolv.conf")
 	nameservers := fmt.Sprintf("nameserver %s\nnameserver %s\n", resolverIPv4, resolverIPv6)
 	if err := os.WriteFile(p.node.ResolvConf, []byte(nameservers), 0o644); err != nil {
 		t.Fatal(err)
-	}
-	for name, program := range programs {
-		p.node.Programs[name] = program
 	}
 	if security := injected.Spec.SecurityContext; security != nil {
 		for _, s := range security.Sysctls {

@@ -14,10 +14,7 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
@@ -49,14 +46,18 @@ func closeLab(t *testing.T, lab *netns.Lab) {
 }
 
 // envoyWithoutRules starts a pod with Envoy, and connections that nothing
-// redirects.
+// redirects: shunt-init leaves Envoy its bootstrap, and no rules.
 func envoyWithoutRules(t *testing.T, mode interception.Mode) *pod {
 	t.Helper()
-	injected := newPod(t, mode, nil, nil)
-	injected.Spec.InitContainers = slices.DeleteFunc(injected.Spec.InitContainers, func(c corev1.Container) bool {
-		return c.Name == inject.InitContainerName
-	})
-	return startPod(t, injected, map[string]string{envoy: envoyBinary(t)}, nil)
+	netns.Require(t, "iptables-nft")
+	p := startPod(t, newPod(t, mode, nil, nil), map[string]string{envoy: envoyBinary(t)}, nil)
+	if mode == interception.ModeNone {
+		return p
+	}
+	if out, err := p.Pod.Command(t.Context(), buildShuntInit(t), "--remove").CombinedOutput(); err != nil {
+		t.Fatalf("shunt-init --remove: %v\n%s", err, out)
+	}
+	return p
 }
 
 // output gathers what a process writes.

@@ -15,14 +15,16 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	setfilterstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	setfilterstatenetworkv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
 
+	envoyconfig "github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
-	"github.com/shunt-dev/shunt/inject/bootstrap"
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
@@ -80,7 +82,7 @@ func toLoopback(t *testing.T, l *listenerv3.Listener, pod netip.Addr, loopback s
 		t.Fatal(err)
 	}
 	for _, chain := range append(slices.Clone(l.FilterChains), l.DefaultFilterChain) {
-		if chain.Name == "health" || chain.Name == "blackhole" {
+		if chain.Name == "health" || chain.Name == "blackhole" || chain.Name == "loopback" {
 			continue
 		}
 		twin := proto.CloneOf(chain)
@@ -103,20 +105,23 @@ func toLoopback(t *testing.T, l *listenerv3.Listener, pod netip.Addr, loopback s
 // Envoy with a changed bootstrap.
 func ownBootstrap(t *testing.T, mode interception.Mode, system interception.System, change func(*bootstrapv3.Bootstrap)) *pod {
 	t.Helper()
-	opts := bootstrap.DefaultOptions()
-	opts.Mode = mode
-	made, err := bootstrap.New(opts)
+	text, err := yaml.YAMLToJSON(envoyconfig.Bootstrap(mode, interception.DefaultFor(system), envoyconfig.DefaultSettings(), true))
 	if err != nil {
 		t.Fatal(err)
 	}
-	change(made)
-	text, err := bootstrap.JSON(made)
+	var made bootstrapv3.Bootstrap
+	if err := protojson.Unmarshal(text, &made); err != nil {
+		t.Fatal(err)
+	}
+	change(&made)
+	changed, err := protojson.Marshal(&made)
 	if err != nil {
 		t.Fatal(err)
 	}
 	injected := newPod(t, mode, nil, nil)
 	sidecar := initContainer(t, injected, inject.ProxyContainerName)
-	sidecar.Args[slices.Index(sidecar.Args, "--config-yaml")+1] = string(text)
+	i := slices.Index(sidecar.Args, "--config-path")
+	sidecar.Args = slices.Replace(sidecar.Args, i, i+2, "--config-yaml", string(changed))
 	inSystem(t, injected, system)
 	p := startPod(t, injected, map[string]string{envoy: envoyBinary(t)}, nil)
 	p.kind = envoy

@@ -8,97 +8,66 @@ import (
 	"strings"
 	"testing"
 
+	envoyconfig "github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject/bootstrap"
 )
 
-// TestEnvoyAcceptsTheCommandLine has Envoy itself check every bootstrap that
-// the injector can write.
-func TestEnvoyAcceptsTheCommandLine(t *testing.T) {
-	envoy := envoyBinary(t)
+// TestEnvoyAcceptsEveryBootstrap has Envoy itself check the bootstrap of every
+// mode, with what changes its shape.
+func TestEnvoyAcceptsEveryBootstrap(t *testing.T) {
+	resolvers := filepath.Join(t.TempDir(), envoyconfig.ResolversFile)
+	if err := os.WriteFile(resolvers, []byte(`{"resources": []}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, mode := range modes {
-		for _, families := range allFamilies {
-			t.Run(fmt.Sprint(mode, families), func(t *testing.T) {
-				args := append(commandLine(sidecar(t, mode, families)), "--mode", "validate")
-				out, err := exec.CommandContext(t.Context(), envoy, args...).CombinedOutput()
-				if err != nil {
-					t.Fatalf("envoy --mode validate: %v\n%s", err, out)
-				}
-				checkWarnings(t, string(out))
-			})
+		for _, ipv6 := range []bool{true, false} {
+			for name, change := range map[string]func(*envoyconfig.Settings, *interception.Spec){
+				"bytes":   func(*envoyconfig.Settings, *interception.Spec) {},
+				"bounded": func(s *envoyconfig.Settings, _ *interception.Spec) { s.MemoryLimit, s.HealthPort = 1<<30, 8888 },
+				"no log":  func(s *envoyconfig.Settings, _ *interception.Spec) { s.AccessLog = envoyconfig.AccessLogNone },
+				"DNS":     func(_ *envoyconfig.Settings, spec *interception.Spec) { spec.DNS.Redirect = true },
+				"declared": func(s *envoyconfig.Settings, _ *interception.Spec) {
+					s.InboundHTTPPorts, s.MemoryLimit = "80,8080-8090", 1<<30
+				},
+				"all": func(s *envoyconfig.Settings, _ *interception.Spec) {
+					s.InboundHTTPPorts, s.OutboundHTTPPorts = envoyconfig.AllPorts, envoyconfig.AllPorts
+					s.AccessLog, s.AccessLogQueries = envoyconfig.AccessLogErrors, false
+				},
+			} {
+				t.Run(fmt.Sprintf("%s %s IPv6=%t", mode, name, ipv6), func(t *testing.T) {
+					t.Parallel()
+					settings, spec := envoyconfig.DefaultSettings(), interception.Default()
+					change(&settings, &spec)
+					text := string(envoyconfig.Bootstrap(mode, spec, settings, ipv6))
+					out, err := validate(t, strings.ReplaceAll(text, envoyconfig.SharedDirectory+"/"+envoyconfig.ResolversFile, resolvers))
+					if err != nil {
+						t.Fatalf("envoy --mode validate: %v\n%s", err, out)
+					}
+					checkWarnings(t, out)
+				})
+			}
 		}
 	}
 }
 
 // TestEnvoyRefusesNonsense shows that the test above can fail.
 func TestEnvoyRefusesNonsense(t *testing.T) {
-	envoy := envoyBinary(t)
-	args := commandLine(sidecar(t, modes[0], allFamilies[0]))
-	for i, arg := range args {
-		args[i] = strings.Replace(arg, `"ORIGINAL_DST"`, `"ORIGINAL_DESTINATION"`, 1)
-	}
-	args = append(args, "--mode", "validate")
-	if out, err := exec.CommandContext(t.Context(), envoy, args...).CombinedOutput(); err == nil {
+	text := string(envoyconfig.Bootstrap(interception.ModeRedirect, interception.Default(), envoyconfig.DefaultSettings(), true))
+	if out, err := validate(t, strings.Replace(text, "ORIGINAL_DST", "ORIGINAL_DESTINATION", 1)); err == nil {
 		t.Errorf("envoy accepts an unknown type of cluster:\n%s", out)
 	}
 }
 
-// TestEnvoyAcceptsEveryBootstrap has Envoy check the bootstrap of every
-// combination of options.
-func TestEnvoyAcceptsEveryBootstrap(t *testing.T) {
-	envoy := envoyBinary(t)
-	resolvers := filepath.Join(t.TempDir(), "resolvers.json")
-	if err := os.WriteFile(resolvers, []byte(`{"resources": []}`), 0o600); err != nil {
+// validate has Envoy check a bootstrap.
+func validate(t *testing.T, text string, more ...string) (said string, err error) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), envoyconfig.BootstrapFile)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, opts := range everyOptions() {
-		t.Run(fmt.Sprintf("%s IPv4=%t IPv6=%t detection=%t server-first=%q DNS=%d all=%t health=%d", opts.Mode, opts.IPv4, opts.IPv6,
-			opts.ProtocolDetection, opts.ServerFirstPorts, opts.DNSPort, opts.DNSAllInterfaces, opts.HealthPort), func(t *testing.T) {
-			t.Parallel()
-			text, err := bootstrap.Text(opts)
-			if err != nil {
-				t.Fatal(err)
-			}
-			out, err := exec.CommandContext(t.Context(), envoy, "--mode", "validate", "--service-cluster", "shunt-proxy", "--service-node",
-				"echo", "--config-yaml", strings.ReplaceAll(text, bootstrap.ResolversFile, resolvers)).CombinedOutput()
-			if err != nil {
-				t.Fatalf("envoy --mode validate: %v\n%s", err, out)
-			}
-			checkWarnings(t, string(out))
-		})
-	}
-}
-
-func everyOptions() []bootstrap.Options {
-	all := []bootstrap.Options{bootstrap.DefaultOptions()}
-	vary := func(ways ...func(*bootstrap.Options)) {
-		var varied []bootstrap.Options
-		for _, opts := range all {
-			for _, way := range ways {
-				next := opts
-				way(&next)
-				varied = append(varied, next)
-			}
-		}
-		all = varied
-	}
-	var byMode []func(*bootstrap.Options)
-	for _, mode := range modes {
-		byMode = append(byMode, func(o *bootstrap.Options) { o.Mode = mode })
-	}
-	vary(byMode...)
-	vary(func(*bootstrap.Options) {},
-		func(o *bootstrap.Options) { o.IPv6 = false },
-		func(o *bootstrap.Options) { o.IPv4 = false })
-	vary(func(*bootstrap.Options) {},
-		func(o *bootstrap.Options) { o.ServerFirstPorts = "" },
-		func(o *bootstrap.Options) { o.ServerFirstPorts = "25" },
-		func(o *bootstrap.Options) { o.ProtocolDetection = false })
-	vary(func(*bootstrap.Options) {},
-		func(o *bootstrap.Options) { o.DNSPort = interception.DefaultDNSPort },
-		func(o *bootstrap.Options) { o.DNSPort, o.DNSAllInterfaces = interception.DefaultDNSPort, true },
-		func(o *bootstrap.Options) { o.HealthPort = 8888 })
-	return all
+	args := append([]string{"--mode", "validate", "--service-cluster", "shunt-proxy", "--service-node", "echo", "--config-path", file}, more...)
+	out, err := exec.CommandContext(t.Context(), envoyBinary(t), args...).CombinedOutput()
+	return string(out), err
 }
 
 // checkWarnings finds what Envoy will soon refuse. Of the UDP proxy's two ways

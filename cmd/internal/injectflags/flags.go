@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
-	corev1 "k8s.io/api/core/v1"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
@@ -51,31 +50,10 @@ var definitions = []definition{
 		func(c inject.Config) string { return string(c.Backend) },
 	},
 	{
-		"ip-families", "families that the proxy listens on: IPv4, IPv6 or IPv4,IPv6", "ipFamilies",
-		setFamilies, getFamilies,
-	},
-	{
 		DefaultPolicy, "what happens to pods that nothing else decides about: enabled or disabled", "defaultPolicy",
 		func(c *inject.Config, v string) { c.DefaultPolicy = inject.Policy(v) },
 		func(c inject.Config) string { return string(c.DefaultPolicy) },
 	},
-}
-
-func setFamilies(c *inject.Config, text string) {
-	c.IPFamilies = nil
-	for word := range strings.SplitSeq(text, ",") {
-		if word = strings.TrimSpace(word); word != "" {
-			c.IPFamilies = append(c.IPFamilies, corev1.IPFamily(word))
-		}
-	}
-}
-
-func getFamilies(c inject.Config) string {
-	words := make([]string, len(c.IPFamilies))
-	for i, family := range c.IPFamilies {
-		words[i] = string(family)
-	}
-	return strings.Join(words, ",")
 }
 
 // Add puts the flags into fs, but for those in except.

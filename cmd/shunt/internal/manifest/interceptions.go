@@ -55,16 +55,17 @@ func (in Injector) interception(w Workload) (found Interception, why string, err
 	if !result.Inject {
 		return Interception{}, fmt.Sprintf("%s: %s", result.Reason, result.Reason.Sentence()), nil
 	}
-	i, ok := initContainer(result.Pod)
-	if !ok {
-		return Interception{}, "the pod asks for the proxy alone: " + inject.InterceptionModeKey + ": NONE", nil
-	}
+	i, _ := initContainer(result.Pod)
 	return w.parse(result.Pod, i)
 }
 
 // parse reads the arguments of the pod's i-th init container.
 func (w Workload) parse(pod *corev1.Pod, i int) (found Interception, why string, err error) {
-	found.Spec, found.Options, err = interception.ParseArgs(pod.Spec.InitContainers[i].Args)
+	args := pod.Spec.InitContainers[i].Args
+	if len(args) > 0 && args[0] == interception.ShareCommand {
+		return Interception{}, "the pod asks for the proxy alone: " + inject.InterceptionModeKey + ": NONE", nil
+	}
+	found.Spec, found.Options, err = interception.ParseArgs(args)
 	if err == nil {
 		return found, "", nil
 	}

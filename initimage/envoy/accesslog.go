@@ -1,0 +1,83 @@
+package envoy
+
+import "strings"
+
+// logField is a key of a log line, and Envoy's command for its value.
+type logField struct{ name, command string }
+
+// logFields begin with the whole path, client to proxy and proxy to server.
+// The client's address is that of its connection: the other one that Envoy has
+// is whatever the client says in X-Forwarded-For. What a client chooses is cut
+// at a length, so that a line stays one. A field without a value, such as the
+// method of a connection that is not HTTP, is left out of its line.
+func (b builder) logFields() []logField {
+	path := "%REQ(:PATH):1024%"
+	if !b.AccessLogQueries {
+		path = "%PATH(NQ:PATH):1024%"
+	}
+	return []logField{
+		{"start_time", "%START_TIME%"},
+		{"downstream_remote_address", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%"},
+		{"downstream_local_address", "%DOWNSTREAM_LOCAL_ADDRESS%"},
+		{"upstream_cluster", "%UPSTREAM_CLUSTER%"},
+		{"upstream_local_address", "%UPSTREAM_LOCAL_ADDRESS%"},
+		{"upstream_host", "%UPSTREAM_HOST%"},
+
+		{"listener", "%METADATA(LISTENER:" + listenerMetadata + ":name)%"},
+		{"direction", "%METADATA(LISTENER:" + listenerMetadata + ":direction)%"},
+		{"filter_chain", "%FILTER_CHAIN_NAME%"},
+
+		{"duration", "%DURATION%"},
+		{"bytes_received", "%BYTES_RECEIVED%"},
+		{"bytes_sent", "%BYTES_SENT%"},
+		{"response_flags", "%RESPONSE_FLAGS%"},
+		{"connection_termination_details", "%CONNECTION_TERMINATION_DETAILS%"},
+		{"upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"},
+
+		{"protocol", "%PROTOCOL%"},
+		{"method", "%REQ(:METHOD):64%"},
+		{"authority", "%REQ(:AUTHORITY):256%"},
+		{"path", path},
+		{"response_code", "%RESPONSE_CODE%"},
+		{"response_code_details", "%RESPONSE_CODE_DETAILS%"},
+		{"requested_server_name", "%REQUESTED_SERVER_NAME%"},
+	}
+}
+
+// listenerMetadata is under which a listener says its name and direction, so
+// that all of them have the same log format.
+const listenerMetadata = "shunt"
+
+func listenerNames(name, direction string) object {
+	return object{set("filter_metadata", object{set(listenerMetadata, object{
+		set("name", name), set("direction", strings.ToLower(direction)),
+	})})}
+}
+
+// failures are what AccessLogErrors logs: what Envoy has a flag for, such as a
+// server that could not be reached or that reset its connection, and a server's
+// own errors.
+var failures = object{set("or_filter", object{set("filters", list{
+	object{set("response_flag_filter", object{})},
+	object{set("status_code_filter", object{set("comparison", object{
+		set("op", "GE"), set("value", object{set("default_value", 500), set("runtime_key", "shunt.access_log.least_status")}),
+	})})},
+})})}
+
+// accessLog writes one JSON line to standard output when a request, or a
+// connection that is not HTTP, has ended.
+func (b builder) accessLog() []field {
+	if b.AccessLog == AccessLogNone {
+		return nil
+	}
+	var fields object
+	for _, f := range b.logFields() {
+		fields = append(fields, set(f.name, f.command))
+	}
+	log := extension("envoy.access_loggers.stdout", "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+		set("log_format", object{set("omit_empty_values", true), set("json_format", fields)}))
+	if b.AccessLog == AccessLogErrors {
+		log = append(log, set("filter", failures))
+	}
+	return []field{set("access_log", anchored{"access_log", list{log}})}
+}

@@ -1,0 +1,349 @@
+package envoy_test
+
+import (
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
+	"sigs.k8s.io/yaml"
+
+	"github.com/shunt-dev/shunt/initimage/envoy"
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+var update = flag.Bool("update", false, "rewrite the wanted bootstraps in testdata")
+
+var modes = []interception.Mode{interception.ModeRedirect, interception.ModeTProxy, interception.ModeNone}
+
+// made is what a test asks for.
+type made struct {
+	mode     interception.Mode
+	spec     interception.Spec
+	settings envoy.Settings
+	ipv6     bool
+}
+
+func defaults(mode interception.Mode) made {
+	return made{mode, interception.Default(), envoy.DefaultSettings(), true}
+}
+
+func withHTTP(mode interception.Mode) made {
+	m := defaults(mode)
+	m.settings.InboundHTTPPorts, m.settings.OutboundHTTPPorts = "*", "*"
+	return m
+}
+
+func (m made) text() string { return string(envoy.Bootstrap(m.mode, m.spec, m.settings, m.ipv6)) }
+
+// read has Envoy's own API read and check a bootstrap, strictly.
+func (m made) read(t *testing.T) *bootstrapv3.Bootstrap {
+	t.Helper()
+	text, err := yaml.YAMLToJSONStrict([]byte(m.text()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read bootstrapv3.Bootstrap
+	if err := protojson.Unmarshal(text, &read); err != nil {
+		t.Fatal(err)
+	}
+	validate(t, &read)
+	return &read
+}
+
+// validate checks a message and, what its own validation leaves out, the
+// configurations of extensions in it.
+func validate(t *testing.T, m proto.Message) {
+	t.Helper()
+	if checked, ok := m.(interface{ ValidateAll() error }); ok {
+		if err := checked.ValidateAll(); err != nil {
+			t.Error(err)
+		}
+	}
+	if wrapped, ok := m.(*anypb.Any); ok {
+		inner, err := wrapped.UnmarshalNew()
+		if err != nil {
+			t.Fatal(err)
+		}
+		validate(t, inner)
+		return
+	}
+	m.ProtoReflect().Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		switch {
+		case field.IsMap() && field.MapValue().Message() != nil:
+			value.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
+				validate(t, v.Message().Interface())
+				return true
+			})
+		case field.IsList() && field.Message() != nil:
+			for i := range value.List().Len() {
+				validate(t, value.List().Get(i).Message().Interface())
+			}
+		case !field.IsMap() && !field.IsList() && field.Message() != nil:
+			validate(t, value.Message().Interface())
+		}
+		return true
+	})
+}
+
+// TestEveryCombinationIsEnvoys: Envoy's API knows every field and takes every
+// value, whatever the settings are.
+func TestEveryCombinationIsEnvoys(t *testing.T) {
+	logs := []envoy.AccessLog{envoy.AccessLogAll, envoy.AccessLogErrors, envoy.AccessLogNone}
+	n := 0
+	for _, mode := range modes {
+		for _, ipv6 := range []bool{true, false} {
+			for i, ports := range []string{"", "*", "80", "80,8080-8090"} {
+				n++
+				m := defaults(mode)
+				m.ipv6, m.spec.DNS.Redirect = ipv6, n%2 == 0
+				m.settings.InboundHTTPPorts, m.settings.OutboundHTTPPorts = ports, ports
+				m.settings.AccessLog, m.settings.AccessLogQueries = logs[n%len(logs)], n%5 == 0
+				m.settings.MemoryLimit = int64(i) << 30
+				if err := m.settings.Validate(); err != nil {
+					t.Fatal(err)
+				}
+				m.read(t)
+			}
+		}
+	}
+}
+
+// TestGolden has bootstraps that a person can read.
+func TestGolden(t *testing.T) {
+	ipv4 := defaults(interception.ModeRedirect)
+	ipv4.ipv6 = false
+	dns := defaults(interception.ModeTProxy)
+	dns.spec.DNS.Redirect = true
+	declared := defaults(interception.ModeRedirect)
+	declared.ipv6 = false
+	declared.settings.InboundHTTPPorts, declared.settings.OutboundHTTPPorts = "8080,9090", "80"
+	declared.settings.AccessLog, declared.settings.MemoryLimit = envoy.AccessLogErrors, 1<<30
+	for name, m := range map[string]made{"redirect-ipv4": ipv4, "tproxy-dns": dns, "declared": declared} {
+		file := filepath.Join("testdata", name+".yaml")
+		if *update {
+			if err := os.WriteFile(file, []byte(m.text()), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), m.text()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", file, diff)
+		}
+	}
+}
+
+// TestListenersOfEachFamily: nothing names a family that the namespace has not.
+func TestListenersOfEachFamily(t *testing.T) {
+	const each = "%[1]s:15006 %[1]s:15001 %[1]s:15021 %[1]s:15090"
+	for _, mode := range modes {
+		for ipv6, hosts := range map[bool][]string{true: {"0.0.0.0", "::"}, false: {"0.0.0.0"}} {
+			m := defaults(mode)
+			m.ipv6 = ipv6
+			var wanted, bound []string
+			for _, host := range hosts {
+				wanted = append(wanted, fmt.Sprintf(each, host))
+			}
+			for _, l := range m.read(t).StaticResources.Listeners {
+				at := l.GetAddress().GetSocketAddress()
+				bound = append(bound, fmt.Sprintf("%s:%d", at.GetAddress(), at.GetPortValue()))
+			}
+			if diff := cmp.Diff(strings.Join(wanted, " "), strings.Join(bound, " ")); diff != "" {
+				t.Errorf("%s, IPv6 %t: bound (-want +got):\n%s", mode, ipv6, diff)
+			}
+			if text := m.text(); !ipv6 && (strings.Contains(text, `"::`) || strings.Contains(text, "_v6")) {
+				t.Errorf("%s: there is IPv6 in\n%s", mode, text)
+			}
+		}
+	}
+}
+
+// TestSourceAddress: what the application sees as its client.
+func TestSourceAddress(t *testing.T) {
+	for _, mode := range modes {
+		source, transparent := map[string]string{}, []string(nil)
+		read := withHTTP(mode).read(t)
+		for _, c := range read.StaticResources.Clusters {
+			if from := c.GetUpstreamBindConfig().GetSourceAddress().GetAddress(); from != "" {
+				source[c.Name] = from
+			}
+		}
+		for _, l := range read.StaticResources.Listeners {
+			if l.GetTransparent().GetValue() {
+				transparent = append(transparent, l.Name)
+			}
+		}
+		wantSource, wantTransparent := map[string]string{}, []string(nil)
+		switch mode {
+		case interception.ModeRedirect:
+			for _, twin := range []string{"", "AbsoluteForm", "LastRequest"} {
+				wantSource["InboundPassthroughClusterIpv4"+twin] = "127.0.0.6"
+				wantSource["InboundPassthroughClusterIpv6"+twin] = "::6"
+			}
+		case interception.ModeTProxy:
+			wantTransparent = []string{"virtualInbound", "virtualInbound_v6"}
+		}
+		if diff := cmp.Diff(wantSource, source); diff != "" {
+			t.Errorf("%s: clusters that bind (-want +got):\n%s", mode, diff)
+		}
+		if diff := cmp.Diff(wantTransparent, transparent); diff != "" {
+			t.Errorf("%s: transparent listeners (-want +got):\n%s", mode, diff)
+		}
+	}
+}
+
+// TestNothingIsLookedAtByDefault: no filter waits for the client's first bytes,
+// and none but health checks and metrics are taken for HTTP.
+func TestNothingIsLookedAtByDefault(t *testing.T) {
+	for _, mode := range modes {
+		for _, l := range defaults(mode).read(t).StaticResources.Listeners {
+			for _, name := range listenerFilters(l) {
+				if name != "original_dst" && name != "original_src" {
+					t.Errorf("%s: %s has %s", mode, l.Name, name)
+				}
+			}
+			for _, chain := range append(slices.Clone(l.FilterChains), l.DefaultFilterChain) {
+				if slices.Contains([]string{"http", "tls"}, chain.GetName()) {
+					t.Errorf("%s: %s has the chain %s", mode, l.Name, chain.Name)
+				}
+			}
+		}
+	}
+}
+
+// TestLooksOnItsPortsOnly: inspectors are switched off for all other ports, and
+// come after the client's address is taken: Envoy leaves out the filters that
+// come after one that ran out of time, and a hop to the application without
+// that address comes back to the proxy.
+func TestLooksOnItsPortsOnly(t *testing.T) {
+	m := defaults(interception.ModeTProxy)
+	m.settings.InboundHTTPPorts, m.settings.OutboundHTTPPorts = "8080,9090-9091", "*"
+	for _, l := range m.read(t).StaticResources.Listeners {
+		want := map[string]string{
+			"virtualInbound": "original_dst original_src tls_inspector http_inspector", "virtualOutbound": "original_dst tls_inspector http_inspector",
+		}[strings.TrimSuffix(l.Name, "_v6")]
+		if got := strings.Join(listenerFilters(l), " "); got != want {
+			t.Errorf("%s: %s, want %s", l.Name, got, want)
+		}
+		for _, filter := range l.ListenerFilters {
+			if !strings.HasSuffix(filter.Name, "_inspector") {
+				continue
+			}
+			for port, looks := range map[string]map[int32]bool{
+				"virtualInbound":  {8080: true, 8081: false, 9089: false, 9090: true, 9091: true, 9092: false, 25: false},
+				"virtualOutbound": {8080: true, 25: false, 3306: false, 443: true, 5909: false, 5910: true},
+			}[strings.TrimSuffix(l.Name, "_v6")] {
+				if disabled := matches(filter.FilterDisabled, port); disabled == looks {
+					t.Errorf("%s: %s looks at port %d: %t, want %t", l.Name, filter.Name, port, !disabled, looks)
+				}
+			}
+		}
+	}
+}
+
+func listenerFilters(l *listenerv3.Listener) []string {
+	var names []string
+	for _, filter := range l.ListenerFilters {
+		names = append(names, filter.Name[strings.LastIndex(filter.Name, ".")+1:])
+	}
+	if l.UdpListenerConfig != nil {
+		return nil
+	}
+	return names
+}
+
+// matches reports whether a predicate takes a connection to the port.
+func matches(p *listenerv3.ListenerFilterChainMatchPredicate, port int32) bool {
+	switch {
+	case p.GetNotMatch() != nil:
+		return !matches(p.GetNotMatch(), port)
+	case p.GetOrMatch() != nil:
+		return slices.ContainsFunc(p.GetOrMatch().Rules, func(rule *listenerv3.ListenerFilterChainMatchPredicate) bool {
+			return matches(rule, port)
+		})
+	default:
+		r := p.GetDestinationPortRange()
+		return r.GetStart() <= port && port < r.GetEnd()
+	}
+}
+
+// TestDNSListeners lists where queries are taken.
+func TestDNSListeners(t *testing.T) {
+	for virtual, want := range map[string]string{
+		"":   "UDP 127.0.0.1:15053, TCP 127.0.0.1:15053, UDP ::1:15053, TCP ::1:15053",
+		"vm": "UDP 0.0.0.0:15053, TCP 0.0.0.0:15053, UDP :::15053, TCP :::15053",
+	} {
+		m := defaults(interception.ModeTProxy)
+		m.spec.DNS.Redirect = true
+		if virtual != "" {
+			m.spec.VirtualInterfaces = []string{virtual}
+		}
+		var got []string
+		for _, l := range m.read(t).StaticResources.Listeners {
+			at := l.Address.GetSocketAddress()
+			if at.GetPortValue() == uint32(interception.DefaultDNSPort) {
+				got = append(got, fmt.Sprintf("%s %s:%d", at.Protocol, at.Address, at.GetPortValue()))
+			}
+		}
+		if strings.Join(got, ", ") != want {
+			t.Errorf("virtual interfaces %q: %q, want %q", virtual, got, want)
+		}
+	}
+	if strings.Contains(defaults(interception.ModeRedirect).text(), "resolvers.json") {
+		t.Error("there is a cluster of resolvers, though DNS is not captured")
+	}
+}
+
+func TestSettingsText(t *testing.T) {
+	if text := envoy.DefaultSettings().String(); text != "{}" {
+		t.Errorf("the default settings are %s", text)
+	}
+	for _, text := range []string{
+		"{}", `{"healthPort":15022}`, `{"inboundHTTPPorts":"8080","memoryLimit":1073741824}`,
+		`{"accessLog":"errors","accessLogQueries":false}`, `{"http":{"maxHeaderKB":96,"maxStreams":100,"headerSeconds":60}}`,
+	} {
+		if settings, err := envoy.ParseSettings(text); err != nil || settings.String() != text {
+			t.Errorf("%s is read as %s, %v", text, settings, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"":                             "accepted: an object",
+		"[]":                           "accepted: an object",
+		"{} {}":                        "more behind",
+		`{"healthport2":1}`:            "unknown field",
+		`{"healthPort":0}`:             "healthPort: invalid value 0; accepted: 1 to 65535",
+		`{"inboundHTTPPorts":"80x"}`:   "inboundHTTPPorts",
+		`{"outboundHTTPPorts":"0"}`:    "outboundHTTPPorts",
+		`{"accessLog":"some"}`:         "accepted: all, errors, none",
+		`{"keepalive":{"probes":128}}`: "keepalive.probes: invalid value 128; accepted: 1 to 127",
+		`{"http":{"maxStreams":0}}`:    "http.maxStreams: invalid value 0",
+		`{"memoryLimit":-1}`:           "memoryLimit",
+	} {
+		if _, err := envoy.ParseSettings(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want one that says %s", text, err, want)
+		}
+	}
+}
+
+func TestResolvers(t *testing.T) {
+	const want = `{"resources":[{"@type":"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment","cluster_name":"dns",` +
+		`"endpoints":[{"lb_endpoints":[{"endpoint":{"address":{"socket_address":{"address":"10.0.0.10","port_value":53}}}},` +
+		`{"endpoint":{"address":{"socket_address":{"address":"fd00::a","port_value":53}}}}]}]}]}` + "\n"
+	if diff := cmp.Diff(want, string(envoy.Resolvers([]netip.Addr{netip.MustParseAddr("10.0.0.10"), netip.MustParseAddr("fd00::a")}))); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,198 @@
+package envoy
+
+import (
+	"time"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+// listeners are, for each family: inbound and outbound, health and metrics,
+// and those for DNS where it is captured.
+func (b builder) listeners() list {
+	var all list
+	for _, f := range b.families {
+		all = append(all, b.inbound(f), b.outbound(f), b.health(f), b.metrics(f))
+		if b.spec.DNS.Redirect {
+			all = append(all, b.dnsUDP(f), b.dnsTCP(f))
+		}
+	}
+	return all
+}
+
+// passthrough says what differs between the listeners that carry the pod's
+// connections on.
+type passthrough struct {
+	name, direction string
+	family          family
+	port            uint16
+	cluster         string // that carries connections on
+	httpPorts       string // on which HTTP is looked for
+	health          object // the chain of a health check that came this far
+}
+
+func (b builder) inbound(f family) object {
+	return b.passthrough(passthrough{
+		name: "virtualInbound" + f.suffix, direction: inboundDirection, family: f, port: b.spec.InboundPort,
+		cluster: inboundCluster(f), httpPorts: b.InboundHTTPPorts, health: quiet(b).tcpChain("health", healthCluster("outbound", f)),
+	})
+}
+
+// outbound is not transparent in TPROXY either, unlike Istio's: outbound
+// connections always come by nat REDIRECT, to an address of this socket.
+func (b builder) outbound(f family) object {
+	return b.passthrough(passthrough{
+		name: "virtualOutbound" + f.suffix, direction: outboundDirection, family: f, port: b.spec.OutboundPort,
+		cluster: passthroughCluster, httpPorts: b.OutboundHTTPPorts, health: healthAnswer(),
+	})
+}
+
+// The directions of listeners, as Envoy names them.
+const (
+	inboundDirection  = "INBOUND"
+	outboundDirection = "OUTBOUND"
+)
+
+// passthrough takes connections to any destination and carries them on by the
+// cluster; those to the port itself would come back for ever. The listener does
+// not have use_original_dst, which would hand a connection to another host's
+// port 15021 to the health listener.
+//
+//	destination                    | first bytes             | filter chain
+//	loopback, own port             | (from loopback only)    | health
+//	any other, own port            |                         | blackhole
+//	loopback, inbound              |                         | loopback: closed
+//	any, not a port for HTTP       | not looked at           | tcp
+//	any, a port for HTTP           | HTTP/1.1, HTTP/2 (h2c)  | http
+//	any, a port for HTTP           | TLS ClientHello         | tls
+//	any, a port for HTTP           | others, or none in time | tcp
+func (b builder) passthrough(l passthrough) object {
+	transparent := l.direction == inboundDirection && b.mode == interception.ModeTProxy
+	chains := list{
+		healthMatch(l),
+		b.blackHoleChain("blackhole", "A connection to this port itself would come back for ever.",
+			set("destination_port", int(l.port))),
+	}
+	if l.direction == inboundDirection {
+		chains = append(chains, b.blackHoleChain("loopback", "No other host may reach the pod's loopback interface.",
+			set("prefix_ranges", ranges(l.family.loopbackRanges...))))
+	}
+	filters := list{extension("envoy.filters.listener.original_dst", "envoy.extensions.filters.listener.original_dst.v3.OriginalDst")}
+	listener := object{
+		set("name", l.name),
+		set("traffic_direction", l.direction),
+		set("metadata", listenerNames(l.name, l.direction)),
+		set("address", address(l.family.any, l.port)),
+		bufferLimited,
+		because(keepaliveReason, "socket_options", b.keepaliveOptions()),
+	}
+	if transparent {
+		listener = append(listener, because("Packets keep the address that they were sent to, which is none of this socket's.",
+			"transparent", true))
+		// Before the inspectors: when those run out of time, Envoy leaves out all
+		// filters that come after them.
+		filters = append(filters, extension("envoy.filters.listener.original_src",
+			"envoy.extensions.filters.listener.original_src.v3.OriginalSrc", set("mark", int(b.spec.Mark))))
+	}
+	if l.httpPorts != "" {
+		filters = append(filters, inspectors(l.httpPorts)...)
+		chains = append(chains, b.httpChain(l.cluster),
+			append(b.tcpChain("tls", l.cluster), set("filter_chain_match", object{set("transport_protocol", "tls")})))
+		listener = append(listener,
+			set("listener_filters_timeout", detectionTimeout), set("continue_on_listener_filters_timeout", true))
+	}
+	return append(listener,
+		set("listener_filters", filters),
+		set("filter_chains", chains),
+		// Envoy closes what no chain takes, and does not go back to a less
+		// specific one: plain TCP is not a chain among the others.
+		set("default_filter_chain", b.tcpChain("tcp", l.cluster)),
+	)
+}
+
+// detectionTimeout is how long a client may take to send the first bytes of
+// its protocol, on a port on which HTTP is looked for. A connection on which it
+// does not is carried on as TCP, so that this is the most that a server that
+// speaks first can be delayed. A client that speaks first sends its bytes right
+// behind the last packet of the handshake; but on a busy node the two may be
+// handled a tenth of a second apart, and a request taken for TCP has no
+// telemetry and cannot be told to go when the pod drains.
+const detectionTimeout = 500 * time.Millisecond
+
+// inspectors look at the first bytes of a connection to one of the ports, and
+// leave them unread.
+func inspectors(ports string) list {
+	var disabled object
+	if ports == AllPorts {
+		disabled = toPorts(ServerFirstPorts)
+	} else {
+		disabled = object{set("not_match", toPorts(ports))}
+	}
+	var all list
+	for _, name := range []struct{ filter, config string }{
+		{"envoy.filters.listener.tls_inspector", "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"},
+		{"envoy.filters.listener.http_inspector", "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"},
+	} {
+		all = append(all, append(extension(name.filter, name.config), set("filter_disabled", disabled)))
+	}
+	return all
+}
+
+// toPorts is a predicate that matches connections to the ports, of which there
+// is one at least.
+func toPorts(text string) object {
+	ports, err := interception.ParsePortRanges(text)
+	if err != nil || len(ports) == 0 {
+		panic("ports that Settings.Validate has passed: " + text)
+	}
+	var rules list
+	for _, r := range ports {
+		rules = append(rules, object{set("destination_port_range", object{
+			set("start", int(r.First)), set("end", int(r.Last)+1), // the end is not in it
+		})})
+	}
+	if len(rules) == 1 {
+		return rules[0].(object)
+	}
+	return object{set("or_match", object{set("rules", rules)})}
+}
+
+func (b builder) tcpChain(name, cluster string) object {
+	config := []field{
+		set("stat_prefix", cluster),
+		set("cluster", cluster),
+		because("Envoy closes idle connections after an hour unless told otherwise; without a proxy nobody would.",
+			"idle_timeout", time.Duration(0)),
+	}
+	return object{set("name", name), set("filters", list{extension(
+		"envoy.filters.network.tcp_proxy", "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+		append(config, b.accessLog()...)...,
+	)})}
+}
+
+// blackHoleChain ends connections that match.
+func (b builder) blackHoleChain(name, why string, match ...field) object {
+	return append(b.tcpChain(name, blackHoleCluster), because(why, "filter_chain_match", object(match)))
+}
+
+const keepaliveReason = "The application's own keepalive ends here: Envoy's keeps both connections known to NATs and load balancers."
+
+// keepaliveOptions are those of a listener's socket, which accepted ones
+// inherit. The numbers are Linux's on amd64 and arm64.
+func (b builder) keepaliveOptions() list {
+	const (
+		solSocket, soKeepalive                  = 1, 9
+		ipprotoTCP                              = 6
+		tcpKeepIdle, tcpKeepIntvl, tcpKeepCount = 4, 5, 6
+	)
+	option := func(description string, level, name int, value uint32) object {
+		return object{
+			set("description", description), set("level", level), set("name", name), set("int_value", int(value)),
+		}
+	}
+	return list{
+		option("SO_KEEPALIVE", solSocket, soKeepalive, 1),
+		option("TCP_KEEPIDLE", ipprotoTCP, tcpKeepIdle, b.Keepalive.TimeSeconds),
+		option("TCP_KEEPINTVL", ipprotoTCP, tcpKeepIntvl, b.Keepalive.IntervalSeconds),
+		option("TCP_KEEPCNT", ipprotoTCP, tcpKeepCount, b.Keepalive.Probes),
+	}
+}

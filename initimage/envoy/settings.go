@@ -1,0 +1,192 @@
+package envoy
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+// Settings are what a user may choose about Envoy. Ports, mark and DNS capture
+// are not among them: they come from the Spec whose connections Envoy takes.
+type Settings struct {
+	// HealthPort serves HealthPath, 1 to 65535.
+	HealthPort uint16 `json:"healthPort"`
+	// InboundHTTPPorts and OutboundHTTPPorts are the destination ports on which
+	// Envoy looks for HTTP and TLS; on all others it carries bytes. "" is none
+	// of them, AllPorts all but ServerFirstPorts, and otherwise they are as
+	// interception.ParsePortRanges takes them.
+	InboundHTTPPorts  string `json:"inboundHTTPPorts"`
+	OutboundHTTPPorts string `json:"outboundHTTPPorts"`
+	// HTTP bounds what a client can make Envoy keep, on those ports.
+	HTTP HTTPLimits `json:"http"`
+	// AccessLog says what is written to standard output.
+	AccessLog AccessLog `json:"accessLog"`
+	// AccessLogQueries says whether the access log has the query strings of
+	// HTTP requests.
+	AccessLogQueries bool `json:"accessLogQueries"`
+	// Keepalive is TCP's, on both connections of Envoy's.
+	Keepalive Keepalive `json:"keepalive"`
+	// MemoryLimit is that of Envoy's container in bytes; 0 for none. Near it
+	// Envoy takes no new work, so that it is not killed with all it carries.
+	MemoryLimit int64 `json:"memoryLimit"`
+}
+
+// AllPorts is the value of InboundHTTPPorts and OutboundHTTPPorts that has
+// Envoy look at all connections, but those to ServerFirstPorts.
+const AllPorts = "*"
+
+// ServerFirstPorts are those of IANA's registry, and the customary ones beside
+// them, on which the server speaks first: FTP, SSH, Telnet, SMTP, POP3, NNTP,
+// IMAP, submission, rsync, MySQL, Subversion, ManageSieve, NATS and VNC. To
+// look at what the client sends would delay these.
+const ServerFirstPorts = "21-25,110,119,143,587,873,2525,3306,3690,4190,4222,5900-5909"
+
+// HTTPLimits bound what one client can make Envoy keep.
+type HTTPLimits struct {
+	// MaxHeaderKB bounds all headers of a request or response together, 1 to
+	// 8192 KiB; Envoy's own is 60.
+	MaxHeaderKB uint32 `json:"maxHeaderKB"`
+	// MaxStreams bounds the requests at once on a connection of HTTP/2, 1 to
+	// 2147483647.
+	MaxStreams uint32 `json:"maxStreams"`
+	// HeaderSeconds is how long a client may take to send a request's
+	// headers; 0 for ever.
+	HeaderSeconds uint32 `json:"headerSeconds"`
+}
+
+// AccessLog says which connections and requests are logged.
+type AccessLog string
+
+// The values of AccessLog.
+const (
+	AccessLogAll    AccessLog = "all"
+	AccessLogErrors AccessLog = "errors" // those that did not end well
+	AccessLogNone   AccessLog = "none"
+)
+
+// Keepalive is how the kernel finds out that the other end of an idle
+// connection is gone, and how it keeps the connection known to what stands
+// between the two (tcp(7): TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT).
+type Keepalive struct {
+	TimeSeconds     uint32 `json:"timeSeconds"`     // idle before the first probe, 1 to 32767
+	IntervalSeconds uint32 `json:"intervalSeconds"` // between two probes, 1 to 32767
+	Probes          uint32 `json:"probes"`          // unanswered, until the connection is given up, 1 to 127
+}
+
+// DefaultSettings returns those of a pod of which nobody says anything.
+func DefaultSettings() Settings {
+	return Settings{
+		HealthPort: interception.HealthPort,
+		HTTP:       HTTPLimits{MaxHeaderKB: 60, MaxStreams: 100, HeaderSeconds: 60},
+		AccessLog:  AccessLogAll, AccessLogQueries: true,
+		// Less than the shortest idle limit of a cloud's load balancers and NATs
+		// that is known: 4 minutes, of Azure. Ten unanswered probes are what
+		// Linux gives up after nearly.
+		Keepalive: Keepalive{TimeSeconds: 60, IntervalSeconds: 10, Probes: 9},
+	}
+}
+
+// ParseSettings reads what Settings.String prints: JSON, in which what is left
+// out is as in DefaultSettings.
+func ParseSettings(text string) (Settings, error) {
+	s := DefaultSettings()
+	decoder := json.NewDecoder(bytes.NewReader([]byte(text)))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&s); err != nil {
+		return Settings{}, fmt.Errorf("invalid value %q: %w; accepted: an object of Envoy's settings in JSON, such as {}", text, err)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return Settings{}, fmt.Errorf("invalid value %q: there is more behind the object; accepted: one object in JSON", text)
+	}
+	return s, s.Validate()
+}
+
+// String prints the settings that are not the default, as JSON.
+func (s Settings) String() string {
+	own, others := fieldsOf(s), fieldsOf(DefaultSettings())
+	for name, value := range own {
+		if bytes.Equal(value, others[name]) {
+			delete(own, name)
+		}
+	}
+	return string(encode(own))
+}
+
+func fieldsOf(s Settings) map[string]json.RawMessage {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(encode(s), &fields); err != nil {
+		panic("settings are an object: " + err.Error())
+	}
+	return fields
+}
+
+func encode(value any) []byte {
+	text, err := json.Marshal(value)
+	if err != nil {
+		panic("plain values always encode: " + err.Error())
+	}
+	return text
+}
+
+// Validate returns all that is wrong with the settings, by their names in JSON.
+func (s Settings) Validate() error {
+	var errs []error
+	within := func(name string, value, least, most int64) {
+		if value < least || value > most {
+			errs = append(errs, fmt.Errorf("%s: invalid value %d; accepted: %d to %d", name, value, least, most))
+		}
+	}
+	const maxSeconds, maxProbes = 32767, 127 // MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT of linux/tcp.h
+	within("healthPort", int64(s.HealthPort), 1, 65535)
+	within("http.maxHeaderKB", int64(s.HTTP.MaxHeaderKB), 1, 8192)
+	within("http.maxStreams", int64(s.HTTP.MaxStreams), 1, 1<<31-1)
+	within("keepalive.timeSeconds", int64(s.Keepalive.TimeSeconds), 1, maxSeconds)
+	within("keepalive.intervalSeconds", int64(s.Keepalive.IntervalSeconds), 1, maxSeconds)
+	within("keepalive.probes", int64(s.Keepalive.Probes), 1, maxProbes)
+	within("memoryLimit", s.MemoryLimit, 0, 1<<62)
+	switch s.AccessLog {
+	case AccessLogAll, AccessLogErrors, AccessLogNone:
+	default:
+		errs = append(errs, fmt.Errorf("accessLog: invalid value %q; accepted: all, errors, none", s.AccessLog))
+	}
+	for _, ports := range []struct{ name, text string }{
+		{"inboundHTTPPorts", s.InboundHTTPPorts}, {"outboundHTTPPorts", s.OutboundHTTPPorts},
+	} {
+		if ports.text == AllPorts {
+			continue
+		}
+		if _, err := interception.ParsePortRanges(ports.text); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", ports.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// SharedDirectory is where shunt-init leaves what Envoy reads, and Envoy's
+// container has it.
+const SharedDirectory = "/shunt"
+
+// Files in SharedDirectory.
+const (
+	// BootstrapFile is what Bootstrap returns.
+	BootstrapFile = "envoy.yaml"
+	// ResolversFile is what Resolvers returns.
+	ResolversFile = "resolvers.json"
+)
+
+const (
+	// HealthPath is what Envoy serves on Settings.HealthPort: 200 while both
+	// pass-through listeners take connections. It is 503 when one does not, and
+	// once Envoy was told to fail (/healthcheck/fail of the admin interface).
+	HealthPath = "/healthz/ready"
+	// MetricsPath is what Envoy serves on interception.MetricsPort.
+	MetricsPath = "/stats/prometheus"
+)
+
+// connectTimeout is Istio's for its pass-through clusters.
+const connectTimeout = 10 * time.Second
