@@ -24,7 +24,7 @@ import (
 func TestDrainUnderLoad(t *testing.T) {
 	for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {
 		t.Run(string(mode), func(t *testing.T) {
-			p := envoyPod(t, mode, nil)
+			p := envoyPod(t, mode, lookForHTTP)
 			l := &load{pod: p, first: netip.AddrPortFrom(netns.PodIPv4, webPort), second: netip.AddrPortFrom(netns.OutsideIPv4, webPort)}
 			serveLoad(t, p.Pod, l.first, &l.ofFirst)
 			serveLoad(t, p.Outside, l.second, &l.ofSecond)

@@ -201,8 +201,11 @@ func (p *pod) close(t *testing.T) {
 	closeLab(t, p.Lab)
 }
 
+// lookForHTTP has Envoy look for HTTP on all ports.
+var lookForHTTP = map[string]string{inject.ProtocolDetectionKey: "all"}
+
 func envoyIn(mode interception.Mode) func(*testing.T) *pod {
-	return func(t *testing.T) *pod { return envoyPod(t, mode, nil) }
+	return func(t *testing.T) *pod { return envoyPod(t, mode, lookForHTTP) }
 }
 
 func haproxyIn(mode interception.Mode) func(*testing.T) *pod {

@@ -105,7 +105,9 @@ func toLoopback(t *testing.T, l *listenerv3.Listener, pod netip.Addr, loopback s
 // Envoy with a changed bootstrap.
 func ownBootstrap(t *testing.T, mode interception.Mode, system interception.System, change func(*bootstrapv3.Bootstrap)) *pod {
 	t.Helper()
-	text, err := yaml.YAMLToJSON(envoyconfig.Bootstrap(mode, interception.DefaultFor(system), envoyconfig.DefaultSettings(), true))
+	settings := envoyconfig.DefaultSettings()
+	settings.InboundHTTPPorts, settings.OutboundHTTPPorts = envoyconfig.AllPorts, envoyconfig.AllPorts
+	text, err := yaml.YAMLToJSON(envoyconfig.Bootstrap(mode, interception.DefaultFor(system), settings, true))
 	if err != nil {
 		t.Fatal(err)
 	}
