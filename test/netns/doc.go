@@ -17,6 +17,8 @@
 //   - With AnyIP, TCP and IPv4 datagrams are answered from the address that
 //     was asked, but an IPv6 datagram cannot be sent from it, and no socket
 //     be bound to it, without IP_TRANSPARENT.
+//   - A new IPv6 address can be bound before packets for it are local: the
+//     local route comes by a work queue. Connect waits for it.
 //   - net.ipv6.conf.default applies to links made later, so duplicate address
 //     detection is switched off in New, before there is a link.
 //   - The owner match compares the file system uid and gid of whoever called

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -25,8 +26,8 @@ var (
 	gateway6 = netip.MustParseAddr("fe80::1")
 )
 
-// Connect links two namespaces by a pair of interfaces. It adds no routes: see
-// NS.Route.
+// Connect links two namespaces by a pair of interfaces, whose addresses can be
+// used when it returns. It adds no routes: see NS.Route.
 func Connect(a, b End) error {
 	veth := &netlink.Veth{
 		LinkAttrs: netlink.NewLinkAttrs(), PeerName: b.Name, PeerNamespace: netlink.NsFd(b.NS.file.Fd()),
@@ -40,7 +41,7 @@ func Connect(a, b End) error {
 			return fmt.Errorf("configuring %s of %s: %w", end.Name, end.NS.name, err)
 		}
 	}
-	return errors.Join(a.meet(b), b.meet(a))
+	return errors.Join(a.meet(b), b.meet(a), a.awaitAddresses(), b.awaitAddresses())
 }
 
 func (e End) configure() error {
@@ -55,6 +56,35 @@ func (e End) configure() error {
 		}
 	}
 	return e.NS.links.LinkSetUp(link)
+}
+
+const (
+	// addressPatience is for a kernel that never gets there, not for one that is
+	// busy.
+	addressPatience = time.Minute
+	addressPoll     = time.Millisecond
+)
+
+// awaitAddresses waits until packets for the addresses stay in the namespace.
+// The kernel puts the local route to a new IPv6 address in by a work queue,
+// without duplicate address detection too. Until then such packets leave by
+// the interface and are lost, however long somebody waits for an answer.
+func (e End) awaitAddresses() error {
+	for _, addr := range e.Addrs {
+		deadline := time.Now().Add(addressPatience)
+		for {
+			routes, err := e.NS.links.RouteGet(addr.AsSlice())
+			if err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_LOCAL {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("address %s of %s of %s is not local after %s, but goes by %v (error: %v)",
+					addr, e.Name, e.NS.name, addressPatience, routes, err)
+			}
+			time.Sleep(addressPoll)
+		}
+	}
+	return nil
 }
 
 // meet tells this end the link-layer address of the other.
