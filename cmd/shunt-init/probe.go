@@ -78,24 +78,53 @@ func probeFlags() (flags *pflag.FlagSet, port, timeout *string) {
 	return flags, port, timeout
 }
 
+// probeMoment is how long an address is waited for before the next is asked
+// too.
+const probeMoment = 100 * time.Millisecond
+
 // probe asks every address of the pod: kubelet asks the first, which is not
 // known here, and an app may listen on it alone. Loopback is not asked,
-// because kubelet could not reach it either.
+// because kubelet could not reach it either. The addresses are asked in turn,
+// so that the app sees one connection; but an IPv6 address that is under
+// duplicate address detection swallows packets, and must not use up the time
+// of those behind it.
 func probe(ctx context.Context, port uint16) error {
 	addrs, err := podAddresses()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errProbe, err)
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan error, len(addrs))
+	unasked := addrs
 	var errs []error
-	for _, addr := range addrs {
-		var dialer net.Dialer
-		conn, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, port).String())
-		if err == nil {
-			return conn.Close()
+	for len(errs) < len(addrs) {
+		var moment <-chan time.Time
+		if len(unasked) > 0 {
+			address := netip.AddrPortFrom(unasked[0], port)
+			unasked = unasked[1:]
+			go func() { results <- connect(ctx, address) }()
+			moment = time.After(probeMoment)
 		}
-		errs = append(errs, fmt.Errorf("%w: %w", errProbe, err))
+		select {
+		case err := <-results:
+			if err == nil {
+				return nil
+			}
+			errs = append(errs, fmt.Errorf("%w: %w", errProbe, err))
+		case <-moment:
+		}
 	}
 	return errors.Join(errs...)
+}
+
+func connect(ctx context.Context, address netip.AddrPort) error {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", address.String())
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // podAddresses are the global addresses of the pod's interfaces, at least one.

@@ -2,9 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
+	"net"
 	"net/netip"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/shunt-dev/shunt/test/netns"
 )
@@ -18,16 +24,6 @@ func TestProbe(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = lab.Close() })
-	ask := func(port string) error {
-		var err error
-		if e := lab.Pod.Do(func() error {
-			err = run(context.Background(), []string{"probe", "--port", port, "--timeout=2s"}, &strings.Builder{})
-			return nil
-		}); e != nil {
-			t.Fatal(e)
-		}
-		return err
-	}
 	for _, at := range []netip.AddrPort{
 		netip.AddrPortFrom(netip.IPv6Unspecified(), 8080),
 		netip.AddrPortFrom(netns.PodIPv4, 8081),
@@ -45,10 +41,60 @@ func TestProbe(t *testing.T) {
 		"8080": exitDone, "8081": exitDone, "8082": exitDone,
 		"8083": exitUnreachable, "8084": exitUnreachable, "8085": exitUnreachable,
 	} {
-		if err := ask(port); exitCode(err) != code {
-			t.Errorf("port %s: %v, exit code %d, want %d", port, err, exitCode(err), code)
+		if got, said := probePod(t, lab, port); got != code {
+			t.Errorf("port %s: exit code %d, want %d\n%s", port, got, code, said)
 		}
 	}
+}
+
+// TestProbeOfAnAddressThatSwallows: while an address is under duplicate address
+// detection, and for good where that fails, packets for it leave the pod and
+// nobody answers. The address after it is asked nevertheless.
+func TestProbeOfAnAddressThatSwallows(t *testing.T) {
+	netns.Require(t)
+	lab, err := netns.NewLab("net1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = lab.Close() })
+	// 255 solicitations, one a second, outlast the test: those for who has the
+	// address, and those for where it is.
+	for key, value := range map[string]string{
+		"conf/eth0/accept_dad": "1", "conf/eth0/dad_transmits": "255", "neigh/eth0/mcast_solicit": "255",
+	} {
+		if err := lab.Pod.Sysctl("net/ipv6/"+key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eth0, err := lab.Pod.Netlink().LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tentative := &net.IPNet{IP: net.ParseIP("fd00::2"), Mask: net.CIDRMask(64, 128)}
+	if err := lab.Pod.Netlink().AddrAdd(eth0, &netlink.Addr{IPNet: tentative}); err != nil {
+		t.Fatal(err)
+	}
+	server, err := lab.Pod.Listen("tcp", netip.MustParseAddrPort("10.1.0.1:8080"), netns.ListenOptions{Name: "app"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	if got, said := probePod(t, lab, "8080"); got != exitDone {
+		t.Errorf("exit code %d\n%s", got, said)
+	}
+}
+
+// probePod asks for a port of the lab's pod, by a process there.
+func probePod(t *testing.T, lab *netns.Lab, port string) (code int, said []byte) {
+	t.Helper()
+	// No test has to wait for the end of this time.
+	cmd := lab.Pod.Command(t.Context(), os.Args[0], "probe", "--port", port, "--timeout=20s")
+	cmd.Env = append(os.Environ(), "SHUNT_INIT_TEST=1")
+	said, err := cmd.CombinedOutput()
+	if err != nil && !errors.As(err, new(*exec.ExitError)) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), said
 }
 
 func TestProbeRefusesWrongArguments(t *testing.T) {

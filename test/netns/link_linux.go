@@ -71,18 +71,27 @@ const (
 // the interface and are lost, however long somebody waits for an answer.
 func (e End) awaitAddresses() error {
 	for _, addr := range e.Addrs {
-		deadline := time.Now().Add(addressPatience)
-		for {
-			routes, err := e.NS.links.RouteGet(addr.AsSlice())
-			if err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_LOCAL {
+		for deadline := time.Now().Add(addressPatience); ; time.Sleep(addressPoll) {
+			err := e.NS.takes(addr)
+			if err == nil {
 				break
 			}
 			if time.Now().After(deadline) {
-				return fmt.Errorf("address %s of %s of %s is not local after %s, but goes by %v (error: %v)",
-					addr, e.Name, e.NS.name, addressPatience, routes, err)
+				return fmt.Errorf("address %s of %s of %s cannot be used after %s: %w", addr, e.Name, e.NS.name, addressPatience, err)
 			}
-			time.Sleep(addressPoll)
 		}
+	}
+	return nil
+}
+
+// takes returns an error unless packets for the address stay in the namespace.
+func (ns *NS) takes(addr netip.Addr) error {
+	routes, err := ns.links.RouteGet(addr.AsSlice())
+	if err != nil {
+		return err
+	}
+	if len(routes) != 1 || routes[0].Type != unix.RTN_LOCAL {
+		return fmt.Errorf("packets for it go by %v", routes)
 	}
 	return nil
 }
