@@ -128,7 +128,7 @@ var _ = Describe("shunt check", Ordered, func() {
 	shunt := func(ctx context.Context, stdin string, args ...string) (stdout, stderr string, code int) {
 		GinkgoHelper()
 		var out, problems bytes.Buffer
-		command := exec.CommandContext(ctx, binary, args...)
+		command := childCommand(ctx, binary, args...)
 		command.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig)
 		command.Stdin, command.Stdout, command.Stderr = strings.NewReader(stdin), &out, &problems
 		err := command.Run()
@@ -165,7 +165,7 @@ var _ = Describe("shunt check", Ordered, func() {
 	BeforeAll(func(ctx SpecContext) {
 		dir := GinkgoT().TempDir()
 		binary, kubeconfig = filepath.Join(dir, "shunt"), filepath.Join(dir, "kubeconfig")
-		output, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", binary, "../../cmd/shunt").CombinedOutput()
+		output, err := childCommand(ctx, "go", "build", "-buildvcs=false", "-o", binary, "../../cmd/shunt").CombinedOutput()
 		Expect(err).NotTo(HaveOccurred(), "%s", output)
 		Expect(os.WriteFile(kubeconfig, environment.KubeConfig, 0o600)).To(Succeed())
 

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -113,7 +112,7 @@ func warned() (client.Client, *warnings) {
 func objectsFrom(dir string) []*unstructured.Unstructured {
 	GinkgoHelper()
 	var stderr bytes.Buffer
-	command := exec.Command(filepath.Join(os.Getenv(assetsVariable), "kubectl"), "kustomize", dir)
+	command := childCommand(context.Background(), filepath.Join(os.Getenv(assetsVariable), "kubectl"), "kustomize", dir)
 	command.Stderr = &stderr
 	text, err := command.Output()
 	Expect(err).NotTo(HaveOccurred(), "kustomize %s: %s", dir, &stderr)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -22,7 +21,7 @@ var _ = Describe("kubectl shunt", Ordered, func() {
 	// kubectl runs the real kubectl, with the plug-in on its PATH.
 	kubectl := func(ctx context.Context, stdin string, args ...string) (stdout, stderr string, err error) {
 		var out, problems bytes.Buffer
-		command := exec.CommandContext(ctx, filepath.Join(os.Getenv(assetsVariable), "kubectl"), args...)
+		command := childCommand(ctx, filepath.Join(os.Getenv(assetsVariable), "kubectl"), args...)
 		command.Env = append(os.Environ(), "PATH="+dir, "KUBECONFIG="+kubeconfig)
 		command.Stdin, command.Stdout, command.Stderr = strings.NewReader(stdin), &out, &problems
 		err = command.Run()
@@ -31,7 +30,7 @@ var _ = Describe("kubectl shunt", Ordered, func() {
 
 	BeforeAll(func(ctx SpecContext) {
 		dir = GinkgoT().TempDir()
-		build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", filepath.Join(dir, "kubectl-shunt"), "../../cmd/shunt")
+		build := childCommand(ctx, "go", "build", "-buildvcs=false", "-o", filepath.Join(dir, "kubectl-shunt"), "../../cmd/shunt")
 		output, err := build.CombinedOutput()
 		Expect(err).NotTo(HaveOccurred(), "%s", output)
 		kubeconfig = filepath.Join(dir, "kubeconfig")

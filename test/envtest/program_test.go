@@ -31,7 +31,7 @@ type program struct {
 func buildProgram(ctx context.Context) string {
 	GinkgoHelper()
 	binary := filepath.Join(GinkgoT().TempDir(), "shunt-webhook")
-	output, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", binary, "../../cmd/shunt-webhook").CombinedOutput()
+	output, err := childCommand(ctx, "go", "build", "-buildvcs=false", "-o", binary, "../../cmd/shunt-webhook").CombinedOutput()
 	Expect(err).NotTo(HaveOccurred(), "%s", output)
 	return binary
 }
@@ -60,13 +60,12 @@ func runProgram(ctx context.Context, binary string, rights []byte, config, serve
 		log: &strings.Builder{}, ended: make(chan error, 1),
 	}
 	p.write(config)
-	p.command = exec.CommandContext(ctx, binary, append([]string{
+	p.command = childCommand(ctx, binary, append([]string{
 		"--kubeconfig=" + kubeconfig, "--webhook-port=" + port, "--config=" + p.config,
 		"--metrics-bind-address=" + metrics, "--health-probe-bind-address=" + probes, "--pprof-bind-address=" + pprof,
 	}, args...)...)
 	p.command.Env = append(os.Environ(), "POD_NAME=webhook-1", "POD_NAMESPACE=shunt-system", "POD_UID=uid-of-webhook-1")
 	p.command.Stderr = p.log
-	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	Expect(p.command.Start()).To(Succeed())
 	go func() { p.ended <- p.command.Wait() }()
 	return p

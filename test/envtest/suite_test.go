@@ -32,15 +32,23 @@ import (
 const assetsVariable = "KUBEBUILDER_ASSETS"
 
 func TestWebhook(t *testing.T) {
-	if os.Getenv(assetsVariable) == "" {
-		sentence := assetsVariable + " is not set: this suite needs kube-apiserver and etcd; hack/envtest.sh prints where they are"
-		if os.Getenv("CI") == "true" {
-			t.Fatal(sentence)
-		}
-		t.Skip(sentence)
-	}
+	requireAssets(t)
 	RegisterFailHandler(Fail)
 	RunSpecs(t, "Webhook")
+}
+
+// requireAssets skips a test where there is no API server; in CI, where CI is
+// true, it fails it.
+func requireAssets(t *testing.T) {
+	t.Helper()
+	if os.Getenv(assetsVariable) != "" {
+		return
+	}
+	sentence := assetsVariable + " is not set: this suite needs kube-apiserver and etcd; hack/envtest.sh prints where they are"
+	if os.Getenv("CI") == "true" {
+		t.Fatal(sentence)
+	}
+	t.Skip(sentence)
 }
 
 // What every spec uses.
@@ -55,17 +63,18 @@ var (
 
 var _ = BeforeSuite(func(ctx SpecContext) {
 	ctrl.SetLogger(logr.FromSlogHandler(ginkgoLog()))
-	files := GinkgoT().TempDir()
+	files := temporaryFolder()
 	GinkgoT().Setenv("TMPDIR", files) // of what envtest writes, too
 	environment = &envtest.Environment{
-		WebhookInstallOptions: envtest.WebhookInstallOptions{Paths: []string{"../../config/webhook/manifests.yaml"}},
+		WebhookInstallOptions:    envtest.WebhookInstallOptions{Paths: []string{"../../config/webhook/manifests.yaml"}},
+		ControlPlaneStartTimeout: controlPlanePatience, ControlPlaneStopTimeout: controlPlanePatience,
 	}
+	endsWithThisProcess(environment, files)
 	var err error
 	admin, err = environment.Start()
 	// Registered at once: an API server that came up half is to go, too.
 	DeferCleanup(func() { Expect(environment.Stop()).To(Succeed()) })
 	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(endChildrenWithThisProcess(files))
 
 	admin.QPS = -1 // the client's own brake would make up most of the suite's time
 	api, err = client.New(admin, client.Options{Scheme: scheme.Scheme})
@@ -85,7 +94,11 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 		}
 	})
 	start(ctx)
-}, NodeTimeout(2*time.Minute))
+}, NodeTimeout(2*controlPlanePatience))
+
+// controlPlanePatience is for a control plane that does not come up, not for a
+// busy machine: envtest would give it 20 s.
+const controlPlanePatience = 2 * time.Minute
 
 // instance is a running webhook.
 type instance struct {
