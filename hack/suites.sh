@@ -16,6 +16,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . hack/cache.sh
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where iptables and ip are, which not every PATH names
 
+# How long a package's tests may take: for one that hangs, not for a busy machine.
+patience=1h
+
 # cannot SENTENCE says why the suite that calls it cannot run: exit code 77 means that to run_suite.
 cannot() {
   printf '%s\n' "$*" >"$reason"
@@ -34,7 +37,7 @@ packages_of() {
 # cases runs a suite of real things: every case by name, but not go test's running commentary nor the passed steps
 # two levels further down. -count=1: what is tested is this machine too, which Go's cache does not see.
 cases() {
-  go test -v -count=1 -timeout "$1" "${@:2}" |
+  go test -v -count=1 -timeout "$patience" "$@" |
     grep --line-buffered -vE '^=== (RUN|PAUSE|CONT|NAME)|^ {8,}--- PASS'
 }
 
@@ -43,7 +46,7 @@ suite_unit() {
   hack/deps.sh gcc || cannot "the race detector needs a C compiler"
   packages=$(packages_of ./... | grep -vE '/test/(rules|netns|proxy|envtest|load|images|e2e)(/|$)') || die "no unit test found"
   # shellcheck disable=SC2086 # a list of packages
-  CGO_ENABLED=1 go test -race -timeout 10m $packages
+  CGO_ENABLED=1 go test -race -timeout "$patience" $packages
 }
 
 suite_rules() {
@@ -51,7 +54,7 @@ suite_rules() {
   packages=$(packages_of ./test/rules/... ./test/netns/...)
   ((EUID)) || hack/deps.sh ip iptables-nft iptables-legacy || cannot "iptables (nft and legacy) or iproute2 is missing"
   # shellcheck disable=SC2086
-  cases 15m $packages
+  cases $packages
   # Without root the cases are built and walked, and their kernel part skips itself.
   ((EUID == 0)) || cannot "the cases in network namespaces need root; those that need no kernel passed"
 }
@@ -64,7 +67,7 @@ suite_proxy() {
   ((EUID)) || hack/deps.sh ip iptables-nft haproxy || cannot "iptables-nft, iproute2 or HAProxy is missing"
   packages=$(packages_of ./test/proxy/...)
   # shellcheck disable=SC2086
-  cases 15m $packages
+  cases $packages
   # Without root Envoy has read the bootstraps, and the rest has skipped itself.
   ((EUID == 0)) || cannot "traffic through the proxies needs root; what needs no network passed"
   [[ $MITMDUMP ]] || cannot "there is no mitmproxy, see above; the cases of the other proxies passed"
@@ -76,26 +79,26 @@ suite_envtest() {
   export KUBEBUILDER_ASSETS
   packages=$(packages_of ./test/envtest/...)
   # shellcheck disable=SC2086
-  cases 10m $packages
+  cases $packages
 }
 
 suite_load() {
   local packages
   packages=$(packages_of ./test/load/...)
   # shellcheck disable=SC2086
-  cases 5m $packages
+  cases $packages
 }
 
 # Its module is its own, since it links Helm and kustomize; the first run compiles them, a minute or so. -count=1: what it
 # reads is outside of that module, which Go's cache does not see.
-suite_chart() { (cd test/chart && GOWORK=off go test -count=1 -timeout 10m ./...); }
+suite_chart() { (cd test/chart && GOWORK=off go test -count=1 -timeout "$patience" ./...); }
 
 suite_images() {
   local packages
   hack/deps.sh dpkg-deb || cannot "Debian's packages are read with dpkg-deb"
   packages=$(packages_of ./test/images/...)
   # shellcheck disable=SC2086
-  cases 10m $packages
+  cases $packages
   # Without root the images have been built and looked over.
   ((EUID == 0)) || cannot "running the init image in a network namespace needs root; what needs none passed"
 }

@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -176,12 +177,12 @@ func TestOursComeFirst(t *testing.T) {
 func TestFailureIsUndone(t *testing.T) {
 	failures := 0
 	for i, from := range specs(t) {
+		start := used(t)
+		mustApply(t, start, from)
+		before := dump(t, start)
 		for j, to := range specs(t) {
 			for n := 1; ; n++ {
-				f := used(t)
-				mustApply(t, f, from)
-				before := dump(t, f)
-				f.Effects, f.FailAt = 0, n
+				f := &Fake{Sets: maps.Clone(start.Sets), FailAt: n}
 				_, err := Apply(context.Background(), f, both(to), true)
 				if err == nil {
 					break
