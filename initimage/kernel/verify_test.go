@@ -12,13 +12,18 @@ import (
 )
 
 // inspected is a Fake that Verify can look at, with the rules of the backend
-// that is not used.
+// that is not used, which are of IPv4.
 type inspected struct {
 	*Fake
 	other string
 }
 
-func (i inspected) SaveOther(context.Context, ruleset.Family) (string, error) { return i.other, nil }
+func (i inspected) SaveOther(_ context.Context, family ruleset.Family) (string, error) {
+	if family == ruleset.IPv6 {
+		return "", nil
+	}
+	return i.other, nil
+}
 
 func (i inspected) Addresses() (ruleset.Host, error) {
 	return ruleset.Host{
@@ -166,6 +171,9 @@ func TestVerifyLooksAtOthers(t *testing.T) {
 		{"packets that nat does not see", "raw", "OUTPUT", "-p tcp -j CT --notrack", "", true},
 		{"the other backend's nat", "", "", "", "*nat\n-A OUTPUT -p tcp -j REDIRECT --to-ports 9\nCOMMIT\n", true},
 		{"a rule of the other backend that accepts", "", "", "", "*nat\n-A OUTPUT -p tcp -j ACCEPT\nCOMMIT\n", false},
+		{"a rule of the other backend that takes what is for loopback", "", "", "",
+			"*nat\n-A PREROUTING -d 127.0.0.0/8 -p tcp -j REDIRECT --to-ports 9\nCOMMIT\n", true},
+		{"a rule of others that hides what is for loopback from nat", "raw", "PREROUTING", "-d 127.0.0.0/8 -j CT --notrack", "", true},
 		{"our rules in the other backend", "", "", "",
 			"*nat\n:SHUNT_OUTPUT - [0:0]\n-A OUTPUT -j SHUNT_OUTPUT\n-A SHUNT_OUTPUT -p tcp -j REDIRECT --to-ports 15001\nCOMMIT\n", true},
 	} {

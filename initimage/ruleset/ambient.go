@@ -15,8 +15,7 @@ func (b *builder) ambient() {
 	b.mangle.add("OUTPUT", rule("answers to the inbound hop of the proxy stay in the pod", RestoreMark{}, replyConnection))
 	b.addInbound(b.spec.InboundPort,
 		rule("probes of the node", Return, Source{Prefix: b.family.hostProbe()}),
-		rule("inbound hop of the proxy to the app", Return, proxy),
-		rule("the pod talks to itself", Return, b.toLoopback(false)))
+		rule("inbound hop of the proxy to the app", Return, proxy))
 	b.addOutbound([]Rule{
 		rule("answers to probes of the node", Return, Destination{Prefix: b.family.hostProbe()}),
 		rule("answers to the inbound hop of the proxy", Return, reply),

@@ -42,6 +42,7 @@ func Build(spec interception.Spec, family Family) RuleSet {
 	if b.capturesDNS() {
 		b.dns()
 	}
+	b.guardLoopback()
 	rs := RuleSet{Family: family, Routing: b.routing}
 	for _, t := range []Table{b.raw, b.mangle, b.nat, b.filter} {
 		if len(t.Chains) > 0 {

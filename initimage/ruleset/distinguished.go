@@ -10,17 +10,21 @@ import (
 // Distinguished returns packets that cover what the rules of a set can tell
 // apart: every port, id, mark and interface that a rule names, and one that
 // none names, to and from the host's own address, loopback, an address outside
-// (RFC 5737, RFC 3849) and one of each range that a rule names.
+// (RFC 5737, RFC 3849) and one of each range that a rule names. From outside
+// they go to the host's own address, and to those that no packet from there
+// may have.
 func Distinguished(rs RuleSet, host Host) []Packet {
 	v := valuesOf(rs, host)
 	var packets []Packet
 	for _, protocol := range []string{"tcp", "udp"} {
 		for _, port := range v.ports {
 			for _, in := range v.interfaces {
-				packets = append(packets, Packet{
-					Direction: In, Family: rs.Family, Protocol: protocol, Src: v.outside, Dst: host.address(rs.Family),
-					DstPort: port, Interface: in, State: New,
-				})
+				for _, dst := range append([]netip.Addr{host.address(rs.Family)}, rs.Family.thisHost()...) {
+					packets = append(packets, Packet{
+						Direction: In, Family: rs.Family, Protocol: protocol, Src: v.outside, Dst: dst,
+						DstPort: port, Interface: in, State: New,
+					})
+				}
 			}
 			for _, dst := range v.destinations {
 				for _, id := range v.owners {

@@ -42,6 +42,15 @@ func (f Family) passthroughSource() netip.Prefix {
 	return netip.MustParsePrefix("127.0.0.6/32")
 }
 
+// thisHost are addresses of the family that mean whichever host they are used
+// on, see ThisHost: one of each kind.
+func (f Family) thisHost() []netip.Addr {
+	if f == IPv6 {
+		return []netip.Addr{f.loopback(), f.unspecified(), netip.AddrFrom16(IPv4.loopback().As16())}
+	}
+	return []netip.Addr{f.loopback(), f.loopback().Next(), f.unspecified()}
+}
+
 // unspecified is the address that stands for any address.
 func (f Family) unspecified() netip.Addr {
 	if f == IPv6 {

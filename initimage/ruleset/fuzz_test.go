@@ -127,14 +127,24 @@ func checkOutcome(spec interception.Spec, p ruleset.Packet, o ruleset.Outcome) e
 			return fmt.Errorf("rejected, which nothing asks for")
 		}
 	case ruleset.Dropped:
-		if !spec.DropInvalid || p.State != ruleset.Invalid {
+		if !isForged(p) && (!spec.DropInvalid || p.State != ruleset.Invalid) {
 			return fmt.Errorf("dropped, which nothing asks for")
 		}
+	}
+	if first := p.State == ruleset.New || p.State == ruleset.Related; isForged(p) && first && o.Fate != ruleset.Dropped {
+		return fmt.Errorf("a neighbour reaches this host by an address that is everybody's own: %s", o)
 	}
 	if endsHere(spec, p) && o.Fate != ruleset.Direct {
 		return fmt.Errorf("what the proxy sends outside does not leave: %s", o)
 	}
 	return nil
+}
+
+// isForged reports whether a packet came in with an address that means the host
+// it is used on, which no honest packet from outside has.
+func isForged(p ruleset.Packet) bool {
+	return p.Direction == ruleset.In && p.Interface != "lo" &&
+		(ruleset.ThisHost(p.Dst) || p.Src.IsValid() && ruleset.ThisHost(p.Src))
 }
 
 // endsHere reports whether a packet is one of the proxy's own on its way out.

@@ -59,6 +59,14 @@ func (h Host) local(addr netip.Addr) bool {
 	return false
 }
 
+// ThisHost reports whether an address means the host that it is used on,
+// whichever that is: loopback; the unspecified address, which connect(2) takes
+// for it; and of the IPv4 addresses that are written as IPv6 ones, any, since a
+// socket of both families takes those for what they stand for.
+func ThisHost(addr netip.Addr) bool {
+	return addr.IsLoopback() || addr.IsUnspecified() || addr.Is4In6()
+}
+
 // address returns the host's first own address of a family, which stands for
 // the one that the kernel would choose.
 func (h Host) address(f Family) netip.Addr {

@@ -139,7 +139,7 @@ func (p *ruleParser) prefix(value string) (netip.Prefix, error) {
 		}
 		prefix = netip.PrefixFrom(addr, addr.BitLen())
 	}
-	if prefix.Addr().Is4In6() || prefix.Addr().Zone() != "" || !p.family.Of(prefix.Addr()) {
+	if prefix.Addr().Zone() != "" || !p.family.Of(prefix.Addr()) {
 		return netip.Prefix{}, fmt.Errorf("%q is not %s", value, p.family)
 	}
 	return prefix.Masked(), nil

@@ -38,6 +38,11 @@ func parseTarget(family Family, name string, options []string) (Target, error) {
 		return Reject{With: values["--reject-with"]}, nil
 	case "REDIRECT":
 		return parseRedirect(values, opaque)
+	case "DNAT":
+		if family == IPv4 && slices.Equal(opaque.Args, Nowhere{}.args()) {
+			return Nowhere{}, nil
+		}
+		return opaque, nil
 	case "TPROXY":
 		return parseTProxy(family, values)
 	case "MARK":

@@ -16,6 +16,43 @@ func (b *builder) addInbound(proxyPort uint16, head ...Rule) {
 	b.nat.add("PREROUTING", rule("connections to the pod", Jump{chainInbound}, tcp))
 }
 
+// guardLoopback keeps from this host what a neighbour on its link sends to an
+// address that means whichever host it is used on. nat would give such a packet
+// an address of the pod's, and the proxy would connect to the one it had.
+//
+//	destination      | what the kernel does with it, unless it is rewritten | gets
+//	127.0.0.0/8      | drops it, but delivers it where route_localnet is set | Nowhere
+//	0.0.0.0          | drops it                                              | no new address
+//	::, ::ffff:0:0/96 | has no route to it                                   | no new address
+//	::1              | drops it before netfilter                             | no rule
+//
+// route_localnet is set in the pods of most clusters: kube-proxy sets it on the
+// node, and new namespaces take it from there. A source among these addresses
+// is dropped by the kernel in any case.
+//
+// The rules are in nat, which has one look at a connection: what is established
+// meets none of them.
+func (b *builder) guardLoopback() {
+	fromOutside := InInterface{Name: loopbackName, Not: true}
+	var rules []Rule
+	if b.family == IPv4 {
+		rules = append(rules, rule("loopback destination from outside: to nowhere", Nowhere{},
+			Destination{Prefix: netip.MustParsePrefix("127.0.0.0/8")}, fromOutside))
+	}
+	if b.nat.chain("PREROUTING") != nil {
+		unrouted := []netip.Prefix{hostPrefix(b.family.unspecified())}
+		if b.family == IPv6 {
+			unrouted = append(unrouted, netip.MustParsePrefix("::ffff:0:0/96"))
+		}
+		for _, prefix := range unrouted {
+			rules = append(rules, rule("unroutable destination: not rewritten, so that the kernel drops it", Return, Destination{Prefix: prefix}, fromOutside))
+		}
+	}
+	if rules != nil {
+		b.nat.insert("PREROUTING", rules...)
+	}
+}
+
 // inboundPolicy decides which ports of the pod go to the proxy, by a jump to
 // the chain that takes them there. What is left alone comes first.
 func (b *builder) inboundPolicy(intercept string) []Rule {

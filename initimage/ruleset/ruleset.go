@@ -79,6 +79,13 @@ func (t *Table) add(chain string, rules ...Rule) {
 	c.Rules = append(c.Rules, rules...)
 }
 
+// insert puts rules at the head of a chain, which it makes where it is missing.
+func (t *Table) insert(chain string, rules ...Rule) {
+	t.add(chain)
+	c := t.chain(chain)
+	c.Rules = append(rules, c.Rules...)
+}
+
 // Owned returns what of the rule set is Shunt's: its chains and the rules of
 // built-in chains that jump to them, and its routing.
 func (rs RuleSet) Owned() RuleSet {

@@ -44,6 +44,11 @@ type Jump struct{ Chain string }
 // Redirect sends a connection to a port of this host (nat).
 type Redirect struct{ Port uint16 }
 
+// Nowhere gives a packet a destination that no host has and the kernel drops it
+// for, 0.0.0.0 (nat, IPv4). iptables refuses DROP in nat, which alone sees no
+// more of a connection than its first packet.
+type Nowhere struct{}
+
 // TProxy gives a packet to a local socket listening on Port and leaves its
 // addresses alone (mangle PREROUTING); it sets the bits of Mask to Mark.
 type TProxy struct {
@@ -86,6 +91,10 @@ func (j Jump) args() []string { return []string{"-j", j.Chain} }
 
 func (r Redirect) args() []string {
 	return []string{"-j", "REDIRECT", "--to-ports", strconv.Itoa(int(r.Port))}
+}
+
+func (Nowhere) args() []string {
+	return []string{"-j", "DNAT", "--to-destination", IPv4.unspecified().String()}
 }
 
 func (t TProxy) args() []string {

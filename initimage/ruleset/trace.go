@@ -30,7 +30,7 @@ const maxDepth = 16
 //
 // A packet of a process passes the OUTPUT hooks and leaves; if it is routed to
 // lo it comes in again. A packet that comes in passes the PREROUTING hooks and
-// is delivered or forwarded. The nat tables see only the first packet of a
+// is delivered or forwarded, if the kernel routes packets with its addresses. The nat tables see only the first packet of a
 // connection, and for a packet that comes back over lo only those of OUTPUT:
 // its destination has been settled there.
 func Trace(rs RuleSet, host Host, p Packet) Path {
@@ -121,8 +121,17 @@ func (h *hop) input() {
 	if h.Direction == In && h.cutOff(h.in) {
 		return // it may come in, but its answer cannot leave
 	}
+	fromOutside := h.in != loopbackName
+	if fromOutside && (h.Src == netip.IPv6Loopback() || h.Dst == netip.IPv6Loopback()) {
+		h.seal(Dropped) // before netfilter sees it
+		return
+	}
 	for _, table := range tableOrder {
 		h.pass(table, "PREROUTING")
+	}
+	if fromOutside && !h.sealed() && h.martian() {
+		h.seal(Dropped)
+		return
 	}
 	hook := "INPUT"
 	if h.fate != TProxied && h.route() != loopbackName {
@@ -131,6 +140,13 @@ func (h *hop) input() {
 	for _, table := range tableOrder {
 		h.pass(table, hook)
 	}
+}
+
+// martian reports whether the kernel routes no packet from outside with such
+// addresses. A destination in 127.0.0.0/8 is not among them: whether it takes
+// that is up to the pod's route_localnet, which others set.
+func (h *hop) martian() bool {
+	return ThisHost(h.Src) || ThisHost(h.Dst) && !(h.Dst.Is4() && h.Dst.IsLoopback())
 }
 
 // outcome is where the packet ended, once nothing is left to walk.

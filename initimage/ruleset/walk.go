@@ -100,6 +100,12 @@ func (r Redirect) apply(h *hop) action {
 	return actionAccept
 }
 
+// apply leaves the rest to the routing of what came in.
+func (Nowhere) apply(h *hop) action {
+	h.Dst = IPv4.unspecified()
+	return actionAccept
+}
+
 func (t TProxy) apply(h *hop) action {
 	h.Packet.Mark = h.Packet.Mark&^t.Mask ^ t.Mark
 	h.fate, h.port = TProxied, t.Port

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 )
 
 // Addresses of the pod in a Lab, and of the host outside that cases name when
@@ -23,12 +24,19 @@ type Lab struct {
 	Pod, Outside *NS
 
 	interfaces []string
+
+	mu      sync.Mutex
+	aliases map[netip.Addr]netip.Addr // by the address that each stands for
 }
+
+// aliasRanges are where the addresses of Alias are from. They are routed to the
+// pod, by eth0.
+var aliasRanges = []netip.Prefix{netip.MustParsePrefix("198.18.0.0/24"), netip.MustParsePrefix("2001:2::/120")}
 
 // NewLab makes a Lab whose pod has eth0 and the named interfaces besides. The
 // n-th of those, counted from 1, has the addresses 10.n.0.1 and fd00:n::1.
 func NewLab(interfaces ...string) (*Lab, error) {
-	lab := &Lab{interfaces: interfaces}
+	lab := &Lab{interfaces: interfaces, aliases: map[netip.Addr]netip.Addr{}}
 	if err := lab.build(); err != nil {
 		return nil, errors.Join(err, lab.Close())
 	}
@@ -55,6 +63,11 @@ func (l *Lab) build() (err error) {
 	}
 	if err := l.connect("eth0", PodIPv4, PodIPv6); err != nil {
 		return err
+	}
+	for _, aliases := range aliasRanges {
+		if err := l.Outside.Route(aliases, "eth0"); err != nil {
+			return err
+		}
 	}
 	for i, name := range l.interfaces {
 		n := byte(i + 1)
@@ -101,4 +114,26 @@ func (l *Lab) Mark(name string) uint32 {
 		}
 	}
 	panic(fmt.Sprintf("netns: a lab without interface %q", name))
+}
+
+// Alias returns an address that sockets outside use in the place of one that
+// they could not: on eth0 of the pod, a packet to or from the alias is one to or
+// from addr. Each address has one alias.
+func (l *Lab) Alias(addr netip.Addr) (netip.Addr, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if alias, there := l.aliases[addr]; there {
+		return alias, nil
+	}
+	var alias netip.Addr
+	for _, aliases := range aliasRanges {
+		if aliases.Addr().Is4() == addr.Is4() {
+			alias = aliases.Addr()
+		}
+	}
+	for range len(l.aliases) + 1 {
+		alias = alias.Next()
+	}
+	l.aliases[addr] = alias
+	return alias, l.Outside.Impersonate(alias, addr)
 }

@@ -41,6 +41,11 @@ type endpoint struct {
 func newArena(t *testing.T, spec interception.Spec, packets []Crossing, install func(pod *netns.NS)) *arena {
 	t.Helper()
 	a := &arena{lab: newLab(t, interfacesOf(packets)...)}
+	// What kube-proxy sets on a node is so in every pod made there later: the
+	// kernel then takes packets from outside to 127.0.0.0/8.
+	if err := a.lab.Pod.Sysctl("net/ipv4/conf/all/route_localnet", "1"); err != nil {
+		t.Fatal(err)
+	}
 	if a.forwards(packets) {
 		if err := a.lab.Pod.Forward(); err != nil {
 			t.Fatal(err)
@@ -112,7 +117,7 @@ func proxyOf(spec interception.Spec) netns.Identity {
 }
 
 func (a *arena) inPod(addr netip.Addr) bool {
-	return addr.IsLoopback() || slices.Contains(Pod.Addresses, addr)
+	return ruleset.ThisHost(addr) || slices.Contains(Pod.Addresses, addr)
 }
 
 // dropTime is how long an answer to a packet that must be dropped is waited
@@ -121,22 +126,32 @@ func (a *arena) inPod(addr netip.Addr) bool {
 const dropTime = 1500 * time.Millisecond
 
 // cross makes a packet the first of a real connection, and compares where that
-// ended with what is wanted.
+// ended with what is wanted. Addresses of this host are on the wire only: a
+// kernel does not send them to another one.
 func (a *arena) cross(ctx context.Context, x Crossing) error {
 	p := x.Packet
 	if p.ConnMark != 0 || p.State != ruleset.New || x.Want.Fate == ruleset.Local || x.Want.Fate == ruleset.Unknown {
 		return fmt.Errorf("%q is not about the first packet of a connection, and belongs into section walk", x.Text)
 	}
-	ns, o := a.lab.Pod, netns.DialOptions{
+	to, ns, o := p.Dst, a.lab.Pod, netns.DialOptions{
 		Identity: netns.Identity{UID: p.UID, GID: p.GID}, Mark: p.Mark, Source: p.Src, Timeout: a.patience,
 	}
 	if p.Direction == ruleset.In {
 		ns, o.Identity, o.Mark = a.lab.Outside, netns.Identity{}, a.lab.Mark(p.Interface)
+		for _, addr := range []*netip.Addr{&to, &o.Source} {
+			if !ruleset.ThisHost(*addr) {
+				continue
+			}
+			var err error
+			if *addr, err = a.lab.Alias(*addr); err != nil {
+				return err
+			}
+		}
 	}
 	if x.Want.Fate == ruleset.Dropped {
 		o.Timeout = dropTime
 	}
-	reply, err := ns.Ask(ctx, p.Protocol, netip.AddrPortFrom(p.Dst, p.DstPort), o)
+	reply, err := ns.Ask(ctx, p.Protocol, netip.AddrPortFrom(to, p.DstPort), o)
 	got, ok := a.fate(p, reply, err)
 	if !ok {
 		return fmt.Errorf("%q ended as no packet should: %+v, %w", x.Text, reply, err)

@@ -34,9 +34,10 @@ func grid(family ruleset.Family, visit func(ruleset.Packet)) {
 	}
 }
 
-// arrivals are from outside: they carry no mark, and no loopback address.
+// arrivals are from outside, of the client or of a neighbour that forges an
+// address of loopback: they carry no mark.
 func arrivals(p ruleset.Packet, visit func(ruleset.Packet)) {
-	if Pod.Addresses[0] != p.Dst && Pod.Addresses[1] != p.Dst || p.Src != Client[p.Family] {
+	if p.Dst == Client[p.Family] || Pod.Addresses[0] == p.Src || Pod.Addresses[1] == p.Src {
 		return
 	}
 	p.Direction, p.Interface = ruleset.In, Pod.Uplink
@@ -84,6 +85,9 @@ var reasons = []struct {
 	fits func(difference) bool
 	why  string
 }{
+	{func(d difference) bool {
+		return d.Direction == ruleset.In && d.Dst.IsLoopback() && d.first() && d.ours == ruleset.Dropped
+	}, "the listing gives a neighbour's packet to loopback to the proxy, which connects there, or leaves it to route_localnet"},
 	{func(d difference) bool { return d.tproxy && d.State == ruleset.Invalid && d.ours == ruleset.Direct },
 		"an INVALID packet opens no connection: a socket that is there already gets it, or it is answered by a reset"},
 	{func(d difference) bool {
@@ -117,7 +121,7 @@ var reasons = []struct {
 func better(system interception.System, p ruleset.Packet, ours ruleset.Outcome) string {
 	d := difference{p, system == interception.SystemTProxy, ours.Fate}
 	for _, r := range reasons {
-		if p.Protocol == "tcp" && r.fits(d) {
+		if (p.Protocol == "tcp" || p.Direction == ruleset.In) && r.fits(d) {
 			return r.why
 		}
 	}
