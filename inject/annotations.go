@@ -141,7 +141,9 @@ type request struct {
 
 // newRequest is what a pod without annotations asks for.
 func newRequest() request {
-	return request{mode: interception.ModeRedirect, spec: interception.Default()}
+	req := request{mode: interception.ModeRedirect, spec: interception.Default()}
+	req.spec.TunnelPort = 0 // the injector's sidecars have no tunnel: the port is the application's
+	return req
 }
 
 const (
@@ -200,14 +202,17 @@ var trafficAnnotations = []Annotation{
 	},
 	{
 		Key: IncludeInboundPortsKey, Places: settingPlaces, Since: firstRelease,
-		Sets:     "ports of the pod whose connections go through the proxy",
+		Sets: "ports of the pod whose connections go through the proxy; of all, those that excludeInboundPorts has by default do not, " +
+			"and of a list 22 and 15020 do",
 		Accepted: acceptedWildcard + acceptedPorts, Default: "*", Flag: "istio-inbound-ports",
 		read: into(interception.ParsePorts, func(r *request) *interception.Ports { return &r.spec.InboundPorts }),
 	},
 	{
 		Key: ExcludeInboundPortsKey, Places: settingPlaces, Since: firstRelease, Adds: true,
-		Sets:     "ports of the pod that are left alone, in addition to the proxy's own",
-		Accepted: acceptedPorts, Default: "the proxy's own: 15020, 15021 (or the port of its health), 15090",
+		Sets:     "ports of the pod that are left alone, in addition to those of the default",
+		Accepted: acceptedPorts,
+		Default: "15021 (or the port of the proxy's health) and 15090 (its metrics); where includeInboundPorts is *, as with Istio also " +
+			"22 (ssh) and 15020",
 		Flag: "istio-local-exclude-ports",
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.excludedInbound }),
 	},

@@ -198,9 +198,19 @@ func (r *request) combine() {
 			r.spec.VirtualInterfaces = append(r.spec.VirtualInterfaces, name)
 		}
 	}
-	if len(r.excludedInbound) > 0 || r.healthPort.port != 0 {
-		// Without the proxy's own, kubelet's probes of it would run through it.
-		all := []interception.PortRange{onePort(interception.StatusPort), onePort(r.health()), onePort(interception.MetricsPort)}
-		r.spec.InboundExcludePorts = interception.NewPortRanges(append(all, r.excludedInbound...)...)
+	r.spec.InboundExcludePorts = interception.NewPortRanges(append(r.leftAlone(), r.excludedInbound...)...)
+}
+
+// leftAlone are the inbound ports that are not intercepted though nobody asks
+// for it.
+//
+//	includeInboundPorts | the proxy's health and metrics | 22, 15020
+//	*                   | left alone: kubelet's probes and Prometheus would run through the proxy | left alone, as by Istio's rules
+//	a list              | left alone                     | intercepted where they are in it
+func (r *request) leftAlone() []interception.PortRange {
+	ports := []interception.PortRange{onePort(r.health()), onePort(interception.MetricsPort)}
+	if r.spec.InboundPorts.All {
+		ports = append(ports, onePort(interception.SSHPort), onePort(interception.StatusPort))
 	}
+	return ports
 }

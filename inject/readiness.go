@@ -19,13 +19,13 @@ const (
 	acceptedPeriod   = "a number of seconds from 1"
 	acceptedFailures = "a number of failures from 1"
 	acceptedHealth   = "0 for no readiness probe, or a port from 1024 to 65535 that is none of the proxy's others: " +
-		"15000, 15001, 15006, 15008, 15053, 15090"
+		"15000, 15001, 15006, 15053, 15090"
 )
 
 // takenHealthPorts are the proxy's ports for something else than its health.
 var takenHealthPorts = []uint16{
 	interception.AdminPort, interception.DefaultOutboundPort, interception.DefaultInboundPort,
-	interception.DefaultTunnelPort, interception.DefaultDNSPort, interception.MetricsPort,
+	interception.DefaultDNSPort, interception.MetricsPort,
 }
 
 // healthPort is where the proxy answers for its health, as a pod wants it.

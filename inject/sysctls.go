@@ -85,7 +85,7 @@ func listening(pod *corev1.Pod, sidecar corev1.Container, health uint16, drawn i
 		}
 	}
 	for _, port := range []uint16{
-		interception.DefaultOutboundPort, interception.DefaultInboundPort, interception.DefaultTunnelPort, interception.DefaultDNSPort,
+		interception.DefaultOutboundPort, interception.DefaultInboundPort, interception.DefaultDNSPort,
 		health, interception.StatusPort, interception.MetricsPort, interception.AdminPort,
 	} {
 		add(port)

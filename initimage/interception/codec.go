@@ -15,7 +15,23 @@ type codec[T any] struct {
 }
 
 var (
-	portCodec       = codec[uint16]{ParsePort, func(p uint16) string { return strconv.Itoa(int(p)) }}
+	portCodec = codec[uint16]{ParsePort, func(p uint16) string { return strconv.Itoa(int(p)) }}
+	// optionalPortCodec has 0 for no port, which an empty text says.
+	optionalPortCodec = codec[uint16]{
+		func(text string) (uint16, error) {
+			if text == "" {
+				return 0, nil
+			}
+			port, err := ParsePort(text)
+			return port, accepting(err, acceptedPort+", or an empty value for none")
+		},
+		func(p uint16) string {
+			if p == 0 {
+				return ""
+			}
+			return portCodec.format(p)
+		},
+	}
 	portRangesCodec = codec[PortRanges]{ParsePortRanges, PortRanges.String}
 	portsCodec      = codec[Ports]{ParsePorts, Ports.String}
 	prefixesCodec   = codec[Prefixes]{ParsePrefixes, Prefixes.String}

@@ -56,8 +56,10 @@ const (
 	MetricsPort uint16 = 15090
 	// AdminPort is the proxy's administration interface, on loopback only.
 	AdminPort uint16 = 15000
-	// SSHPort is never intercepted when all inbound ports are: a person who
-	// must repair a pod has to get in past its proxy.
+	// SSHPort is left alone where all inbound ports are intercepted, as by
+	// Istio's rules, in SystemRedirect and SystemTProxy: a person who must
+	// repair a pod has to get in past its proxy. Ports that are listed, as a
+	// range too, are intercepted, this one among them.
 	SSHPort uint16 = 22
 )
 
@@ -68,7 +70,7 @@ type Spec struct {
 
 	OutboundPort uint16 // the proxy's listener for connections that the pod opens
 	InboundPort  uint16 // the proxy's listener for connections to the pod
-	TunnelPort   uint16 // inbound tunnel (HBONE) of the proxy; never intercepted
+	TunnelPort   uint16 // inbound tunnel (HBONE) of the proxy, never intercepted; 0 where it has none
 
 	// ProxyUIDs and ProxyGIDs tell the proxy's own connections from the
 	// pod's: a process with one of these ids is the proxy. SystemAmbient

@@ -94,7 +94,7 @@ func (s Spec) portCollisions() []error {
 	var errs []error
 	for i, a := range listeners {
 		for _, b := range listeners[:i] {
-			if a.port == b.port {
+			if a.port == b.port && a.port != 0 {
 				errs = append(errs, flagErrorf(a.flag, "port %d is also --%s; accepted: a port of its own", a.port, b.flag))
 			}
 		}

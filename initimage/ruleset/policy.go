@@ -57,21 +57,25 @@ func (b *builder) guardLoopback() {
 // the chain that takes them there. What is left alone comes first.
 func (b *builder) inboundPolicy(intercept string) []Rule {
 	var rules []Rule
-	if b.spec.System != interception.SystemLegacy {
+	if b.spec.System != interception.SystemLegacy && b.spec.TunnelPort != 0 {
 		rules = append(rules, rule("the tunnel port belongs to the proxy", Return, tcp, port(tcp, b.spec.TunnelPort)))
 	}
 	if b.spec.InboundPorts.All && b.sparesSSH() {
-		rules = append(rules, rule("a way in past the proxy, for repairs", Return, tcp, port(tcp, interception.SSHPort)))
+		rules = append(rules, rule("ssh, left alone unless its port is listed: a way in for repairs", Return, tcp,
+			port(tcp, interception.SSHPort)))
 	}
-	rules = append(rules, forPorts("inbound ports left alone", Return, tcp, b.spec.InboundExcludePorts)...)
+	rules = append(rules, forPorts("inbound ports left alone, by setting or by default", Return, tcp, b.spec.InboundExcludePorts)...)
 	if b.spec.InboundPorts.All {
 		return append(rules, rule("every other inbound port", Jump{intercept}, tcp))
 	}
 	return append(rules, forPorts("inbound ports to intercept", Jump{intercept}, tcp, b.spec.InboundPorts.Ranges)...)
 }
 
+// sparesSSH reports whether the system leaves ssh alone where all ports are
+// intercepted, and no list of ports says so already.
 func (b *builder) sparesSSH() bool {
-	return b.spec.System == interception.SystemRedirect || b.spec.System == interception.SystemTProxy
+	spares := b.spec.System == interception.SystemRedirect || b.spec.System == interception.SystemTProxy
+	return spares && !b.spec.InboundExcludePorts.Contains(interception.SSHPort)
 }
 
 // interfacePolicy is the part of the inbound policy that looks at interfaces:
