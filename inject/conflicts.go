@@ -3,6 +3,7 @@ package inject
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -109,6 +110,7 @@ func beyond(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
 		errs = append(errs, req.from.invalid(NativeSidecarKey,
 			"the cluster's API server knows no native sidecars, which are of Kubernetes 1.29; accepted: false, or no such annotation"))
 	}
+	errs = append(errs, ownResolvers(pod, cfg)...)
 	if req.spec.UDPPorts != nil && cfg.Sidecar.Type != SidecarCustom {
 		// Its UDP listener sees neither the address nor the port that a client
 		// sent to, and answers from its own.
@@ -116,6 +118,25 @@ func beyond(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
 			"Envoy does not learn which port a datagram was sent to, and answers from its own; accepted: with a custom sidecar"))
 	}
 	return errs
+}
+
+// ownResolvers finds nameservers of a pod that are all in the pod itself, where
+// DNS is captured. What such a server asks is captured, too, and the proxy would
+// have it back to the server. Only with dnsPolicy None are those the pod names
+// all that there are; shunt-init looks at what kubelet has made of the others.
+func ownResolvers(pod *corev1.Pod, cfg Config) field.ErrorList {
+	config := pod.Spec.DNSConfig
+	if cfg.DNSCapture == DNSCaptureNone || pod.Spec.DNSPolicy != corev1.DNSNone || config == nil || len(config.Nameservers) == 0 {
+		return nil
+	}
+	for _, text := range config.Nameservers {
+		if addr, err := netip.ParseAddr(text); err != nil || !addr.IsLoopback() && !addr.IsUnspecified() {
+			return nil // what is no address, the API server refuses
+		}
+	}
+	return field.ErrorList{field.Invalid(specPath.Child("dnsConfig", "nameservers").Index(0), config.Nameservers[0], fmt.Sprintf(
+		"an address of the pod itself, whose own queries would be captured and come back to it; accepted: a nameserver outside the pod "+
+			"beside it, or %s: none", DNSCaptureKey))}
 }
 
 // proxyPorts are those that the proxy listens on.

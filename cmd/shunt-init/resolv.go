@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/initimage/kernel"
+	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
 // resolvConf lists a pod's resolvers, a "nameserver ADDRESS" a line
@@ -21,14 +23,20 @@ const resolvConf = "/etc/resolv.conf"
 
 // podResolvers are the pod's DNS servers, where the arguments need them: for
 // the rules, or for the proxy. There are none only where DNS is not captured.
+//
+// Where it is captured, a server in the pod itself, such as dnsmasq, is none of
+// them: what it asks is captured as well, and the proxy would ask it again.
 func podResolvers(spec interception.Spec, opts interception.Options) ([]netip.Addr, error) {
-	var servers []netip.Addr
-	for _, p := range spec.DNS.Servers {
-		servers = append(servers, p.Addr())
-	}
 	needed := opts.Share != "" || spec.DNS.Redirect && !spec.DNS.All
-	if servers != nil || !needed {
-		return servers, nil
+	if !needed {
+		return nil, nil
+	}
+	own, err := ownAddresses(opts)
+	if err != nil {
+		return nil, err
+	}
+	if spec.DNS.Servers != nil {
+		return givenResolvers(spec.DNS.Servers, own, opts)
 	}
 	if opts.NetNS != "" {
 		return nil, fmt.Errorf("%s: with --netns the %s here is not the pod's; accepted: %s", neededBy(opts), resolvConf, instead(opts))
@@ -37,14 +45,64 @@ func podResolvers(spec interception.Spec, opts interception.Options) ([]netip.Ad
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: reading the pod's resolvers: %w", kernel.ErrPreflight, err)
 	}
-	servers, err = nameservers(string(text))
-	if err == nil && servers == nil && spec.DNS.Redirect {
-		err = fmt.Errorf("no nameserver for captured queries; accepted: %s", instead(opts))
+	servers, err := nameservers(string(text))
+	if err == nil && spec.DNS.Redirect {
+		servers, err = capturedResolvers(servers, own, opts)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", kernel.ErrPreflight, resolvConf, err)
 	}
 	return servers, nil
+}
+
+// givenResolvers are those of --dns-servers. A proxy that is left none of them
+// knows what it does.
+func givenResolvers(given interception.Prefixes, own func(netip.Addr) bool, opts interception.Options) ([]netip.Addr, error) {
+	var servers []netip.Addr
+	for _, p := range given {
+		if opts.Share != "" && own(p.Addr()) {
+			return nil, fmt.Errorf("--dns-servers: %s is %s; accepted: servers outside the pod", p.Addr(), goesRound)
+		}
+		servers = append(servers, p.Addr())
+	}
+	return servers, nil
+}
+
+// capturedResolvers are the nameservers whose queries are captured: those
+// outside the pod.
+func capturedResolvers(all []netip.Addr, own func(netip.Addr) bool, opts interception.Options) ([]netip.Addr, error) {
+	outside := slices.DeleteFunc(slices.Clone(all), own)
+	switch {
+	case len(outside) > 0:
+		return outside, nil
+	case len(all) > 0:
+		return nil, fmt.Errorf("nameserver %s is %s; accepted: a nameserver outside the pod, or %s", all[0], goesRound, instead(opts))
+	default:
+		return nil, fmt.Errorf("no nameserver for captured queries; accepted: %s", instead(opts))
+	}
+}
+
+// goesRound is what is wrong with a server in the pod.
+const goesRound = "an address of the pod itself, whose own queries would be captured and come back to it"
+
+// ownAddresses returns whether an address is the pod's: of loopback, or of an
+// interface. Those of another namespace are not at hand.
+func ownAddresses(opts interception.Options) (func(netip.Addr) bool, error) {
+	var own []netip.Addr
+	if opts.NetNS == "" {
+		addrs, err := net.InterfaceAddrs()
+		if err != nil {
+			return nil, fmt.Errorf("%w: listing the pod's addresses: %w", kernel.ErrPreflight, err)
+		}
+		for _, a := range addrs {
+			if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+				own = append(own, prefix.Addr())
+			}
+		}
+	}
+	return func(a netip.Addr) bool {
+		return ruleset.ThisHost(a) || slices.Contains(own, a.WithZone(""))
+	}, nil
 }
 
 // neededBy is the flag that asks for the pod's resolvers.

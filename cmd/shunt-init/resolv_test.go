@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/initimage/kernel"
 )
 
@@ -45,6 +46,40 @@ func TestPrefixesOf(t *testing.T) {
 	}
 	if got := prefixesOf(nil); got != nil {
 		t.Errorf("no servers are %v", got)
+	}
+}
+
+// TestServersInThePod: what a DNS server of the pod's own asks is captured, so
+// that the proxy must not ask it.
+func TestServersInThePod(t *testing.T) {
+	own, err := ownAddresses(interception.DefaultOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"10.0.0.10":                      "[10.0.0.10]",
+		"127.0.0.1 10.0.0.10 ::1":        "[10.0.0.10]",
+		"127.0.0.53 0.0.0.0 ::":          "nameserver 127.0.0.53 is an address of the pod itself",
+		"":                               "no nameserver for captured queries",
+		"fd00::a fe80::1%eth0 127.0.0.1": "[fd00::a fe80::1%eth0]",
+	} {
+		var all []netip.Addr
+		for _, word := range strings.Fields(text) {
+			all = append(all, netip.MustParseAddr(word))
+		}
+		got, err := capturedResolvers(all, own, interception.DefaultOptions())
+		if said := fmt.Sprint(got, err); !strings.Contains(said, want) {
+			t.Errorf("%s: %s, want %s", text, said, want)
+		}
+	}
+	for args, want := range map[string]string{
+		"--share=/none --redirect-dns --dns-servers=10.0.0.10,127.0.0.1": "--dns-servers: 127.0.0.1 is an address of the pod itself",
+		"--share=/none --redirect-dns --dns-servers=::1":                 "accepted: servers outside the pod",
+	} {
+		err := run(context.Background(), strings.Fields(args), &strings.Builder{})
+		if exitCode(err) != exitArguments || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", args, err, want)
+		}
 	}
 }
 

@@ -40,10 +40,14 @@ func overriding() map[string]string {
 // startOverridden starts a pod whose ConfigMap has a text.
 func startOverridden(t *testing.T, injected *corev1.Pod, text string) *pod {
 	t.Helper()
-	return startPodOn(t, injected, container.Node{
+	p, err := startPodOn(t, injected, container.Node{
 		Programs:   map[string]string{envoy: envoyBinary(t)},
 		ConfigMaps: map[string]map[string]string{"more": {"custom_bootstrap.json": text}},
-	})
+	}, resolverIPv4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // TestBootstrapOverride: a pod's own bootstrap adds to Shunt's, its values win,

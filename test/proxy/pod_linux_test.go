@@ -91,11 +91,16 @@ var (
 // for the proxy's image.
 func startPod(t *testing.T, injected *corev1.Pod, programs, volumes map[string]string) *pod {
 	t.Helper()
-	return startPodOn(t, injected, container.Node{Programs: programs, Volumes: volumes})
+	p, err := startPodOn(t, injected, container.Node{Programs: programs, Volumes: volumes}, resolverIPv4, resolverIPv6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
-// startPodOn is startPod with all that a node may have for it.
-func startPodOn(t *testing.T, injected *corev1.Pod, node container.Node) *pod {
+// startPodOn starts a pod on a node, with these resolvers. Its error is that of
+// an init container.
+func startPodOn(t *testing.T, injected *corev1.Pod, node container.Node, resolvers ...netip.Addr) (*pod, error) {
 	t.Helper()
 	netns.Require(t, "iptables-nft")
 	lab, err := netns.NewLab()
@@ -109,8 +114,11 @@ func startPodOn(t *testing.T, injected *corev1.Pod, node container.Node) *pod {
 	maps.Copy(p.node.Programs, node.Programs)
 	p.node.PodIPs = []netip.Addr{netns.PodIPv4, netns.PodIPv6}
 	p.node.EmptyDirs, p.node.ResolvConf = t.TempDir(), filepath.Join(t.TempDir(), "resolv.conf")
-	nameservers := fmt.Sprintf("nameserver %s\nnameserver %s\n", resolverIPv4, resolverIPv6)
-	if err := os.WriteFile(p.node.ResolvConf, []byte(nameservers), 0o644); err != nil {
+	var nameservers strings.Builder
+	for _, addr := range resolvers {
+		fmt.Fprintln(&nameservers, "nameserver", addr)
+	}
+	if err := os.WriteFile(p.node.ResolvConf, []byte(nameservers.String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if security := injected.Spec.SecurityContext; security != nil {
@@ -121,36 +129,35 @@ func startPodOn(t *testing.T, injected *corev1.Pod, node container.Node) *pod {
 		}
 	}
 	for _, c := range injected.Spec.InitContainers {
-		p.run(t, c)
+		if err := p.run(t, c); err != nil {
+			return nil, fmt.Errorf("container %s: %w", c.Name, err)
+		}
 	}
-	return p
+	return p, nil
 }
 
 // run runs an init container to its end, or starts one that goes on running.
-func (p *pod) run(t *testing.T, c corev1.Container) {
+func (p *pod) run(t *testing.T, c corev1.Container) error {
 	t.Helper()
 	made, err := container.New(p.injected, c, p.node)
 	if err != nil {
-		t.Fatalf("container %s: %v", c.Name, err)
+		return err
 	}
 	process, err := made.Start(t.Context(), p.Pod)
 	if err != nil {
-		t.Fatalf("container %s: %v", c.Name, err)
+		return err
 	}
 	if c.RestartPolicy == nil {
-		if err := process.Wait(); err != nil {
-			t.Fatalf("container %s: %v", c.Name, err)
-		}
-		return
+		return process.Wait()
 	}
 	p.proxy, p.sidecar = process, made
 	var said error
 	for deadline := time.Now().Add(startTime); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if said = p.probe(t, c.StartupProbe); said == nil {
-			return
+			return nil
 		}
 	}
-	t.Fatalf("container %s: its startup probe says %v after %s; it says:\n%s", c.Name, said, startTime, p.said())
+	return fmt.Errorf("its startup probe says %w after %s; it says:\n%s", said, startTime, p.said())
 }
 
 // probe asks as kubelet does: the pod's first address, or in the container.
