@@ -97,7 +97,7 @@ func TestNotThePodsResolvConf(t *testing.T) {
 		}
 	}
 	// With servers given, the folder is the first thing to be missed.
-	args := "--netns=/none --share=/none --redirect-dns --dns-servers=10.0.0.10"
+	args := "--netns=/proc/self/ns/net --share=/none --redirect-dns --dns-servers=10.0.0.10"
 	err := run(context.Background(), strings.Fields(args), &strings.Builder{})
 	if !errors.Is(err, kernel.ErrPreflight) || !strings.Contains(err.Error(), "--share /none") {
 		t.Errorf("%v, want it to be about the folder", err)
