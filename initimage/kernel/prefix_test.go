@@ -226,6 +226,8 @@ out tcp LO:8080
 out tcp POD:8080
 out uid=1337 gid=1337 tcp POD:8080
 out uid=1337 gid=1337 from=SELF tcp POD:8080
+out uid=1337 gid=1337 from=SELF if=lo tcp POD:8080
+out if=lo tcp POD:8080
 out uid=1337 gid=1337 mark=0x539 from=OUT tcp POD:8080
 out connmark=0x539 state=ESTABLISHED tcp OUT:40000
 out connmark=0x111 state=ESTABLISHED tcp OUT:40000

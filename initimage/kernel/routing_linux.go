@@ -65,7 +65,7 @@ func (h *Host) addresses(family ruleset.Family) ([]netip.Prefix, error) {
 func (h *Host) readPolicyRules(family ruleset.Family, r *ruleset.Routing) error {
 	rules, err := h.netlink.RuleList(netlinkFamily(family)) // in the order in which they are tried
 	if err != nil {
-		return err
+		return explainNoRules(family, err)
 	}
 	var others []string
 	for i, rule := range rules {
@@ -77,16 +77,26 @@ func (h *Host) readPolicyRules(family ruleset.Family, r *ruleset.Routing) error 
 		case rule.Table == unix.RT_TABLE_UNSPEC: // it looks nothing up
 			r.Unreachable = true
 		default:
-			p := ruleset.PolicyRule{Mark: rule.Mark, Mask: 1<<32 - 1, Table: uint32(rule.Table), Priority: uint32(rule.Priority)}
-			if rule.Mask != nil {
-				p.Mask = *rule.Mask
-			}
+			p := policyRule(rule)
 			r.Rules = append(r.Rules, p)
 			r.Intruders = append(r.Intruders, others...)
 			others = nil
 		}
 	}
 	return nil
+}
+
+// explainNoRules says what is missing where the kernel knows no policy rules
+// of a family. No run can do without: it begins with the rule that cuts off.
+func explainNoRules(family ruleset.Family, err error) error {
+	if !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
+	option, way := "CONFIG_IP_MULTIPLE_TABLES", ""
+	if family == ruleset.IPv6 {
+		option, way = "CONFIG_IPV6_MULTIPLE_TABLES", "; --ipv6=off leaves IPv6 alone"
+	}
+	return fmt.Errorf("this kernel lacks policy routing for %s (%s)%s: %w", family, option, way, err)
 }
 
 // readRoutes finds our routes, and those of others in the tables that our
@@ -165,7 +175,7 @@ func (h *Host) change(family ruleset.Family, r ruleset.Routing, do routingEffect
 	}
 	for _, p := range r.Rules {
 		if err := do.rule(netlinkRule(family, p)); !ignored(err) {
-			return fmt.Errorf("rule for mark %#x: %w", p.Mark, err)
+			return fmt.Errorf("rule %q: %w", p, err)
 		}
 	}
 	return nil
@@ -209,11 +219,34 @@ const rulePriority = 0
 func netlinkRule(family ruleset.Family, p ruleset.PolicyRule) *netlink.Rule {
 	rule := netlink.NewRule()
 	rule.Family = netlinkFamily(family)
-	rule.Mark, rule.Mask = p.Mark, &p.Mask
+	if p.Mask != 0 {
+		rule.Mark, rule.Mask = p.Mark, &p.Mask
+	}
+	if p.Source.IsValid() {
+		rule.Src = ipNet(p.Source)
+	}
+	rule.OifName = p.OutInterface
 	rule.Table = int(p.Table)
 	rule.Protocol = routingProtocol
 	rule.Priority = int(p.Priority)
 	return rule
+}
+
+// policyRule is the way back from netlinkRule. The kernel tells the mask of
+// every rule that has one, and no other.
+func policyRule(rule netlink.Rule) ruleset.PolicyRule {
+	p := ruleset.PolicyRule{
+		Mark: rule.Mark, OutInterface: rule.OifName, Table: uint32(rule.Table), Priority: uint32(rule.Priority),
+	}
+	if rule.Mask != nil {
+		p.Mask = *rule.Mask
+	}
+	if rule.Src != nil {
+		addr, _ := netip.AddrFromSlice(rule.Src.IP)
+		bits, _ := rule.Src.Mask.Size()
+		p.Source = netip.PrefixFrom(addr, bits)
+	}
+	return p
 }
 
 // unreachableRule refuses every route but those of the local table.

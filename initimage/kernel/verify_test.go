@@ -140,7 +140,13 @@ func mutateRouting(t *testing.T, args string, spec interception.Spec, rs ruleset
 	for i := range rs.Routing.Rules {
 		mutants = append(mutants,
 			func(r *ruleset.Routing) { r.Rules = slices.Delete(slices.Clone(r.Rules), i, i+1) },
-			func(r *ruleset.Routing) { r.Rules = slices.Clone(r.Rules); r.Rules[i].Table++ })
+			func(r *ruleset.Routing) { r.Rules = slices.Clone(r.Rules); r.Rules[i].Table++ },
+			func(r *ruleset.Routing) { r.Rules = slices.Clone(r.Rules); r.Rules[i].Priority = 40000 },
+			func(r *ruleset.Routing) { r.Rules = slices.Clone(r.Rules); r.Rules[i].OutInterface = "eth0" },
+			func(r *ruleset.Routing) {
+				r.Rules = slices.Clone(r.Rules)
+				r.Rules[i].Source = netip.MustParsePrefix("fd00::/8")
+			})
 	}
 	for i := range rs.Routing.Routes {
 		mutants = append(mutants, func(r *ruleset.Routing) { r.Routes = slices.Delete(slices.Clone(r.Routes), i, i+1) })

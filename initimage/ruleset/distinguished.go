@@ -44,6 +44,14 @@ func Distinguished(rs RuleSet, host Host) []Packet {
 			UID: defaultID, GID: defaultID, ConnMark: mark, State: Established,
 		})
 	}
+	for _, p := range rs.Routing.Rules {
+		if p.OutInterface == loopbackName {
+			packets = append(packets, Packet{
+				Direction: Out, Family: rs.Family, Protocol: "tcp", Src: p.Source.Addr(), Dst: host.address(rs.Family),
+				DstPort: unnamedPort, UID: defaultID, GID: defaultID, Mark: p.Mark, Interface: loopbackName, State: New,
+			})
+		}
+	}
 	return packets
 }
 

@@ -36,7 +36,7 @@ type Packet struct {
 	UID, GID         uint32 // of the sending process (Out)
 	Mark             uint32 // of the sending socket (Out)
 	ConnMark         uint32 // of its conntrack entry
-	Interface        string // that it arrives on (In)
+	Interface        string // that it arrives on (In), or that its socket is bound to (Out): "" or lo
 	State            State
 }
 

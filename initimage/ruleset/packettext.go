@@ -23,7 +23,8 @@ const (
 //
 // Attributes and what they are when absent: uid and gid (1000) and mark (0) of
 // the sending process and socket, connmark (0), from (chosen by the host),
-// if (eth0), state (NEW).
+// if (eth0 for one that comes in, and for one of this host none: lo says that
+// its socket is bound to it), state (NEW).
 func ParsePacket(text string) (Packet, error) {
 	words := strings.Fields(text)
 	if len(words) < 3 {
@@ -52,6 +53,9 @@ func ParsePacket(text string) (Packet, error) {
 		if err := p.set(attribute); err != nil {
 			return Packet{}, fmt.Errorf("packet %q: %w", text, err)
 		}
+	}
+	if p.Direction == Out && p.Interface != "" && p.Interface != loopbackName {
+		return Packet{}, fmt.Errorf("packet %q: interface %q of an outbound packet; accepted: %s", text, p.Interface, loopbackName)
 	}
 	return p, nil
 }

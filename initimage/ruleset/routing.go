@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // Routing is what a rule set needs beside netfilter. Each part prints as the
@@ -22,10 +24,16 @@ type Routing struct {
 	Intruders []string
 }
 
-// PolicyRule sends packets with a mark to a routing table.
+// PolicyRule sends packets to a routing table: those that have a mark, or that
+// sockets bound to an interface send from some address.
 type PolicyRule struct {
 	Mark, Mask uint32 // a packet matches when its mark, masked, is Mark
-	Table      uint32
+	// Source holds the packet's source address; the zero value holds any.
+	Source netip.Prefix
+	// OutInterface is the interface that the sending socket is bound to
+	// (SO_BINDTODEVICE); "" matches all packets, of bound sockets or not.
+	OutInterface string
+	Table        uint32
 	// Priority is 0 in a rule set that is built: straight behind the rule of
 	// the local table, which is there longer. A greater one comes later.
 	Priority uint32
@@ -47,11 +55,7 @@ func (r Routing) lines(f Family) []string {
 		lines = append(lines, fmt.Sprintf("ip -%d address add %s dev lo", f, a))
 	}
 	for _, p := range r.Rules {
-		line := fmt.Sprintf("ip -%d rule add fwmark %#x/%#x lookup %d", f, p.Mark, p.Mask, p.Table)
-		if p.Priority != 0 {
-			line += fmt.Sprintf(" pref %d", p.Priority)
-		}
-		lines = append(lines, line)
+		lines = append(lines, fmt.Sprintf("ip -%d rule add %s", f, p))
 	}
 	for _, l := range r.Routes {
 		lines = append(lines, fmt.Sprintf("ip -%d route add local default dev lo table %d", f, l.Table))
@@ -62,11 +66,58 @@ func (r Routing) lines(f Family) []string {
 	return lines
 }
 
+// String prints the rule as it follows "ip rule add".
+func (p PolicyRule) String() string {
+	var words []string
+	if p.Source.IsValid() {
+		words = append(words, "from", p.Source.String())
+	}
+	if p.Mark != 0 || p.Mask != 0 {
+		words = append(words, "fwmark", fmt.Sprintf("%#x/%#x", p.Mark, p.Mask))
+	}
+	if p.OutInterface != "" {
+		words = append(words, "oif", p.OutInterface)
+	}
+	words = append(words, "lookup", strconv.FormatUint(uint64(p.Table), 10))
+	if p.Priority != 0 {
+		words = append(words, "pref", strconv.FormatUint(uint64(p.Priority), 10))
+	}
+	return strings.Join(words, " ")
+}
+
+// parsePolicyRule reads what String prints.
+func parsePolicyRule(text string) (p PolicyRule, ok bool) {
+	words := strings.Fields(text)
+	if len(words)%2 != 0 {
+		return p, false
+	}
+	for pair := range slices.Chunk(words, 2) {
+		var err error
+		switch key, value := pair[0], pair[1]; key {
+		case "from":
+			p.Source, err = netip.ParsePrefix(value)
+		case "fwmark":
+			p.Mark, p.Mask, err = parseMark(value)
+		case "oif":
+			p.OutInterface = value
+		case "lookup":
+			p.Table, err = parseUint32(value)
+		case "pref":
+			p.Priority, err = parseUint32(value)
+		default:
+			return p, false
+		}
+		if err != nil {
+			return p, false
+		}
+	}
+	return p, true
+}
+
 // parseLine reads one line of lines into the routing; ok is false where the
 // line is something else.
 func (r *Routing) parseLine(f Family, line string) (ok bool) {
 	var addr string
-	var p PolicyRule
 	var l LocalRoute
 	if line == fmt.Sprintf("ip -%d rule add unreachable", f) {
 		r.Unreachable = true
@@ -79,13 +130,12 @@ func (r *Routing) parseLine(f Family, line string) (ok bool) {
 		}
 		return err == nil
 	}
-	if scan(line, "ip -%d rule add fwmark 0x%x/0x%x lookup %d pref %d", f, &p.Mark, &p.Mask, &p.Table, &p.Priority) {
-		r.Rules = append(r.Rules, p)
-		return true
-	}
-	if scan(line, "ip -%d rule add fwmark 0x%x/0x%x lookup %d", f, &p.Mark, &p.Mask, &p.Table) {
-		r.Rules = append(r.Rules, p)
-		return true
+	if text, isRule := strings.CutPrefix(line, fmt.Sprintf("ip -%d rule add ", f)); isRule {
+		p, ok := parsePolicyRule(text)
+		if ok {
+			r.Rules = append(r.Rules, p)
+		}
+		return ok
 	}
 	if scan(line, "ip -%d route add local default dev lo table %d", f, &l.Table) {
 		r.Routes = append(r.Routes, l)
@@ -104,18 +154,19 @@ func scan(line, format string, f Family, into ...any) bool {
 func (r *Routing) canonical() {
 	slices.SortFunc(r.Addresses, netip.Prefix.Compare)
 	slices.SortFunc(r.Rules, func(a, b PolicyRule) int {
-		return cmp.Or(cmp.Compare(a.Mark, b.Mark), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Priority, b.Priority))
+		return cmp.Or(cmp.Compare(a.Mark, b.Mark), cmp.Compare(a.Mask, b.Mask), a.Source.Compare(b.Source),
+			cmp.Compare(a.OutInterface, b.OutInterface), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Priority, b.Priority))
 	})
 	slices.SortFunc(r.Routes, func(a, b LocalRoute) int { return cmp.Compare(a.Table, b.Table) })
 }
 
-// local reports whether a packet with the mark is routed to this host,
-// whatever its destination.
-func (r Routing) local(mark uint32) bool {
-	for _, p := range r.Rules {
-		if mark&p.Mask == p.Mark && slices.Contains(r.Routes, LocalRoute{p.Table}) {
-			return true
-		}
-	}
-	return false
+// local reports whether a packet is routed to this host, whatever its
+// destination. The socket that sends it is bound to an interface, or to "".
+func (r Routing) local(src netip.Addr, mark uint32, bound string) bool {
+	return slices.ContainsFunc(r.Rules, func(p PolicyRule) bool {
+		return mark&p.Mask == p.Mark &&
+			(!p.Source.IsValid() || p.Source.Contains(src)) &&
+			(p.OutInterface == "" || p.OutInterface == bound) &&
+			slices.Contains(r.Routes, LocalRoute{p.Table})
+	})
 }

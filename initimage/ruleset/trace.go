@@ -29,8 +29,9 @@ const maxDepth = 16
 // Trace walks a packet through the rules of a host and tells where it ends.
 //
 // A packet of a process passes the OUTPUT hooks and leaves; if it is routed to
-// lo it comes in again. A packet that comes in passes the PREROUTING hooks and
-// is delivered or forwarded, if the kernel routes packets with its addresses. The nat tables see only the first packet of a
+// lo it comes in again, and without a route it is dropped. A packet that comes
+// in passes the PREROUTING hooks and is delivered or forwarded, if the kernel
+// routes packets with its addresses. The nat tables see only the first packet of a
 // connection, and for a packet that comes back over lo only those of OUTPUT:
 // its destination has been settled there.
 func Trace(rs RuleSet, host Host, p Packet) Path {
@@ -42,6 +43,7 @@ func Trace(rs RuleSet, host Host, p Packet) Path {
 	}
 	h := &hop{rules: &rs, host: host, Packet: p}
 	if p.Direction == Out {
+		h.bound = p.Interface
 		h.output()
 	} else {
 		h.in = p.Interface
@@ -66,6 +68,7 @@ type hop struct {
 	host    Host
 	hook    string
 	in, out string // interfaces
+	bound   string // interface that the sending socket is bound to
 	natted  bool   // nat has settled the destination
 	fate    Fate   // set once a rule has decided
 	port    uint16 // of that fate
@@ -76,25 +79,45 @@ type hop struct {
 // loopbackName is the name of the loopback interface in every namespace.
 const loopbackName = "lo"
 
-// route returns the interface that the packet leaves by. The table of local
-// addresses has precedence over every rule (ip-rule(8), priority 0).
+// route returns the interface that the packet leaves by, "" for none. The
+// table of local addresses has precedence over every rule (ip-rule(8),
+// priority 0).
 func (h *hop) route() string {
-	if h.host.local(h.Dst) || h.rules.Routing.local(h.Mark) {
+	switch {
+	case h.own() || h.rules.Routing.local(h.Src, h.Mark, h.bound):
 		return loopbackName
+	case h.bound == loopbackName:
+		return ""
 	}
 	return h.host.Uplink
+}
+
+// own reports whether the table of local addresses takes the packet. Over IPv6
+// it holds an address by the interface that has it, and a socket that is bound
+// to lo does not find those of the others.
+func (h *hop) own() bool {
+	found := h.bound != loopbackName || h.Family == IPv4 || h.Dst.IsLoopback()
+	return found && h.host.local(h.Dst)
+}
+
+// depart settles the interface that the packet leaves by, and drops the packet
+// where there is none.
+func (h *hop) depart() {
+	if h.out = h.route(); h.out == "" {
+		h.seal(Dropped)
+	}
 }
 
 // output takes the packet from its process to where it leaves, and back in
 // where that is lo.
 func (h *hop) output() {
-	h.out = h.route()
-	if h.cutOff(h.out) {
+	h.depart()
+	if h.sealed() || h.cutOff(h.out) {
 		return
 	}
 	for _, table := range tableOrder {
 		h.pass(table, "OUTPUT")
-		h.out = h.route()
+		h.depart()
 	}
 	for _, table := range tableOrder {
 		h.pass(table, "POSTROUTING")

@@ -21,6 +21,7 @@ type DialOptions struct {
 	Identity
 	Mark    uint32        // SO_MARK; 0 for none
 	Source  netip.Addr    // source address, of any host (IP_TRANSPARENT); zero for the kernel's choice
+	Device  string        // interface that the socket is bound to (SO_BINDTODEVICE); "" for none
 	Timeout time.Duration // for the connection to stand, and in Ask for the answer too; 0 for 5 s
 }
 
@@ -77,6 +78,11 @@ func (o DialOptions) prepare(fd int, to netip.Addr) error {
 			return os.NewSyscallError("setsockopt SO_MARK", err)
 		}
 	}
+	if o.Device != "" {
+		if err := unix.BindToDevice(fd, o.Device); err != nil {
+			return os.NewSyscallError("setsockopt SO_BINDTODEVICE", err)
+		}
+	}
 	if o.Source.IsValid() {
 		return setTransparent(fd, to.Is6())
 	}
@@ -112,7 +118,7 @@ type Reply struct {
 }
 
 // Ask opens a connection, and returns what the server at its other end says.
-// IsTimeout and IsRefused tell the two errors of interest apart.
+// IsTimeout, IsUnreachable and IsRefused tell the errors of interest apart.
 func (ns *NS) Ask(ctx context.Context, network string, to netip.AddrPort, o DialOptions) (Reply, error) {
 	deadline := time.Now().Add(o.timeout())
 	conn, err := ns.Dial(ctx, network, to, o)
@@ -151,6 +157,9 @@ func IsTimeout(err error) bool {
 	var netErr net.Error
 	return errors.As(err, &netErr) && netErr.Timeout()
 }
+
+// IsUnreachable reports whether this host has no route to the other end.
+func IsUnreachable(err error) bool { return errors.Is(err, unix.ENETUNREACH) }
 
 // IsRefused reports whether the other end answered that nothing listens there.
 func IsRefused(err error) bool { return errors.Is(err, unix.ECONNREFUSED) }

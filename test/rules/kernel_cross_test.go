@@ -91,12 +91,12 @@ func (a *arena) forwards(packets []Crossing) bool {
 	})
 }
 
-// interfacesOf returns the interfaces beside eth0 that packets come in on.
+// interfacesOf returns the interfaces beside eth0 and lo that packets name.
 func interfacesOf(packets []Crossing) []string {
 	var names []string
 	for _, x := range packets {
 		name := x.Packet.Interface
-		if name != "" && name != "eth0" && !slices.Contains(names, name) {
+		if name != "" && name != "eth0" && name != "lo" && !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
@@ -136,7 +136,9 @@ func (a *arena) cross(ctx context.Context, x Crossing) error {
 	to, ns, o := p.Dst, a.lab.Pod, netns.DialOptions{
 		Identity: netns.Identity{UID: p.UID, GID: p.GID}, Mark: p.Mark, Source: p.Src, Timeout: a.patience,
 	}
-	if p.Direction == ruleset.In {
+	if p.Direction == ruleset.Out {
+		o.Device = p.Interface
+	} else {
 		ns, o.Identity, o.Mark = a.lab.Outside, netns.Identity{}, a.lab.Mark(p.Interface)
 		for _, addr := range []*netip.Addr{&to, &o.Source} {
 			if !ruleset.ThisHost(*addr) {
@@ -168,7 +170,7 @@ func (a *arena) cross(ctx context.Context, x Crossing) error {
 // anyone could see.
 func (a *arena) fate(p ruleset.Packet, reply netns.Reply, err error) (fates []ruleset.Outcome, ok bool) {
 	switch {
-	case netns.IsTimeout(err):
+	case netns.IsTimeout(err), netns.IsUnreachable(err):
 		return []ruleset.Outcome{{Fate: ruleset.Dropped}}, true
 	case netns.IsRefused(err):
 		return []ruleset.Outcome{{Fate: ruleset.Rejected}}, true

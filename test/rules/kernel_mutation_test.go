@@ -205,7 +205,7 @@ func ofRouting(built ruleset.RuleSet) []mutant {
 				[]string{strings.Replace(del, "dev lo", "dev eth0", 1), add}})
 	}
 	for _, p := range built.Routing.Rules {
-		what := fmt.Sprintf("fwmark %#x/%#x lookup %d proto 133", p.Mark, p.Mask, p.Table)
+		what := p.String() + " proto 133"
 		add, del, late := ip+"rule add "+what+" pref 0", ip+"rule del "+what+" pref 0", " pref 40000"
 		first := ip + "rule %s pref 0 fwmark 0/0 lookup main"
 		mutants = append(mutants,
@@ -214,6 +214,11 @@ func ofRouting(built ruleset.RuleSet) []mutant {
 				[]string{del, ip + "rule add " + what + late}, []string{ip + "rule del " + what + late, add}},
 			mutant{"policy rule of others before: " + what,
 				[]string{del, fmt.Sprintf(first, "add"), add}, []string{fmt.Sprintf(first, "del")}})
+		if p.OutInterface != "" {
+			wide := strings.Replace(add, "oif "+p.OutInterface, "", 1)
+			mutants = append(mutants,
+				mutant{"policy rule for every socket: " + what, []string{del, wide}, []string{strings.Replace(wide, "add", "del", 1), add}})
+		}
 	}
 	for _, l := range built.Routing.Routes {
 		what := fmt.Sprintf("local default dev lo table %d proto 133", l.Table)

@@ -24,6 +24,7 @@ type ground struct{ lab *netns.Lab }
 var sights = []struct {
 	name    string
 	outside bool // opened from outside
+	hop     bool // opened by the proxy to the app as it does in REDIRECT, bound to lo
 	from    netns.Identity
 	mark    uint32
 	port    uint16
@@ -32,6 +33,7 @@ var sights = []struct {
 	{name: "root to outside", port: 443},
 	{name: "uid 1337 to outside", from: netns.Identity{UID: 1337, GID: 1337}, port: 80},
 	{name: "mark 0x539 to outside", from: app, mark: 0x539, port: 80},
+	{name: "inbound hop", hop: true, from: netns.Identity{UID: 1337, GID: 1337}, port: 8080},
 	{name: "outside to the app", outside: true, port: 8080},
 	{name: "outside to health", outside: true, port: 15021},
 }
@@ -74,11 +76,11 @@ const (
 // cutOff reports whether nothing gets in or out. What a process sends is
 // refused by its own host at once; what comes in waits for an answer in vain.
 // A marked packet that a route keeps in the pod does not get out either,
-// whoever answers it there.
+// whoever answers it there; nor does the hop, which is within the pod.
 func (v view) cutOff() bool {
 	for i, s := range sights {
 		_, end, _ := strings.Cut(v[i], ": ")
-		inside := s.mark != 0 && !strings.HasPrefix(end, serverOutside)
+		inside := s.hop || s.mark != 0 && !strings.HasPrefix(end, serverOutside)
 		if wanted := map[bool]string{true: noAnswer, false: noRoute}[s.outside]; end != wanted && !inside {
 			return false
 		}
@@ -96,6 +98,10 @@ func (g *ground) look(t *testing.T, patience time.Duration) map[string]view {
 			looking.Go(func() {
 				ns, to := g.lab.Pod, pick(family, netns.OutsideIPv4, netns.OutsideIPv6)
 				o := netns.DialOptions{Identity: s.from, Mark: s.mark, Timeout: patience}
+				if s.hop {
+					to = pick(family, netns.PodIPv4, netns.PodIPv6)
+					o.Source, o.Device = passthrough(to), "lo"
+				}
 				if s.outside {
 					ns, to, o.Source = g.lab.Outside, pick(family, netns.PodIPv4, netns.PodIPv6), to
 				}

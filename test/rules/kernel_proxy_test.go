@@ -40,6 +40,7 @@ type proxy struct {
 type proxyIdentity struct {
 	netns.Identity
 	unmarked bool // it cannot set SO_MARK
+	bound    bool // it binds its hop to the app to lo
 }
 
 // crossing is one connection through the proxy.
@@ -145,6 +146,9 @@ func (p *proxy) destination(listener string, client *net.TCPConn) (netip.AddrPor
 
 func (p *proxy) onwardOptions(c crossing) netns.DialOptions {
 	o := netns.DialOptions{Identity: p.identity.Identity}
+	if p.identity.bound && c.listener == inbound {
+		o.Device = "lo"
+	}
 	switch {
 	case c.listener == outbound:
 	case p.spec.System == interception.SystemRedirect:

@@ -220,7 +220,7 @@ func readRouting(t *testing.T, pod *netns.NS, family ruleset.Family) routing {
 func (r routing) String() string {
 	var b strings.Builder
 	for _, rule := range r.rules {
-		fmt.Fprintln(&b, rule, rule.Mark, rule.Priority)
+		fmt.Fprintln(&b, rule, rule.Mark, rule.OifName, rule.Priority)
 	}
 	for _, route := range r.routes {
 		fmt.Fprintln(&b, route)
@@ -234,11 +234,19 @@ func (r routing) String() string {
 func (r routing) countRules(want ruleset.PolicyRule) int {
 	n := 0
 	for _, rule := range r.rules {
-		mask := ^uint32(0)
+		mask, from := uint32(0), ""
 		if rule.Mask != nil {
 			mask = *rule.Mask
 		}
-		if rule.Mark == want.Mark && mask == want.Mask && rule.Table == int(want.Table) {
+		if rule.Src != nil {
+			from = rule.Src.String()
+		}
+		wantFrom := ""
+		if want.Source.IsValid() {
+			wantFrom = want.Source.String()
+		}
+		if rule.Mark == want.Mark && mask == want.Mask && from == wantFrom && rule.OifName == want.OutInterface &&
+			rule.Table == int(want.Table) {
 			n++
 		}
 	}

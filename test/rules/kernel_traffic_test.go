@@ -67,12 +67,15 @@ var identities = map[interception.System]map[string]proxyIdentity{
 		"uid1337-gid1337": {Identity: netns.Identity{UID: 1337, GID: 1337}},
 		"uid1337-gid1000": {Identity: netns.Identity{UID: 1337, GID: 1000}},
 		"uid0-gid1337":    {Identity: netns.Identity{UID: 0, GID: 1337}},
+
+		"uid1337-gid1337-bound": {Identity: netns.Identity{UID: 1337, GID: 1337}, bound: true},
 	},
 	interception.SystemTProxy: {
 		"uid1337-gid1337":          {Identity: netns.Identity{UID: 1337, GID: 1337}},
 		"uid0-gid1337":             {Identity: netns.Identity{UID: 0, GID: 1337}},
 		"uid1337-gid1337-unmarked": {Identity: netns.Identity{UID: 1337, GID: 1337}, unmarked: true},
 		"uid0-gid1337-unmarked":    {Identity: netns.Identity{UID: 0, GID: 1337}, unmarked: true},
+		"uid0-gid1337-bound":       {Identity: netns.Identity{UID: 0, GID: 1337}, bound: true},
 	},
 }
 
