@@ -97,7 +97,7 @@ var specFlags = []flagDef{
 		func(a *arguments) *[]string { return &a.ExcludeInterfaces }),
 	bind("istio-inbound-tproxy-mark", "t", "packet mark of TPROXY", markCodec,
 		func(a *arguments) *uint32 { return &a.Mark }),
-	bind("istio-inbound-tproxy-route-table", "r", "routing table of TPROXY", routeTableCodec,
+	bind("istio-inbound-tproxy-route-table", "r", "routing table of TPROXY, and in REDIRECT of the IPv6 hop to the app", routeTableCodec,
 		func(a *arguments) *uint32 { return &a.RouteTable }),
 }
 

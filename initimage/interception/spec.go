@@ -115,7 +115,9 @@ type Spec struct {
 	// packets that belong to the proxy. SystemTProxy uses Mark+1 too, for the
 	// proxy's calls to its own pod.
 	Mark uint32
-	// RouteTable holds the route that gives packets with Mark to the proxy.
+	// RouteTable holds the route that keeps packets in the pod: in SystemTProxy
+	// and SystemAmbient the app's answers to the proxy, and in SystemRedirect
+	// the proxy's IPv6 hop to the app where it is bound to lo.
 	RouteTable uint32
 }
 
