@@ -127,7 +127,8 @@ func checkOutcome(spec interception.Spec, p ruleset.Packet, o ruleset.Outcome) e
 			return fmt.Errorf("rejected, which nothing asks for")
 		}
 	case ruleset.Dropped:
-		if !isForged(p) && (!spec.DropInvalid || p.State != ruleset.Invalid) {
+		invalid := spec.DropInvalid && p.State == ruleset.Invalid
+		if !invalid && !isForged(p) && !bound(p) { // lo leads to this host alone
 			return fmt.Errorf("dropped, which nothing asks for")
 		}
 	}
@@ -149,7 +150,7 @@ func isForged(p ruleset.Packet) bool {
 
 // endsHere reports whether a packet is one of the proxy's own on its way out.
 func endsHere(spec interception.Spec, p ruleset.Packet) bool {
-	if p.Direction != ruleset.Out || p.Dst.IsLoopback() || slices.Contains(pod.Addresses, p.Dst) || p.ConnMark != 0 {
+	if p.Direction != ruleset.Out || bound(p) || p.Dst.IsLoopback() || slices.Contains(pod.Addresses, p.Dst) || p.ConnMark != 0 {
 		return false
 	}
 	if spec.System == interception.SystemAmbient {
@@ -157,3 +158,7 @@ func endsHere(spec interception.Spec, p ruleset.Packet) bool {
 	}
 	return p.Mark == 0 && (slices.Contains(spec.ProxyUIDs, p.UID) || slices.Contains(spec.ProxyGIDs, p.GID))
 }
+
+// bound reports whether a packet is of a socket that is bound to lo: it does
+// not leave the pod.
+func bound(p ruleset.Packet) bool { return p.Direction == ruleset.Out && p.Interface != "" }
