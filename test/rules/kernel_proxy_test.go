@@ -40,7 +40,7 @@ type proxy struct {
 type proxyIdentity struct {
 	netns.Identity
 	unmarked bool // it cannot set SO_MARK
-	bound    bool // it binds its hop to the app to lo
+	bound    bool // it binds its hop to the app to lo, where it can
 }
 
 // crossing is one connection through the proxy.
@@ -146,9 +146,6 @@ func (p *proxy) destination(listener string, client *net.TCPConn) (netip.AddrPor
 
 func (p *proxy) onwardOptions(c crossing) netns.DialOptions {
 	o := netns.DialOptions{Identity: p.identity.Identity}
-	if p.identity.bound && c.listener == inbound {
-		o.Device = "lo"
-	}
 	switch {
 	case c.listener == outbound:
 	case p.spec.System == interception.SystemRedirect:
@@ -158,6 +155,11 @@ func (p *proxy) onwardOptions(c crossing) netns.DialOptions {
 		if !p.identity.unmarked {
 			o.Mark = p.spec.Mark
 		}
+	}
+	// A socket that is bound to lo does not get the answers to an address that
+	// another interface has: to the kernel they come in by that one.
+	if p.identity.bound && c.listener == inbound && o.Source != netns.PodIPv4 && o.Source != netns.PodIPv6 {
+		o.Device = "lo"
 	}
 	return o
 }
