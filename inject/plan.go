@@ -128,8 +128,8 @@ func (p Plan) status(cfg Config) Status {
 }
 
 // appliedTo reports whether the pod has what the plan would put in, where it
-// would put it. Fields that the API server or other webhooks fill in do not
-// count; those that make the interception do.
+// would put it, just as it would. What API servers and well-known webhooks set
+// does not count; same.go has the list.
 func (p Plan) appliedTo(pod *corev1.Pod) bool {
 	status, ok := ReadStatus(pod)
 	if !ok || !equality.Semantic.DeepEqual(status, p.Status) ||
@@ -146,7 +146,7 @@ func (p Plan) appliedTo(pod *corev1.Pod) bool {
 	if pod.Spec.SecurityContext != nil {
 		set = pod.Spec.SecurityContext.Sysctls
 	}
-	return containsEach(pod.Spec.Volumes, p.Volumes) && containsEach(set, p.Sysctls) &&
+	return len(p.otherVolumes(pod)) == 0 && containsEach(set, p.Sysctls) &&
 		containsEach(pod.Spec.ImagePullSecrets, p.ImagePullSecrets) && hasAnnotations(pod, p.Annotations)
 }
 
@@ -156,44 +156,32 @@ func begins(actual, planned []corev1.Container) bool {
 		return false
 	}
 	for i := range planned {
-		if !sameWork(planned[i], actual[i]) {
+		if len(otherFields(planned[i], actual[i])) > 0 {
 			return false
 		}
 	}
 	return true
 }
 
-// containsEach reports whether the actual elements have all that the planned
-// ones say; what an API server fills in is beside that.
-func containsEach[T any](actual, planned []T) bool {
-	return !slices.ContainsFunc(planned, func(want T) bool {
-		return !slices.ContainsFunc(actual, func(have T) bool { return equality.Semantic.DeepDerivative(want, have) })
-	})
-}
-
-// sameWork reports whether the container does what the planned one would.
-func sameWork(planned, actual corev1.Container) bool {
-	return containsEach(actual.VolumeMounts, planned.VolumeMounts) && sameResources(planned.Resources, actual.Resources) &&
-		sameProbe(planned.StartupProbe, actual.StartupProbe) && sameProbe(planned.ReadinessProbe, actual.ReadinessProbe) &&
-		equality.Semantic.DeepEqual(work(planned), work(actual))
-}
-
-// work is what of a container makes the interception.
-func work(c corev1.Container) corev1.Container {
-	kept := corev1.Container{
-		Name: c.Name, Image: c.Image, Command: c.Command, Args: c.Args, RestartPolicy: c.RestartPolicy,
+// otherVolumes are the names of planned volumes that the pod has not, or has
+// otherwise.
+func (p Plan) otherVolumes(pod *corev1.Pod) []string {
+	if len(p.Volumes) == 0 {
+		return nil
 	}
-	for _, v := range c.Env {
-		if isCustomVariable(v) {
-			kept.Env = append(kept.Env, v)
+	have := make(map[string]*corev1.Volume, len(pod.Spec.Volumes))
+	for i := range pod.Spec.Volumes {
+		have[pod.Spec.Volumes[i].Name] = &pod.Spec.Volumes[i]
+	}
+	var other []string
+	for _, planned := range p.Volumes {
+		if actual := have[planned.Name]; actual == nil || !sameVolume(planned, *actual) {
+			other = append(other, planned.Name)
 		}
 	}
-	if c.Lifecycle != nil && c.Lifecycle.PostStart != nil && c.Lifecycle.PostStart.Exec != nil {
-		kept.Lifecycle = &corev1.Lifecycle{PostStart: c.Lifecycle.PostStart} // for which the application waits
-	}
-	if c.SecurityContext != nil {
-		kept.SecurityContext = c.SecurityContext.DeepCopy()
-		kept.SecurityContext.ProcMount = nil // an API server's default
-	}
-	return kept
+	return other
+}
+
+func containsEach[T comparable](actual, planned []T) bool {
+	return !slices.ContainsFunc(planned, func(want T) bool { return !slices.Contains(actual, want) })
 }

@@ -1,14 +1,12 @@
 package inject
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
@@ -136,35 +134,4 @@ func readinessWarnings(req request, plan Plan) []string {
 		}
 	}
 	return warnings
-}
-
-// sameProbe reports whether a container has the probe that is planned for it,
-// with what an API server fills in.
-func sameProbe(planned, actual *corev1.Probe) bool {
-	return equality.Semantic.DeepEqual(defaultedProbe(planned), defaultedProbe(actual))
-}
-
-// defaultedProbe is a probe as an API server keeps it.
-func defaultedProbe(probe *corev1.Probe) *corev1.Probe {
-	if probe == nil {
-		return nil
-	}
-	probe = probe.DeepCopy()
-	for _, number := range []struct {
-		of  *int32
-		def int32
-	}{
-		{&probe.TimeoutSeconds, 1}, {&probe.PeriodSeconds, 10}, {&probe.SuccessThreshold, 1}, {&probe.FailureThreshold, 3},
-	} {
-		if *number.of == 0 {
-			*number.of = number.def
-		}
-	}
-	if get := probe.HTTPGet; get != nil {
-		get.Path, get.Scheme = cmp.Or(get.Path, "/"), cmp.Or(get.Scheme, corev1.URISchemeHTTP)
-	}
-	if probe.GRPC != nil && probe.GRPC.Service == nil {
-		probe.GRPC.Service = new("")
-	}
-	return probe
 }

@@ -131,18 +131,3 @@ func (q quantities) check(from source, without corev1.ResourceRequirements) fiel
 	}
 	return errs
 }
-
-// sameResources reports whether a container has the requests and limits that
-// are planned for it. It may have others besides: an API server makes requests
-// of limits, and a LimitRange gives a namespace's to a container that has none.
-func sameResources(planned, actual corev1.ResourceRequirements) bool {
-	within := func(planned, actual corev1.ResourceList) bool {
-		for name, want := range planned {
-			if have, there := actual[name]; !there || have.Cmp(want) != 0 {
-				return false
-			}
-		}
-		return true
-	}
-	return within(planned.Requests, actual.Requests) && within(planned.Limits, actual.Limits)
-}

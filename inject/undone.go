@@ -1,10 +1,8 @@
 package inject
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -21,6 +19,7 @@ import (
 //	lacks a container, a volume, a sysctl, …             missing
 //	has a container before ours                          behind another
 //	has one of ours with another image, arguments, …     the fields that differ
+//	has a volume of ours with another source             which one
 //	has another value of a sysctl                        none: it follows from what
 //	                                                     others added to the pod
 func (p Plan) undoneWarnings(pod *corev1.Pod) []string {
@@ -35,7 +34,14 @@ func (p Plan) undoneWarnings(pod *corev1.Pod) []string {
 			found = append(found, fmt.Sprintf("the %s of container %s is another", probe.Kind, probe.Container))
 		}
 	}
-	found = append(found, missing("volume", names(p.Volumes, volumeName), names(pod.Spec.Volumes, volumeName))...)
+	there := names(pod.Spec.Volumes, volumeName)
+	for _, name := range p.otherVolumes(pod) {
+		if slices.Contains(there, name) {
+			found = append(found, fmt.Sprintf("volume %s is another", name))
+		} else {
+			found = append(found, fmt.Sprintf("volume %s is missing", name))
+		}
+	}
 	if pod.Spec.SecurityContext == nil {
 		found = append(found, missing("sysctl", names(p.Sysctls, sysctlName), nil)...)
 	} else {
@@ -53,7 +59,7 @@ const undoneText = "%s: what it records was changed after injection, by another 
 	"or put in with other settings, and is put back: %s"
 
 // undoneContainers are those of ours that are not the first ones of the pod's,
-// in their order, or do other work.
+// in their order, or not as planned.
 func undoneContainers(kind string, planned, actual []corev1.Container) []string {
 	all := names(actual, containerName)
 	found := missing(kind, names(planned, containerName), all)
@@ -67,7 +73,7 @@ func undoneContainers(kind string, planned, actual []corev1.Container) []string 
 			found = append(found, fmt.Sprintf("%s %s is behind %s", kind, planned[i].Name, all[at-1]))
 		}
 		behind = at + 1
-		if fields := otherWork(planned[i], actual[at]); len(fields) > 0 {
+		if fields := otherFields(planned[i], actual[at]); len(fields) > 0 {
 			found = append(found, fmt.Sprintf("%s %s differs in %s", kind, planned[i].Name, strings.Join(fields, ", ")))
 		}
 	}
@@ -82,39 +88,4 @@ func missing(kind string, planned, actual []string) []string {
 		}
 	}
 	return found
-}
-
-// otherWork are the fields for which two containers do not do the same work.
-func otherWork(planned, actual corev1.Container) []string {
-	var fields []string
-	want, have := fieldsOf(work(planned)), fieldsOf(work(actual))
-	for _, field := range slices.Sorted(maps.Keys(want)) {
-		if !reflect.DeepEqual(want[field], have[field]) {
-			fields = append(fields, field)
-		}
-		delete(have, field)
-	}
-	fields = append(fields, slices.Sorted(maps.Keys(have))...)
-	if !sameResources(planned.Resources, actual.Resources) {
-		fields = append(fields, "resources")
-	}
-	if !sameProbe(planned.StartupProbe, actual.StartupProbe) {
-		fields = append(fields, "startupProbe")
-	}
-	if !sameProbe(planned.ReadinessProbe, actual.ReadinessProbe) {
-		fields = append(fields, "readinessProbe")
-	}
-	if !containsEach(actual.VolumeMounts, planned.VolumeMounts) {
-		fields = append(fields, "volumeMounts")
-	}
-	return fields
-}
-
-// fieldsOf are a container's, by the names that a manifest has.
-func fieldsOf(c corev1.Container) map[string]any {
-	fields := map[string]any{}
-	if err := json.Unmarshal(encode(&c), &fields); err != nil {
-		panic("a container's JSON is an object: " + err.Error())
-	}
-	return fields
 }
