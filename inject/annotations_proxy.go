@@ -135,7 +135,7 @@ var proxyAnnotations = []Annotation{
 	},
 	{
 		Key: UserVolumeMountKey, Places: settingPlaces, Since: firstRelease,
-		Sets:     "where the proxy has volumes of the pod, those of userVolume or others",
+		Sets:     "where the proxy has volumes of the pod, those of userVolume or others: " + acceptedPath + ", and none in another",
 		Accepted: acceptedMounts, Default: "none",
 		read: into(parseUserMounts, func(r *request) *[]corev1.VolumeMount { return &r.userMounts }),
 	},

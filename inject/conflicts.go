@@ -42,7 +42,9 @@ func takenNames(pod *corev1.Pod, custom []corev1.Volume) field.ErrorList {
 	for _, c := range containersOf(pod) {
 		if slices.Contains(containerNames, c.Name) {
 			errs = append(errs, field.Invalid(c.path.Child("name"), c.Name, detail))
+			continue
 		}
+		errs = append(errs, takenVolumes(c.path, c.Container)...)
 	}
 	for i, volume := range pod.Spec.Volumes {
 		path := specPath.Child("volumes").Index(i).Child("name")

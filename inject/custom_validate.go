@@ -2,6 +2,7 @@ package inject
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -112,11 +113,11 @@ func checkMounts(path *field.Path, c corev1.Container, volumes []corev1.Volume, 
 }
 
 // checkSharedPath finds mounts where shunt-init leaves its files.
-func checkSharedPath(path *field.Path, c corev1.Container) field.ErrorList {
+func checkSharedPath(at *field.Path, c corev1.Container) field.ErrorList {
 	var errs field.ErrorList
 	for i, mount := range c.VolumeMounts {
-		if below := strings.TrimSuffix(mount.MountPath, "/") + "/"; strings.HasPrefix(below, envoy.SharedDirectory+"/") {
-			errs = append(errs, field.Invalid(path.Child("volumeMounts").Index(i).Child("mountPath"), mount.MountPath,
+		if within(path.Clean(mount.MountPath), envoy.SharedDirectory) {
+			errs = append(errs, field.Invalid(at.Child("volumeMounts").Index(i).Child("mountPath"), mount.MountPath,
 				"shunt-init leaves its files there; accepted: a path that is not "+envoy.SharedDirectory+" or below it"))
 		}
 	}

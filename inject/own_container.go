@@ -129,8 +129,10 @@ func (o *OwnContainer) check(proxy corev1.Container, mode interception.Mode, cfg
 		words.Image = proxy.Image
 	}
 	errs = append(errs, checkTemplate(path, words)...)
-	errs = append(errs, checkSharedPath(path, words)...)
+	errs = append(errs, checkMountable(path, words)...)
+	errs = append(errs, takenVolumes(path, words)...)
 	if cfg.Sidecar.Type != SidecarCustom {
+		errs = append(errs, checkPrograms(path, words)...)
 		for name, said := range map[string][]string{"command": words.Command, "args": words.Args} {
 			if len(said) > 0 {
 				errs = append(errs, field.Forbidden(path.Child(name), "Envoy's command line is the injector's; accepted: none"))
@@ -177,5 +179,6 @@ func (in *Injector) checkOwn(req request, cfg Config) field.ErrorList {
 	proxy = req.mustTemplated(proxy, cfg)
 	replace(&proxy.Image, req.image)
 	proxy.Resources = req.resources.over(proxy.Resources)
-	return req.own.check(proxy, req.mode, cfg)
+	_, overlapping := req.overlapping(cfg)
+	return append(req.own.check(proxy, req.mode, cfg), overlapping...)
 }

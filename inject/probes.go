@@ -5,10 +5,10 @@ import (
 	"path"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -182,8 +182,10 @@ func (p PlannedProbe) in(pod *corev1.Pod) bool {
 		slices.ContainsFunc(container.VolumeMounts, isProbeMount)
 }
 
+// isProbeMount reports whether a mount is the one that shows a container the
+// program, and not one by which the program could be written.
 func isProbeMount(m corev1.VolumeMount) bool {
-	return m.Name == sharedVolume && m.MountPath == envoy.SharedDirectory
+	return equality.Semantic.DeepEqual(m, sharedMount(true))
 }
 
 // setProbes puts them into a pod, which is changed.
@@ -227,7 +229,7 @@ func takenPaths(pod *corev1.Pod, req request) field.ErrorList {
 			return true
 		}
 		for j, m := range c.VolumeMounts {
-			if below := path.Clean(m.MountPath) + "/"; strings.HasPrefix(below, envoy.SharedDirectory+"/") {
+			if within(path.Clean(m.MountPath), envoy.SharedDirectory) {
 				at := specPath.Child(list).Index(i).Child("volumeMounts").Index(j).Child("mountPath")
 				errs = append(errs, field.Invalid(at, m.MountPath, "shunt-init, which the container's tcpSocket probes need, is there; "+
 					"accepted: a path that is not "+envoy.SharedDirectory+" or below it"))

@@ -36,7 +36,8 @@ func (in *Injector) configured(req request, cfg Config) corev1.Container {
 // checkProxy finds what a pod asks of its proxy and the configuration does not
 // let it have.
 func (in *Injector) checkProxy(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
-	errs := append(checkImageAllowed(req, cfg), checkUserVolumes(pod, req, cfg)...)
+	overlapping, _ := req.overlapping(cfg)
+	errs := slices.Concat(checkImageAllowed(req, cfg), checkUserVolumes(pod, req, cfg), overlapping)
 	if unknown := checkTemplateNames(req, cfg); len(unknown) > 0 {
 		return append(errs, unknown...)
 	}

@@ -14,14 +14,12 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 
-	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
 const (
 	acceptedVolumes = `volumes as in a pod, in JSON: [{"name": "certs", "secret": {"secretName": "certs"}}] or {"certs": {"secret": …}}`
 	acceptedMounts  = `mounts as in a container, in JSON: [{"name": "certs", "mountPath": "/etc/certs"}] or {"certs": {"mountPath": …}}`
-	acceptedPath    = "an absolute path, but not / or " + envoy.SharedDirectory + " or below that"
 )
 
 // parseUserVolumes reads volumes for the proxy, as strictly as a configuration.
@@ -65,8 +63,7 @@ func parseUserMounts(text string) ([]corev1.VolumeMount, error) {
 			errs = append(errs, field.Required(at.Child("name"), "accepted: the name of a volume"))
 		}
 		clean := path.Clean(m.MountPath)
-		ours := strings.HasPrefix(clean+"/", envoy.SharedDirectory+"/")
-		if !path.IsAbs(m.MountPath) || clean == "/" || ours || strings.Contains(m.MountPath, ":") {
+		if !isMountable(m.MountPath) {
 			errs = append(errs, field.Invalid(at.Child("mountPath"), shorten(m.MountPath), "accepted: "+acceptedPath))
 		}
 		if slices.ContainsFunc(mounts[:i], func(other corev1.VolumeMount) bool { return path.Clean(other.MountPath) == clean }) {

@@ -1,0 +1,162 @@
+package inject
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// A pod may mount into the proxy's container only where no image has a program,
+// a library, the loader's or another configuration: what is mounted over one of
+// them runs as the proxy, which in TPROXY is root with NET_ADMIN. Nobody can list
+// all of those for every image, but there are folders in which there are none.
+// An operator who needs another path has templates.
+var mountable = []string{"/etc/certs", "/etc/istio", "/mnt", "/srv", "/tmp", "/var"}
+
+const acceptedPath = "/etc/certs, /etc/istio, /mnt, /srv, /tmp or a path below one of them, or one below /var but not /var/run"
+
+// within reports whether a path is a folder or below it, both clean.
+func within(place, folder string) bool { return strings.HasPrefix(place+"/", folder+"/") }
+
+// isMountable reports whether a pod may mount something there.
+func isMountable(mountPath string) bool {
+	clean := path.Clean(mountPath)
+	return !strings.Contains(mountPath, ":") && slices.ContainsFunc(mountable, func(folder string) bool { return within(clean, folder) }) &&
+		// In images this is a link to /run. Kubelet's tokens are below it.
+		clean != "/var" && !within(clean, "/var/run")
+}
+
+// checkMountable finds where a pod's own container for the proxy may mount
+// nothing.
+func checkMountable(path *field.Path, c corev1.Container) field.ErrorList {
+	var errs field.ErrorList
+	for i, m := range c.VolumeMounts {
+		if !isMountable(m.MountPath) {
+			errs = append(errs, field.Invalid(path.Child("volumeMounts").Index(i).Child("mountPath"), shorten(m.MountPath),
+				"the proxy may run what is mounted there; accepted: "+acceptedPath))
+		}
+	}
+	return errs
+}
+
+// takenVolumes finds volumes of ours that another container mounts: what is in
+// them runs in the proxy's container. The mount by which a container has
+// shunt-init for its probes is taken out before.
+func takenVolumes(path *field.Path, c corev1.Container) field.ErrorList {
+	const detail = "the volume is Shunt's own, and the proxy runs what is in it; accepted: any other volume"
+	var errs field.ErrorList
+	for i, m := range c.VolumeMounts {
+		if slices.Contains(volumeNames, m.Name) {
+			errs = append(errs, field.Invalid(path.Child("volumeMounts").Index(i).Child("name"), m.Name, detail))
+		}
+	}
+	for i, d := range c.VolumeDevices {
+		if slices.Contains(volumeNames, d.Name) {
+			errs = append(errs, field.Invalid(path.Child("volumeDevices").Index(i).Child("name"), d.Name, detail))
+		}
+	}
+	return errs
+}
+
+// proxyMount is a path in the proxy's container, and the field of the pod that
+// it is from; nil for the configuration's.
+type proxyMount struct {
+	clean string
+	at    *field.Path
+}
+
+// overlapping finds mounts of a pod that are at, above or below another one of
+// the proxy's, apart by annotation and by the pod's own container. They would
+// hide what the operator has put there; and through a symbolic link in the volume
+// above, the one below could come to lie anywhere.
+func (r request) overlapping(cfg Config) (ofAnnotation, ofOwn field.ErrorList) {
+	if len(r.userMounts) == 0 && (r.own == nil || len(r.own.Container.VolumeMounts) == 0) {
+		return nil, nil
+	}
+	var all []proxyMount
+	add := func(mounts []corev1.VolumeMount, at *field.Path) {
+		for i, m := range mounts {
+			place := proxyMount{clean: path.Clean(m.MountPath)}
+			if at != nil {
+				place.at = at.Index(i).Child("mountPath")
+			}
+			all = append(all, place)
+		}
+	}
+	if cfg.Sidecar.Container != nil {
+		add(cfg.Sidecar.Container.VolumeMounts, nil)
+	}
+	for _, name := range r.templates {
+		if c := cfg.Templates[name].Container; c != nil {
+			add(c.VolumeMounts, nil)
+		}
+	}
+	add(r.userMounts, r.from.path(UserVolumeMountKey))
+	ownPath := ""
+	if r.own != nil {
+		at := r.own.path().Child("volumeMounts")
+		ownPath = at.String()
+		add(r.own.Container.VolumeMounts, at)
+	}
+	// Sorted so, all that are below a path stand right behind it.
+	slices.SortStableFunc(all, func(a, b proxyMount) int { return strings.Compare(a.clean+"/", b.clean+"/") })
+	above := proxyMount{clean: "no path"}
+	for _, below := range all {
+		if !within(below.clean, above.clean) {
+			above = below
+			continue
+		}
+		pods, other := below, above
+		if pods.at == nil {
+			pods, other = above, below
+		}
+		if pods.at == nil {
+			continue // both are the operator's
+		}
+		wrong := field.Invalid(pods.at, shorten(pods.clean), fmt.Sprintf(
+			"the proxy has another mount at %s; accepted: a path that is not at, above or below it", shorten(other.clean)))
+		if ownPath != "" && strings.HasPrefix(pods.at.String(), ownPath) {
+			ofOwn = append(ofOwn, wrong)
+		} else {
+			ofAnnotation = append(ofAnnotation, wrong)
+		}
+	}
+	return ofAnnotation, ofOwn
+}
+
+// isLoaders reports whether a variable says where programs or libraries are
+// looked for.
+func isLoaders(name string) bool { return name == "PATH" || strings.HasPrefix(name, "LD_") }
+
+// checkPrograms finds what a pod's own container has Envoy's container run: it
+// would run with the proxy's rights.
+func checkPrograms(path *field.Path, c corev1.Container) field.ErrorList {
+	const accepted = "a program in the proxy's container has the rights of the proxy; accepted: "
+	var errs field.ErrorList
+	for i, v := range c.Env {
+		if isLoaders(v.Name) {
+			errs = append(errs, field.Invalid(path.Child("env").Index(i).Child("name"), v.Name,
+				"it decides which programs and libraries the proxy is; accepted: any other name"))
+		}
+	}
+	for i := range c.EnvFrom {
+		errs = append(errs, field.Forbidden(path.Child("envFrom").Index(i),
+			"it may set PATH or what begins with LD_; accepted: env"))
+	}
+	for _, kind := range probeKinds {
+		if probe := kind.of(&c); probe != nil && probe.Exec != nil {
+			errs = append(errs, field.Forbidden(path.Child(kind.name, "exec"), accepted+"httpGet, tcpSocket, grpc"))
+		}
+	}
+	if c.Lifecycle != nil && c.Lifecycle.PostStart != nil && c.Lifecycle.PostStart.Exec != nil {
+		errs = append(errs, field.Forbidden(path.Child("lifecycle", "postStart", "exec"), accepted+"httpGet, sleep"))
+	}
+	if c.Lifecycle != nil && c.Lifecycle.PreStop != nil && c.Lifecycle.PreStop.Exec != nil {
+		errs = append(errs, field.Forbidden(path.Child("lifecycle", "preStop", "exec"), accepted+"httpGet, sleep"))
+	}
+	return errs
+}
