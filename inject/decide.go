@@ -89,6 +89,7 @@ func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []str
 	warnings = append(warnings, configWarnings(req, cfg)...)
 	warnings = append(warnings, readinessWarnings(req, plan)...)
 	warnings = append(warnings, orderWarnings(base, plan.proxy(), cfg)...)
+	warnings = append(warnings, qosWarnings(base, req, plan, cfg)...)
 	if plan.appliedTo(pod) {
 		return Decision{Reason: ReasonAlreadyInjected}, plan, warnings
 	}

@@ -49,6 +49,9 @@ func Explain(pod *corev1.Pod, ns Namespace, cfg Config, given map[string]string)
 	e.effective = req.over(cfg, withoutOurs(pod, volumesNamed(req.volumes(cfg))))
 	sidecar := plan.proxy()
 	e.effective.ProxyImage, e.effective.ProxyResources = sidecar.Image, sidecar.Resources
+	if plan.Guaranteed {
+		e.effective.InitResources, _ = request{}.level(cfg.InitResources)
+	}
 	result.Settings = append(e.annotated(), e.configured()...)
 	return result
 }
@@ -227,9 +230,29 @@ func (e explainer) gaveWay(path string) string {
 	switch {
 	case path == "drainDuration" && e.effective.DrainDuration.Duration < drain:
 		return "lowered for the pod's terminationGracePeriodSeconds"
+	case e.plan.Guaranteed && e.levelled(path):
+		return "request and limit made the same, because the pod is Guaranteed"
 	case path == "dnsCapture" && e.effective.DNSCapture != dns:
 		return "nothing is captured in mode " + string(e.plan.Mode)
 	default:
 		return ""
 	}
+}
+
+// levelled reports whether a field is a request or limit of a Guaranteed pod
+// that does not have the value that somebody set.
+func (e explainer) levelled(path string) bool {
+	whose, which, _ := strings.Cut(path, ".")
+	kind, name, _ := strings.Cut(which, ".")
+	if whose != "initResources" && whose != "proxyResources" || !slices.Contains(qosResources, corev1.ResourceName(name)) {
+		return false
+	}
+	word, before := request{}, e.asked.InitResources
+	if whose == "proxyResources" {
+		word, before = e.req, e.req.resources.over(e.asked.ProxyResources)
+	}
+	saysRequest, saysLimit := word.saysOf(corev1.ResourceName(name))
+	limit := before.Limits[corev1.ResourceName(name)]
+	ofRequest := saysRequest && !saysLimit || !saysLimit && limit.Sign() <= 0
+	return !(saysRequest && saysLimit) && (kind == "limits") == ofRequest
 }

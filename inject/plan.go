@@ -33,7 +33,10 @@ type Plan struct {
 	// Annotations are those beside the status. They are not to be changed.
 	Annotations      map[string]string
 	ImagePullSecrets []corev1.LocalObjectReference
-	Status           Status
+	// Guaranteed says that what is put in requests just what it may have, for
+	// the pod to stay so.
+	Guaranteed bool
+	Status     Status
 }
 
 // plan makes the plan for a pod that is without us, or a refusal with every
@@ -67,6 +70,9 @@ func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg C
 func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) Plan {
 	plan := Plan{Mode: req.mode, Options: interception.DefaultOptions()}
 	proxy := in.proxy(req, cfg)
+	if guaranteed(pod) {
+		cfg = plan.stayGuaranteed(req, &proxy, cfg)
+	}
 	plan.Options.Backend, plan.Options.Share = cfg.Backend, envoy.SharedDirectory
 	if cfg.Sidecar.Type != SidecarCustom {
 		plan.Options.Envoy = envoySettings(pod, req, cfg, proxy.Resources.Limits.Memory().Value()).String()

@@ -53,6 +53,37 @@ var _ = Describe("an injected pod", func() {
 		Expect(native.Spec.Containers).To(HaveLen(1))
 	})
 
+	It("stays Guaranteed, by its containers and as a whole", func(ctx SpecContext) {
+		ns := newNamespace(ctx, enabled)
+		list := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m"), corev1.ResourceMemory: resource.MustParse("256Mi")}
+		fixed := corev1.ResourceRequirements{Limits: list} // the API server makes requests of them
+		create := func(annotations map[string]string, change func(*corev1.PodSpec)) *corev1.Pod {
+			pod := newPod(ns, annotations)
+			change(&pod.Spec)
+			Expect(api.Create(ctx, pod)).To(Succeed())
+			return pod
+		}
+		each := func(spec *corev1.PodSpec) {
+			for i := range spec.Containers {
+				spec.Containers[i].Resources = fixed
+			}
+		}
+		Expect(create(nil, each).Status.QOSClass).To(Equal(corev1.PodQOSGuaranteed))
+		Expect(create(map[string]string{inject.NativeSidecarKey: "false"}, each).Status.QOSClass).To(Equal(corev1.PodQOSGuaranteed))
+		whole := create(nil, func(spec *corev1.PodSpec) { spec.Resources = &fixed })
+		Expect(whole.Status.QOSClass).To(Equal(corev1.PodQOSGuaranteed))
+		contradicted := create(map[string]string{inject.ProxyCPUKey: "250m", inject.ProxyCPULimitKey: "1"}, each)
+		Expect(contradicted.Status.QOSClass).To(Equal(corev1.PodQOSBurstable))
+		Expect(create(nil, func(*corev1.PodSpec) {}).Status.QOSClass).To(Equal(corev1.PodQOSBurstable))
+
+		again := newPod(ns, whole.Annotations)
+		again.Spec = *whole.Spec.DeepCopy()
+		before := running.count("skipped", inject.ReasonAlreadyInjected)
+		Expect(api.Create(ctx, again)).To(Succeed())
+		Expect(running.count("skipped", inject.ReasonAlreadyInjected)).To(Equal(before + 1))
+		Expect(again.Status.QOSClass).To(Equal(corev1.PodQOSGuaranteed))
+	})
+
 	// Its containers' requests may not be more than its own: with the proxy's
 	// the API server would refuse this one. Requests of a pod that says only
 	// limits are what its containers request before the webhook is asked.
