@@ -115,6 +115,9 @@ type Config struct {
 	// say so. A pod is chosen that any of the list matches; the second wins.
 	AlwaysInjectSelector []metav1.LabelSelector `json:"alwaysInjectSelector,omitempty"`
 	NeverInjectSelector  []metav1.LabelSelector `json:"neverInjectSelector,omitempty"`
+	// ForbiddenAnnotations are the keys of labels and annotations that no pod may
+	// set, as far as it would be injected; its namespace may.
+	ForbiddenAnnotations []string `json:"forbiddenAnnotations"`
 	// Revision is the one that this injector answers to, and its name in the
 	// status annotation; a DNS label. The default one answers also to what
 	// names no revision.

@@ -61,6 +61,7 @@ func (c Config) Validate() field.ErrorList {
 	errs = append(errs, checkOneOf("defaultPolicy", c.DefaultPolicy, PolicyEnabled, PolicyDisabled)...)
 	errs = append(errs, checkSelectors("alwaysInjectSelector", c.AlwaysInjectSelector)...)
 	errs = append(errs, checkSelectors("neverInjectSelector", c.NeverInjectSelector)...)
+	errs = append(errs, checkForbidden(field.NewPath("forbiddenAnnotations"), c.ForbiddenAnnotations)...)
 	for _, wrong := range validation.IsDNS1123Label(c.Revision) {
 		errs = append(errs, field.Invalid(field.NewPath("revision"), c.Revision, wrong))
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -97,6 +98,41 @@ func takenIdentity(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
 		check(c, "runAsGroup", context.RunAsGroup, podContext.RunAsGroup, cfg.ProxyGID)
 	}
 	return errs
+}
+
+// imageUserWarnings tells of containers that say that their image's user is not
+// root, and not which it is. One made to run beside Istio's proxy may have the
+// proxy's own. Whoever has chosen another uid has chosen one that images do not
+// have. Of containers that say nothing nothing is said: most images are root's.
+func imageUserWarnings(pod *corev1.Pod, req request, cfg Config) []string {
+	if cfg.ProxyUID != int64(interception.DefaultProxyUID) || req.mode == interception.ModeNone || says(req.allowIdentity, true) {
+		return nil
+	}
+	ofPod := pod.Spec.SecurityContext
+	if ofPod == nil {
+		ofPod = &corev1.PodSecurityContext{}
+	}
+	var names []string
+	for _, c := range containersOf(pod) {
+		context := c.SecurityContext
+		if context == nil {
+			context = &corev1.SecurityContext{}
+		}
+		unknown := context.RunAsUser == nil && ofPod.RunAsUser == nil
+		if unknown && says(cmp.Or(context.RunAsNonRoot, ofPod.RunAsNonRoot), true) {
+			names = append(names, c.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	const told = 5
+	more := ""
+	if len(names) > told {
+		more, names = fmt.Sprintf(" and %d more", len(names)-told), names[:told]
+	}
+	return []string{fmt.Sprintf("%s%s: runAsNonRoot without runAsUser: the image says which user it is, and if that is %d, the proxy's, "+
+		"the connections go past the proxy", strings.Join(names, ", "), more, cfg.ProxyUID)}
 }
 
 // beyond finds what a pod asks for and neither Kubernetes nor the configured

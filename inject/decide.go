@@ -29,7 +29,10 @@ func (d Decision) Refused() bool { return len(d.Errors) > 0 }
 // decide is Decide, and returns the plan that it had to make on the way and
 // what the pod's owner should be told. The first line that applies counts:
 //
+//	mirrors a static pod                             -> MirrorPod
 //	sidecar.istio.io/inject malformed                -> InvalidAnnotation, refused
+//	sets what forbiddenAnnotations keeps from pods,
+//	  and would be wanted without it                 -> ForbiddenAnnotation, refused
 //	hostNetwork                                      -> HostNetwork
 //	os.name windows, or a nodeSelector that says so  -> Windows
 //	namespace        namespace     pod     pod           selectors  default
@@ -66,12 +69,20 @@ func (d Decision) Refused() bool { return len(d.Errors) > 0 }
 // status annotation on a pod without the containers, or with others, must not
 // get it past the injector; what is missing or differs is put in anew.
 func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []string) {
+	// Kubelet runs what its node's file says, and never a pod with this annotation,
+	// whoever has made it.
+	if _, mirrors := pod.Annotations[corev1.MirrorPodAnnotationKey]; mirrors {
+		return Decision{Reason: ReasonMirrorPod}, Plan{}, nil
+	}
 	req, problems := readRequest(pod, ns)
 	warnings := namespaceWarnings(problems)
 	for _, p := range problems {
 		if p.key == InjectKey {
 			return refuse(ReasonInvalidAnnotation, podErrors(problems)), Plan{}, warnings
 		}
+	}
+	if errs := in.forbidden(pod, ns); len(errs) > 0 {
+		return refuse(ReasonForbiddenAnnotation, errs), Plan{}, warnings
 	}
 	if reason := in.unwanted(pod, req); reason != "" {
 		return Decision{Reason: reason}, Plan{}, warnings
@@ -89,6 +100,7 @@ func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []str
 	warnings = append(warnings, configWarnings(req, cfg)...)
 	warnings = append(warnings, readinessWarnings(req, plan)...)
 	warnings = append(warnings, orderWarnings(base, plan.proxy(), cfg)...)
+	warnings = append(warnings, imageUserWarnings(base, req, cfg)...)
 	warnings = append(warnings, qosWarnings(base, req, plan, cfg)...)
 	if plan.appliedTo(pod) {
 		return Decision{Reason: ReasonAlreadyInjected}, plan, warnings

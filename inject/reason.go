@@ -10,6 +10,7 @@ type Reason string
 const (
 	ReasonInjected Reason = "Injected"
 
+	ReasonMirrorPod         Reason = "MirrorPod"
 	ReasonHostNetwork       Reason = "HostNetwork"
 	ReasonWindows           Reason = "Windows"
 	ReasonPodOptedOut       Reason = "PodOptedOut"
@@ -20,6 +21,7 @@ const (
 	ReasonAlreadyInjected   Reason = "AlreadyInjected"
 
 	ReasonInvalidAnnotation     Reason = "InvalidAnnotation"
+	ReasonForbiddenAnnotation   Reason = "ForbiddenAnnotation"
 	ReasonNameTaken             Reason = "NameTaken"
 	ReasonInvalidProxyContainer Reason = "InvalidProxyContainer"
 	ReasonProxyIdentityTaken    Reason = "ProxyIdentityTaken"
@@ -33,7 +35,9 @@ var reasons = []struct {
 	sentence string
 }{
 	{ReasonInjected, "the proxy was put in"},
+	{ReasonMirrorPod, "the pod mirrors one of a node's files, which runs as the file has it"},
 	{ReasonInvalidAnnotation, "an annotation or label has a value that is not accepted"},
+	{ReasonForbiddenAnnotation, "the pod sets a label or annotation that the injector's configuration keeps from pods"},
 	{ReasonHostNetwork, "the pod uses the network of its node, whose traffic is not the pod's to intercept"},
 	{ReasonWindows, "the pod is for Windows, which has no netfilter"},
 	{ReasonPodOptedOut, "the pod says " + InjectKey + ": false"},
@@ -71,6 +75,7 @@ func (r Reason) Sentence() string {
 // Refuses reports whether a pod with this reason must not run at all.
 func (r Reason) Refuses() bool {
 	return slices.Contains([]Reason{
-		ReasonInvalidAnnotation, ReasonNameTaken, ReasonInvalidProxyContainer, ReasonProxyIdentityTaken, ReasonPortTaken, ReasonPodSecurity,
+		ReasonInvalidAnnotation, ReasonForbiddenAnnotation, ReasonNameTaken, ReasonInvalidProxyContainer, ReasonProxyIdentityTaken,
+		ReasonPortTaken, ReasonPodSecurity,
 	}, r)
 }

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -125,6 +126,63 @@ func TestSameObjects(t *testing.T) {
 				t.Errorf("objects (-kustomize +chart):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestForbiddenOptOut holds that the webhooks send the pods that a configuration
+// wants to be denied, and each of them to one webhook only.
+func TestForbiddenOptOut(t *testing.T) {
+	const values = "injector: {forbiddenAnnotations: [sidecar.istio.io/inject]}\n"
+	webhooks := func(of objects) map[string]any {
+		found := map[string]any{}
+		for _, webhook := range of["MutatingWebhookConfiguration shunt"]["webhooks"].([]any) {
+			found[webhook.(map[string]any)["name"].(string)] = webhook
+		}
+		return found
+	}
+	got, err := rendered(t, values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	above, err := filepath.Rel(folder, filepath.Join(here, "../../config"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest := "resources: [" + above + "/default]\ncomponents: [" + above + "/components/forbid-opt-out]\n"
+	if err := os.WriteFile(filepath.Join(folder, "kustomization.yaml"), []byte(manifest), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want, err := filepath.Rel(filepath.Join(here, "../../config"), folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(webhooks(built(t, want)), webhooks(got)); diff != "" {
+		t.Errorf("webhooks (-kustomize +chart):\n%s", diff)
+	}
+	if got, err = rendered(t, values+"webhooks: {allPods: true}\n"); err != nil {
+		t.Fatal(err)
+	}
+	all, err := rendered(t, "webhooks: {allPods: true}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sends := func(of objects, name, says string) bool {
+		text, err := yaml.Marshal(webhooks(of)[name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(string(text), says)
+	}
+	if !sends(got, "unasked.shunt.dev", "['sidecar.istio.io/inject'] == 'false'") || sends(all, "unasked.shunt.dev", "== 'false'") {
+		t.Error("of allPods, the pods that decline are not sent, or not only where they may not decline")
+	}
+	if diff := cmp.Diff(webhooks(all)["pod.shunt.dev"], webhooks(got)["pod.shunt.dev"]); diff != "" {
+		t.Errorf("those that ask are sent otherwise:\n%s", diff)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/shunt-dev/shunt/cmd/internal/injectflags"
 	"github.com/shunt-dev/shunt/inject"
@@ -73,7 +74,27 @@ func (r *report) configured(s Snapshot, in installation) (cfg settings, ok bool)
 	default:
 		r.add(Warn, Configuration, cfg.object, "%s", cfg.text)
 	}
+	r.optOut(in, cfg)
 	return cfg, true
+}
+
+// optOut finds webhooks that leave out the pods which the configuration wants
+// to be denied for declining.
+func (r *report) optOut(in installation, cfg settings) {
+	if !slices.Contains(cfg.ForbiddenAnnotations, inject.InjectKey) {
+		return
+	}
+	declines := labels.Set{inject.InjectKey: "false"}
+	var names []string
+	for _, w := range in.webhooks {
+		if len(asked(w.NamespaceSelector)) > 0 && !matches(w.ObjectSelector, declines) {
+			names = append(names, w.Name)
+		}
+	}
+	if len(names) > 0 {
+		r.add(Warn, Configuration, cfg.object, "forbiddenAnnotations has %s, and pods with the label %[1]s: \"false\" are not asked about: "+
+			"the objectSelector of %s leaves them out", inject.InjectKey, strings.Join(names, ", "))
+	}
 }
 
 // settings are those of --config, of the Deployment and its ConfigMap, or the
