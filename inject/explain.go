@@ -254,5 +254,5 @@ func (e explainer) levelled(path string) bool {
 	saysRequest, saysLimit := word.saysOf(corev1.ResourceName(name))
 	limit := before.Limits[corev1.ResourceName(name)]
 	ofRequest := saysRequest && !saysLimit || !saysLimit && limit.Sign() <= 0
-	return !(saysRequest && saysLimit) && (kind == "limits") == ofRequest
+	return (!saysRequest || !saysLimit) && (kind == "limits") == ofRequest
 }

@@ -69,14 +69,8 @@ type proxyMount struct {
 	at    *field.Path
 }
 
-// overlapping finds mounts of a pod that are at, above or below another one of
-// the proxy's, apart by annotation and by the pod's own container. They would
-// hide what the operator has put there; and through a symbolic link in the volume
-// above, the one below could come to lie anywhere.
-func (r request) overlapping(cfg Config) (ofAnnotation, ofOwn field.ErrorList) {
-	if len(r.userMounts) == 0 && (r.own == nil || len(r.own.Container.VolumeMounts) == 0) {
-		return nil, nil
-	}
+// proxyMounts are all of the proxy's, of the configuration and of the pod.
+func (r request) proxyMounts(cfg Config) []proxyMount {
 	var all []proxyMount
 	add := func(mounts []corev1.VolumeMount, at *field.Path) {
 		for i, m := range mounts {
@@ -96,12 +90,21 @@ func (r request) overlapping(cfg Config) (ofAnnotation, ofOwn field.ErrorList) {
 		}
 	}
 	add(r.userMounts, r.from.path(UserVolumeMountKey))
-	ownPath := ""
 	if r.own != nil {
-		at := r.own.path().Child("volumeMounts")
-		ownPath = at.String()
-		add(r.own.Container.VolumeMounts, at)
+		add(r.own.Container.VolumeMounts, r.own.path().Child("volumeMounts"))
 	}
+	return all
+}
+
+// overlapping finds mounts of a pod that are at, above or below another one of
+// the proxy's, apart by annotation and by the pod's own container. They would
+// hide what the operator has put there; and through a symbolic link in the volume
+// above, the one below could come to lie anywhere.
+func (r request) overlapping(cfg Config) (ofAnnotation, ofOwn field.ErrorList) {
+	if len(r.userMounts) == 0 && (r.own == nil || len(r.own.Container.VolumeMounts) == 0) {
+		return nil, nil
+	}
+	all := r.proxyMounts(cfg)
 	// Sorted so, all that are below a path stand right behind it.
 	slices.SortStableFunc(all, func(a, b proxyMount) int { return strings.Compare(a.clean+"/", b.clean+"/") })
 	above := proxyMount{clean: "no path"}
@@ -119,7 +122,7 @@ func (r request) overlapping(cfg Config) (ofAnnotation, ofOwn field.ErrorList) {
 		}
 		wrong := field.Invalid(pods.at, shorten(pods.clean), fmt.Sprintf(
 			"the proxy has another mount at %s; accepted: a path that is not at, above or below it", shorten(other.clean)))
-		if ownPath != "" && strings.HasPrefix(pods.at.String(), ownPath) {
+		if strings.HasPrefix(pods.at.String(), specPath.String()) {
 			ofOwn = append(ofOwn, wrong)
 		} else {
 			ofAnnotation = append(ofAnnotation, wrong)

@@ -64,75 +64,90 @@ type change struct {
 
 // changes are those of all that a value holds or could hold.
 func changes(path string, of reflect.Value) []change {
-	below := func(inner []change, to func(reflect.Value) reflect.Value) []change {
-		all := make([]change, len(inner))
-		for i, c := range inner {
-			all[i] = change{c.path, func(v reflect.Value) { c.do(to(v)) }}
-		}
-		return all
-	}
+	leaf := func(do func(reflect.Value)) []change { return []change{{path, do}} }
 	switch of.Type() {
 	case reflect.TypeFor[metav1.Time]():
-		return []change{{path, func(v reflect.Value) { v.Set(reflect.ValueOf(metav1.Unix(7531, 0))) }}}
+		return leaf(func(v reflect.Value) { v.Set(reflect.ValueOf(metav1.Unix(7531, 0))) })
 	case reflect.TypeFor[resource.Quantity]():
-		return []change{{path, func(v reflect.Value) { v.Set(reflect.ValueOf(resource.MustParse("7531"))) }}}
+		return leaf(func(v reflect.Value) { v.Set(reflect.ValueOf(resource.MustParse("7531"))) })
 	}
-	var all []change
 	switch of.Kind() {
 	case reflect.Struct:
+		var all []change
 		for i := range of.NumField() {
 			name, _, _ := strings.Cut(of.Type().Field(i).Tag.Get("json"), ",")
 			all = append(all, below(changes(path+"."+name, of.Field(i)), func(v reflect.Value) reflect.Value { return v.Field(i) })...)
 		}
+		return all
 	case reflect.Pointer:
-		if of.IsNil() {
-			// Each field alone, and the bare pointer.
-			bare := func(v reflect.Value) { v.Set(reflect.New(v.Type().Elem())) }
-			for _, inner := range changes(path, reflect.New(of.Type().Elem()).Elem()) {
-				all = append(all, change{inner.path, func(v reflect.Value) { bare(v); inner.do(v.Elem()) }})
-			}
-			return append(all, change{path + " (empty)", bare})
-		}
-		all = append(all, change{path + " (gone)", func(v reflect.Value) { v.SetZero() }})
-		return append(all, below(changes(path, of.Elem()), func(v reflect.Value) reflect.Value { return v.Elem() })...)
+		return pointerChanges(path, of)
 	case reflect.Slice:
-		for i := range of.Len() {
-			all = append(all, below(changes(fmt.Sprintf("%s[%d]", path, i), of.Index(i)),
-				func(v reflect.Value) reflect.Value { return v.Index(i) })...)
-		}
-		if of.Len() > 0 {
-			all = append(all, change{path + " (one less)", func(v reflect.Value) { v.Set(v.Slice(0, v.Len()-1)) }})
-		}
-		for _, inner := range changes(path+"[+]", reflect.New(of.Type().Elem()).Elem()) {
-			all = append(all, change{inner.path, func(v reflect.Value) {
-				more := reflect.New(v.Type().Elem()).Elem()
-				inner.do(more)
-				v.Set(reflect.Append(v, more))
-			}})
-		}
+		return sliceChanges(path, of)
 	case reflect.Map:
-		all = append(all, change{path + " (more)", func(v reflect.Value) {
-			if v.IsNil() {
-				v.Set(reflect.MakeMap(v.Type()))
-			}
-			value := reflect.New(v.Type().Elem()).Elem()
-			if value.Type() == reflect.TypeFor[resource.Quantity]() {
-				value.Set(reflect.ValueOf(resource.MustParse("1")))
-			}
-			v.SetMapIndex(reflect.ValueOf("example.com/more").Convert(v.Type().Key()), value)
-		}})
+		return leaf(addToMap)
 	case reflect.String:
-		all = append(all, change{path, func(v reflect.Value) { v.SetString(v.String() + "x") }})
+		return leaf(func(v reflect.Value) { v.SetString(v.String() + "x") })
 	case reflect.Bool:
-		all = append(all, change{path, func(v reflect.Value) { v.SetBool(!v.Bool()) }})
+		return leaf(func(v reflect.Value) { v.SetBool(!v.Bool()) })
 	case reflect.Int32, reflect.Int64:
-		all = append(all, change{path, func(v reflect.Value) { v.SetInt(v.Int() + 7) }})
+		return leaf(func(v reflect.Value) { v.SetInt(v.Int() + 7) })
 	case reflect.Uint8:
-		all = append(all, change{path, func(v reflect.Value) { v.SetUint(v.Uint() + 7) }})
+		return leaf(func(v reflect.Value) { v.SetUint(v.Uint() + 7) })
 	default:
 		panic(path + ": " + of.Kind().String())
 	}
+}
+
+// below are changes of a part, as changes of the whole.
+func below(inner []change, to func(reflect.Value) reflect.Value) []change {
+	all := make([]change, len(inner))
+	for i, c := range inner {
+		all[i] = change{c.path, func(v reflect.Value) { c.do(to(v)) }}
+	}
 	return all
+}
+
+func pointerChanges(path string, of reflect.Value) []change {
+	if !of.IsNil() {
+		gone := change{path + " (gone)", func(v reflect.Value) { v.SetZero() }}
+		return append(below(changes(path, of.Elem()), func(v reflect.Value) reflect.Value { return v.Elem() }), gone)
+	}
+	bare := func(v reflect.Value) { v.Set(reflect.New(v.Type().Elem())) }
+	all := []change{{path + " (empty)", bare}}
+	for _, inner := range changes(path, reflect.New(of.Type().Elem()).Elem()) {
+		all = append(all, change{inner.path, func(v reflect.Value) { bare(v); inner.do(v.Elem()) }})
+	}
+	return all
+}
+
+func sliceChanges(path string, of reflect.Value) []change {
+	var all []change
+	for i := range of.Len() {
+		inner := changes(fmt.Sprintf("%s[%d]", path, i), of.Index(i))
+		all = append(all, below(inner, func(v reflect.Value) reflect.Value { return v.Index(i) })...)
+	}
+	if of.Len() > 0 {
+		all = append(all, change{path + " (one less)", func(v reflect.Value) { v.Set(v.Slice(0, v.Len()-1)) }})
+	}
+	for _, inner := range changes(path+"[+]", reflect.New(of.Type().Elem()).Elem()) {
+		all = append(all, change{inner.path, func(v reflect.Value) {
+			more := reflect.New(v.Type().Elem()).Elem()
+			inner.do(more)
+			v.Set(reflect.Append(v, more))
+		}})
+	}
+	return all
+}
+
+func addToMap(v reflect.Value) {
+	if v.IsNil() {
+		v.Set(reflect.MakeMap(v.Type()))
+	}
+	value := reflect.New(v.Type().Elem()).Elem()
+	if value.Type() == reflect.TypeFor[resource.Quantity]() {
+		value.Set(reflect.ValueOf(resource.MustParse("1")))
+	}
+	v.SetMapIndex(reflect.ValueOf("example.com/more").Convert(v.Type().Key()), value)
 }
 
 // TestWhatOthersSetStays holds the other half: each thing on the list.
@@ -150,16 +165,17 @@ func TestWhatOthersSetStays(t *testing.T) {
 		})
 	}
 	for name, set := range map[string]func(*corev1.Pod){
-		"AlwaysPullImages":             each(func(c *corev1.Container) { c.ImagePullPolicy = corev1.PullAlways }),
-		"termination message":          each(func(c *corev1.Container) { c.TerminationMessagePath = "/dev/termination-log" }),
-		"procMount":                    each(func(c *corev1.Container) { c.SecurityContext.ProcMount = new(corev1.DefaultProcMount) }),
-		"ServiceAccount":               mounted("/var/run/secrets/kubernetes.io/serviceaccount"),
-		"eks, by IAM role":             mounted("/var/run/secrets/eks.amazonaws.com/serviceaccount"),
-		"eks, by pod identity":         mounted("/var/run/secrets/pods.eks.amazonaws.com/serviceaccount"),
-		"azure-workload-identity":      mounted("/var/run/secrets/azure/tokens"),
-		"LimitRanger, of what is left": each(func(c *corev1.Container) { c.Resources.Limits["ephemeral-storage"] = resource.MustParse("1Gi") }),
+		"AlwaysPullImages":        each(func(c *corev1.Container) { c.ImagePullPolicy = corev1.PullAlways }),
+		"termination message":     each(func(c *corev1.Container) { c.TerminationMessagePath = "/dev/termination-log" }),
+		"procMount":               each(func(c *corev1.Container) { c.SecurityContext.ProcMount = new(corev1.DefaultProcMount) }),
+		"ServiceAccount":          mounted("/var/run/secrets/kubernetes.io/serviceaccount"),
+		"eks, by IAM role":        mounted("/var/run/secrets/eks.amazonaws.com/serviceaccount"),
+		"eks, by pod identity":    mounted("/var/run/secrets/pods.eks.amazonaws.com/serviceaccount"),
+		"azure-workload-identity": mounted("/var/run/secrets/azure/tokens"),
+		"LimitRanger":             each(func(c *corev1.Container) { c.Resources.Limits["ephemeral-storage"] = resource.MustParse("1Gi") }),
 		"variables": each(func(c *corev1.Container) {
-			c.Env = append([]corev1.EnvVar{{Name: "AWS_REGION", Value: "x"}}, append(c.Env, corev1.EnvVar{Name: "AZURE_CLIENT_ID", Value: "y"})...)
+			c.Env = append([]corev1.EnvVar{{Name: "AWS_REGION", Value: "x"}}, c.Env...)
+			c.Env = append(c.Env, corev1.EnvVar{Name: "AZURE_CLIENT_ID", Value: "y"})
 		}),
 		"resizePolicy": each(func(c *corev1.Container) {
 			c.ResizePolicy = []corev1.ContainerResizePolicy{{ResourceName: "cpu", RestartPolicy: corev1.NotRequired}}
@@ -187,7 +203,8 @@ func TestWhatOnlyLooksAlikeIsPutBack(t *testing.T) {
 			c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "a", MountPath: token + "/b", ReadOnly: true})
 		},
 		"beside a token": func(c *corev1.Container) {
-			c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "a", MountPath: token + "/../../../../../usr/local/bin", ReadOnly: true})
+			elsewhere := corev1.VolumeMount{Name: "a", MountPath: token + "/../../../../../usr/local/bin", ReadOnly: true}
+			c.VolumeMounts = append(c.VolumeMounts, elsewhere)
 		},
 		"shunt-init's volume as a token": func(c *corev1.Container) {
 			c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "shunt-shared", MountPath: token, ReadOnly: true})
@@ -215,7 +232,7 @@ func TestWhatOnlyLooksAlikeIsPutBack(t *testing.T) {
 			set(&pod.Spec.InitContainers[i])
 			got := inject.Inject(pod, enabled, inject.DefaultConfig())
 			if diff := cmp.Diff(want, got.Pod); diff != "" || len(got.Warnings) != 1 {
-				t.Errorf("%s in %s: %s, warned %q (-want +got):\n%s", name, want.Spec.InitContainers[i].Name, got.Reason, got.Warnings, diff)
+				t.Errorf("%s in container %d: %s, warned %q (-want +got):\n%s", name, i, got.Reason, got.Warnings, diff)
 			}
 		}
 	}

@@ -107,6 +107,25 @@ var _ = Describe("an injected pod", func() {
 		Expect(restored.Spec.Resources.Requests["memory"]).To(Equal(resource.MustParse("64Mi")))
 	})
 
+	It("loses what was added to our containers, and its owner is told", func(ctx SpecContext) {
+		ns := newNamespace(ctx, enabled)
+		pod := newPod(ns, nil)
+		Expect(api.Create(ctx, pod)).To(Succeed())
+		added := newPod(ns, pod.Annotations)
+		added.Spec = *pod.Spec.DeepCopy()
+		added.Spec.Volumes = append(added.Spec.Volumes, corev1.Volume{Name: "evil", VolumeSource: corev1.VolumeSource{
+			ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "evil"}},
+		}})
+		first := &added.Spec.InitContainers[0]
+		first.Env = append(first.Env, corev1.EnvVar{Name: "LD_PRELOAD", Value: "/evil.so"})
+		first.VolumeMounts = append(first.VolumeMounts, corev1.VolumeMount{Name: "evil", MountPath: "/shunt-init", SubPath: "shunt-init"})
+		user, told := warned()
+		Expect(user.Create(ctx, added)).To(Succeed())
+		Expect(added.Spec.InitContainers[0].Env).To(BeEmpty())
+		Expect(added.Spec.InitContainers[0].VolumeMounts).To(Equal(pod.Spec.InitContainers[0].VolumeMounts))
+		Expect(told.texts).To(ConsistOf(HaveSuffix("init container shunt-init differs in env, volumeMounts")))
+	})
+
 	It("has the words of its own container over the proxy, with what the API server fills in", func(ctx SpecContext) {
 		pod := newPod(newNamespace(ctx, enabled), nil)
 		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{
@@ -115,7 +134,9 @@ var _ = Describe("an injected pod", func() {
 			Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{
 				HTTPGet: &corev1.HTTPGetAction{Path: "/end", Port: intstr.FromInt32(8080)},
 			}},
-			ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/ready"}}}},
+			ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{
+				HTTPGet: &corev1.HTTPGetAction{Path: "/ready", Port: intstr.FromInt32(8080)},
+			}},
 		})
 		Expect(api.Create(ctx, pod)).To(Succeed())
 		Expect(pod.Spec.Containers).To(HaveLen(1))

@@ -92,8 +92,8 @@ func (r *report) optOut(in installation, cfg settings) {
 		}
 	}
 	if len(names) > 0 {
-		r.add(Warn, Configuration, cfg.object, "forbiddenAnnotations has %s, and pods with the label %[1]s: \"false\" are not asked about: "+
-			"the objectSelector of %s leaves them out", inject.InjectKey, strings.Join(names, ", "))
+		r.add(Warn, Configuration, cfg.object, "forbiddenAnnotations has %s, and pods with the label %[1]s: \"false\" are not asked "+
+			"about: the objectSelector of %s leaves them out", inject.InjectKey, strings.Join(names, ", "))
 	}
 }
 
