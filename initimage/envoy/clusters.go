@@ -41,8 +41,11 @@ func (b builder) inboundBind(f family) []field {
 	case interception.ModeNone:
 		return nil
 	}
-	return []field{because("The rules know Envoy's connections to the application by this address.",
-		"upstream_bind_config", object{set("source_address", socketAddress(f.inboundSource, 0))})}
+	bind := object{set("source_address", socketAddress(f.inboundSource, 0))}
+	if f.inboundSource == familyIPv6.inboundSource { // 127.0.0.6 is a loopback address by itself
+		bind = append(bind, because(reuseReason, "socket_options", list{boundToLoopback()}))
+	}
+	return []field{because("The rules know Envoy's connections to the application by this address.", "upstream_bind_config", bind)}
 }
 
 // The kernel lets a port be taken again within the minute after its connection
