@@ -127,8 +127,7 @@ func checkOutcome(spec interception.Spec, p ruleset.Packet, o ruleset.Outcome) e
 			return fmt.Errorf("rejected, which nothing asks for")
 		}
 	case ruleset.Dropped:
-		invalid := spec.DropInvalid && p.State == ruleset.Invalid
-		if !invalid && !isForged(p) && !bound(p) { // lo leads to this host alone
+		if !droppable(spec, p) {
 			return fmt.Errorf("dropped, which nothing asks for")
 		}
 	}
@@ -157,6 +156,12 @@ func endsHere(spec interception.Spec, p ruleset.Packet) bool {
 		return p.Mark == spec.Mark
 	}
 	return p.Mark == 0 && (slices.Contains(spec.ProxyUIDs, p.UID) || slices.Contains(spec.ProxyGIDs, p.GID))
+}
+
+// droppable reports whether a packet may be dropped: it belongs to no
+// connection, is forged, or has no route because its socket is bound to lo.
+func droppable(spec interception.Spec, p ruleset.Packet) bool {
+	return spec.DropInvalid && p.State == ruleset.Invalid || isForged(p) || bound(p)
 }
 
 // bound reports whether a packet is of a socket that is bound to lo: it does
