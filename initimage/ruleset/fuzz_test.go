@@ -108,17 +108,10 @@ func checkOutcome(spec interception.Spec, p ruleset.Packet, o ruleset.Outcome) e
 	if again != o {
 		return fmt.Errorf("%+v prints as %q, which parses as %+v", o, o, again)
 	}
-	ports := map[ruleset.Fate][]uint16{
-		ruleset.Redirected: {spec.OutboundPort, spec.InboundPort},
-		ruleset.TProxied:   {spec.InboundPort},
-	}
 	switch o.Fate {
 	case ruleset.Redirected, ruleset.TProxied:
-		if spec.DNS.Redirect {
-			ports[ruleset.Redirected] = append(ports[ruleset.Redirected], spec.DNS.Port)
-		}
-		if !slices.Contains(ports[o.Fate], o.Port) {
-			return fmt.Errorf("%s, which is no port of the proxy's: %v", o, ports[o.Fate])
+		if ports := proxyPorts(spec, o.Fate); !slices.Contains(ports, o.Port) {
+			return fmt.Errorf("%s, which is no port of the proxy's: %v", o, ports)
 		}
 	case ruleset.Unknown:
 		return fmt.Errorf("a walk of our own rules does not know where it ends")
@@ -131,7 +124,7 @@ func checkOutcome(spec interception.Spec, p ruleset.Packet, o ruleset.Outcome) e
 			return fmt.Errorf("dropped, which nothing asks for")
 		}
 	}
-	if first := p.State == ruleset.New || p.State == ruleset.Related; isForged(p) && first && o.Fate != ruleset.Dropped {
+	if isForged(p) && opens(p) && o.Fate != ruleset.Dropped {
 		return fmt.Errorf("a neighbour reaches this host by an address that is everybody's own: %s", o)
 	}
 	if endsHere(spec, p) && o.Fate != ruleset.Direct {
@@ -157,6 +150,21 @@ func endsHere(spec interception.Spec, p ruleset.Packet) bool {
 	}
 	return p.Mark == 0 && (slices.Contains(spec.ProxyUIDs, p.UID) || slices.Contains(spec.ProxyGIDs, p.GID))
 }
+
+// proxyPorts are the ports of the proxy that packets may be given to.
+func proxyPorts(spec interception.Spec, fate ruleset.Fate) []uint16 {
+	if fate == ruleset.TProxied {
+		return []uint16{spec.InboundPort}
+	}
+	ports := []uint16{spec.OutboundPort, spec.InboundPort}
+	if spec.DNS.Redirect {
+		ports = append(ports, spec.DNS.Port)
+	}
+	return ports
+}
+
+// opens reports whether a packet is the first of a connection.
+func opens(p ruleset.Packet) bool { return p.State == ruleset.New || p.State == ruleset.Related }
 
 // droppable reports whether a packet may be dropped: it belongs to no
 // connection, is forged, or has no route because its socket is bound to lo.
