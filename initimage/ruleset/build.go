@@ -75,14 +75,15 @@ var (
 	outLoopback = OutInterface{Name: loopbackName}
 )
 
-// toLoopback matches what the spec calls the loopback address: of IPv4 all of
-// 127.0.0.0/8 goes over lo, but Istio's rules mean 127.0.0.1 alone by it.
-func (b *builder) toLoopback(not bool) Match {
+// beyondLoopback matches all but what the spec calls the loopback address: of
+// IPv4 all of 127.0.0.0/8 goes over lo, but Istio's rules mean 127.0.0.1 alone
+// by it.
+func (b *builder) beyondLoopback() Match {
 	prefix := b.spec.LoopbackCIDR
 	if b.family == IPv6 {
 		prefix = hostPrefix(b.family.loopback())
 	}
-	return Destination{prefix, not}
+	return Destination{Prefix: prefix, Not: true}
 }
 
 func (b *builder) fromPassthrough() Match { return Source{Prefix: b.family.passthroughSource()} }

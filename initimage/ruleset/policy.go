@@ -45,7 +45,8 @@ func (b *builder) guardLoopback() {
 			unrouted = append(unrouted, netip.MustParsePrefix("::ffff:0:0/96"))
 		}
 		for _, prefix := range unrouted {
-			rules = append(rules, rule("unroutable destination: not rewritten, so that the kernel drops it", Return, Destination{Prefix: prefix}, fromOutside))
+			rules = append(rules, rule("unroutable destination: not rewritten, so that the kernel drops it", Return,
+				Destination{Prefix: prefix}, fromOutside))
 		}
 	}
 	if rules != nil {

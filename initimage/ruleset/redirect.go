@@ -37,7 +37,7 @@ func (b *builder) selfCalls() []Rule {
 	var rules []Rule
 	for _, id := range b.proxy() {
 		rules = append(rules, rule("the proxy ("+id.words+") calls its own pod: inbound", Jump{chainInRedirect},
-			b.toLoopback(true), outLoopback, id.match))
+			b.beyondLoopback(), outLoopback, id.match))
 	}
 	return rules
 }

@@ -41,7 +41,7 @@ func (b *builder) tproxyMangle() {
 func (b *builder) toProxy(protocol Protocol) Rule {
 	return rule("to the inbound listener of the proxy, addresses kept",
 		TProxy{Port: b.spec.InboundPort, Address: b.family.unspecified(), Mark: b.spec.Mark, Mask: allBits},
-		b.toLoopback(true), protocol)
+		b.beyondLoopback(), protocol)
 }
 
 // keepAnswers routes the app's answers to the proxy's hop back in. They are
@@ -93,7 +93,7 @@ func (b *builder) tproxyOutput() []Rule {
 	rules = append(rules, rule("inbound hop of the proxy, by its mark", Return, marked(b.spec.Mark)))
 	for _, id := range b.proxy() {
 		rules = append(rules, rule("the proxy ("+id.words+") calls its own pod: inbound",
-			SetMark{Value: b.selfMark(), Mask: allBits}, b.toLoopback(true), id.match))
+			SetMark{Value: b.selfMark(), Mask: allBits}, b.beyondLoopback(), id.match))
 	}
 	return rules
 }

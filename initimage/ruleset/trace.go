@@ -169,7 +169,7 @@ func (h *hop) input() {
 // addresses. A destination in 127.0.0.0/8 is not among them: whether it takes
 // that is up to the pod's route_localnet, which others set.
 func (h *hop) martian() bool {
-	return ThisHost(h.Src) || ThisHost(h.Dst) && !(h.Dst.Is4() && h.Dst.IsLoopback())
+	return ThisHost(h.Src) || ThisHost(h.Dst) && (!h.Dst.Is4() || !h.Dst.IsLoopback())
 }
 
 // outcome is where the packet ended, once nothing is left to walk.
