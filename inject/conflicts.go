@@ -112,17 +112,19 @@ func imageUserWarnings(pod *corev1.Pod, req request, cfg Config) []string {
 	if ofPod == nil {
 		ofPod = &corev1.PodSecurityContext{}
 	}
+	var none corev1.SecurityContext
 	var names []string
-	for _, c := range containersOf(pod) {
+	eachContainer(pod, func(_ string, _ int, c *corev1.Container) bool {
 		context := c.SecurityContext
 		if context == nil {
-			context = &corev1.SecurityContext{}
+			context = &none
 		}
 		unknown := context.RunAsUser == nil && ofPod.RunAsUser == nil
 		if unknown && says(cmp.Or(context.RunAsNonRoot, ofPod.RunAsNonRoot), true) {
 			names = append(names, c.Name)
 		}
-	}
+		return true
+	})
 	if len(names) == 0 {
 		return nil
 	}

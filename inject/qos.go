@@ -2,7 +2,6 @@ package inject
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,31 +17,36 @@ var qosResources = []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemo
 // (k8s.io/kubernetes, pkg/apis/core/v1/helper/qos). An API server makes requests
 // that are not there of the limits.
 func guaranteed(pod *corev1.Pod) bool {
-	all := containersOf(pod)
 	same := func(of corev1.ResourceRequirements, name corev1.ResourceName) bool {
 		limit := of.Limits[name]
 		request, said := of.Requests[name]
 		return limit.Sign() > 0 && (!said || request.Cmp(limit) == 0)
 	}
 	for _, name := range qosResources {
-		if whole := pod.Spec.Resources; whole != nil {
+		whole := pod.Spec.Resources
+		all := whole == nil || same(*whole, name)
+		// Requests of the pod that are not there are made of its containers', which
+		// may be less than the limit.
+		derived := false
+		if whole != nil {
 			_, said := whole.Requests[name]
-			// Requests of the pod that are not there are made of its containers', which
-			// may be less than the limit.
-			ofContainers := !said && slices.ContainsFunc(all, func(c placed) bool {
-				request := requested(c.Resources, name)
-				return request.Sign() > 0
-			})
-			if ofContainers || !same(*whole, name) {
-				return false
-			}
-			continue
+			derived = !said
 		}
-		if slices.ContainsFunc(all, func(c placed) bool { return !same(c.Resources, name) }) {
+		eachContainer(pod, func(_ string, _ int, c *corev1.Container) bool {
+			switch {
+			case whole == nil:
+				all = same(c.Resources, name)
+			case derived:
+				request := requested(c.Resources, name)
+				all = all && request.Sign() <= 0
+			}
+			return all
+		})
+		if !all {
 			return false
 		}
 	}
-	return len(all) > 0
+	return len(pod.Spec.Containers) > 0
 }
 
 // stayGuaranteed has what is put into a Guaranteed pod request just what it may
