@@ -32,11 +32,11 @@ type made struct {
 	mode     interception.Mode
 	spec     interception.Spec
 	settings envoy.Settings
-	ipv6     bool
+	ns       envoy.Namespace
 }
 
 func defaults(mode interception.Mode) made {
-	return made{mode, interception.Default(), envoy.DefaultSettings(), true}
+	return made{mode, interception.Default(), envoy.DefaultSettings(), envoy.Namespace{IPv6: true, BindsToDevice: true}}
 }
 
 func withHTTP(mode interception.Mode) made {
@@ -45,7 +45,7 @@ func withHTTP(mode interception.Mode) made {
 	return m
 }
 
-func (m made) text() string { return string(envoy.Bootstrap(m.mode, m.spec, m.settings, m.ipv6)) }
+func (m made) text() string { return string(envoy.Bootstrap(m.mode, m.spec, m.settings, m.ns)) }
 
 // read has Envoy's own API read and check a bootstrap, strictly.
 func (m made) read(t *testing.T) *bootstrapv3.Bootstrap {
@@ -107,7 +107,7 @@ func TestEveryCombinationIsEnvoys(t *testing.T) {
 			for i, ports := range []string{"", "*", "80", "80,8080-8090"} {
 				n++
 				m := defaults(mode)
-				m.ipv6, m.spec.DNS.Redirect = ipv6, n%2 == 0
+				m.ns, m.spec.DNS.Redirect = envoy.Namespace{IPv6: ipv6, BindsToDevice: n%3 == 0}, n%2 == 0
 				m.settings.InboundHTTPPorts, m.settings.OutboundHTTPPorts = ports, ports
 				m.settings.AccessLog, m.settings.AccessLogQueries = logs[n%len(logs)], n%5 == 0
 				m.settings.MemoryLimit = int64(i) << 30
@@ -123,11 +123,11 @@ func TestEveryCombinationIsEnvoys(t *testing.T) {
 // TestGolden has bootstraps that a person can read.
 func TestGolden(t *testing.T) {
 	ipv4 := defaults(interception.ModeRedirect)
-	ipv4.ipv6 = false
+	ipv4.ns.IPv6 = false
 	dns := defaults(interception.ModeTProxy)
 	dns.spec.DNS.Redirect = true
 	declared := defaults(interception.ModeRedirect)
-	declared.ipv6 = false
+	declared.ns.IPv6 = false
 	declared.settings.InboundHTTPPorts, declared.settings.OutboundHTTPPorts = "8080,9090", "80"
 	declared.settings.AccessLog, declared.settings.MemoryLimit = envoy.AccessLogErrors, 1<<30
 	for name, m := range map[string]made{"redirect-ipv4": ipv4, "tproxy-dns": dns, "declared": declared} {
@@ -153,7 +153,7 @@ func TestListenersOfEachFamily(t *testing.T) {
 	for _, mode := range modes {
 		for ipv6, hosts := range map[bool][]string{true: {"0.0.0.0", "::"}, false: {"0.0.0.0"}} {
 			m := defaults(mode)
-			m.ipv6 = ipv6
+			m.ns.IPv6 = ipv6
 			var wanted, bound []string
 			for _, host := range hosts {
 				wanted = append(wanted, fmt.Sprintf(each, host))

@@ -19,10 +19,14 @@ func inboundCluster(f family) string { return "InboundPassthroughCluster" + f.cl
 func (b builder) clusters() list {
 	all := list{fixed(adminCluster, connectTimeout, address(loopback, interception.AdminPort))}
 	for _, f := range b.families {
-		all = append(all, b.passthroughClusters(inboundCluster(f), b.InboundHTTPPorts, b.inboundBind(f)...)...)
+		name := inboundCluster(f)
+		all = append(all, b.passthroughClusters(name, name, b.InboundHTTPPorts, b.inboundBind(f)...)...)
+		if b.tellsSelfApart() {
+			all = append(all, b.passthroughClusters(name+selfSuffix, name, b.InboundHTTPPorts)...)
+		}
 		all = append(all, b.healthClusters(f)...)
 	}
-	all = append(all, b.passthroughClusters(passthroughCluster, b.OutboundHTTPPorts)...)
+	all = append(all, b.passthroughClusters(passthroughCluster, passthroughCluster, b.OutboundHTTPPorts)...)
 	if b.spec.DNS.Redirect {
 		all = append(all, resolvers())
 	}
@@ -33,58 +37,66 @@ func (b builder) clusters() list {
 	})
 }
 
+// selfSuffix ends the name of the inbound cluster for connections that the pod
+// makes to itself.
+const selfSuffix = "Self"
+
+// tellsSelfApart reports whether connections that the pod makes to its own
+// address need a cluster of their own: in TPROXY they go on from that address,
+// and on a socket that is bound to lo the kernel does not find their answers,
+// which to it come in by the interface that has the address.
+func (b builder) tellsSelfApart() bool { return b.mode == interception.ModeTProxy && b.BindsToDevice }
+
 // inboundBind is how Envoy's connections to the application are bound.
-func (b builder) inboundBind(f family) []field {
-	switch b.mode {
-	case interception.ModeTProxy: // original_src binds to the client's address
-		return []field{because(reuseReason, "upstream_bind_config", object{set("socket_options", list{boundToLoopback()})})}
-	case interception.ModeNone:
-		return nil
-	}
-	bind := object{set("source_address", socketAddress(f.inboundSource, 0))}
-	if f.inboundSource == familyIPv6.inboundSource { // 127.0.0.6 is a loopback address by itself
-		bind = append(bind, because(reuseReason, "socket_options", list{boundToLoopback()}))
-	}
-	return []field{because("The rules know Envoy's connections to the application by this address.", "upstream_bind_config", bind)}
-}
-
+//
 // The kernel lets a port be taken again within the minute after its connection
-// has ended where both ends are on the loopback interface (tcp_tw_reuse), which
-// it knows by the socket's device: with 500 ports and 100 connections a second
-// 500 of 1,500 succeeded, and all of them so. It takes no capability since Linux
-// 5.7.
-const reuseReason = "On lo the kernel reuses a port at once; elsewhere it waits a minute, and ports run out."
-
-// boundToLoopback is the option of a socket that is bound to lo. The numbers
-// are Linux's SOL_SOCKET and SO_BINDTODEVICE.
-func boundToLoopback() object {
-	return object{
-		set("description", "SO_BINDTODEVICE"), set("level", 1), set("name", 25),
-		set("buf_value", base64.StdEncoding.EncodeToString([]byte("lo\x00"))),
+// has ended where an end of it has a loopback address, as 127.0.0.6 is, or the
+// socket is bound to lo (tcp_tw_reuse in ip-sysctl): with 500 ports and 100
+// connections a second 500 of 1,500 succeeded, and all of them so. The rules of
+// package ruleset have a route for a bound hop from ::6.
+func (b builder) inboundBind(f family) []field {
+	var bind object
+	if b.mode == interception.ModeRedirect {
+		bind = append(bind, because("The rules know Envoy's connections to the application by this address.",
+			"source_address", socketAddress(f.inboundSource, 0)))
 	}
+	reused := b.mode == interception.ModeRedirect && f.loopback == loopback
+	if b.mode != interception.ModeNone && b.BindsToDevice && !reused {
+		const solSocket, soBindToDevice = 1, 25
+		bind = append(bind, because("On lo the kernel reuses a port at once; elsewhere it waits a minute, and ports run out.",
+			"socket_options", list{object{
+				set("description", "SO_BINDTODEVICE"), set("level", solSocket), set("name", soBindToDevice),
+				set("buf_value", base64.StdEncoding.EncodeToString([]byte("lo\x00"))),
+			}}))
+	}
+	if bind == nil {
+		return nil // in TPROXY original_src binds to the client's address
+	}
+	return []field{set("upstream_bind_config", bind)}
 }
 
 // passthroughClusters are the cluster that dials where the connection was
-// going and, where HTTP is looked for, its twins.
-func (b builder) passthroughClusters(name, httpPorts string, bind ...field) list {
+// going and, where HTTP is looked for, its twins. In logs and metrics all are
+// called as shown says.
+func (b builder) passthroughClusters(name, shown, httpPorts string, bind ...field) list {
 	if httpPorts == "" {
-		return list{b.originalDestination(name, bind...)}
+		return list{b.originalDestination(name, shown, bind...)}
 	}
 	var all list
 	for _, t := range []twin{usual, absoluteForm, lastRequest} {
-		cluster := b.originalDestination(name+t.suffix, bind...)
-		if t != usual {
-			cluster = append(cluster, set("alt_stat_name", name))
-		}
+		cluster := b.originalDestination(name+t.suffix, shown, bind...)
 		all = append(all, append(cluster, set("typed_extension_protocol_options", b.upstreamHTTP(t))))
 	}
 	return all
 }
 
 // originalDestination dials the address that the connection was going to.
-func (b builder) originalDestination(name string, bind ...field) object {
-	return append(object{
-		set("name", name),
+func (b builder) originalDestination(name, shown string, bind ...field) object {
+	cluster := object{set("name", name)}
+	if shown != name {
+		cluster = append(cluster, set("alt_stat_name", shown))
+	}
+	cluster = append(cluster,
 		set("type", "ORIGINAL_DST"),
 		set("lb_policy", "CLUSTER_PROVIDED"),
 		set("connect_timeout", connectTimeout),
@@ -97,7 +109,8 @@ func (b builder) originalDestination(name string, bind ...field) object {
 		})}),
 		because("What a server knows by connection, such as who logged in, stays with its client.",
 			"connection_pool_per_downstream_connection", true),
-	}, bind...)
+	)
+	return append(cluster, bind...)
 }
 
 // fixed dials one address.

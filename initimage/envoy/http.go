@@ -49,10 +49,7 @@ func (b builder) httpChain(cluster string) object {
 		set("http_filters", list{forgetForm(), router()}),
 		set("route_config", passthroughRoutes(cluster)),
 	}
-	chain := managed("http", append(manager, b.accessLog()...)...)
-	return append(chain, set("filter_chain_match", object{
-		set("transport_protocol", "raw_buffer"), set("application_protocols", list{"http/1.1", "h2c"}),
-	}))
+	return managed("http", append(manager, b.accessLog()...)...)
 }
 
 // http1 keeps the spelling of headers and of the status line, and trailers. A

@@ -65,6 +65,9 @@ const (
 //	any, a port for HTTP           | HTTP/1.1, HTTP/2 (h2c)  | http
 //	any, a port for HTTP           | TLS ClientHello         | tls
 //	any, a port for HTTP           | others, or none in time | tcp
+//
+// In TPROXY those that the pod makes to itself have chains of their own, by
+// another cluster.
 func (b builder) passthrough(l passthrough) object {
 	transparent := l.direction == inboundDirection && b.mode == interception.ModeTProxy
 	chains := list{
@@ -93,10 +96,15 @@ func (b builder) passthrough(l passthrough) object {
 		filters = append(filters, extension("envoy.filters.listener.original_src",
 			"envoy.extensions.filters.listener.original_src.v3.OriginalSrc", set("mark", int(b.spec.Mark))))
 	}
+	carried := b.chains(l.httpPorts, l.cluster)
+	if l.direction == inboundDirection && b.tellsSelfApart() {
+		carried = append(carried, b.chains(l.httpPorts, l.cluster+selfSuffix, set("source_type", "SAME_IP_OR_LOOPBACK"))...)
+		carried = append(carried, append(b.tcpChain("tcp", l.cluster+selfSuffix),
+			set("filter_chain_match", object{set("source_type", "SAME_IP_OR_LOOPBACK")})))
+	}
+	chains = append(chains, carried...)
 	if l.httpPorts != "" {
 		filters = append(filters, inspectors(l.httpPorts)...)
-		chains = append(chains, b.httpChain(l.cluster),
-			append(b.tcpChain("tls", l.cluster), set("filter_chain_match", object{set("transport_protocol", "tls")})))
 		listener = append(listener,
 			set("listener_filters_timeout", detectionTimeout), set("continue_on_listener_filters_timeout", true))
 	}
@@ -107,6 +115,21 @@ func (b builder) passthrough(l passthrough) object {
 		// specific one: plain TCP is not a chain among the others.
 		set("default_filter_chain", b.tcpChain("tcp", l.cluster)),
 	)
+}
+
+// chains take what was found to be HTTP or TLS, of connections that match.
+func (b builder) chains(httpPorts, cluster string, match ...field) list {
+	if httpPorts == "" {
+		return nil
+	}
+	http := append(object{
+		set("transport_protocol", "raw_buffer"), set("application_protocols", list{"http/1.1", "h2c"}),
+	}, match...)
+	tls := append(object{set("transport_protocol", "tls")}, match...)
+	return list{
+		append(b.httpChain(cluster), set("filter_chain_match", http)),
+		append(b.tcpChain("tls", cluster), set("filter_chain_match", tls)),
+	}
 }
 
 // detectionTimeout is how long a client may take to send the first bytes of

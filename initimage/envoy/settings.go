@@ -108,29 +108,33 @@ func ParseSettings(text string) (Settings, error) {
 
 // String prints the settings that are not the default, as JSON.
 func (s Settings) String() string {
-	own, others := fieldsOf(s), fieldsOf(DefaultSettings())
-	for name, value := range own {
-		if bytes.Equal(value, others[name]) {
-			delete(own, name)
-		}
-	}
-	return string(encode(own))
-}
-
-func fieldsOf(s Settings) map[string]json.RawMessage {
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(encode(s), &fields); err != nil {
-		panic("settings are an object: " + err.Error())
-	}
-	return fields
-}
-
-func encode(value any) []byte {
-	text, err := json.Marshal(value)
+	d := DefaultSettings()
+	text, err := json.Marshal(struct {
+		HealthPort        *uint16     `json:"healthPort,omitempty"`
+		InboundHTTPPorts  *string     `json:"inboundHTTPPorts,omitempty"`
+		OutboundHTTPPorts *string     `json:"outboundHTTPPorts,omitempty"`
+		HTTP              *HTTPLimits `json:"http,omitempty"`
+		AccessLog         *AccessLog  `json:"accessLog,omitempty"`
+		AccessLogQueries  *bool       `json:"accessLogQueries,omitempty"`
+		Keepalive         *Keepalive  `json:"keepalive,omitempty"`
+		MemoryLimit       *int64      `json:"memoryLimit,omitempty"`
+	}{
+		unless(s.HealthPort, d.HealthPort), unless(s.InboundHTTPPorts, d.InboundHTTPPorts),
+		unless(s.OutboundHTTPPorts, d.OutboundHTTPPorts), unless(s.HTTP, d.HTTP), unless(s.AccessLog, d.AccessLog),
+		unless(s.AccessLogQueries, d.AccessLogQueries), unless(s.Keepalive, d.Keepalive), unless(s.MemoryLimit, d.MemoryLimit),
+	})
 	if err != nil {
 		panic("plain values always encode: " + err.Error())
 	}
-	return text
+	return string(text)
+}
+
+// unless returns a value that is not the default, and nil for one that is.
+func unless[T comparable](value, ofDefault T) *T {
+	if value == ofDefault {
+		return nil
+	}
+	return &value
 }
 
 // Validate returns all that is wrong with the settings, by their names in JSON.
