@@ -11,7 +11,6 @@ import (
 	"slices"
 
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
@@ -55,27 +54,7 @@ func bootstrap(mode interception.Mode, spec interception.Spec, settings envoy.Se
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", kernel.ErrPreflight, err)
 	}
-	binds, err := bindsToDevice()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", kernel.ErrPreflight, err)
-	}
-	return envoy.Bootstrap(mode, spec, settings, envoy.Namespace{
-		IPv6: slices.Contains(families, ruleset.IPv6), BindsToDevice: binds,
+	return envoy.Bootstrap(mode, spec, settings, envoy.Host{
+		IPv6: slices.Contains(families, ruleset.IPv6), BindToLoopback: kernel.MayBindToLoopback(),
 	}), nil
-}
-
-// bindsToDevice reports whether the proxy, which has no NET_RAW, may bind a
-// socket to a device. The kernel lets anybody do so since 5.7; trying it here
-// would say nothing, because shunt-init may have NET_RAW.
-func bindsToDevice() (bool, error) {
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return false, fmt.Errorf("asking the kernel for its release: %w", err)
-	}
-	release := unix.ByteSliceToString(name.Release[:])
-	var major, minor int
-	if n, err := fmt.Sscanf(release, "%d.%d", &major, &minor); n != 2 {
-		return false, fmt.Errorf("the kernel's release %q is no version: %w", release, err)
-	}
-	return major > 5 || major == 5 && minor >= 7, nil
 }

@@ -8,22 +8,22 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// Namespace is what Bootstrap needs to know of where Envoy runs.
-type Namespace struct {
-	// IPv6 says whether the network namespace has it: where the kernel has
-	// none, Envoy cannot even read an IPv6 address.
+// Host is what the kernel and the network namespace allow Envoy.
+type Host struct {
+	// IPv6 says whether the namespace has it: where the kernel has none, Envoy
+	// cannot even read an IPv6 address.
 	IPv6 bool
-	// BindsToDevice says whether a process without NET_RAW may bind a socket to
-	// a device (SO_BINDTODEVICE), which is so from Linux 5.7 on.
-	BindsToDevice bool
+	// BindToLoopback says whether Envoy may bind a socket to lo: Linux 5.7 and
+	// later. Before, a connection that asks for it is not made at all.
+	BindToLoopback bool
 }
 
 // Bootstrap returns Envoy's configuration for the connections that spec sends
 // to it, or with ModeNone for those that anybody else does. The settings must
 // have passed Validate.
-func Bootstrap(mode interception.Mode, spec interception.Spec, settings Settings, ns Namespace) []byte {
-	b := builder{Settings: settings, Namespace: ns, mode: mode, spec: spec, families: []family{familyIPv4}}
-	if ns.IPv6 {
+func Bootstrap(mode interception.Mode, spec interception.Spec, settings Settings, host Host) []byte {
+	b := builder{Settings: settings, Host: host, mode: mode, spec: spec, families: []family{familyIPv4}}
+	if host.IPv6 {
 		b.families = append(b.families, familyIPv6)
 	}
 	document := object{because("It can stop Envoy, and asks nobody who they are: for processes in the pod only.",
@@ -46,7 +46,7 @@ func Bootstrap(mode interception.Mode, spec interception.Spec, settings Settings
 // builder makes the parts of a bootstrap.
 type builder struct {
 	Settings
-	Namespace
+	Host
 	mode     interception.Mode
 	spec     interception.Spec
 	families []family

@@ -32,11 +32,11 @@ type made struct {
 	mode     interception.Mode
 	spec     interception.Spec
 	settings envoy.Settings
-	ns       envoy.Namespace
+	host     envoy.Host
 }
 
 func defaults(mode interception.Mode) made {
-	return made{mode, interception.Default(), envoy.DefaultSettings(), envoy.Namespace{IPv6: true, BindsToDevice: true}}
+	return made{mode, interception.Default(), envoy.DefaultSettings(), envoy.Host{IPv6: true, BindToLoopback: true}}
 }
 
 func withHTTP(mode interception.Mode) made {
@@ -45,7 +45,7 @@ func withHTTP(mode interception.Mode) made {
 	return m
 }
 
-func (m made) text() string { return string(envoy.Bootstrap(m.mode, m.spec, m.settings, m.ns)) }
+func (m made) text() string { return string(envoy.Bootstrap(m.mode, m.spec, m.settings, m.host)) }
 
 // read has Envoy's own API read and check a bootstrap, strictly.
 func (m made) read(t *testing.T) *bootstrapv3.Bootstrap {
@@ -107,7 +107,7 @@ func TestEveryCombinationIsEnvoys(t *testing.T) {
 			for i, ports := range []string{"", "*", "80", "80,8080-8090"} {
 				n++
 				m := defaults(mode)
-				m.ns, m.spec.DNS.Redirect = envoy.Namespace{IPv6: ipv6, BindsToDevice: n%3 == 0}, n%2 == 0
+				m.host, m.spec.DNS.Redirect = envoy.Host{IPv6: ipv6, BindToLoopback: n%3 == 0}, n%2 == 0
 				m.settings.InboundHTTPPorts, m.settings.OutboundHTTPPorts = ports, ports
 				m.settings.AccessLog, m.settings.AccessLogQueries = logs[n%len(logs)], n%5 == 0
 				m.settings.MemoryLimit = int64(i) << 30
@@ -123,11 +123,11 @@ func TestEveryCombinationIsEnvoys(t *testing.T) {
 // TestGolden has bootstraps that a person can read.
 func TestGolden(t *testing.T) {
 	ipv4 := defaults(interception.ModeRedirect)
-	ipv4.ns.IPv6 = false
+	ipv4.host.IPv6 = false
 	dns := defaults(interception.ModeTProxy)
 	dns.spec.DNS.Redirect = true
 	declared := defaults(interception.ModeRedirect)
-	declared.ns.IPv6 = false
+	declared.host.IPv6 = false
 	declared.settings.InboundHTTPPorts, declared.settings.OutboundHTTPPorts = "8080,9090", "80"
 	declared.settings.AccessLog, declared.settings.MemoryLimit = envoy.AccessLogErrors, 1<<30
 	for name, m := range map[string]made{"redirect-ipv4": ipv4, "tproxy-dns": dns, "declared": declared} {
@@ -153,7 +153,7 @@ func TestListenersOfEachFamily(t *testing.T) {
 	for _, mode := range modes {
 		for ipv6, hosts := range map[bool][]string{true: {"0.0.0.0", "::"}, false: {"0.0.0.0"}} {
 			m := defaults(mode)
-			m.ns.IPv6 = ipv6
+			m.host.IPv6 = ipv6
 			var wanted, bound []string
 			for _, host := range hosts {
 				wanted = append(wanted, fmt.Sprintf(each, host))
@@ -204,6 +204,39 @@ func TestSourceAddress(t *testing.T) {
 			t.Errorf("%s: transparent listeners (-want +got):\n%s", mode, diff)
 		}
 	}
+}
+
+// TestBoundToLoopback: connections to the application are bound to lo where
+// that alone has the kernel reuse their ports, and where the kernel lets Envoy.
+func TestBoundToLoopback(t *testing.T) {
+	for mode, want := range map[interception.Mode][]string{
+		interception.ModeRedirect: {"InboundPassthroughClusterIpv6"},
+		interception.ModeTProxy:   {"InboundPassthroughClusterIpv4", "InboundPassthroughClusterIpv6"},
+		interception.ModeNone:     nil,
+	} {
+		m := defaults(mode)
+		if diff := cmp.Diff(want, boundClusters(t, m)); diff != "" {
+			t.Errorf("%s: clusters that bind to lo (-want +got):\n%s", mode, diff)
+		}
+		m.host.BindToLoopback = false
+		if bound := boundClusters(t, m); bound != nil {
+			t.Errorf("%s: %v bind to lo, which this kernel refuses", mode, bound)
+		}
+	}
+}
+
+func boundClusters(t *testing.T, m made) (names []string) {
+	t.Helper()
+	const solSocket, soBindToDevice = 1, 25
+	for _, c := range m.read(t).StaticResources.Clusters {
+		for _, option := range c.GetUpstreamBindConfig().GetSocketOptions() {
+			if option.Level != solSocket || option.Name != soBindToDevice || string(option.GetBufValue()) != "lo\x00" {
+				t.Errorf("%s: unknown socket option %v", c.Name, option)
+			}
+			names = append(names, c.Name)
+		}
+	}
+	return names
 }
 
 // TestNothingIsLookedAtByDefault: no filter waits for the client's first bytes,

@@ -45,7 +45,7 @@ const selfSuffix = "Self"
 // address need a cluster of their own: in TPROXY they go on from that address,
 // and on a socket that is bound to lo the kernel does not find their answers,
 // which to it come in by the interface that has the address.
-func (b builder) tellsSelfApart() bool { return b.mode == interception.ModeTProxy && b.BindsToDevice }
+func (b builder) tellsSelfApart() bool { return b.mode == interception.ModeTProxy && b.BindToLoopback }
 
 // inboundBind is how Envoy's connections to the application are bound.
 //
@@ -61,7 +61,7 @@ func (b builder) inboundBind(f family) []field {
 			"source_address", socketAddress(f.inboundSource, 0)))
 	}
 	reused := b.mode == interception.ModeRedirect && f.loopback == loopback
-	if b.mode != interception.ModeNone && b.BindsToDevice && !reused {
+	if b.mode != interception.ModeNone && b.BindToLoopback && !reused {
 		const solSocket, soBindToDevice = 1, 25
 		bind = append(bind, because("On lo the kernel reuses a port at once; elsewhere it waits a minute, and ports run out.",
 			"socket_options", list{object{

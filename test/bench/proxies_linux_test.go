@@ -62,7 +62,7 @@ func startEnvoy(b *testing.B, n network, mode interception.Mode) int {
 	}
 	set("--concurrency", "1")
 	set("--service-node", "bench")
-	text := string(envoyconfig.Bootstrap(mode, interception.Default(), envoyconfig.DefaultSettings(), envoyconfig.Namespace{IPv6: true, BindsToDevice: true}))
+	text := string(envoyconfig.Bootstrap(mode, interception.Default(), envoyconfig.DefaultSettings(), envoyconfig.Host{IPv6: true, BindToLoopback: true}))
 	if mode == interception.ModeNone {
 		text = explicitBootstrap(b, text)
 	}

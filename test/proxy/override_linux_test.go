@@ -78,7 +78,7 @@ func TestBootstrapOverride(t *testing.T) {
 // that intercepts with another listener never becomes healthy, so that its pod
 // does not start.
 func TestBootstrapOverrideOfSharedNames(t *testing.T) {
-	text := string(envoyconfig.Bootstrap(interception.ModeRedirect, interception.Default(), envoyconfig.DefaultSettings(), envoyconfig.Namespace{IPv6: true, BindsToDevice: true}))
+	text := string(envoyconfig.Bootstrap(interception.ModeRedirect, interception.Default(), envoyconfig.DefaultSettings(), envoyconfig.Host{IPv6: true, BindToLoopback: true}))
 	out, err := validate(t, text, "--config-yaml", `{"static_resources": {"clusters": [`+cluster("PassthroughCluster")+`]}}`)
 	if err == nil || !strings.Contains(out, "duplicate cluster 'PassthroughCluster'") {
 		t.Errorf("two clusters of one name: %v\n%s", err, out)

@@ -107,7 +107,7 @@ func ownBootstrap(t *testing.T, mode interception.Mode, system interception.Syst
 	t.Helper()
 	settings := envoyconfig.DefaultSettings()
 	settings.InboundHTTPPorts, settings.OutboundHTTPPorts = envoyconfig.AllPorts, envoyconfig.AllPorts
-	text, err := yaml.YAMLToJSON(envoyconfig.Bootstrap(mode, interception.DefaultFor(system), settings, envoyconfig.Namespace{IPv6: true}))
+	text, err := yaml.YAMLToJSON(envoyconfig.Bootstrap(mode, interception.DefaultFor(system), settings, envoyconfig.Host{IPv6: true}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ func TestEnvoyAcceptsEveryBootstrap(t *testing.T) {
 					t.Parallel()
 					settings, spec := envoyconfig.DefaultSettings(), interception.Default()
 					change(&settings, &spec)
-					text := string(envoyconfig.Bootstrap(mode, spec, settings, envoyconfig.Namespace{IPv6: ipv6, BindsToDevice: ipv6}))
+					text := string(envoyconfig.Bootstrap(mode, spec, settings, envoyconfig.Host{IPv6: ipv6, BindToLoopback: ipv6}))
 					out, err := validate(t, strings.ReplaceAll(text, envoyconfig.SharedDirectory+"/"+envoyconfig.ResolversFile, resolvers))
 					if err != nil {
 						t.Fatalf("envoy --mode validate: %v\n%s", err, out)
@@ -52,7 +52,7 @@ func TestEnvoyAcceptsEveryBootstrap(t *testing.T) {
 
 // TestEnvoyRefusesNonsense shows that the test above can fail.
 func TestEnvoyRefusesNonsense(t *testing.T) {
-	text := string(envoyconfig.Bootstrap(interception.ModeRedirect, interception.Default(), envoyconfig.DefaultSettings(), envoyconfig.Namespace{IPv6: true, BindsToDevice: true}))
+	text := string(envoyconfig.Bootstrap(interception.ModeRedirect, interception.Default(), envoyconfig.DefaultSettings(), envoyconfig.Host{IPv6: true, BindToLoopback: true}))
 	if out, err := validate(t, strings.Replace(text, "ORIGINAL_DST", "ORIGINAL_DESTINATION", 1)); err == nil {
 		t.Errorf("envoy accepts an unknown type of cluster:\n%s", out)
 	}
