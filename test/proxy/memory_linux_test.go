@@ -1,0 +1,249 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/test/netns"
+)
+
+// What clients may make Envoy keep, in MB: all at once, of those in a test.
+const mostKept = 24
+
+// TestSlowReaders: clients that take nothing of what a server sends fill the
+// proxy's buffers, and must not fill its memory.
+func TestSlowReaders(t *testing.T) {
+	const readers = 200
+	p := envoyPod(t, interception.ModeRedirect, nil)
+	w := &way{direction: inbound4, pod: p, system: interception.SystemRedirect}
+	var blocked sync.WaitGroup
+	blocked.Add(readers)
+	listener := w.listen(t, slowPort)
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				flood(conn)
+				blocked.Done()
+			}()
+		}
+	}()
+	before := p.allocated(t)
+	for range readers {
+		w.mustDial(t, slowPort)
+	}
+	blocked.Wait()
+	if kept := p.allocated(t) - before; kept > mostKept {
+		t.Errorf("%d clients that read nothing made Envoy keep %d MB, want at most %d", readers, kept, mostKept)
+	} else {
+		t.Logf("%d clients that read nothing made Envoy keep %d MB", readers, kept)
+	}
+}
+
+const slowPort uint16 = 9100
+
+// flood writes until nobody takes anything for a while.
+func flood(conn net.Conn) {
+	piece := make([]byte, 1<<16)
+	_, _ = rand.Read(piece)
+	for {
+		_ = conn.SetWriteDeadline(time.Now().Add(2 * time.Second))
+		if _, err := conn.Write(piece); err != nil {
+			return // the connection stays open until the test's end
+		}
+	}
+}
+
+// allocated is Envoy's memory in use, in MB.
+func (p *pod) allocated(t *testing.T) int {
+	t.Helper()
+	status, text := get(client(dialer(p.Pod.Dial)), netip.MustParseAddr("127.0.0.1"), interception.AdminPort, "/memory")
+	var memory struct {
+		Allocated int `json:"allocated,string"`
+	}
+	if err := json.Unmarshal([]byte(text), &memory); status != http.StatusOK || err != nil {
+		t.Fatalf("no memory: %d %.300s", status, text)
+	}
+	return memory.Allocated >> 20
+}
+
+// TestHTTPLimits: where Envoy takes HTTP, a client cannot make it keep endless
+// headers or streams.
+func TestHTTPLimits(t *testing.T) {
+	p := envoyPod(t, interception.ModeRedirect, map[string]string{inject.ProtocolDetectionKey: detectAll})
+	w := &way{direction: inbound4, pod: p, system: interception.SystemRedirect}
+	w.serveHTTP(t, limitsPort, &http.Server{Handler: http.HandlerFunc(tell), Protocols: bothVersions()})
+	t.Run("a long path", func(t *testing.T) { checkLongPath(t, w) })
+	t.Run("headers without an end", func(t *testing.T) { checkEndlessHeaders(t, w) })
+	t.Run("streams without an end", func(t *testing.T) { checkEndlessStreams(t, w) })
+	t.Run("others are served", func(t *testing.T) {
+		if status, body := get(client(fromOutside(p.Lab)), netns.PodIPv4, limitsPort, "/"); status != http.StatusOK {
+			t.Errorf("status %d: %s", status, body)
+		}
+	})
+}
+
+const (
+	limitsPort  uint16 = 9080
+	streamsPort uint16 = 9081
+	detectAll          = "auto"
+)
+
+func bothVersions() *http.Protocols {
+	var both http.Protocols
+	both.SetHTTP1(true)
+	both.SetUnencryptedHTTP2(true)
+	return &both
+}
+
+// checkEndlessHeaders sends 20 requests whose headers grow to 8 MB and do not
+// end.
+func checkEndlessHeaders(t *testing.T, w *way) {
+	const clients, headers = 20, 128 // of 64 KiB
+	before := w.pod.allocated(t)
+	header := []byte("X-Long: " + strings.Repeat("a", 1<<16) + "\r\n")
+	refused := 0
+	for range clients {
+		conn := w.mustDial(t, limitsPort)
+		_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n")
+		for i := 0; i < headers && err == nil; i++ {
+			_, err = conn.Write(header)
+		}
+		if err == nil || answered431(conn) {
+			_, err = conn.Write(header)
+		}
+		if err != nil {
+			refused++
+		}
+	}
+	kept := w.pod.allocated(t) - before
+	t.Logf("%d requests with headers of %d MB made Envoy keep %d MB; %d were refused", clients, headers>>4, kept, refused)
+	if kept > mostKept {
+		t.Errorf("want at most %d MB", mostKept)
+	}
+}
+
+// answered431 waits for the proxy to say that headers are too long.
+func answered431(conn net.Conn) bool {
+	got := make([]byte, len("HTTP/1.1 431"))
+	_, err := io.ReadFull(conn, got)
+	return err == nil && string(got) == "HTTP/1.1 431"
+}
+
+// checkEndlessStreams opens 20,000 requests on one connection of HTTP/2, none
+// of which ends.
+func checkEndlessStreams(t *testing.T, w *way) {
+	const streams, mostAllowed = 20_000, 1000
+	w.serve(t, streamsPort, func(conn *net.TCPConn) error {
+		if err := http2.NewFramer(conn, conn).WriteSettings(); err != nil {
+			return err
+		}
+		_, _ = io.Copy(io.Discard, conn) // until the proxy gives the connection up, or resets it
+		return nil
+	})
+	before := w.pod.allocated(t)
+	conn := w.mustDial(t, streamsPort)
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	said := make(chan limitsSaid, 1)
+	go func() { said <- readLimits(conn) }()
+	err := openStreams(conn, streams)
+	limits := <-said // after the answer to a ping that followed the streams, or when the time is over
+	kept := w.pod.allocated(t) - before
+	t.Logf("%d streams on a connection (%v) made Envoy keep %d MB; it allows %d and refused %d",
+		streams, err, kept, limits.streams, limits.refused)
+	if kept > mostKept {
+		t.Errorf("want at most %d MB", mostKept)
+	}
+	if limits.streams == 0 || limits.streams > mostAllowed {
+		t.Errorf("Envoy allows %d streams on a connection, want 1 to %d", limits.streams, mostAllowed)
+	}
+}
+
+// openStreams sends requests without an end, and a ping.
+func openStreams(conn io.ReadWriter, streams uint32) error {
+	var headers bytes.Buffer
+	encoder := hpack.NewEncoder(&headers)
+	encoder.SetMaxDynamicTableSize(0)
+	for _, field := range []hpack.HeaderField{
+		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: "a"}, {Name: ":path", Value: "/"},
+	} {
+		if err := encoder.WriteField(field); err != nil {
+			return err
+		}
+	}
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+		return err
+	}
+	framer := http2.NewFramer(conn, nil)
+	err := framer.WriteSettings()
+	for n := uint32(0); n < streams && err == nil; n++ {
+		err = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*n + 1, BlockFragment: headers.Bytes(), EndHeaders: true})
+	}
+	return errors.Join(err, framer.WritePing(false, [8]byte{}))
+}
+
+// limitsSaid is what the proxy says of a connection of HTTP/2.
+type limitsSaid struct{ streams, refused uint32 }
+
+// readLimits reads until the proxy has answered a ping.
+func readLimits(conn io.Reader) (said limitsSaid) {
+	framer := http2.NewFramer(nil, conn)
+	for {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			return said
+		}
+		switch f := frame.(type) {
+		case *http2.SettingsFrame:
+			if most, ok := f.Value(http2.SettingMaxConcurrentStreams); ok {
+				said.streams = most
+			}
+		case *http2.RSTStreamFrame:
+			said.refused++
+		case *http2.PingFrame:
+			if f.IsAck() {
+				return said
+			}
+		}
+	}
+}
+
+// checkLongPath: a long path is not a log line as long.
+func checkLongPath(t *testing.T, w *way) {
+	const most = 8 << 10
+	path := "/" + strings.Repeat("p", 50<<10)
+	if status, body := get(client(fromOutside(w.pod.Lab)), netns.PodIPv4, limitsPort, path); status != http.StatusOK {
+		t.Fatalf("status %d: %.100s", status, body)
+	}
+	within(t, "the request is in the log, cut", &output{}, func() bool {
+		for _, text := range w.pod.proxy.Output() {
+			if strings.Contains(text, `"/pppp`) {
+				if len(text) > most {
+					t.Fatalf("a path of %d bytes makes a log line of %d, want at most %d", len(path), len(text), most)
+				}
+				return true
+			}
+		}
+		return false
+	})
+}
