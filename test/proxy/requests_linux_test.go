@@ -1,0 +1,110 @@
+package proxy
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+
+	"golang.org/x/net/http2"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+// Ports of servers that take HTTP.
+const (
+	methodsPort uint16 = 9082
+	cancelsPort uint16 = 9083
+)
+
+// TestMethods: where Envoy takes HTTP, a request may have any method, those of
+// Vault (LIST), Varnish (BAN) and UPnP (M-SEARCH) among them.
+func TestMethods(t *testing.T) {
+	p := envoyPod(t, interception.ModeRedirect, lookForHTTP)
+	w := &way{direction: inbound4, pod: p, system: interception.SystemRedirect}
+	w.serveHTTP(t, methodsPort, &http.Server{Handler: http.HandlerFunc(tell)})
+	for _, method := range []string{"GET", "LIST", "BAN", "PURGE", "PROPFIND", "M-SEARCH", "QUERY", "list", "X"} {
+		conn := w.mustDial(t, methodsPort)
+		// Envoy refuses a QUERY without the type of its content (RFC 9110, 8.3).
+		if _, err := fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\nContent-Length: 1\r\n\r\nx", method); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := answer.Header.Get("X-Method"); answer.StatusCode != http.StatusOK || got != method {
+			t.Errorf("%s: %s, and the server saw %q", method, answer.Status, got)
+		}
+		_ = answer.Body.Close()
+		_ = conn.Close()
+		w.wantLogged(logLine{"filter_chain": "http", "method": method})
+	}
+	within(t, "every request is in the log as HTTP", &output{}, func() bool { return len(w.unsaid()) == 0 })
+}
+
+// TestCancels: a client may give up its requests on a connection of HTTP/2, two
+// of three at once and the third a little later, and the connection goes on.
+func TestCancels(t *testing.T) {
+	const requests = 900
+	p := envoyPod(t, interception.ModeRedirect, lookForHTTP)
+	w := &way{direction: inbound4, pod: p, system: interception.SystemRedirect}
+	w.serve(t, cancelsPort, func(conn *net.TCPConn) error {
+		if err := http2.NewFramer(conn, conn).WriteSettings(); err != nil {
+			return err
+		}
+		_, _ = io.Copy(io.Discard, conn) // until the proxy ends or resets the connection
+		return nil
+	})
+	conn := w.mustDial(t, cancelsPort)
+	if err := openHTTP2(conn); err != nil {
+		t.Fatal(err)
+	}
+	framer := http2.NewFramer(conn, bufio.NewReader(conn))
+	headers, err := headerBlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range uint32(requests) {
+		id := 2*n + 1
+		err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: headers, EndHeaders: true})
+		if n%3 != 0 {
+			err = errors.Join(err, framer.WriteRSTStream(id, http2.ErrCodeCancel))
+		} else if n >= 3 {
+			err = errors.Join(err, framer.WriteRSTStream(id-6, http2.ErrCodeCancel)) // the third before
+		}
+		if err == nil && n%30 == 0 {
+			err = ping(framer)
+		}
+		if err != nil {
+			t.Fatalf("after %d requests that were given up: %v", n, err)
+		}
+	}
+	if err := ping(framer); err != nil {
+		t.Errorf("after all requests: %v", err)
+	}
+}
+
+// ping waits for the answer to a ping.
+func ping(framer *http2.Framer) error {
+	if err := framer.WritePing(false, [8]byte{}); err != nil {
+		return err
+	}
+	for {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			return err
+		}
+		switch f := frame.(type) {
+		case *http2.GoAwayFrame:
+			return fmt.Errorf("the proxy ends the connection: %s", f)
+		case *http2.PingFrame:
+			if f.IsAck() {
+				return nil
+			}
+		}
+	}
+}
