@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -70,13 +71,20 @@ func validate(t *testing.T, text string, more ...string) (said string, err error
 	return string(out), err
 }
 
-// checkWarnings finds what Envoy will soon refuse. Of the UDP proxy's two ways
-// to name a cluster, one is deprecated and the other not yet finished.
+// unfinished are fields that Envoy says are not finished, and that tests hold to
+// work. Of the UDP proxy's two ways to name a cluster the other is deprecated,
+// and nothing else lets unknown methods pass.
+var unfinished = []string{
+	"'envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.matcher'",
+	"'envoy.config.core.v3.Http1ProtocolOptions.allow_custom_methods'",
+}
+
+// checkWarnings finds what Envoy will soon refuse.
 func checkWarnings(t *testing.T, out string) {
 	t.Helper()
 	for line := range strings.Lines(out) {
 		warned := strings.Contains(line, "[warning]") || strings.Contains(line, "eprecated")
-		if warned && !strings.Contains(line, "'envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.matcher'") {
+		if warned && !slices.ContainsFunc(unfinished, func(field string) bool { return strings.Contains(line, field) }) {
 			t.Errorf("envoy warns: %s", line)
 		}
 	}
