@@ -1,7 +1,6 @@
 package inject
 
 import (
-	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -193,8 +192,9 @@ func onePort(port uint16) interception.PortRange {
 // them are read.
 func (r *request) combine() {
 	r.combineConfig()
+	virtual := setOf(r.spec.VirtualInterfaces)
 	for _, name := range r.rerouted {
-		if !slices.Contains(r.spec.VirtualInterfaces, name) {
+		if !virtual[name] {
 			r.spec.VirtualInterfaces = append(r.spec.VirtualInterfaces, name)
 		}
 	}

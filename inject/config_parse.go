@@ -69,24 +69,25 @@ func readDocument(text []byte, accepted string) ([]byte, error) {
 	if len(first.Content) > 0 && first.Content[0].Kind != yamlnode.MappingNode {
 		return nil, fmt.Errorf("line %d: accepted: %s", first.Content[0].Line, accepted)
 	}
-	if err := duplicates(nil, &first).ToAggregate(); err != nil {
+	var repeated faults
+	repeated.duplicates(nil, &first)
+	if err := repeated.aggregate(); err != nil {
 		return nil, err
 	}
 	return yaml.YAMLToJSON(text)
 }
 
-// duplicates are the keys that a mapping has twice. A decoder would take the
-// last one, or name a line and not the path.
-func duplicates(path *field.Path, node *yamlnode.Node) field.ErrorList {
-	var errs field.ErrorList
+// duplicates finds keys that a mapping has twice. A decoder would take the last
+// one, or name a line and not the path.
+func (f *faults) duplicates(path *field.Path, node *yamlnode.Node) {
 	switch node.Kind {
 	case yamlnode.DocumentNode:
 		for _, child := range node.Content {
-			errs = append(errs, duplicates(path, child)...)
+			f.duplicates(path, child)
 		}
 	case yamlnode.SequenceNode:
 		for i, child := range node.Content {
-			errs = append(errs, duplicates(path.Index(i), child)...)
+			f.duplicates(path.Index(i), child)
 		}
 	case yamlnode.MappingNode:
 		seen := map[string]bool{}
@@ -94,13 +95,14 @@ func duplicates(path *field.Path, node *yamlnode.Node) field.ErrorList {
 			key := node.Content[i]
 			below := path.Child(key.Value)
 			if seen[key.Value] {
-				errs = append(errs, field.Forbidden(below, fmt.Sprintf("there again in line %d; accepted: once", key.Line)))
+				f.add(func() *field.Error {
+					return field.Forbidden(below, fmt.Sprintf("there again in line %d; accepted: once", key.Line))
+				})
 			}
 			seen[key.Value] = true
-			errs = append(errs, duplicates(below, node.Content[i+1])...)
+			f.duplicates(below, node.Content[i+1])
 		}
 	}
-	return errs
 }
 
 func checkType(is metav1.TypeMeta) field.ErrorList {

@@ -17,46 +17,46 @@ var specPath = field.NewPath("spec")
 
 // placed is a container and where it stands in the pod.
 type placed struct {
-	corev1.Container
-	path *field.Path
+	*corev1.Container
+	list  string
+	index int
 }
 
+func (p placed) path() *field.Path { return specPath.Child(p.list).Index(p.index) }
+
 func containersOf(pod *corev1.Pod) []placed {
-	var all []placed
-	for i, c := range pod.Spec.InitContainers {
-		all = append(all, placed{c, specPath.Child("initContainers").Index(i)})
-	}
-	for i, c := range pod.Spec.Containers {
-		all = append(all, placed{c, specPath.Child("containers").Index(i)})
-	}
+	all := make([]placed, 0, len(pod.Spec.InitContainers)+len(pod.Spec.Containers))
+	eachContainer(pod, func(list string, i int, c *corev1.Container) bool {
+		all = append(all, placed{c, list, i})
+		return true
+	})
 	return all
 }
 
 // takenNames finds what has one of our names in a pod that is yet without us,
 // or one of those that the configuration gives to the sidecar's volumes.
-func takenNames(pod *corev1.Pod, custom []corev1.Volume) field.ErrorList {
+func takenNames(pod *corev1.Pod, custom []corev1.Volume) (found faults) {
 	const (
 		detail       = "the name is Shunt's own and the injector did not put it there; accepted: any other name"
 		customDetail = "the name is that of a volume of the injector's sidecar; accepted: any other name"
 	)
-	var errs field.ErrorList
 	for _, c := range containersOf(pod) {
 		if slices.Contains(containerNames, c.Name) {
-			errs = append(errs, field.Invalid(c.path.Child("name"), c.Name, detail))
+			found.add(func() *field.Error { return field.Invalid(c.path().Child("name"), c.Name, detail) })
 			continue
 		}
-		errs = append(errs, takenVolumes(c.path, c.Container)...)
+		found.merge(takenVolumes(c.path, c.Container))
 	}
+	path := func(i int) *field.Path { return specPath.Child("volumes").Index(i).Child("name") }
 	for i, volume := range pod.Spec.Volumes {
-		path := specPath.Child("volumes").Index(i).Child("name")
 		if slices.Contains(volumeNames, volume.Name) {
-			errs = append(errs, field.Invalid(path, volume.Name, detail))
+			found.add(func() *field.Error { return field.Invalid(path(i), volume.Name, detail) })
 		}
 		if slices.ContainsFunc(custom, func(v corev1.Volume) bool { return v.Name == volume.Name }) {
-			errs = append(errs, field.Invalid(path, volume.Name, customDetail))
+			found.add(func() *field.Error { return field.Invalid(path(i), volume.Name, customDetail) })
 		}
 	}
-	return errs
+	return found
 }
 
 // takenIdentity finds containers that run as the proxy's user or group: the
@@ -66,24 +66,29 @@ func takenNames(pod *corev1.Pod, custom []corev1.Volume) field.ErrorList {
 // match of netfilter compares the primary group of the process alone.
 //
 // A pod that says so by AllowProxyIdentityKey means it.
-func takenIdentity(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
+func takenIdentity(pod *corev1.Pod, req request, cfg Config) (found faults) {
 	if says(req.allowIdentity, true) {
-		return nil
+		return faults{}
 	}
-	var errs field.ErrorList
 	inherited := map[string]bool{}
 	check := func(c placed, name string, own, ofPod *int64, proxys int64) {
-		path, id := c.path.Child("securityContext", name), own
+		id := own
 		if own == nil {
-			path, id = specPath.Child("securityContext", name), ofPod
+			id = ofPod
 		}
 		if id == nil || *id != proxys || (own == nil && inherited[name]) {
 			return
 		}
 		inherited[name] = inherited[name] || own == nil
-		errs = append(errs, field.Invalid(path, *id, fmt.Sprintf(
-			"%d is the proxy's own, and the connections of container %q would bypass it; accepted: any other id, or with %s: \"true\"",
-			proxys, c.Name, AllowProxyIdentityKey)))
+		found.add(func() *field.Error {
+			path := c.path()
+			if own == nil {
+				path = specPath
+			}
+			return field.Invalid(path.Child("securityContext", name), *id, fmt.Sprintf(
+				"%d is the proxy's own, and the connections of container %q would bypass it; accepted: any other id, or with %s: \"true\"",
+				proxys, shorten(c.Name), AllowProxyIdentityKey))
+		})
 	}
 	podContext := pod.Spec.SecurityContext
 	if podContext == nil {
@@ -97,7 +102,7 @@ func takenIdentity(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
 		check(c, "runAsUser", context.RunAsUser, podContext.RunAsUser, cfg.ProxyUID)
 		check(c, "runAsGroup", context.RunAsGroup, podContext.RunAsGroup, cfg.ProxyGID)
 	}
-	return errs
+	return found
 }
 
 // imageUserWarnings tells of containers that say that their image's user is not
@@ -219,9 +224,8 @@ func protocolOf(port corev1.ContainerPort) corev1.Protocol {
 // The second to bind the port fails, and that may be the proxy, or the
 // application after a restart of the proxy's. An injection of Istio's is found
 // by it, too: its sidecar declares the port of Envoy's metrics.
-func takenPorts(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
+func takenPorts(pod *corev1.Pod, req request, cfg Config) (found faults) {
 	var ports map[corev1.Protocol][]uint16
-	var errs field.ErrorList
 	for _, c := range containersOf(pod) {
 		if slices.Contains(containerNames, c.Name) {
 			continue // which is what is wrong with it
@@ -231,10 +235,12 @@ func takenPorts(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
 				ports = proxyPorts(req, cfg)
 			}
 			if port.ContainerPort > 0 && slices.Contains(ports[protocolOf(port)], uint16(port.ContainerPort)) {
-				errs = append(errs, field.Invalid(c.path.Child("ports").Index(i).Child("containerPort"), port.ContainerPort,
-					"the proxy listens on this port; accepted: any other port"))
+				found.add(func() *field.Error {
+					return field.Invalid(c.path().Child("ports").Index(i).Child("containerPort"), port.ContainerPort,
+						"the proxy listens on this port; accepted: any other port")
+				})
 			}
 		}
 	}
-	return errs
+	return found
 }

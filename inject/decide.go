@@ -18,9 +18,10 @@ type Namespace struct {
 type Decision struct {
 	Inject bool
 	Reason Reason
-	// Errors holds every field for which the pod is refused; empty unless
-	// Reason.Refuses.
+	// Errors holds the first fields for which the pod is refused; empty unless
+	// Reason.Refuses. More is how many there are besides.
 	Errors field.ErrorList
+	More   int
 }
 
 // Refused reports whether the pod must not run as it is.
@@ -75,42 +76,45 @@ func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []str
 		return Decision{Reason: ReasonMirrorPod}, Plan{}, nil
 	}
 	req, problems := readRequest(pod, ns)
-	warnings := namespaceWarnings(problems)
+	var w warnings
+	w.add(namespaceWarnings(problems)...)
 	for _, p := range problems {
 		if p.key == InjectKey {
-			return refuse(ReasonInvalidAnnotation, podErrors(problems)), Plan{}, warnings
+			return refuse(ReasonInvalidAnnotation, podFaults(problems)), Plan{}, w.lines()
 		}
 	}
 	if errs := in.forbidden(pod, ns); len(errs) > 0 {
-		return refuse(ReasonForbiddenAnnotation, errs), Plan{}, warnings
+		var found faults
+		found.addAll(errs)
+		return refuse(ReasonForbiddenAnnotation, found), Plan{}, w.lines()
 	}
 	if reason := in.unwanted(pod, req); reason != "" {
-		return Decision{Reason: reason}, Plan{}, warnings
+		return Decision{Reason: reason}, Plan{}, w.lines()
 	}
 	var base *corev1.Pod
 	base, req.own = takeOwn(withoutOurs(pod, volumesNamed(req.volumes(in.cfg))))
 	cfg := req.over(in.cfg, base)
 	plan, refusal := in.plan(base, req, problems, cfg)
-	warnings = append(warnings, keyWarnings(pod, ns)...)
+	w.addKeys(pod, ns)
 	if refusal.Refused() {
-		return refusal, Plan{}, warnings
+		return refusal, Plan{}, w.lines()
 	}
-	warnings = append(warnings, podWarnings(req, cfg)...)
-	warnings = append(warnings, probeWarnings(base, req)...)
-	warnings = append(warnings, configWarnings(req, cfg)...)
-	warnings = append(warnings, readinessWarnings(req, plan)...)
-	warnings = append(warnings, orderWarnings(base, plan.proxy(), cfg)...)
-	warnings = append(warnings, imageUserWarnings(base, req, cfg)...)
-	warnings = append(warnings, qosWarnings(base, req, plan, cfg)...)
+	w.add(podWarnings(req, cfg)...)
+	w.add(probeWarnings(base, req)...)
+	w.add(configWarnings(req, cfg)...)
+	w.add(readinessWarnings(req, plan)...)
+	w.add(orderWarnings(base, plan.proxy(), cfg)...)
+	w.add(imageUserWarnings(base, req, cfg)...)
+	w.add(qosWarnings(base, req, plan, cfg)...)
 	if plan.appliedTo(pod) {
-		return Decision{Reason: ReasonAlreadyInjected}, plan, warnings
+		return Decision{Reason: ReasonAlreadyInjected}, plan, w.lines()
 	}
-	warnings = append(warnings, plan.undoneWarnings(pod)...)
-	return Decision{Inject: true, Reason: ReasonInjected}, plan, warnings
+	w.add(plan.undoneWarnings(pod)...)
+	return Decision{Inject: true, Reason: ReasonInjected}, plan, w.lines()
 }
 
-func refuse(reason Reason, errs field.ErrorList) Decision {
-	return Decision{Reason: reason, Errors: errs}
+func refuse(reason Reason, found faults) Decision {
+	return Decision{Reason: reason, Errors: found.told, More: found.more}
 }
 
 // unwanted returns why the pod is to be left alone, or nothing.
@@ -172,15 +176,16 @@ func forWindows(pod *corev1.Pod) bool {
 	return pod.Spec.NodeSelector[corev1.LabelOSStable] == string(corev1.Windows)
 }
 
-// podErrors leaves out what is wrong with the namespace: a pod cannot help it.
-func podErrors(problems []problem) field.ErrorList {
-	var errs field.ErrorList
+// podFaults leaves out what is wrong with the namespace: a pod cannot help it.
+func podFaults(problems []problem) faults {
+	var found faults
 	for _, p := range problems {
 		if p.place != NamespaceLabel {
-			errs = append(errs, p.err)
+			found.add(func() *field.Error { return p.err })
+			found.more += p.more
 		}
 	}
-	return errs
+	return found
 }
 
 func namespaceWarnings(problems []problem) []string {

@@ -2,7 +2,6 @@ package inject
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -46,13 +45,25 @@ var idle = map[string]string{
 }
 
 // rowsByKey finds a row of the table by its key in small letters.
-var rowsByKey = func() map[string]Annotation {
-	rows := make(map[string]Annotation, len(annotations))
-	for _, row := range annotations {
-		rows[strings.ToLower(row.Key)] = row
+var rowsByKey = func() map[string]*Annotation {
+	rows := make(map[string]*Annotation, len(annotations))
+	for i := range annotations {
+		rows[strings.ToLower(annotations[i].Key)] = &annotations[i]
 	}
 	return rows
 }()
+
+// longestKey is that of a key with its prefix, by Kubernetes.
+const longestKey = 253 + len("/") + longestName
+
+// rowByKey finds a row by its key in whatever capitals.
+func rowByKey(key string) (*Annotation, bool) {
+	if len(key) > longestKey {
+		return nil, false
+	}
+	row, known := rowsByKey[strings.ToLower(key)]
+	return row, known
+}
 
 // misspeltInject finds the key that asks for the proxy, or declines it, in
 // other capitals, which is refused. Any other key that is not understood costs
@@ -63,48 +74,40 @@ func misspeltInject(place Place, values map[string]string) []problem {
 	for key, text := range values {
 		if key != InjectKey && strings.EqualFold(key, InjectKey) {
 			err := field.Invalid(paths[place].Key(key), shorten(text), "unknown key; accepted: "+InjectKey)
-			problems = append(problems, problem{InjectKey, place, err})
+			problems = append(problems, problem{key: InjectKey, place: place, err: err})
 		}
 	}
 	slices.SortFunc(problems, func(a, b problem) int { return strings.Compare(a.err.Field, b.err.Field) })
 	return problems
 }
 
-// mostKeys is how many keys of a pod are warned of: an API server passes on no
-// more than 4 KiB of warnings, and a pod may have thousands of keys.
-const mostKeys = 20
-
-// keyWarnings tells of keys of the pod and annotations of its namespace that
-// look as if they were for Shunt, and on which it does not act.
-func keyWarnings(pod *corev1.Pod, ns Namespace) []string {
-	warnings := append(keyWarningsOf(PodAnnotation, pod.Annotations), keyWarningsOf(PodLabel, pod.Labels)...)
-	return append(warnings, keyWarningsOf(NamespaceAnnotation, ns.Annotations)...)
+// addKeys warns of keys of the pod and annotations of its namespace that look
+// as if they were for Shunt, and on which it does not act.
+func (w *warnings) addKeys(pod *corev1.Pod, ns Namespace) {
+	w.addKeysOf(PodAnnotation, pod.Annotations)
+	w.addKeysOf(PodLabel, pod.Labels)
+	w.addKeysOf(NamespaceAnnotation, ns.Annotations)
 }
 
-func keyWarningsOf(place Place, values map[string]string) []string {
-	wrong := map[string]string{}
+func (w *warnings) addKeysOf(place Place, values map[string]string) {
+	var wrong []string
 	for key := range values {
 		if !understood(key, place) {
-			wrong[key] = ""
+			wrong = append(wrong, key)
 		}
 	}
-	if len(wrong) == 0 {
-		return nil
+	slices.Sort(wrong)
+	told := min(len(wrong), mostTold)
+	for _, key := range wrong[:told] {
+		w.add(fmt.Sprintf("%s: %s", paths[place].Key(shorten(key)), notUnderstood(key, place)))
 	}
-	var warnings []string
-	for i, key := range slices.Sorted(maps.Keys(wrong)) {
-		if i == mostKeys {
-			return append(warnings, fmt.Sprintf("%s: %d more keys on which Shunt does not act", paths[place], len(wrong)-i))
-		}
-		warnings = append(warnings, fmt.Sprintf("%s: %s", paths[place].Key(shorten(key)), notUnderstood(key, place)))
-	}
-	return warnings
+	w.more += len(wrong) - told
 }
 
 // understood reports whether a key is one that is read in the place, or none
 // that an injector would read.
 func understood(key string, place Place) bool {
-	row, known := rowsByKey[strings.ToLower(key)]
+	row, known := rowByKey(key)
 	switch {
 	case !known:
 		_, isIdle := idle[key]
@@ -123,7 +126,7 @@ func notUnderstood(key string, place Place) string {
 	if reason, is := idle[key]; is {
 		return "Shunt does not act on this key: " + reason
 	}
-	row, known := rowsByKey[strings.ToLower(key)]
+	row, known := rowByKey(key)
 	switch {
 	case known && row.Key != key:
 		return fmt.Sprintf("unknown key, on which Shunt does not act; did you mean %s?", row.Key)
@@ -145,7 +148,7 @@ const longestName = 63
 // is right but for it.
 func nearest(key string) string {
 	prefix, name, _ := strings.Cut(strings.ToLower(key), "/")
-	if len(name) > longestName {
+	if len(key) > longestKey || len(name) > longestName {
 		return ""
 	}
 	var found string

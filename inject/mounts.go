@@ -46,20 +46,20 @@ func checkMountable(path *field.Path, c corev1.Container) field.ErrorList {
 // takenVolumes finds volumes of ours that another container mounts: what is in
 // them runs in the proxy's container. The mount by which a container has
 // shunt-init for its probes is taken out before.
-func takenVolumes(path *field.Path, c corev1.Container) field.ErrorList {
+func takenVolumes(path func() *field.Path, c *corev1.Container) (found faults) {
 	const detail = "the volume is Shunt's own, and the proxy runs what is in it; accepted: any other volume"
-	var errs field.ErrorList
-	for i, m := range c.VolumeMounts {
-		if slices.Contains(volumeNames, m.Name) {
-			errs = append(errs, field.Invalid(path.Child("volumeMounts").Index(i).Child("name"), m.Name, detail))
+	check := func(list string, i int, name string) {
+		if slices.Contains(volumeNames, name) {
+			found.add(func() *field.Error { return field.Invalid(path().Child(list).Index(i).Child("name"), name, detail) })
 		}
 	}
-	for i, d := range c.VolumeDevices {
-		if slices.Contains(volumeNames, d.Name) {
-			errs = append(errs, field.Invalid(path.Child("volumeDevices").Index(i).Child("name"), d.Name, detail))
-		}
+	for i := range c.VolumeMounts {
+		check("volumeMounts", i, c.VolumeMounts[i].Name)
 	}
-	return errs
+	for i := range c.VolumeDevices {
+		check("volumeDevices", i, c.VolumeDevices[i].Name)
+	}
+	return found
 }
 
 // proxyMount is a path in the proxy's container, and the field of the pod that

@@ -58,7 +58,7 @@ func (o *OwnContainer) in(pod *corev1.Pod) *[]corev1.Container {
 // have been copied from another pod: one that the pod has by now is not doubled,
 // and nothing of another name comes in.
 func (o *OwnContainer) putBack(pod *corev1.Pod) {
-	if o == nil || o.Container.Name != ProxyContainerName || containerNamed(pod, ProxyContainerName) != nil {
+	if o == nil || o.Container.Name != ProxyContainerName || byName(pod)[ProxyContainerName] != nil {
 		return
 	}
 	list := o.in(pod)
@@ -124,13 +124,16 @@ func (o *OwnContainer) mustOver(proxy corev1.Container) corev1.Container {
 // container.
 func (o *OwnContainer) check(proxy corev1.Container, mode interception.Mode, cfg Config) field.ErrorList {
 	path, words := o.path(), o.words()
+	if errs := o.checkSize(); len(errs) > 0 {
+		return errs
+	}
 	errs := o.checkImage(proxy, cfg)
 	if words.Image == "" {
 		words.Image = proxy.Image
 	}
 	errs = append(errs, checkTemplate(path, words)...)
 	errs = append(errs, checkMountable(path, words)...)
-	errs = append(errs, takenVolumes(path, words)...)
+	errs = append(errs, takenVolumes(o.path, &words).told...)
 	if cfg.Sidecar.Type != SidecarCustom {
 		errs = append(errs, checkPrograms(path, words)...)
 		for name, said := range map[string][]string{"command": words.Command, "args": words.Args} {
@@ -165,11 +168,40 @@ func (o *OwnContainer) checkImage(proxy corev1.Container, cfg Config) field.Erro
 		"not an image that the injector's configuration allows; "+accepted)}
 }
 
+// longestOwn is how long the JSON of a pod's own container for the proxy may be:
+// it is recorded in an annotation.
+const longestOwn = 64 << 10
+
+// longestList is how many elements a list of a pod's own container for the
+// proxy may have. A merge compares each with all that there are.
+const longestList = 250
+
+// checkSize holds that it is no more work than it is worth: the lists that are
+// merged by a key, and what the status records of it.
+func (o *OwnContainer) checkSize() field.ErrorList {
+	path, c := o.path(), &o.Container
+	var errs field.ErrorList
+	for _, list := range []struct {
+		name   string
+		length int
+	}{
+		{"env", len(c.Env)}, {"ports", len(c.Ports)}, {"volumeDevices", len(c.VolumeDevices)}, {"volumeMounts", len(c.VolumeMounts)},
+	} {
+		if list.length > longestList {
+			errs = append(errs, field.TooMany(path.Child(list.name), list.length, longestList))
+		}
+	}
+	if len(errs) == 0 && len(encode(c)) > longestOwn {
+		errs = append(errs, field.TooLong(path, "", longestOwn))
+	}
+	return errs
+}
+
 // checkOwn finds what is wrong with a pod's own container for the proxy. What
 // the proxy is for that does not depend on what else is wrong with the pod.
-func (in *Injector) checkOwn(req request, cfg Config) field.ErrorList {
+func (in *Injector) checkOwn(req request, cfg Config) (found faults) {
 	if req.own == nil {
-		return nil
+		return faults{}
 	}
 	proxy := anyProxy(req.mode, cfg)
 	proxy.Image = cfg.ProxyImage
@@ -179,6 +211,8 @@ func (in *Injector) checkOwn(req request, cfg Config) field.ErrorList {
 	proxy = req.mustTemplated(proxy, cfg)
 	replace(&proxy.Image, req.image)
 	proxy.Resources = req.resources.over(proxy.Resources)
+	found.addAll(req.own.check(proxy, req.mode, cfg))
 	_, overlapping := req.overlapping(cfg)
-	return append(req.own.check(proxy, req.mode, cfg), overlapping...)
+	found.addAll(overlapping)
+	return found
 }

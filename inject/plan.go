@@ -1,11 +1,13 @@
 package inject
 
 import (
+	"fmt"
 	"math"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/initimage/envoy"
@@ -43,27 +45,37 @@ type Plan struct {
 // field that stands in the way. The configuration is the one that holds for the
 // pod.
 func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg Config) (Plan, Decision) {
-	var refusal Decision
+	annotated := podFaults(problems)
+	annotated.addAll(beyond(pod, req, cfg))
+	annotated.merge(in.checkProxy(pod, req, cfg))
+	taken := takenNames(pod, req.configuredVolumes(cfg))
+	taken.merge(takenPaths(pod, req))
+	var found faults
+	var first Reason
 	for _, check := range []struct {
 		reason Reason
-		errs   field.ErrorList
+		faults faults
 	}{
-		{ReasonInvalidAnnotation, slices.Concat(podErrors(problems), beyond(pod, req, cfg), in.checkProxy(pod, req, cfg))},
-		{ReasonNameTaken, append(takenNames(pod, req.configuredVolumes(cfg)), takenPaths(pod, req)...)},
+		{ReasonInvalidAnnotation, annotated},
+		{ReasonNameTaken, taken},
 		{ReasonInvalidProxyContainer, in.checkOwn(req, cfg)},
 		{ReasonProxyIdentityTaken, takenIdentity(pod, req, cfg)},
 		{ReasonPortTaken, takenPorts(pod, req, cfg)},
 		{ReasonPodSecurity, barredMode(req, cfg)},
 	} {
-		if len(check.errs) > 0 && refusal.Reason == "" {
-			refusal.Reason = check.reason
+		if len(check.faults.told) > 0 && first == "" {
+			first = check.reason
 		}
-		refusal.Errors = append(refusal.Errors, check.errs...)
+		found.merge(check.faults)
 	}
-	if refusal.Refused() {
-		return Plan{}, refusal
+	if first != "" {
+		return Plan{}, refuse(first, found)
 	}
-	return in.settle(pod, req, cfg), Decision{}
+	plan := in.settle(pod, req, cfg)
+	if long := plan.tooLong(pod); len(long.told) > 0 {
+		return Plan{}, refuse(ReasonInvalidAnnotation, long)
+	}
+	return plan, Decision{}
 }
 
 // settle turns a request that is in order into a plan.
@@ -133,6 +145,20 @@ func (p Plan) status(cfg Config) Status {
 	return status
 }
 
+// tooLong finds that the pod's annotations would be longer than Kubernetes takes
+// them: what the status has to record of a pod can be long.
+func (p Plan) tooLong(pod *corev1.Pod) (found faults) {
+	own := annotationsSize(pod.Annotations) - len(pod.Annotations[StatusKey])
+	if size := own + len(p.Status.String()); size > apivalidation.TotalAnnotationSizeLimitB {
+		found.add(func() *field.Error {
+			return field.Invalid(paths[PodAnnotation].Key(StatusKey), fmt.Sprintf("%d bytes", size), fmt.Sprintf(
+				"with what is to be recorded of the pod its annotations are too long; accepted: %d bytes in all",
+				apivalidation.TotalAnnotationSizeLimitB))
+		})
+	}
+	return found
+}
+
 // appliedTo reports whether the pod has what the plan would put in, where it
 // would put it, just as it would. What API servers and well-known webhooks set
 // does not count; same.go has the list.
@@ -142,7 +168,8 @@ func (p Plan) appliedTo(pod *corev1.Pod) bool {
 		!begins(pod.Spec.InitContainers, p.InitContainers) || !begins(pod.Spec.Containers, p.Containers) {
 		return false
 	}
-	if slices.ContainsFunc(p.Probes, func(probe PlannedProbe) bool { return !probe.in(pod) }) {
+	containers := byName(pod)
+	if slices.ContainsFunc(p.Probes, func(probe PlannedProbe) bool { return !probe.in(containers) }) {
 		return false
 	}
 	if p.Resources != nil && !equality.Semantic.DeepDerivative(p.Resources, pod.Spec.Resources) {

@@ -20,11 +20,14 @@ var levelsWithoutNetAdmin = []string{"baseline", "restricted"}
 // barredMode finds that the pod's namespace does not allow what its mode needs.
 // The API server would refuse the pod after the injection, naming a container
 // that its owner has never heard of.
-func barredMode(req request, cfg Config) field.ErrorList {
+func barredMode(req request, cfg Config) (found faults) {
 	if req.mode == interception.ModeNone || !cfg.CheckPodSecurity || !slices.Contains(levelsWithoutNetAdmin, req.enforced) {
-		return nil
+		return faults{}
 	}
-	return field.ErrorList{field.Forbidden(field.NewPath(ofNamespace, "metadata", "labels").Key(enforceKey), fmt.Sprintf(
-		"at level %s no container may have %s, which mode %s needs; accepted: privileged, or for the pod %s: NONE",
-		req.enforced, netAdmin, req.mode, InterceptionModeKey))}
+	found.add(func() *field.Error {
+		return field.Forbidden(field.NewPath(ofNamespace, "metadata", "labels").Key(enforceKey), fmt.Sprintf(
+			"at level %s no container may have %s, which mode %s needs; accepted: privileged, or for the pod %s: NONE",
+			req.enforced, netAdmin, req.mode, InterceptionModeKey))
+	})
+	return found
 }

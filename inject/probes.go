@@ -151,8 +151,8 @@ func (p Probe) restored() corev1.ProbeHandler {
 }
 
 // find returns the container, and the probe in it; nil where the pod has none.
-func (p Probe) find(pod *corev1.Pod) (*corev1.Container, *corev1.Probe) {
-	c := containerNamed(pod, p.Container)
+func (p Probe) find(containers map[string]*corev1.Container) (*corev1.Container, *corev1.Probe) {
+	c := containers[p.Container]
 	if c == nil {
 		return nil, nil
 	}
@@ -164,20 +164,21 @@ func (p Probe) find(pod *corev1.Pod) (*corev1.Container, *corev1.Probe) {
 	return c, nil
 }
 
-// containerNamed is a pointer into the pod; nil where it has none of the name.
-func containerNamed(pod *corev1.Pod, name string) (found *corev1.Container) {
+// byName are pointers into the pod: to the first container of each name.
+func byName(pod *corev1.Pod) map[string]*corev1.Container {
+	all := make(map[string]*corev1.Container, len(pod.Spec.InitContainers)+len(pod.Spec.Containers))
 	eachContainer(pod, func(_ string, _ int, c *corev1.Container) bool {
-		if c.Name == name {
-			found = c
+		if _, there := all[c.Name]; !there {
+			all[c.Name] = c
 		}
-		return found == nil
+		return true
 	})
-	return found
+	return all
 }
 
-// in reports whether the pod has the probe as it is planned.
-func (p PlannedProbe) in(pod *corev1.Pod) bool {
-	container, probe := p.find(pod)
+// in reports whether the pod of these containers has the probe as it is planned.
+func (p PlannedProbe) in(containers map[string]*corev1.Container) bool {
+	container, probe := p.find(containers)
 	return probe != nil && probe.Exec != nil && slices.Equal(probe.Exec.Command, p.Command) &&
 		slices.ContainsFunc(container.VolumeMounts, isProbeMount)
 }
@@ -190,8 +191,12 @@ func isProbeMount(m corev1.VolumeMount) bool {
 
 // setProbes puts them into a pod, which is changed.
 func setProbes(pod *corev1.Pod, probes []PlannedProbe) {
+	if len(probes) == 0 {
+		return
+	}
+	containers := byName(pod)
 	for _, p := range probes {
-		container, probe := p.find(pod)
+		container, probe := p.find(containers)
 		if probe == nil {
 			continue
 		}
@@ -205,8 +210,12 @@ func setProbes(pod *corev1.Pod, probes []PlannedProbe) {
 // unsetProbes makes those that a status records what they were. A status may
 // have been copied from another pod: a probe that does not run shunt-init stays.
 func unsetProbes(pod *corev1.Pod, recorded []Probe) {
+	if len(recorded) == 0 {
+		return
+	}
+	containers := byName(pod)
 	for _, p := range recorded {
-		container, probe := p.find(pod)
+		container, probe := p.find(containers)
 		if container == nil {
 			continue
 		}
@@ -220,24 +229,40 @@ func unsetProbes(pod *corev1.Pod, recorded []Probe) {
 	}
 }
 
+// mostProbes is how many tcpSocket probes a pod may have: each is recorded in an
+// annotation.
+const mostProbes = 1000
+
 // takenPaths finds mounts where a container needs shunt-init for its probes.
-func takenPaths(pod *corev1.Pod, req request) field.ErrorList {
+func takenPaths(pod *corev1.Pod, req request) (found faults) {
 	probes := tcpProbes(pod, req)
-	var errs field.ErrorList
+	if len(probes) > mostProbes {
+		found.add(func() *field.Error {
+			return field.Invalid(specPath, fmt.Sprintf("%d tcpSocket probes", len(probes)), fmt.Sprintf(
+				"each has to be replaced and recorded; accepted: %d, or with %s: \"false\"", mostProbes, RewriteProbesKey))
+		})
+		return found
+	}
+	probed := map[string]bool{}
+	for _, p := range probes {
+		probed[p.Container] = true
+	}
 	eachContainer(pod, func(list string, i int, c *corev1.Container) bool {
-		if !slices.ContainsFunc(probes, func(p PlannedProbe) bool { return p.Container == c.Name }) {
+		if !probed[c.Name] {
 			return true
 		}
 		for j, m := range c.VolumeMounts {
 			if within(path.Clean(m.MountPath), envoy.SharedDirectory) {
-				at := specPath.Child(list).Index(i).Child("volumeMounts").Index(j).Child("mountPath")
-				errs = append(errs, field.Invalid(at, m.MountPath, "shunt-init, which the container's tcpSocket probes need, is there; "+
-					"accepted: a path that is not "+envoy.SharedDirectory+" or below it"))
+				found.add(func() *field.Error {
+					at := specPath.Child(list).Index(i).Child("volumeMounts").Index(j).Child("mountPath")
+					return field.Invalid(at, m.MountPath, "shunt-init, which the container's tcpSocket probes need, is there; "+
+						"accepted: a path that is not "+envoy.SharedDirectory+" or below it")
+				})
 			}
 		}
 		return true
 	})
-	return errs
+	return found
 }
 
 // patchProbes does what setProbes and unsetProbes do: base is the pod without
@@ -249,9 +274,10 @@ func (p Plan) patchProbes(pod, base *corev1.Pod) []Operation {
 	}
 	wanted := base.DeepCopy()
 	setProbes(wanted, p.Probes)
+	containers := byName(wanted)
 	var ops []Operation
 	eachContainer(pod, func(list string, i int, c *corev1.Container) bool {
-		want := containerNamed(wanted, c.Name)
+		want := containers[c.Name]
 		if want == nil {
 			return true // one of ours
 		}

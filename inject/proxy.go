@@ -35,20 +35,27 @@ func (in *Injector) configured(req request, cfg Config) corev1.Container {
 
 // checkProxy finds what a pod asks of its proxy and the configuration does not
 // let it have.
-func (in *Injector) checkProxy(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
+func (in *Injector) checkProxy(pod *corev1.Pod, req request, cfg Config) (found faults) {
 	overlapping, _ := req.overlapping(cfg)
-	errs := slices.Concat(checkImageAllowed(req, cfg), checkUserVolumes(pod, req, cfg), overlapping)
-	if unknown := checkTemplateNames(req, cfg); len(unknown) > 0 {
-		return append(errs, unknown...)
+	found.addAll(checkImageAllowed(req, cfg))
+	found.merge(checkUserVolumes(pod, req, cfg))
+	found.addAll(overlapping)
+	if unknown := checkTemplateNames(req, cfg); len(unknown.told) > 0 {
+		found.merge(unknown)
+		return found
 	}
 	if req.resources == (quantities{}) && len(req.templates) == 0 {
-		return errs
+		return found
 	}
 	configured := in.configuredResources(req, cfg)
 	if wrong := checkResources(field.NewPath("resources"), configured); len(wrong) > 0 {
-		return append(errs, req.from.invalid(TemplatesKey, "together they are contradictory: "+wrong[0].Error()))
+		found.add(func() *field.Error {
+			return req.from.invalid(TemplatesKey, "together they are contradictory: "+wrong[0].Error())
+		})
+		return found
 	}
-	return append(errs, req.resources.check(req.from, configured)...)
+	found.addAll(req.resources.check(req.from, configured))
+	return found
 }
 
 // configuredResources are the sidecar's without the pod's word.

@@ -77,9 +77,18 @@ type proxyConfig struct {
 	idle        []string // names of fields on which Shunt does not act
 }
 
+// longestProxyConfig is far more than one has that says each field. To read YAML
+// takes longer than all else that a pod can have.
+const longestProxyConfig = 32 << 10
+
 // parseProxyConfig reads YAML, strictly: a field that Istio does not know
 // either is refused.
 func parseProxyConfig(text string) (proxyConfig, error) {
+	if len(text) > longestProxyConfig {
+		return proxyConfig{}, &interception.ValueError{
+			Value: text, Reason: fmt.Sprintf("it is longer than %d bytes", longestProxyConfig), Accepted: acceptedProxyConfig,
+		}
+	}
 	raw, err := readDocument([]byte(text), "a mapping")
 	var fields map[string]any
 	if err == nil {
@@ -92,34 +101,38 @@ func parseProxyConfig(text string) (proxyConfig, error) {
 		return proxyConfig{}, &interception.ValueError{Value: text, Reason: err.Error(), Accepted: acceptedProxyConfig}
 	}
 	var read proxyConfig
-	var errs field.ErrorList
+	var found faults
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		if err := read.take(name, fields); err != nil && len(errs) < mostKeys {
-			err.BadValue = brief(err.BadValue)
-			errs = append(errs, err)
+		if wrong := read.take(name, fields); wrong != nil {
+			found.add(wrong)
 		}
 	}
-	if len(errs) > 0 {
-		return proxyConfig{}, &insideError{errs}
+	if err := inside(found); err != nil {
+		return proxyConfig{}, err
 	}
 	return read, nil
 }
 
-// take reads one of the fields.
-func (c *proxyConfig) take(name string, fields map[string]any) *field.Error {
-	value, path := fields[name], field.NewPath(shorten(name))
+// take reads one of the fields, and returns what words its fault.
+func (c *proxyConfig) take(name string, fields map[string]any) func() *field.Error {
+	value := fields[name]
+	invalid := func(accepted string) func() *field.Error {
+		return func() *field.Error {
+			return field.Invalid(field.NewPath(shorten(name)), brief(value), "accepted: "+accepted)
+		}
+	}
 	switch name {
 	case configConcurrency:
 		n, is := value.(float64)
 		if !is || n != math.Trunc(n) || n < 1 || n > maxConcurrency {
-			return field.Invalid(path, value, "accepted: "+acceptedConcurrency)
+			return invalid(acceptedConcurrency)
 		}
 		c.concurrency = int32(n)
 	case configDrain, configTermination:
 		text, _ := value.(string)
 		d, err := parseDuration(text)
 		if err != nil {
-			return field.Invalid(path, value, "accepted: "+acceptedDuration)
+			return invalid(acceptedDuration)
 		}
 		if _, both := fields[configTermination]; !both || name == configTermination {
 			c.drain = d
@@ -127,13 +140,15 @@ func (c *proxyConfig) take(name string, fields map[string]any) *field.Error {
 	case configHold:
 		hold, is := value.(bool)
 		if !is {
-			return field.Invalid(path, value, "accepted: "+acceptedTruth)
+			return invalid(acceptedTruth)
 		}
 		c.hold = &hold
 	default:
 		if idleConfig[name] == "" {
-			unknown, _, _ := strings.Cut(unknownField(name, knownConfig()), "; ")
-			return field.Forbidden(path, unknown+"; accepted: the fields of Istio's ProxyConfig")
+			return func() *field.Error {
+				unknown, _, _ := strings.Cut(unknownField(name, knownConfig()), "; ")
+				return field.Forbidden(field.NewPath(shorten(name)), unknown+"; accepted: the fields of Istio's ProxyConfig")
+			}
 		}
 		c.idle = append(c.idle, name)
 	}
@@ -157,25 +172,26 @@ func knownConfig() []string {
 }
 
 // insideError is what is wrong inside a value that has fields of its own.
-type insideError struct{ errs field.ErrorList }
+type insideError struct{ faults }
 
-func (e *insideError) Error() string { return e.errs.ToAggregate().Error() }
+func (e *insideError) Error() string { return e.aggregate().Error() }
 
 // problems are what is wrong with a value of the row's key.
 func (a Annotation) problems(place Place, text string, err error) []problem {
 	var inside *insideError
 	if !errors.As(err, &inside) {
-		return []problem{{a.Key, place, a.refuse(place, text, err)}}
+		return []problem{{key: a.Key, place: place, err: a.refuse(place, text, err)}}
 	}
-	all := make([]problem, len(inside.errs))
-	for i, wrong := range inside.errs {
+	all := make([]problem, len(inside.told))
+	for i, wrong := range inside.told {
 		placed := *wrong
 		if !strings.HasPrefix(placed.Field, "[") { // of a list
 			placed.Field = "." + placed.Field
 		}
 		placed.Field = paths[place].Key(a.Key).String() + placed.Field
-		all[i] = problem{a.Key, place, &placed}
+		all[i] = problem{key: a.Key, place: place, err: &placed}
 	}
+	all[len(all)-1].more = inside.more
 	return all
 }
 

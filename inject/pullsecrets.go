@@ -39,8 +39,9 @@ func dropPullSecrets(pod *corev1.Pod, recorded []string) {
 	if len(recorded) == 0 {
 		return
 	}
+	known := setOf(recorded)
 	pod.Spec.ImagePullSecrets = slices.DeleteFunc(pod.Spec.ImagePullSecrets, func(s corev1.LocalObjectReference) bool {
-		return slices.Contains(recorded, s.Name)
+		return known[s.Name]
 	})
 	if len(pod.Spec.ImagePullSecrets) == 0 {
 		pod.Spec.ImagePullSecrets = nil

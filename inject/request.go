@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
@@ -17,6 +18,7 @@ type problem struct {
 	key   string // of the table, where one is meant
 	place Place
 	err   *field.Error
+	more  int // faults of the same kind that are not told
 }
 
 var paths = map[Place]*field.Path{
@@ -41,6 +43,15 @@ func readRequest(pod *corev1.Pod, ns Namespace) (request, []problem) {
 	values := map[Place]map[string]string{
 		PodAnnotation: pod.Annotations, PodLabel: pod.Labels, NamespaceAnnotation: ns.Annotations, NamespaceLabel: ns.Labels,
 	}
+	// Kubernetes looks at this only after admission.
+	long := annotationsSize(pod.Annotations) > apivalidation.TotalAnnotationSizeLimitB
+	if long {
+		kept := map[string]string{}
+		if text, present := pod.Annotations[InjectKey]; present {
+			kept[InjectKey] = text
+		}
+		values[PodAnnotation] = kept
+	}
 	req := newRequest()
 	req.from, req.enforced = newSource(pod, ns), ns.Labels[enforceKey]
 	var problems []problem
@@ -55,6 +66,9 @@ func readRequest(pod *corev1.Pod, ns Namespace) (request, []problem) {
 			}
 		}
 	}
+	if long {
+		problems = append(problems, problem{place: PodAnnotation, err: field.TooLong(paths[PodAnnotation], "", apivalidation.TotalAnnotationSizeLimitB)})
+	}
 	req.combine()
 	if req.mode == interception.ModeTProxy {
 		req.spec.System = interception.SystemTProxy
@@ -63,6 +77,15 @@ func readRequest(pod *corev1.Pod, ns Namespace) (request, []problem) {
 	problems = append(problems, misspeltInject(PodLabel, pod.Labels)...)
 	problems = append(problems, req.otherMode(problems)...)
 	return req, append(problems, req.contradictions()...)
+}
+
+// annotationsSize is what Kubernetes bounds.
+func annotationsSize(annotations map[string]string) int {
+	size := 0
+	for key, value := range annotations {
+		size += len(key) + len(value)
+	}
+	return size
 }
 
 // otherMode finds what the pod's mode does not have, and takes it out of the
@@ -77,7 +100,7 @@ func (r *request) otherMode(found []problem) []problem {
 	var problems []problem
 	refuse := func(key, accepted string) {
 		if !unread && !r.idleInNone(key) {
-			problems = append(problems, problem{key, r.from.place(key), r.from.invalid(key, fmt.Sprintf(
+			problems = append(problems, problem{key: key, place: r.from.place(key), err: r.from.invalid(key, fmt.Sprintf(
 				"not in mode %s; accepted: with %s: %s", mode, InterceptionModeKey, accepted))})
 		}
 	}
@@ -88,7 +111,7 @@ func (r *request) otherMode(found []problem) []problem {
 		refuse(DropInvalidKey, "REDIRECT or TPROXY")
 	}
 	if r.detection == ProtocolDetectionNone && r.httpPorts != nil && r.from.place(ProtocolDetectionKey) == r.from.place(HTTPPortsKey) {
-		problems = append(problems, problem{HTTPPortsKey, r.from.place(HTTPPortsKey), r.from.invalid(HTTPPortsKey,
+		problems = append(problems, problem{key: HTTPPortsKey, place: r.from.place(HTTPPortsKey), err: r.from.invalid(HTTPPortsKey,
 			fmt.Sprintf("%s says that no port is looked at; accepted: with declared", ProtocolDetectionKey))})
 	}
 	if r.mode == interception.ModeTProxy {
@@ -127,8 +150,13 @@ func (r request) contradictions() []problem {
 	if !ok {
 		return nil
 	}
+	all := joined.Unwrap()
 	var problems []problem
-	for _, err := range joined.Unwrap() {
+	for i, err := range all {
+		if i == mostTold {
+			problems[i-1].more = len(all) - i
+			break
+		}
 		key, detail := "", err.Error()
 		var flag *interception.FlagError
 		if errors.As(err, &flag) {
@@ -144,14 +172,20 @@ func (r request) contradictions() []problem {
 			}
 			detail = strings.ReplaceAll(detail, "--"+row.Flag, r.from.name(row.Key))
 		}
-		problems = append(problems, problem{key, r.from.place(key), r.from.invalid(key, detail)})
+		problems = append(problems, problem{key: key, place: r.from.place(key), err: r.from.invalid(key, detail)})
 	}
 	return problems
 }
 
-// shorten keeps a message readable: an annotation may hold 256 KiB.
-func shorten(text string) string {
-	const most = 200
+// longestQuote is how much of a value a message quotes: an annotation may hold
+// 256 KiB.
+const longestQuote = 200
+
+// shorten keeps a message readable.
+func shorten(text string) string { return cut(text, longestQuote) }
+
+// cut keeps so many bytes of a text.
+func cut(text string, most int) string {
 	if len(text) <= most {
 		return text
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 )
 
 // Names of what the injector adds to a pod. Nothing else in a pod may have
@@ -65,7 +66,7 @@ func (s Status) String() string {
 // there says nothing yet of what the pod really has.
 func ReadStatus(pod *corev1.Pod) (status Status, ok bool) {
 	text, present := pod.Annotations[StatusKey]
-	if !present {
+	if !present || len(text) > apivalidation.TotalAnnotationSizeLimitB { // which no API server keeps
 		return Status{}, false
 	}
 	if err := json.Unmarshal([]byte(text), &status); err != nil || status.Version != statusVersion {
@@ -84,14 +85,13 @@ func withoutOurs(pod *corev1.Pod, custom []string) *corev1.Pod {
 		return pod
 	}
 	pod = pod.DeepCopy()
+	recorded := setOf(status.InitContainers)
 	pod.Spec.InitContainers = slices.DeleteFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
-		return slices.Contains(containerNames, c.Name) && slices.Contains(status.InitContainers, c.Name)
+		return slices.Contains(containerNames, c.Name) && recorded[c.Name]
 	})
 	dropContainers(pod, status.Containers)
 	status.Own.putBack(pod)
-	pod.Spec.Volumes = slices.DeleteFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
-		return slices.Contains(status.Volumes, v.Name) && ownVolume(pod, v.Name, custom)
-	})
+	dropVolumes(pod, status.Volumes, custom)
 	if len(pod.Spec.InitContainers) == 0 {
 		pod.Spec.InitContainers = nil
 	}
@@ -115,27 +115,34 @@ func withoutOurs(pod *corev1.Pod, custom []string) *corev1.Pod {
 // dropContainers takes the ordinary containers that a status records out of a
 // pod. One without any other is not ours: no pod is only a proxy's.
 func dropContainers(pod *corev1.Pod, recorded []string) {
-	ours := func(c corev1.Container) bool {
-		return slices.Contains(containerNames, c.Name) && slices.Contains(recorded, c.Name)
-	}
+	known := setOf(recorded)
+	ours := func(c corev1.Container) bool { return slices.Contains(containerNames, c.Name) && known[c.Name] }
 	if slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool { return !ours(c) }) {
 		pod.Spec.Containers = slices.DeleteFunc(pod.Spec.Containers, ours)
 	}
 }
 
-// ownVolume reports whether a volume that a status records is the injector's,
-// in a pod that is without our containers: by its name, by the pod's own word
-// that it is the proxy's, or, where the names in
-// the configuration were others when the pod was injected, because no
-// container that is left mounts it. A status may have been copied from another
-// pod, and must not take an application's volume away.
-func ownVolume(pod *corev1.Pod, name string, custom []string) bool {
-	if slices.Contains(volumeNames, name) || slices.Contains(custom, name) || slices.Contains(userVolumeNames(pod), name) {
+// dropVolumes takes those that a status records out of a pod that is without our
+// containers, where they are the injector's: by their names, by the pod's own
+// word that they are the proxy's, or, where the names in the configuration were
+// others when the pod was injected, because no container that is left mounts
+// them. A status may have been copied from another pod, and must not take an
+// application's volume away.
+func dropVolumes(pod *corev1.Pod, recorded, custom []string) {
+	known := setOf(recorded)
+	ours := setOf(slices.Concat(volumeNames, custom, userVolumeNames(pod)))
+	used := map[string]bool{}
+	eachContainer(pod, func(_ string, _ int, c *corev1.Container) bool {
+		for i := range c.VolumeMounts {
+			used[c.VolumeMounts[i].Name] = true
+		}
+		for i := range c.VolumeDevices {
+			used[c.VolumeDevices[i].Name] = true
+		}
 		return true
-	}
-	return !slices.ContainsFunc(containersOf(pod), func(c placed) bool {
-		return slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == name }) ||
-			slices.ContainsFunc(c.VolumeDevices, func(d corev1.VolumeDevice) bool { return d.Name == name })
+	})
+	pod.Spec.Volumes = slices.DeleteFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
+		return known[v.Name] && (ours[v.Name] || !used[v.Name])
 	})
 }
 

@@ -90,7 +90,7 @@ func listening(pod *corev1.Pod, sidecar corev1.Container, health uint16, drawn i
 	} {
 		add(port)
 	}
-	for _, c := range append(containersOf(pod), placed{Container: sidecar}) {
+	for _, c := range append(containersOf(pod), placed{Container: &sidecar}) {
 		for _, port := range c.Ports {
 			if 0 < port.ContainerPort && port.ContainerPort <= maxPort {
 				add(uint16(port.ContainerPort))
@@ -128,8 +128,9 @@ func unsetSysctls(pod *corev1.Pod, recorded []string) {
 	if context == nil || len(recorded) == 0 {
 		return
 	}
+	known := setOf(recorded)
 	context.Sysctls = slices.DeleteFunc(context.Sysctls, func(s corev1.Sysctl) bool {
-		return slices.Contains(sysctlNames, s.Name) && slices.Contains(recorded, s.Name)
+		return slices.Contains(sysctlNames, s.Name) && known[s.Name]
 	})
 	// One that says nothing was put there for them, or is as good as none.
 	if equality.Semantic.DeepEqual(*context, corev1.PodSecurityContext{}) {

@@ -30,14 +30,16 @@ const acceptedTemplates = builtinTemplate + ", and behind it, separated by comma
 // parseTemplates reads names of templates, and leaves out the first one.
 func parseTemplates(text string) ([]string, error) {
 	names := strings.Split(text, ",")
+	seen := make(map[string]bool, len(names))
 	for i, name := range names {
 		names[i] = strings.TrimSpace(name)
 		if len(validation.IsDNS1123Label(names[i])) > 0 {
 			return nil, &interception.ValueError{Value: names[i], Accepted: acceptedTemplates}
 		}
-		if slices.Contains(names[:i], names[i]) {
+		if seen[names[i]] {
 			return nil, &interception.ValueError{Value: names[i], Reason: "it is there twice", Accepted: acceptedTemplates}
 		}
+		seen[names[i]] = true
 	}
 	if names[0] != builtinTemplate {
 		return nil, &interception.ValueError{Value: names[0], Reason: "the first one is the sidecar itself", Accepted: acceptedTemplates}
@@ -46,16 +48,17 @@ func parseTemplates(text string) ([]string, error) {
 }
 
 // checkTemplateNames finds templates that the configuration has not.
-func checkTemplateNames(req request, cfg Config) field.ErrorList {
-	var errs field.ErrorList
+func checkTemplateNames(req request, cfg Config) (found faults) {
 	for _, name := range req.templates {
 		if _, there := cfg.Templates[name]; !there {
-			accepted := slices.Concat([]string{builtinTemplate}, slices.Sorted(maps.Keys(cfg.Templates)))
-			errs = append(errs, req.from.invalid(TemplatesKey, fmt.Sprintf("the injector's configuration has no template %q; accepted: %s",
-				name, strings.Join(accepted, ", "))))
+			found.add(func() *field.Error {
+				accepted := slices.Concat([]string{builtinTemplate}, slices.Sorted(maps.Keys(cfg.Templates)))
+				return req.from.invalid(TemplatesKey, fmt.Sprintf("the injector's configuration has no template %q; accepted: %s",
+					name, strings.Join(accepted, ", ")))
+			})
 		}
 	}
-	return errs
+	return found
 }
 
 // templated is the sidecar with the templates over it that the pod names.

@@ -29,8 +29,9 @@ func (p Plan) undoneWarnings(pod *corev1.Pod) []string {
 	}
 	found := undoneContainers("init container", p.InitContainers, pod.Spec.InitContainers)
 	found = append(found, undoneContainers("container", p.Containers, pod.Spec.Containers)...)
+	containers := byName(pod)
 	for _, probe := range p.Probes {
-		if !probe.in(pod) {
+		if !probe.in(containers) {
 			found = append(found, fmt.Sprintf("the %s of container %s is another", probe.Kind, probe.Container))
 		}
 	}
@@ -52,11 +53,19 @@ func (p Plan) undoneWarnings(pod *corev1.Pod) []string {
 	if len(found) == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf(undoneText, paths[PodAnnotation].Key(StatusKey), strings.Join(found, "; "))}
+	return []string{fmt.Sprintf(undoneText, paths[PodAnnotation].Key(StatusKey), firstOf(found))}
 }
 
 const undoneText = "%s: what it records was changed after injection, by another admission or by hand, " +
 	"or put in with other settings, and is put back: %s"
+
+// firstOf joins the first ones, and counts the rest.
+func firstOf(found []string) string {
+	if more := len(found) - mostTold; more > 0 {
+		found = append(found[:mostTold:mostTold], andMore(more))
+	}
+	return cut(strings.Join(found, "; "), maxDetail)
+}
 
 // undoneContainers are those of ours that are not the first ones of the pod's,
 // in their order, or not as planned.
@@ -81,9 +90,10 @@ func undoneContainers(kind string, planned, actual []corev1.Container) []string 
 }
 
 func missing(kind string, planned, actual []string) []string {
+	have := setOf(actual)
 	var found []string
 	for _, name := range planned {
-		if !slices.Contains(actual, name) {
+		if !have[name] {
 			found = append(found, kind+" "+name+" is missing")
 		}
 	}

@@ -29,24 +29,29 @@ func parseUserVolumes(text string) ([]corev1.Volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	var errs field.ErrorList
+	var found faults
+	seen := make(map[string]bool, len(volumes))
 	for i, v := range volumes {
-		at := (*field.Path)(nil).Index(i)
+		at := func() *field.Path { return (*field.Path)(nil).Index(i) }
 		for _, wrong := range validation.IsDNS1123Label(v.Name) {
-			errs = append(errs, field.Invalid(at.Child("name"), shorten(v.Name), "accepted: "+wrong))
+			found.add(func() *field.Error { return field.Invalid(at().Child("name"), v.Name, "accepted: "+wrong) })
 		}
 		if slices.Contains(volumeNames, v.Name) {
-			errs = append(errs, field.Invalid(at.Child("name"), v.Name,
-				"the name is that of a volume of Shunt's; accepted: any other name"))
+			found.add(func() *field.Error {
+				return field.Invalid(at().Child("name"), v.Name, "the name is that of a volume of Shunt's; accepted: any other name")
+			})
 		}
-		if slices.Contains(volumesNamed(volumes[:i]), v.Name) {
-			errs = append(errs, field.Duplicate(at.Child("name"), v.Name))
+		if seen[v.Name] {
+			found.add(func() *field.Error { return field.Duplicate(at().Child("name"), v.Name) })
 		}
+		seen[v.Name] = true
 		if v.VolumeSource == (corev1.VolumeSource{}) {
-			errs = append(errs, field.Required(at, "a volume without a source; accepted: one source, such as configMap"))
+			found.add(func() *field.Error {
+				return field.Required(at(), "a volume without a source; accepted: one source, such as configMap")
+			})
 		}
 	}
-	return volumes, inside(errs)
+	return volumes, inside(found)
 }
 
 // parseUserMounts reads where the proxy has them.
@@ -56,29 +61,33 @@ func parseUserMounts(text string) ([]corev1.VolumeMount, error) {
 	if err != nil {
 		return nil, err
 	}
-	var errs field.ErrorList
+	var found faults
+	seen := make(map[string]bool, len(mounts))
 	for i, m := range mounts {
-		at := (*field.Path)(nil).Index(i)
+		at := func() *field.Path { return (*field.Path)(nil).Index(i) }
 		if m.Name == "" {
-			errs = append(errs, field.Required(at.Child("name"), "accepted: the name of a volume"))
+			found.add(func() *field.Error { return field.Required(at().Child("name"), "accepted: the name of a volume") })
 		}
 		clean := path.Clean(m.MountPath)
 		if !isMountable(m.MountPath) {
-			errs = append(errs, field.Invalid(at.Child("mountPath"), shorten(m.MountPath), "accepted: "+acceptedPath))
+			found.add(func() *field.Error {
+				return field.Invalid(at().Child("mountPath"), m.MountPath, "accepted: "+acceptedPath)
+			})
 		}
-		if slices.ContainsFunc(mounts[:i], func(other corev1.VolumeMount) bool { return path.Clean(other.MountPath) == clean }) {
-			errs = append(errs, field.Duplicate(at.Child("mountPath"), shorten(m.MountPath)))
+		if seen[clean] {
+			found.add(func() *field.Error { return field.Duplicate(at().Child("mountPath"), m.MountPath) })
 		}
+		seen[clean] = true
 	}
-	return mounts, inside(errs)
+	return mounts, inside(found)
 }
 
 // inside is an error for what is wrong inside a value, or none.
-func inside(errs field.ErrorList) error {
-	if len(errs) == 0 {
+func inside(found faults) error {
+	if len(found.told) == 0 {
 		return nil
 	}
-	return &insideError{errs[:min(len(errs), mostKeys)]}
+	return &insideError{found}
 }
 
 // parseNamed reads a JSON list of what has a name, or an object by name, which
@@ -102,7 +111,7 @@ func parseNamed[T any](text, accepted string, known []string, name func(*T) *str
 		return nil, &interception.ValueError{Value: text, Reason: "there is none", Accepted: accepted}
 	}
 	read := make([]T, len(elements))
-	var errs field.ErrorList
+	var found faults
 	for i, raw := range elements {
 		at := (*field.Path)(nil).Index(i)
 		if byName != nil {
@@ -110,64 +119,87 @@ func parseNamed[T any](text, accepted string, known []string, name func(*T) *str
 		}
 		strict, err := kjson.UnmarshalStrict(raw, &read[i])
 		if err != nil {
-			errs = append(errs, field.Invalid(at, shorten(string(raw)), "a value is of another type; accepted: what Kubernetes has there"))
+			found.add(func() *field.Error {
+				return field.Invalid(at, string(raw), "a value is of another type; accepted: what Kubernetes has there")
+			})
 		}
-		errs = append(errs, unknownInside(at, strict, known)...)
+		found.merge(unknownInside(at, strict, known))
 		if byName == nil {
 			continue
 		}
 		if own := name(&read[i]); *own != "" && *own != keys[i] {
-			errs = append(errs, field.Invalid(at.Child("name"), shorten(*own), "it is there by another name; accepted: none"))
+			found.add(func() *field.Error {
+				return field.Invalid(at.Child("name"), *own, "it is there by another name; accepted: none")
+			})
 		}
 		*name(&read[i]) = keys[i]
 	}
-	return read, inside(errs)
+	return read, inside(found)
 }
 
 // unknownInside says what is accepted in place of fields that nothing reads.
-func unknownInside(at *field.Path, strict []error, known []string) field.ErrorList {
-	var errs field.ErrorList
+func unknownInside(at *field.Path, strict []error, known []string) (found faults) {
 	for _, err := range strict {
-		var wrong kjson.FieldError
-		if !errors.As(err, &wrong) {
-			errs = append(errs, field.Invalid(at, "", shorten(err.Error())))
-			continue
-		}
-		detail := "unknown field; accepted: what Kubernetes has there"
-		if below := wrong.FieldPath(); !strings.ContainsAny(below, ".[") && strings.Contains(err.Error(), "unknown") {
-			detail, _, _ = strings.Cut(unknownField(below, known), "; ")
-			detail += "; accepted: what Kubernetes has there"
-		} else if strings.Contains(err.Error(), "duplicate") {
-			detail = "there twice; accepted: once"
-		}
-		errs = append(errs, field.Forbidden(at.Child(shorten(wrong.FieldPath())), detail))
+		found.add(func() *field.Error { return unknownFault(at, err, known) })
 	}
-	return errs
+	return found
+}
+
+func unknownFault(at *field.Path, err error, known []string) *field.Error {
+	var wrong kjson.FieldError
+	if !errors.As(err, &wrong) {
+		return field.Invalid(at, "", shorten(err.Error()))
+	}
+	detail := "unknown field; accepted: what Kubernetes has there"
+	if below := wrong.FieldPath(); !strings.ContainsAny(below, ".[") && strings.Contains(err.Error(), "unknown") {
+		detail, _, _ = strings.Cut(unknownField(below, known), "; ")
+		detail += "; accepted: what Kubernetes has there"
+	} else if strings.Contains(err.Error(), "duplicate") {
+		detail = "there twice; accepted: once"
+	}
+	return field.Forbidden(at.Child(shorten(wrong.FieldPath())), detail)
 }
 
 // checkUserVolumes holds what a pod wants to be mounted to the volumes that
 // there are.
-func checkUserVolumes(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
-	var errs field.ErrorList
-	ofPod, ofSidecar := volumesNamed(pod.Spec.Volumes), volumesNamed(req.configuredVolumes(cfg))
+func checkUserVolumes(pod *corev1.Pod, req request, cfg Config) (found faults) {
+	if len(req.userVolumes)+len(req.userMounts) == 0 {
+		return faults{}
+	}
+	ofPod, ofSidecar := setOf(volumesNamed(pod.Spec.Volumes)), setOf(volumesNamed(req.configuredVolumes(cfg)))
 	for _, v := range req.userVolumes {
 		switch {
-		case slices.Contains(ofPod, v.Name):
-			errs = append(errs, req.from.invalid(UserVolumeKey, fmt.Sprintf(
-				"the pod has a volume %q, which %s can mount as it is; accepted: any other name", v.Name, UserVolumeMountKey)))
-		case slices.Contains(ofSidecar, v.Name):
-			errs = append(errs, req.from.invalid(UserVolumeKey, fmt.Sprintf(
-				"%q is the name of a volume of the injector's sidecar; accepted: any other name", v.Name)))
+		case ofPod[v.Name]:
+			found.add(func() *field.Error {
+				return req.from.invalid(UserVolumeKey, fmt.Sprintf(
+					"the pod has a volume %q, which %s can mount as it is; accepted: any other name", v.Name, UserVolumeMountKey))
+			})
+		case ofSidecar[v.Name]:
+			found.add(func() *field.Error {
+				return req.from.invalid(UserVolumeKey, fmt.Sprintf(
+					"%q is the name of a volume of the injector's sidecar; accepted: any other name", v.Name))
+			})
 		}
 	}
-	all := slices.Concat(volumesNamed(req.userVolumes), ofPod, ofSidecar)
+	added := setOf(volumesNamed(req.userVolumes))
 	for _, m := range req.userMounts {
-		if !slices.Contains(all, m.Name) {
-			errs = append(errs, req.from.invalid(UserVolumeMountKey, fmt.Sprintf(
-				"there is no volume %q; accepted: the name of one of the pod's volumes or of %s", shorten(m.Name), UserVolumeKey)))
+		if !added[m.Name] && !ofPod[m.Name] && !ofSidecar[m.Name] {
+			found.add(func() *field.Error {
+				return req.from.invalid(UserVolumeMountKey, fmt.Sprintf(
+					"there is no volume %q; accepted: the name of one of the pod's volumes or of %s", shorten(m.Name), UserVolumeKey))
+			})
 		}
 	}
-	return errs
+	return found
+}
+
+// setOf is for lists that a pod may make long.
+func setOf(names []string) map[string]bool {
+	set := make(map[string]bool, len(names))
+	for _, name := range names {
+		set[name] = true
+	}
+	return set
 }
 
 // configuredVolumes are those that the sidecar has by the configuration.

@@ -37,7 +37,14 @@ type PortRanges []PortRange
 
 // Contains reports whether the set holds port.
 func (rs PortRanges) Contains(port uint16) bool {
-	return slices.ContainsFunc(rs, func(r PortRange) bool { return r.Contains(port) })
+	i := rs.from(port)
+	return i < len(rs) && rs[i].Contains(port)
+}
+
+// from is the index of the first range that ends at a port or after it.
+func (rs PortRanges) from(port uint16) int {
+	i, _ := slices.BinarySearchFunc(rs, port, func(r PortRange, port uint16) int { return int(r.Last) - int(port) })
+	return i
 }
 
 // String prints the set as ParsePortRanges reads it.

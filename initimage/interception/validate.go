@@ -2,7 +2,6 @@ package interception
 
 import (
 	"errors"
-	"slices"
 )
 
 // Marks of SystemAmbient beside Spec.Mark, as Istio's node agent and its proxy
@@ -25,8 +24,12 @@ func (s Spec) Validate() error {
 			"without a uid and a gid the proxy's own connections would come back to it; "+
 				"accepted: at least one of --proxy-uid and --proxy-gid"))
 	}
+	excluded := make(map[string]bool, len(s.ExcludeInterfaces))
+	for _, name := range s.ExcludeInterfaces {
+		excluded[name] = true
+	}
 	for _, name := range s.VirtualInterfaces {
-		if slices.Contains(s.ExcludeInterfaces, name) {
+		if excluded[name] {
 			errs = append(errs, flagErrorf(flagVirtual,
 				"interface %q is also in --istio-exclude-interfaces; accepted: one of the two", name))
 		}
@@ -77,7 +80,7 @@ func (s Spec) udpContradictions() []error {
 		}
 	}
 	for _, r := range s.UDPPorts {
-		if i := slices.IndexFunc(s.RejectUDPPorts, func(o PortRange) bool { return r.First <= o.Last && o.First <= r.Last }); i >= 0 {
+		if i := s.RejectUDPPorts.from(r.First); i < len(s.RejectUDPPorts) && s.RejectUDPPorts[i].First <= r.Last {
 			errs = append(errs, flagErrorf(flagRejectUDP, "%s is also in --%s %s; accepted: one of the two",
 				s.RejectUDPPorts[i], flagUDPPorts, r))
 		}

@@ -121,6 +121,9 @@ func Summary(result inject.Result) string {
 	for _, err := range result.Errors {
 		fmt.Fprintf(&text, "error: %v\n", err)
 	}
+	if more := result.AndMore(); more != "" {
+		fmt.Fprintf(&text, "error: %s\n", more)
+	}
 	for _, warning := range result.Warnings {
 		fmt.Fprintf(&text, "warning: %s\n", warning)
 	}

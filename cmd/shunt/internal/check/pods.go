@@ -9,7 +9,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/inject"
 )
@@ -94,9 +93,9 @@ func (j judge) pod(pod *corev1.Pod, ns inject.Namespace) bool {
 func (j judge) compare(pod *corev1.Pod, object string, has bool, result inject.Result) {
 	switch {
 	case result.Refused() && has:
-		j.add(Warn, PodRefused, object, "it has the proxy, and would be refused now: %s", joined(result.Errors))
+		j.add(Warn, PodRefused, object, "it has the proxy, and would be refused now: %s", joined(result.Decision))
 	case result.Refused():
-		j.add(Fail, PodRefused, object, "it has no proxy, and would be refused now: %s", joined(result.Errors))
+		j.add(Fail, PodRefused, object, "it has no proxy, and would be refused now: %s", joined(result.Decision))
 	case result.Inject && has:
 		j.add(Warn, PodOutdated, object, "%s; a restart brings it up to date", difference(pod, result.Pod))
 	case result.Inject:
@@ -106,10 +105,13 @@ func (j judge) compare(pod *corev1.Pod, object string, has bool, result inject.R
 	}
 }
 
-func joined(errs field.ErrorList) string {
-	texts := make([]string, len(errs))
-	for i, err := range errs {
-		texts[i] = err.Error()
+func joined(refused inject.Decision) string {
+	var texts []string
+	for _, err := range refused.Errors {
+		texts = append(texts, err.Error())
+	}
+	if more := refused.AndMore(); more != "" {
+		texts = append(texts, more)
 	}
 	return strings.Join(texts, "; ")
 }

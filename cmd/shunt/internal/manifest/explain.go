@@ -40,7 +40,7 @@ func (in Injector) Explain(doc Document, given map[string]string) (all []Explana
 			notes = append(notes, w.Place()+": warning: "+warning)
 		}
 		if result.Refused() {
-			errs = append(errs, w.refused(result.Errors))
+			errs = append(errs, w.refused(result.Decision))
 			continue
 		}
 		all = append(all, Explanation{

@@ -8,7 +8,6 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/webhook/patch"
@@ -80,7 +79,7 @@ func (in Injector) template(w Workload) (ops []jsonpatch.Operation, notes []stri
 	}
 	switch {
 	case result.Refused():
-		return nil, notes, w.refused(result.Errors)
+		return nil, notes, w.refused(result.Decision)
 	case !result.Inject:
 		return nil, append(notes, fmt.Sprintf("not injected: %s: %s", result.Reason, result.Reason.Sentence())), nil
 	}
@@ -98,13 +97,16 @@ func (in Injector) namespace(w Workload) inject.Namespace {
 
 // refused joins the errors of a refused pod, with the paths of its object; what
 // is its namespace's has a path from there.
-func (w Workload) refused(problems field.ErrorList) error {
+func (w Workload) refused(decision inject.Decision) error {
 	var all []error
-	for _, problem := range problems {
+	for _, problem := range decision.Errors {
 		if !inject.OfNamespace(problem.Field) {
 			problem.Field = w.field(problem.Field)
 		}
 		all = append(all, w.wrong(problem))
+	}
+	if more := decision.AndMore(); more != "" {
+		all = append(all, w.wrong(errors.New(more)))
 	}
 	return errors.Join(all...)
 }

@@ -50,7 +50,7 @@ func (in Injector) interception(w Workload) (found Interception, why string, err
 	}
 	result := inject.Inject(pod, in.namespace(w), in.Config)
 	if result.Refused() {
-		return Interception{}, "", w.refused(result.Errors)
+		return Interception{}, "", w.refused(result.Decision)
 	}
 	if !result.Inject {
 		return Interception{}, fmt.Sprintf("%s: %s", result.Reason, result.Reason.Sentence()), nil
