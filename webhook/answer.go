@@ -32,11 +32,12 @@ const (
 	failureUndecodable = "Undecodable"      // no review, or not a request to create a pod
 	failureNamespace   = "NamespaceUnknown" // the pod's namespace could not be looked up
 	failureVersion     = "VersionUnknown"   // the API server has not said yet which version it is
+	failureAbandoned   = "Abandoned"        // the client went, or its time was over, before there was an answer
 	failurePanic       = "Panic"            // a fault of Shunt's
 )
 
 func failures() []string {
-	return []string{failureUndecodable, failureNamespace, failureVersion, failurePanic}
+	return []string{failureUndecodable, failureNamespace, failureVersion, failureAbandoned, failurePanic}
 }
 
 // auditKey is, behind the webhook's name and a slash, the key under which the
@@ -57,18 +58,17 @@ type answer struct {
 // environment may hold secrets.
 func (a answer) log(log logr.Logger, request *admissionv1.AdmissionRequest, took time.Duration) {
 	values := []any{
-		"pod", a.pod, "namespace", request.Namespace, "owner", ownerName(a.owner), "reason", a.reason,
-		"request", request.UID, "user", request.UserInfo.Username, "dryRun", isDryRun(request),
+		"pod", clip(a.pod, longestName), "namespace", clip(request.Namespace, longestName), "owner", clip(ownerName(a.owner), longestName),
+		"reason", a.reason, "request", request.UID, "user", clip(request.UserInfo.Username, longestName), "dryRun", isDryRun(request),
 		"durationSeconds", took.Seconds(),
 	}
-	switch a.verdict {
-	case verdictFailed, verdictRefused:
-		values = append(values, "error", a.response.Result.Message)
-		if a.stack != "" {
-			values = append(values, "stack", a.stack)
-		}
+	switch {
+	case a.stack != "":
+		values = append(values, "error", clip(a.response.Result.Message, maxLogged/2), "stack", clip(a.stack, maxLogged/2))
+	case a.verdict == verdictFailed || a.verdict == verdictRefused:
+		values = append(values, "error", clip(a.response.Result.Message, maxLogged))
 	default:
-		values = append(values, "patchBytes", len(a.response.Patch), "warnings", a.response.Warnings)
+		values = append(values, "patchBytes", len(a.response.Patch), "warnings", fitting(a.response.Warnings, maxLogged))
 	}
 	log.Info(string(a.verdict), values...)
 }
@@ -105,7 +105,10 @@ func skipped(name string, pod *corev1.Pod, result inject.Result) answer {
 // refused is what the API server itself says of an invalid pod: code 422, and
 // a cause for every field, in the message too.
 func refused(pod string, result inject.Result) answer {
-	status := apierrors.NewInvalid(schema.GroupKind{Kind: "Pod"}, pod, result.Errors).Status()
+	status := apierrors.NewInvalid(schema.GroupKind{Kind: "Pod"}, clip(pod, longestName), result.Errors).Status()
+	if more := result.AndMore(); more != "" {
+		status.Message = clip(status.Message, maxMessage-2*len(more)) + ", " + more
+	}
 	response := admission.Response{AdmissionResponse: admissionv1.AdmissionResponse{
 		Result:           &status,
 		Warnings:         result.Warnings,

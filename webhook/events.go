@@ -1,9 +1,6 @@
 package webhook
 
 import (
-	"strings"
-	"unicode/utf8"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
@@ -63,26 +60,15 @@ func (a *announcer) warn(regarding *corev1.ObjectReference, reason, action, note
 	}()
 }
 
-// clip cuts a text to so many bytes, between two characters.
-func clip(text string, most int) string {
-	const rest = " …"
-	text = strings.ToValidUTF8(text, "\uFFFD")
-	if len(text) <= most {
-		return text
-	}
-	end := most - len(rest)
-	for !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return text[:end] + rest
-}
-
 // reference is what an Event about a pod's owner is filed under. An Event is
 // in its object's namespace, and a pod's writer can put anything for its
 // owner: only what is in the pod's own namespace gets one, so no Node.
 func reference(namespace string, owner *metav1.OwnerReference) *corev1.ObjectReference {
 	if owner == nil || namespace == "" || owner.APIVersion == "v1" && owner.Kind == "Node" {
 		return nil
+	}
+	if max(len(owner.APIVersion), len(owner.Kind), len(owner.Name), len(owner.UID)) > longestName {
+		return nil // nor what no API server has
 	}
 	return &corev1.ObjectReference{
 		APIVersion: owner.APIVersion, Kind: owner.Kind, Namespace: namespace, Name: owner.Name, UID: owner.UID,

@@ -2,13 +2,14 @@ package webhook
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
-	"runtime"
 	"runtime/debug"
 	"time"
 
 	"github.com/go-logr/logr"
+	"golang.org/x/sync/semaphore"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -43,19 +44,21 @@ type Handler struct {
 	events     *announcer
 	metrics    *Metrics
 	decoder    admission.Decoder
-	bodyTime   time.Duration
+	intake     *intake
 	// turns bounds how many answers are worked out at once. That takes a
-	// processor and nothing else, so more at once than there are of them would
-	// only take memory, and have all wait for all.
-	turns chan struct{}
+	// processor and memory, so more at once than there are processors would
+	// have all wait for all. A turn is so much memory.
+	turns *semaphore.Weighted
+	// answers bounds the memory of large answers that clients have yet to read.
+	answers *semaphore.Weighted
 }
 
 // NewHandler returns a Handler that injects by cfg, which must have passed
 // Validate, and counts into metrics. It writes no Events.
 func NewHandler(cfg inject.Config, namespaces NamespaceGetter, metrics *Metrics) *Handler {
 	h := &Handler{
-		namespaces: namespaces, metrics: metrics, decoder: admission.NewDecoder(newScheme()), bodyTime: bodyTime,
-		turns: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		namespaces: namespaces, metrics: metrics, decoder: admission.NewDecoder(newScheme()),
+		intake: newIntake(bodiesMemory, func() { metrics.drop(droppedBody) }), turns: semaphore.NewWeighted(workMemory), answers: semaphore.NewWeighted(answersMemory),
 	}
 	h.SetConfig(cfg)
 	return h
@@ -80,28 +83,55 @@ func (h *Handler) RecordEvents(recorder events.EventRecorder) { h.events = newAn
 // AdmissionReview for an AdmissionReview, and a Status with a code from 400 on
 // for what is none. Each request is a line of the log and a count. TLS, which
 // an API server insists on, is the caller's.
+//
+// The end of a request's context is that its client has gone, and ends the work
+// on it. What is under way when a server is told to stop is still answered, so
+// the context that tells it must not be the server's BaseContext.
 func (h *Handler) HTTP(log logr.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		request, wrong := readReview(w, r, h.bodyTime)
+		ctx, cancel := context.WithTimeout(r.Context(), timeFor(r))
+		defer cancel()
+		body, wrong := h.receive(ctx, w, r)
+		defer body.release()
+		var request *admissionv1.AdmissionRequest
+		if wrong == nil {
+			request, wrong = h.open(ctx, body)
+		}
 		if wrong != nil {
-			h.metrics.observe(verdictFailed, failureUndecodable, time.Since(start), 0)
-			log.Info(string(verdictFailed), "reason", failureUndecodable, "code", wrong.code, "error", wrong.err.Error(),
+			reason := failureUndecodable
+			if wrong.code == http.StatusServiceUnavailable {
+				reason = failureAbandoned
+			}
+			h.metrics.observe(verdictFailed, reason, time.Since(start), 0)
+			log.Info(string(verdictFailed), "reason", reason, "code", wrong.code, "error", clip(wrong.err.Error(), maxLogged),
 				"remote", r.RemoteAddr, "durationSeconds", time.Since(start).Seconds())
-			send(log, w, wrong.code, wrong.status())
+			h.send(ctx, log, w, wrong.code, wrong.status())
 			return
 		}
-		// What is under way when the server is told to stop is still answered,
-		// so the end of the server's own context is not the request's.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), answerTime)
-		defer cancel()
 		a := h.complete(ctx, admission.Request{AdmissionRequest: *request})
+		body.release()
 		took := time.Since(start)
 		h.metrics.observe(a.verdict, a.reason, took, len(a.response.Patch))
 		a.log(log, request, took)
-		send(log, w, http.StatusOK, admissionv1.AdmissionReview{TypeMeta: reviewType, Response: &a.response.AdmissionResponse})
+		if r.Context().Err() == nil {
+			h.send(r.Context(), log, w, http.StatusOK, admissionv1.AdmissionReview{TypeMeta: reviewType, Response: &a.response.AdmissionResponse})
+		}
 		h.announce(request, a)
 	})
+}
+
+// open reads the request in a body.
+func (h *Handler) open(ctx context.Context, b *body) (*admissionv1.AdmissionRequest, *httpError) {
+	weight := weigh(b.bytes)
+	if weight > workMemory {
+		return nil, tooLarge("the pod would take %d bytes of memory; accepted: up to %d", weight, workMemory)
+	}
+	if err := h.turns.Acquire(ctx, turn(weight)); err != nil {
+		return nil, &httpError{http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, fmt.Errorf("wait for a turn: %w", err)}
+	}
+	defer h.turns.Release(turn(weight))
+	return decodeReview(b.bytes)
 }
 
 // announce tells whoever looks at the pod's controller why there is no pod.
@@ -124,6 +154,7 @@ func (h *Handler) complete(ctx context.Context, req admission.Request) answer {
 	if err := a.response.Complete(req); err != nil {
 		panic("it encodes response.Patches only, and there are none: " + err.Error())
 	}
+	fit(&a.response.AdmissionResponse)
 	return a
 }
 
@@ -131,33 +162,65 @@ func (h *Handler) complete(ctx context.Context, req admission.Request) answer {
 // with a reason, not by a connection that breaks off.
 func (h *Handler) safely(ctx context.Context, req admission.Request) (a answer) {
 	name, owner := req.Name, (*metav1.OwnerReference)(nil)
+	looked := false // at the pod
 	defer func() {
 		if cause := recover(); cause != nil {
+			if !looked {
+				name, owner = h.who(req)
+			}
 			a = failed(name, failurePanic, http.StatusInternalServerError, fmt.Errorf("panic: %v", cause))
 			a.stack = string(debug.Stack())
 		}
 		a.owner = owner
 	}()
+	if err := checkRequest(req); err != nil {
+		return failed(name, failureUndecodable, http.StatusBadRequest, err)
+	}
+	// The namespace before the pod: a pod that waits takes memory.
+	ns, lookup := h.namespace(ctx, req.Namespace)
+	weight := turn(weigh(req.Object.Raw))
+	if err := h.turns.Acquire(ctx, weight); err != nil {
+		return failed(name, failureAbandoned, http.StatusGatewayTimeout, errors.Join(fmt.Errorf("wait for a turn: %w", err), lookup))
+	}
+	defer h.turns.Release(weight)
+	looked = true
 	pod, err := h.decode(req)
 	if err != nil {
 		return failed(name, failureUndecodable, http.StatusBadRequest, err)
 	}
 	name, owner = podName(pod), metav1.GetControllerOfNoCopy(pod)
-	return h.decide(ctx, pod)
+	if lookup != nil {
+		return failed(name, failureNamespace, http.StatusInternalServerError, fmt.Errorf(
+			"look up namespace %q of pod %q: %w", clip(pod.Namespace, longestName), clip(name, longestName), lookup))
+	}
+	return h.decide(pod, ns)
 }
 
-func (h *Handler) decide(ctx context.Context, pod *corev1.Pod) answer {
+// who is a request's pod and its controller, where they can be read.
+func (h *Handler) who(req admission.Request) (name string, owner *metav1.OwnerReference) {
+	pod, err := h.decode(req)
+	if err != nil {
+		return req.Name, nil
+	}
+	return podName(pod), metav1.GetControllerOfNoCopy(pod)
+}
+
+// namespace looks a namespace up, and leaves some of the time to say that it
+// could not.
+func (h *Handler) namespace(ctx context.Context, name string) (inject.Namespace, error) {
+	if deadline, set := ctx.Deadline(); set {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)*9/10)
+		defer cancel()
+	}
+	return h.namespaces.Namespace(ctx, name)
+}
+
+func (h *Handler) decide(pod *corev1.Pod, ns inject.Namespace) answer {
 	name, injector := podName(pod), h.current.injector.Load()
 	if injector == nil {
 		return failed(name, failureVersion, http.StatusInternalServerError, errVersionUnknown)
 	}
-	ns, err := h.namespaces.Namespace(ctx, pod.Namespace)
-	if err != nil {
-		return failed(name, failureNamespace, http.StatusInternalServerError,
-			fmt.Errorf("look up namespace %q of pod %q: %w", pod.Namespace, name, err))
-	}
-	h.turns <- struct{}{}
-	defer func() { <-h.turns }()
 	result, operations := injector.Patch(pod, ns)
 	switch {
 	case result.Refused():
@@ -168,22 +231,30 @@ func (h *Handler) decide(ctx context.Context, pod *corev1.Pod) answer {
 	return injected(name, operations, result)
 }
 
+func checkRequest(req admission.Request) error {
+	pods := metav1.GroupVersionKind{Version: "v1", Kind: "Pod"}
+	if req.Operation != admissionv1.Create || req.Kind != pods || req.SubResource != "" {
+		return fmt.Errorf("%s of %s %q: not for this webhook; accepted: CREATE of v1 Pod",
+			clip(string(req.Operation), longestName), clip(req.Kind.Kind, longestName), clip(req.SubResource, longestName))
+	}
+	return nil
+}
+
 // decode reads the pod of a request. Fields that this version of the Go types
 // does not know are no error: an API server may be newer, and the patch leaves
 // them as they are.
 func (h *Handler) decode(req admission.Request) (*corev1.Pod, error) {
-	pods := metav1.GroupVersionKind{Version: "v1", Kind: "Pod"}
-	if req.Operation != admissionv1.Create || req.Kind != pods || req.SubResource != "" {
-		return nil, fmt.Errorf("%s of %s %q: not for this webhook; accepted: CREATE of v1 Pod",
-			req.Operation, req.Kind.Kind, req.SubResource)
-	}
 	pod := &corev1.Pod{}
 	if err := h.decoder.Decode(req, pod); err != nil {
-		return nil, fmt.Errorf("decode pod %q: %w", req.Name, err)
+		return nil, fmt.Errorf("decode pod %q: %w", clip(req.Name, longestName), err)
 	}
 	// A controller sends pods without a namespace of their own.
 	if pod.Namespace == "" {
 		pod.Namespace = req.Namespace
+	}
+	if pod.Namespace != req.Namespace {
+		return nil, fmt.Errorf("the pod is of namespace %q and the request of %q; accepted: one of the two",
+			clip(pod.Namespace, longestName), clip(req.Namespace, longestName))
 	}
 	return pod, nil
 }

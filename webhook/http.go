@@ -1,7 +1,7 @@
 package webhook
 
 import (
-	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,7 +15,10 @@ import (
 
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admission/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	kjson "sigs.k8s.io/json"
 )
 
@@ -23,8 +26,6 @@ const (
 	// maxBody is far above what an API server sends: it takes objects of up
 	// to 3 MiB, and a request to create one holds it once.
 	maxBody = 7 << 20
-	// bodyTime is how long a body may take to arrive.
-	bodyTime = 30 * time.Second
 
 	contentType = "application/json"
 )
@@ -43,20 +44,35 @@ func badRequest(format string, args ...any) *httpError {
 	return &httpError{http.StatusBadRequest, metav1.StatusReasonBadRequest, fmt.Errorf(format, args...)}
 }
 
-// readReview takes the request out of an AdmissionReview of the one version
-// that the manifests name.
-func readReview(w http.ResponseWriter, r *http.Request, within time.Duration) (*admissionv1.AdmissionRequest, *httpError) {
+// timeFor is how long an answer may take: as long as the client waits, which API
+// servers say, and not longer than answerTime.
+func timeFor(r *http.Request) time.Duration {
+	if said, err := time.ParseDuration(r.URL.Query().Get("timeout")); err == nil && said > 0 {
+		return min(said, answerTime)
+	}
+	return answerTime
+}
+
+// receive reads the body of a request, which has to be released even where it
+// is wrong.
+func (h *Handler) receive(ctx context.Context, w http.ResponseWriter, r *http.Request) (*body, *httpError) {
+	// What has no deadlines is no connection.
+	control := http.NewResponseController(w)
+	b := h.intake.begin(func() { _ = control.SetReadDeadline(time.Unix(1, 0)) })
 	if wrong := checkHeader(w.Header(), r); wrong != nil {
-		return nil, wrong
+		b.arrived()
+		return b, wrong
 	}
-	// A body that does not come must not hold a connection for ever. What has
-	// no deadlines is no connection.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(within))
-	body, wrong := readBody(w, r)
-	if wrong != nil {
-		return nil, wrong
+	// A body that does not come must not hold a connection for ever.
+	if deadline, set := ctx.Deadline(); set {
+		_ = control.SetReadDeadline(deadline)
 	}
-	return decodeReview(body)
+	wrong := readBody(ctx, b, w, r)
+	if wrong == nil {
+		// From here on the connection is read to see whether the client is there.
+		_ = control.SetReadDeadline(time.Time{})
+	}
+	return b, wrong
 }
 
 func checkHeader(answer http.Header, r *http.Request) *httpError {
@@ -83,79 +99,131 @@ func checkHeader(answer http.Header, r *http.Request) *httpError {
 	return nil
 }
 
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *httpError) {
-	tooLarge := &httpError{
-		http.StatusRequestEntityTooLarge, metav1.StatusReasonRequestEntityTooLarge,
-		fmt.Errorf("the body is too large; accepted: up to %d bytes", maxBody),
-	}
+func readBody(ctx context.Context, b *body, w http.ResponseWriter, r *http.Request) *httpError {
+	tooLarge := tooLarge("the body is too large; accepted: up to %d bytes", maxBody)
 	if r.ContentLength > maxBody {
-		return nil, tooLarge
+		b.arrived()
+		return tooLarge
 	}
-	var body bytes.Buffer
-	if r.ContentLength > 0 {
-		body.Grow(int(r.ContentLength) + bytes.MinRead) // of which ReadFrom wants to have some left at the end
-	}
-	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
+	err := b.read(ctx, http.MaxBytesReader(w, r.Body, maxBody), r.ContentLength)
 	var limit *http.MaxBytesError
 	switch {
 	case errors.As(err, &limit):
-		return nil, tooLarge
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, &httpError{
+		return tooLarge
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errCut):
+		return &httpError{
 			http.StatusRequestTimeout, metav1.StatusReasonTimeout,
-			fmt.Errorf("the body did not arrive in time: %d bytes of it did", body.Len()),
+			fmt.Errorf("the body did not arrive in time: %d bytes of it did: %w", len(b.bytes), err),
 		}
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, badRequest("the body ends after %d of %d bytes", body.Len(), r.ContentLength)
+		return badRequest("the body ends after %d of %d bytes", len(b.bytes), r.ContentLength)
 	case err != nil:
-		return nil, badRequest("read the body: %w", err)
-	case body.Len() == 0:
-		return nil, badRequest("the body is empty; accepted: an AdmissionReview of %s", reviewType.APIVersion)
-	case !utf8.Valid(body.Bytes()):
+		return badRequest("read the body: %w", err)
+	case len(b.bytes) == 0:
+		return badRequest("the body is empty; accepted: an AdmissionReview of %s", reviewType.APIVersion)
+	case !utf8.Valid(b.bytes):
 		// A decoder would put something else in its place, and the patch
 		// would speak of another pod than the API server has.
-		return nil, badRequest("the body is no UTF-8; accepted: JSON")
+		return badRequest("the body is no UTF-8; accepted: JSON")
 	}
-	return body.Bytes(), nil
+	return nil
 }
 
-func decodeReview(body []byte) (*admissionv1.AdmissionRequest, *httpError) {
-	var review struct {
-		metav1.TypeMeta
-		Request *admissionv1.AdmissionRequest `json:"request"`
+func tooLarge(format string, args ...any) *httpError {
+	return &httpError{http.StatusRequestEntityTooLarge, metav1.StatusReasonRequestEntityTooLarge, fmt.Errorf(format, args...)}
+}
+
+// review is what is read of an AdmissionReview. Fields that this version does
+// not know are no error, as in pods; what a client puts into them takes no
+// memory.
+type review struct {
+	metav1.TypeMeta
+	Request *struct {
+		UID         types.UID               `json:"uid"`
+		Kind        metav1.GroupVersionKind `json:"kind"`
+		SubResource string                  `json:"subResource"`
+		Name        string                  `json:"name"`
+		Namespace   string                  `json:"namespace"`
+		Operation   admissionv1.Operation   `json:"operation"`
+		UserInfo    struct {
+			Username string `json:"username"`
+		} `json:"userInfo"`
+		Object borrowed `json:"object"`
+		DryRun *bool    `json:"dryRun"`
+	} `json:"request"`
+}
+
+// borrowed is JSON within the body, not copied from there.
+type borrowed []byte
+
+// UnmarshalJSON keeps what it is given, which is all there as long as the body.
+func (b *borrowed) UnmarshalJSON(text []byte) error {
+	if string(text) != "null" {
+		*b = text
 	}
-	// Fields that this version does not know are no error, as in pods.
-	err := kjson.UnmarshalCaseSensitivePreserveInts(body, &review)
-	switch {
+	return nil
+}
+
+// decodeReview takes the request out of an AdmissionReview of the one version
+// that the manifests name. The request shares the body.
+func decodeReview(body []byte) (*admissionv1.AdmissionRequest, *httpError) {
+	var read review
+	err := kjson.UnmarshalCaseSensitivePreserveInts(body, &read)
+	switch said := read.Request; {
 	case err != nil:
 		return nil, badRequest("decode the AdmissionReview: %w", err)
-	case review.TypeMeta != reviewType:
-		return nil, badRequest("kind %q of %q: accepted: %s of %s",
-			review.Kind, review.APIVersion, reviewType.Kind, reviewType.APIVersion)
-	case review.Request == nil:
+	case read.TypeMeta != reviewType:
+		return nil, badRequest("kind %q of %q: accepted: %s of %s", clip(read.Kind, longestName), clip(read.APIVersion, longestName),
+			reviewType.Kind, reviewType.APIVersion)
+	case said == nil:
 		return nil, badRequest("the AdmissionReview has no request")
-	case review.Request.UID == "":
+	case said.UID == "":
 		return nil, badRequest("the AdmissionReview's request has no uid")
+	case len(said.UID) > longestName:
+		return nil, badRequest("the uid of the AdmissionReview's request is too long; accepted: up to %d bytes", longestName)
+	default:
+		return &admissionv1.AdmissionRequest{
+			UID: said.UID, Kind: said.Kind, SubResource: said.SubResource, Name: said.Name, Namespace: said.Namespace,
+			Operation: said.Operation, UserInfo: authenticationv1.UserInfo{Username: said.UserInfo.Username},
+			Object: runtime.RawExtension{Raw: said.Object}, DryRun: said.DryRun,
+		}, nil
 	}
-	return review.Request, nil
 }
 
 // status is what an API server tells its client of a webhook that answers so.
 func (e *httpError) status() metav1.Status {
 	return metav1.Status{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
-		Status:   metav1.StatusFailure, Code: e.code, Reason: e.reason, Message: "shunt-webhook: " + e.err.Error(),
+		Status:   metav1.StatusFailure, Code: e.code, Reason: e.reason, Message: "shunt-webhook: " + clip(e.err.Error(), maxMessage),
 	}
 }
 
+const (
+	// answersMemory is what all answers of more than largeAnswer may take
+	// together that clients have not read yet. A usual one is some tens of kB.
+	answersMemory = 16 << 20
+	largeAnswer   = 64 << 10
+	// sendTime is how long a client may take to read its answer.
+	sendTime = 10 * time.Second
+)
+
 // send writes an answer. Where that fails, nobody is there any more to be told.
-func send(log logr.Logger, w http.ResponseWriter, code int32, answer any) {
+func (h *Handler) send(ctx context.Context, log logr.Logger, w http.ResponseWriter, code int32, answer any) {
 	body, err := json.Marshal(answer)
 	if err != nil {
 		log.Error(err, "encode an answer")
 		w.WriteHeader(http.StatusInternalServerError)
 		return
 	}
+	if len(body) > largeAnswer {
+		size := min(int64(len(body)), answersMemory)
+		if err := h.answers.Acquire(ctx, size); err != nil {
+			log.V(1).Info("the client went before its answer", "error", err.Error())
+			return
+		}
+		defer h.answers.Release(size)
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(sendTime))
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(int(code))

@@ -10,11 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admission/v1"
@@ -188,10 +188,15 @@ func TestBodies(t *testing.T) {
 // TestUnusualBodies holds that what an API server may send, but seldom does,
 // is answered as any other.
 func TestUnusualBodies(t *testing.T) {
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "echo"}}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "echo"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}}
 	good := reviewOf(t, createPod(t, pod, "demo"))
 	large := pod.DeepCopy()
-	large.Annotations = map[string]string{"large": strings.Repeat("x", 3<<20)}
+	for i := range 30_000 {
+		variable := corev1.EnvVar{Name: fmt.Sprintf("V%d", i), Value: strings.Repeat("x", 80)}
+		large.Spec.Containers[0].Env = append(large.Spec.Containers[0].Env, variable)
+	}
+	long := large.DeepCopy()
+	long.Spec.Containers[0] = corev1.Container{Name: "app", Args: []string{strings.Repeat("<", 500_000), strings.Repeat("x", 3<<20)}}
 	for _, test := range []struct {
 		name string
 		body []byte
@@ -201,7 +206,8 @@ func TestUnusualBodies(t *testing.T) {
 		{"charset", good, func(r *http.Request) { r.Header.Set("Content-Type", "application/json; charset=utf-8") }},
 		{"identity", good, func(r *http.Request) { r.Header.Set("Content-Encoding", "identity") }},
 		{"a field of a newer API", bytes.Replace(good, []byte(`"uid"`), []byte(`"newer":{"x":[1]},"uid"`), 1), nil},
-		{"as large as an object can be", reviewOf(t, createPod(t, large, "demo")), nil},
+		{"of 3 MB in variables", reviewOf(t, createPod(t, large, "demo")), nil},
+		{"as large as an object can be", reviewOf(t, createPod(t, long, "demo")), nil},
 		{"other words", reviewOf(t, createPod(t, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 			Name: "echo", Annotations: map[string]string{"greeting": "Grüße, 世界 \u2028\U0001F600"},
 		}}, "demo")), nil},
@@ -257,33 +263,50 @@ func TestBodyThatBreaksOff(t *testing.T) {
 	}
 }
 
-// stopping is told to stop: the server's context is over.
-type stopping struct{ webhook.StaticNamespaces }
+// held is a lookup that takes until it is let go on.
+type held struct {
+	webhook.StaticNamespaces
+	asked, answer chan struct{}
+}
 
-func (s stopping) Namespace(ctx context.Context, name string) (inject.Namespace, error) {
-	if err := ctx.Err(); err != nil {
-		return inject.Namespace{}, err
-	}
+func (h held) Namespace(ctx context.Context, name string) (inject.Namespace, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		return inject.Namespace{}, errors.New("a lookup could take for ever")
 	}
-	return s.StaticNamespaces.Namespace(ctx, name)
+	close(h.asked)
+	select {
+	case <-h.answer:
+		return h.StaticNamespaces.Namespace(ctx, name)
+	case <-ctx.Done():
+		return inject.Namespace{}, ctx.Err()
+	}
 }
 
 // TestAnswersWhileStopping holds that a request that is under way when the
 // server is told to stop is answered, and not refused for that.
 func TestAnswersWhileStopping(t *testing.T) {
-	lifetime, stop := context.WithCancel(t.Context())
-	metrics := webhook.NewMetrics()
-	handler := webhook.NewHandler(inject.DefaultConfig(), stopping{enabledNamespace()}, metrics).HTTP(logr.Discard())
-	s := server{httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	dir, metrics := t.TempDir(), webhook.NewMetrics()
+	renew(t, dir, "..1", 2*time.Hour)
+	namespaces := held{enabledNamespace(), make(chan struct{}), make(chan struct{})}
+	address, stop := startServerFor(t, dir, metrics, webhook.NewHandler(inject.DefaultConfig(), namespaces, metrics), "")
+	s := server{&httptest.Server{URL: "https://" + address}, metrics}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}}}
+	go func() {
+		<-namespaces.asked
 		stop()
-		handler.ServeHTTP(w, r)
-	})), metrics}
-	s.Config.BaseContext = func(net.Listener) context.Context { return lifetime }
-	s.StartTLS()
-	t.Cleanup(s.Close)
-	if response := s.review(t, createPod(t, &corev1.Pod{}, "demo")); !response.Allowed {
-		t.Errorf("refused: %s", response.Result.Message)
+		time.Sleep(100 * time.Millisecond) // in which it stops accepting
+		close(namespaces.answer)
+	}()
+	response, err := client.Post(s.URL+webhook.Path, "application/json", bytes.NewReader(reviewOf(t, createPod(t, &corev1.Pod{}, "demo"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	var review admissionv1.AdmissionReview
+	if err := json.NewDecoder(response.Body).Decode(&review); err != nil {
+		t.Fatal(err)
+	}
+	if review.Response == nil || !review.Response.Allowed || len(review.Response.Patch) == 0 {
+		t.Errorf("answered with %+v", review.Response)
 	}
 }

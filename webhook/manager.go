@@ -35,6 +35,9 @@ type Options struct {
 	// does. They must be there when the manager starts, and are read again
 	// when they change.
 	CertDir string
+	// ClientCAFile has the CA that clients need a certificate of, in PEM; empty
+	// where they need none.
+	ClientCAFile string
 	// SelfSigned has the certificate made here and kept in CertDir, which has
 	// to be there; nil where somebody else puts it there.
 	SelfSigned *SelfSigned

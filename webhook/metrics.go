@@ -14,6 +14,7 @@ type Metrics struct {
 	requests  *prometheus.CounterVec
 	duration  prometheus.Histogram
 	patchSize prometheus.Histogram
+	dropped   *prometheus.CounterVec
 
 	reloads     *prometheus.CounterVec
 	config      *configState
@@ -44,6 +45,10 @@ func NewMetrics() *Metrics {
 			// KiB, and an object that an API server takes is 3 MiB at most.
 			Buckets: prometheus.ExponentialBuckets(1<<10, 2, 11),
 		}),
+		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "shunt_webhook_dropped_total",
+			Help: "Connections and bodies that were slow and had to give way to others, by what (body, connection).",
+		}, []string{"what"}),
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shunt_webhook_config_reloads_total",
 			Help: "Times that the configuration file was read and was another than before, by result (ok, failed).",
@@ -53,6 +58,9 @@ func NewMetrics() *Metrics {
 	}
 	for _, result := range []string{reloadOK, reloadFailed} {
 		m.reloads.WithLabelValues(result)
+	}
+	for _, what := range []string{droppedBody, droppedConnection} {
+		m.dropped.WithLabelValues(what)
 	}
 	for _, reason := range inject.Reasons() {
 		m.requests.WithLabelValues(string(verdictOf(reason)), string(reason))
@@ -82,6 +90,14 @@ func (m *Metrics) observe(v verdict, reason string, took time.Duration, patchSiz
 	}
 }
 
+// What shunt_webhook_dropped_total counts.
+const (
+	droppedBody       = "body"
+	droppedConnection = "connection"
+)
+
+func (m *Metrics) drop(what string) { m.dropped.WithLabelValues(what).Inc() }
+
 // reloaded counts a configuration that was read, with the time of it.
 func (m *Metrics) reloaded(ok bool, now time.Time) {
 	if ok {
@@ -93,7 +109,7 @@ func (m *Metrics) reloaded(ok bool, now time.Time) {
 }
 
 func (m *Metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.duration, m.patchSize, m.reloads, m.config, m.certificate}
+	return []prometheus.Collector{m.requests, m.duration, m.patchSize, m.dropped, m.reloads, m.config, m.certificate}
 }
 
 // Describe is prometheus.Collector's.

@@ -62,7 +62,13 @@ func putPair(t *testing.T, dir, version string, certificate, key []byte) {
 // address.
 func startServer(t *testing.T, dir string, counts *webhook.Metrics) string {
 	t.Helper()
-	handler := webhook.NewHandler(inject.DefaultConfig(), enabledNamespace(), counts)
+	address, _ := startServerFor(t, dir, counts, webhook.NewHandler(inject.DefaultConfig(), enabledNamespace(), counts), "")
+	return address
+}
+
+// startServerFor runs it for a handler, until the test ends or it is stopped.
+func startServerFor(t *testing.T, dir string, counts *webhook.Metrics, handler *webhook.Handler, clientCA string) (string, func()) {
+	t.Helper()
 	for range 10 {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -72,7 +78,9 @@ func startServer(t *testing.T, dir string, counts *webhook.Metrics) string {
 		if err := listener.Close(); err != nil {
 			t.Fatal(err)
 		}
-		server := webhook.NewServer(webhook.Options{Host: address.IP.String(), Port: address.Port, CertDir: dir}, counts)
+		server := webhook.NewServer(webhook.Options{
+			Host: address.IP.String(), Port: address.Port, CertDir: dir, ClientCAFile: clientCA,
+		}, counts)
 		server.Register(webhook.Path, handler.HTTP(logr.Discard()))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
@@ -87,7 +95,7 @@ func startServer(t *testing.T, dir string, counts *webhook.Metrics) string {
 					t.Errorf("the server ended with %v", err)
 				}
 			})
-			return address.String()
+			return address.String(), cancel
 		}
 		cancel()
 		if err := <-done; !errors.Is(err, syscall.EADDRINUSE) { // which another test may have taken
@@ -95,7 +103,7 @@ func startServer(t *testing.T, dir string, counts *webhook.Metrics) string {
 		}
 	}
 	t.Fatal("no port is free")
-	return ""
+	return "", nil
 }
 
 // expiry is that of the certificate that a client is shown.

@@ -46,6 +46,8 @@ func newFlags() *raw {
 	injectflags.Add(fs)
 	fs.IntVar(&r.options.Port, "webhook-port", defaults.Port, "port of the webhook, HTTPS")
 	fs.StringVar(&r.options.CertDir, "cert-dir", defaults.CertDir, "folder with tls.crt and tls.key, read again when they change")
+	fs.StringVar(&r.options.ClientCAFile, "client-ca-file", "",
+		"PEM file with the CA that API servers need a certificate of; read at the start; without it everybody is answered")
 	r.selfSigned.add(fs)
 	fs.StringVar(&r.options.MetricsAddress, "metrics-bind-address", defaults.MetricsAddress, "host:port of /metrics; 0 for none")
 	fs.StringVar(&r.options.ProbeAddress, "health-probe-bind-address", defaults.ProbeAddress,

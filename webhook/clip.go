@@ -1,0 +1,101 @@
+package webhook
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	admissionv1 "k8s.io/api/admission/v1"
+)
+
+// How much of what a request says is said again, in bytes of JSON.
+const (
+	// longestName is that of an object, by Kubernetes.
+	longestName = 253
+	// maxMessage, maxCauses and maxWarnings keep an answer below 16 kB, beside
+	// its patch.
+	maxMessage  = 6 << 10
+	maxCauses   = 6 << 10
+	maxWarnings = 2 << 10
+	// maxLogged keeps a line of the log below 4 kB.
+	maxLogged = 2 << 10
+)
+
+// clip cuts a text so that it takes so many bytes of JSON, between two
+// characters.
+func clip(text string, most int) string {
+	const rest = " …"
+	if len(text) > most {
+		text = text[:most]
+		most -= len(rest)
+	} else if size := quotedSize(text); size <= most {
+		return strings.ToValidUTF8(text, "\uFFFD")
+	} else {
+		most -= len(rest)
+	}
+	size := 0
+	for i, r := range text {
+		if size += quotedRune(r); size > most {
+			return strings.ToValidUTF8(text[:i], "\uFFFD") + rest
+		}
+	}
+	return strings.ToValidUTF8(text, "") + rest
+}
+
+func quotedSize(text string) int {
+	size := 0
+	for _, r := range text {
+		size += quotedRune(r)
+	}
+	return size
+}
+
+// quotedRune is the most that a character takes in JSON or in a line of text,
+// whoever writes it.
+func quotedRune(r rune) int {
+	switch {
+	case r == '"' || r == '\\':
+		return len(`\"`)
+	case r == '<' || r == '>' || r == '&' || r < ' ' || r == utf8.RuneError || r == '\u2028' || r == '\u2029' || r == 0x7f:
+		return len(`\u0000`)
+	case !unicode.IsPrint(r):
+		return len(`\U00000000`)
+	default:
+		return utf8.RuneLen(r)
+	}
+}
+
+// fit keeps a response below 16 kB, beside its patch.
+func fit(response *admissionv1.AdmissionResponse) {
+	response.Warnings = fitting(response.Warnings, maxWarnings)
+	result := response.Result
+	if result == nil {
+		return
+	}
+	result.Message = clip(result.Message, maxMessage)
+	if result.Details == nil {
+		return
+	}
+	result.Details.Name = clip(result.Details.Name, longestName)
+	size := 0
+	for i, cause := range result.Details.Causes {
+		const around = 64 // the keys, quotation marks and brackets of a cause
+		size += around + quotedSize(string(cause.Type)) + quotedSize(cause.Message) + quotedSize(cause.Field)
+		if size > maxCauses {
+			result.Details.Causes = result.Details.Causes[:i]
+			return
+		}
+	}
+}
+
+// fitting keeps the texts that fit, and cuts the first one that does not.
+func fitting(texts []string, most int) []string {
+	for i, text := range texts {
+		size := quotedSize(text) + len(`"",`)
+		if size > most {
+			return append(texts[:i:i], clip(text, max(most, longestName)))
+		}
+		most -= size
+	}
+	return texts
+}
