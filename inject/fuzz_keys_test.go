@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"testing"
+	"time"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/google/go-cmp/cmp"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/cases"
 )
 
 // fuzzedPod has some of what an injection has to do with: probes, a volume,
@@ -89,10 +91,27 @@ func FuzzKeys(f *testing.F) {
 	})
 }
 
+// budget is for an injection, which prints a bootstrap where it is of a new kind.
+var budget = cases.Budget{Memory: 32 << 20, MemoryPerByte: 2 << 10, Time: 2 * time.Second, TimePerByte: 10 * time.Microsecond}
+
+// size is that of what a namespace says.
+func size(ns inject.Namespace) int {
+	bytes := 0
+	for _, values := range []map[string]string{ns.Annotations, ns.Labels} {
+		for key, value := range values {
+			bytes += len(key) + len(value)
+		}
+	}
+	return bytes
+}
+
 func checkInjection(t *testing.T, injector *inject.Injector, pod *corev1.Pod, ns inject.Namespace) {
 	t.Helper()
 	before := encoded(t, pod)
-	result := injector.Inject(pod, ns)
+	var result inject.Result
+	if err := budget.Check(len(before)+size(ns), func() { result = injector.Inject(pod, ns) }); err != nil {
+		t.Fatal(err)
+	}
 	if after := encoded(t, pod); !bytes.Equal(before, after) {
 		t.Fatalf("the pod is changed from\n%s\nto\n%s", before, after)
 	}

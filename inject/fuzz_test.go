@@ -46,7 +46,12 @@ func FuzzAnnotations(f *testing.F) {
 			},
 			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}},
 		}
-		result := inject.Inject(pod, inject.Namespace{}, inject.DefaultConfig())
+		var result inject.Result
+		if err := budget.Check(len(encoded(t, pod)), func() {
+			result = inject.Inject(pod, inject.Namespace{}, inject.DefaultConfig())
+		}); err != nil {
+			t.Fatal(err)
+		}
 		if result.Refused() {
 			if result.Inject || result.Pod != nil || result.Reason != inject.ReasonInvalidAnnotation {
 				t.Fatalf("refused, and yet: %+v", result)
@@ -103,7 +108,11 @@ func FuzzConfig(f *testing.F) {
 	f.Add(configType + "a: &a [*a]\nb: {<<: *a}\n? [x]\n: y\n")
 	f.Add(`{"apiVersion":"shunt.dev/v1alpha1","kind":"InjectorConfiguration","drainDuration":1e9,"imagePullSecrets":[null,{}]}`)
 	f.Fuzz(func(t *testing.T, text string) {
-		cfg, err := inject.ParseConfig([]byte(text))
+		var cfg inject.Config
+		var err error
+		if over := budget.Check(len(text), func() { cfg, err = inject.ParseConfig([]byte(text)) }); over != nil {
+			t.Fatal(over)
+		}
 		if err != nil {
 			if err.Error() == "" {
 				t.Error("refused without a reason")

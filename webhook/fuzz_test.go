@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/go-logr/logr"
@@ -18,6 +19,7 @@ import (
 	kjson "sigs.k8s.io/json"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/cases"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
@@ -55,7 +57,10 @@ func FuzzHandler(f *testing.F) {
 	metrics := webhook.NewMetrics()
 	handler := webhook.NewHandler(inject.DefaultConfig(), askingNamespaces{}, metrics).HTTP(logr.Discard())
 	f.Fuzz(func(t *testing.T, method, media, coding string, body []byte) {
-		got := answerTo(t, handler, method, media, coding, body)
+		var got reply
+		if err := budget.Check(len(body), func() { got = answerTo(t, handler, method, media, coding, body) }); err != nil {
+			t.Fatal(err)
+		}
 		if n := count(t, metrics, "failed", "Panic"); n > 0 {
 			t.Fatalf("it panics: %s", got.body)
 		}
@@ -87,6 +92,10 @@ func FuzzHandler(f *testing.F) {
 		}
 	})
 }
+
+// budget is for an answer. A byte can become a struct of a pod; weigh says how
+// much that may be in all.
+var budget = cases.Budget{Memory: 16 << 20, MemoryPerByte: 4 << 10, Time: 2 * time.Second, TimePerByte: 10 * time.Microsecond}
 
 // reasonOf are the codes that what is no review may have.
 var reasonOf = map[int]metav1.StatusReason{

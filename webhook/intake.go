@@ -21,6 +21,8 @@ const (
 	// patience is how long a body may be on its way before it has to give way
 	// to others. What API servers send takes milliseconds.
 	patience = 500 * time.Millisecond
+	// clearing is how often room is made while somebody waits for it.
+	clearing = 50 * time.Millisecond
 )
 
 // intake bounds the memory of bodies. Where there is no more, the one that has
@@ -32,12 +34,20 @@ type intake struct {
 	mutex   sync.Mutex
 	memory  int64
 	free    int64
-	arrives list.List     // of *body, the first to begin first
-	changed chan struct{} // closed when memory is given back
+	arrives list.List // of *body, the first to begin first
+	wanting list.List // of *want, the last to ask first: who has waited long has been slow
+	clears  bool      // whether clear is to be run
+}
+
+// want is memory that a body waits for.
+type want struct {
+	body    *body
+	room    int64
+	granted chan struct{}
 }
 
 func newIntake(memory int64, dropped func()) *intake {
-	return &intake{memory: memory, free: memory, changed: make(chan struct{}), dropped: dropped}
+	return &intake{memory: memory, free: memory, dropped: dropped}
 }
 
 // body is one that is read.
@@ -47,8 +57,8 @@ type body struct {
 	began time.Time
 	stop  func() // ends a read that waits for the client
 	held  int64
-	waits bool // for the client
-	cut   bool
+	asks  int64         // for as much more
+	cut   chan struct{} // closed when it has to give way
 	bytes []byte
 }
 
@@ -59,7 +69,7 @@ var errCut = errors.New("it came too slowly, and its memory was needed")
 func (in *intake) begin(stop func()) *body {
 	in.mutex.Lock()
 	defer in.mutex.Unlock()
-	b := &body{in: in, began: time.Now(), stop: stop}
+	b := &body{in: in, began: time.Now(), stop: stop, cut: make(chan struct{})}
 	b.at = in.arrives.PushBack(b)
 	return b
 }
@@ -77,7 +87,7 @@ func (b *body) read(ctx context.Context, r io.Reader, size int64) error {
 			return err
 		}
 		for len(b.bytes) < cap(b.bytes) {
-			n, err := b.readSome(r)
+			n, err := r.Read(b.bytes[len(b.bytes):cap(b.bytes)])
 			b.bytes = b.bytes[:len(b.bytes)+n]
 			switch {
 			case errors.Is(err, io.EOF):
@@ -94,85 +104,110 @@ func (b *body) read(ctx context.Context, r io.Reader, size int64) error {
 	}
 }
 
-func (b *body) readSome(r io.Reader) (int, error) {
-	b.waiting(true)
-	defer b.waiting(false)
-	return r.Read(b.bytes[len(b.bytes):cap(b.bytes)])
-}
-
-func (b *body) waiting(waits bool) {
-	b.in.mutex.Lock()
-	defer b.in.mutex.Unlock()
-	b.waits = waits
-}
-
 func (b *body) wasCut() bool {
-	b.in.mutex.Lock()
-	defer b.in.mutex.Unlock()
-	return b.cut
+	select {
+	case <-b.cut:
+		return true
+	default:
+		return false
+	}
 }
 
 // grow gives it a larger buffer, as soon as there is memory for that.
 func (b *body) grow(ctx context.Context, room int64) error {
-	for {
-		granted, changed, retry := b.in.grant(b, room)
-		if granted {
-			larger := make([]byte, len(b.bytes), room)
-			copy(larger, b.bytes)
-			b.bytes = larger
-			b.in.give(b, b.held-room) // the buffer before
-			return nil
-		}
-		timer := time.NewTimer(retry)
+	if wanted, at := b.in.ask(b, room); wanted != nil {
 		select {
-		case <-changed:
-		case <-timer.C:
+		case <-wanted.granted:
+		case <-b.cut:
 		case <-ctx.Done():
 		}
-		timer.Stop()
-		switch {
+		switch granted := b.in.withdraw(at); {
+		case granted:
 		case b.wasCut():
 			return errCut
-		case ctx.Err() != nil:
+		default:
 			return ctx.Err()
 		}
 	}
+	larger := make([]byte, len(b.bytes), room)
+	copy(larger, b.bytes)
+	b.bytes = larger
+	b.in.give(b, b.held-room) // the buffer before
+	return nil
 }
 
-// grant takes memory for a body, or has another one give way and says when to
-// ask again.
-func (in *intake) grant(b *body, room int64) (granted bool, changed <-chan struct{}, retry time.Duration) {
+// ask takes memory for a body, or returns what it has to wait for.
+func (in *intake) ask(b *body, room int64) (*want, *list.Element) {
 	in.mutex.Lock()
 	defer in.mutex.Unlock()
+	if in.take(b, room) {
+		return nil, nil
+	}
+	b.asks = room
+	wanted := &want{b, room, make(chan struct{})}
+	at := in.wanting.PushFront(wanted)
+	if !in.clears {
+		in.clears = true
+		time.AfterFunc(clearing, in.clear)
+	}
+	return wanted, at
+}
+
+// withdraw ends a wait, and reports whether the memory was granted.
+func (in *intake) withdraw(at *list.Element) bool {
+	in.mutex.Lock()
+	defer in.mutex.Unlock()
+	wanted := at.Value.(*want)
+	wanted.body.asks = 0
+	in.wanting.Remove(at)
+	select {
+	case <-wanted.granted:
+		return true
+	default:
+		return false
+	}
+}
+
+func (in *intake) take(b *body, room int64) bool {
 	reserved := int64(0)
 	if room > largeBody {
 		reserved = in.memory / 4
 	}
-	if in.free-room >= reserved {
-		in.free -= room
-		b.held += room
-		return true, nil, 0
+	if in.free-room < reserved {
+		return false
 	}
-	return false, in.changed, in.makeRoom(b)
+	in.free -= room
+	b.held += room
+	return true
 }
 
-// makeRoom cuts the oldest body off that waits for its client, and returns how
-// long it takes until there may be another one.
-func (in *intake) makeRoom(than *body) time.Duration {
-	for at := in.arrives.Front(); at != nil; at = at.Next() {
-		b := at.Value.(*body)
-		if age := time.Since(b.began); age < patience {
-			return patience - age
-		}
-		if b == than || b.cut || !b.waits || b.held == 0 {
-			continue
-		}
-		b.cut = true
-		b.stop()
-		in.dropped()
-		break
+// clear has bodies give way until there is room for those that wait, or nobody
+// has had his time: large ones first, and the oldest of each.
+func (in *intake) clear() {
+	in.mutex.Lock()
+	defer in.mutex.Unlock()
+	missing := -in.free
+	for at := in.wanting.Front(); at != nil; at = at.Next() {
+		missing += at.Value.(*want).room
 	}
-	return patience / 10
+	for _, large := range []bool{true, false} {
+		for at := in.arrives.Front(); at != nil && missing > 0; at = at.Next() {
+			b := at.Value.(*body)
+			if time.Since(b.began) < patience {
+				break
+			}
+			if b.held == 0 || b.wasCut() || large != (max(b.held, b.asks) > largeBody) {
+				continue
+			}
+			missing -= b.held + b.asks
+			close(b.cut)
+			b.stop()
+			in.dropped()
+		}
+	}
+	if in.clears = in.wanting.Len() > 0; in.clears {
+		time.AfterFunc(clearing, in.clear)
+	}
 }
 
 // arrived ends a body's part in arrives.
@@ -199,6 +234,15 @@ func (in *intake) give(b *body, memory int64) {
 	defer in.mutex.Unlock()
 	b.held -= memory
 	in.free += memory
-	close(in.changed)
-	in.changed = make(chan struct{})
+	for at := in.wanting.Front(); at != nil && in.free > 0; at = at.Next() {
+		wanted := at.Value.(*want)
+		select {
+		case <-wanted.granted:
+			continue
+		default:
+		}
+		if !wanted.body.wasCut() && in.take(wanted.body, wanted.room) {
+			close(wanted.granted)
+		}
+	}
 }

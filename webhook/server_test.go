@@ -1,11 +1,14 @@
 package webhook_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +17,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
@@ -174,5 +178,45 @@ func TestNoCertificate(t *testing.T) {
 	err := webhook.NewServer(webhook.Options{Host: "127.0.0.1", Port: 1, CertDir: dir}, webhook.NewMetrics()).Start(t.Context())
 	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(fmt.Sprint(err), dir) {
 		t.Errorf("error %v, want one that names %s", err, dir)
+	}
+}
+
+// TestClientCertificates holds that with a CA of clients only those are answered
+// that have a certificate of it.
+func TestClientCertificates(t *testing.T) {
+	dir, counts := t.TempDir(), webhook.NewMetrics()
+	renew(t, dir, "..1", 2*time.Hour)
+	text, key, err := cert.GenerateSelfSignedCertKeyWithOptions(cert.SelfSignedCertKeyOptions{Host: "api-server"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := tls.X509KeyPair(text, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// It is one certificate behind the other: the client's, and the CA that has signed it.
+	ca := filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: own.Certificate[1]}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	address, _ := startServerFor(t, dir, counts, webhook.NewHandler(inject.DefaultConfig(), enabledNamespace(), counts), ca)
+	for name, certificates := range map[string][]tls.Certificate{"of the CA": {own}, "none": nil} {
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{
+			InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, Certificates: certificates,
+		}}}
+		response, err := client.Post("https://"+address+webhook.Path, "application/json",
+			bytes.NewReader(reviewOf(t, createPod(t, &corev1.Pod{}, "demo"))))
+		if err == nil {
+			_ = response.Body.Close()
+		}
+		if answered := err == nil && response.StatusCode == http.StatusOK; answered != (certificates != nil) {
+			t.Errorf("a client with a certificate, %s: answered %v, error %v", name, answered, err)
+		}
+	}
+	for path, want := range map[string]string{filepath.Join(dir, "none"): "no such file", filepath.Join(dir, "tls.key"): "no certificate in"} {
+		server := webhook.NewServer(webhook.Options{Host: "127.0.0.1", Port: 1, CertDir: dir, ClientCAFile: path}, counts)
+		if err := server.Start(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want one that says %q", path, err, want)
+		}
 	}
 }
