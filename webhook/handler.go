@@ -44,6 +44,7 @@ type Handler struct {
 	events     *announcer
 	metrics    *Metrics
 	decoder    admission.Decoder
+	within     time.Duration // answerTime
 	intake     *intake
 	// turns bounds how many answers are worked out at once. That takes a
 	// processor and memory, so more at once than there are processors would
@@ -57,7 +58,7 @@ type Handler struct {
 // Validate, and counts into metrics. It writes no Events.
 func NewHandler(cfg inject.Config, namespaces NamespaceGetter, metrics *Metrics) *Handler {
 	h := &Handler{
-		namespaces: namespaces, metrics: metrics, decoder: admission.NewDecoder(newScheme()),
+		namespaces: namespaces, metrics: metrics, decoder: admission.NewDecoder(newScheme()), within: answerTime,
 		intake: newIntake(bodiesMemory, func() { metrics.drop(droppedBody) }), turns: semaphore.NewWeighted(workMemory), answers: semaphore.NewWeighted(answersMemory),
 	}
 	h.SetConfig(cfg)
@@ -79,6 +80,10 @@ func (h *Handler) asks(ns inject.Namespace) bool {
 // becomes. To be called before the first request.
 func (h *Handler) RecordEvents(recorder events.EventRecorder) { h.events = newAnnouncer(recorder) }
 
+// AnswerWithin has answers take longer than 10 s, where their clients wait for
+// them. To be called before the first request.
+func (h *Handler) AnswerWithin(most time.Duration) { h.within = most }
+
 // HTTP serves the Handler's answers, as Path of a webhook server does: an
 // AdmissionReview for an AdmissionReview, and a Status with a code from 400 on
 // for what is none. Each request is a line of the log and a count. TLS, which
@@ -90,7 +95,7 @@ func (h *Handler) RecordEvents(recorder events.EventRecorder) { h.events = newAn
 func (h *Handler) HTTP(log logr.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		ctx, cancel := context.WithTimeout(r.Context(), timeFor(r))
+		ctx, cancel := context.WithTimeout(r.Context(), h.timeFor(r))
 		defer cancel()
 		body, wrong := h.receive(ctx, w, r)
 		defer body.release()

@@ -45,12 +45,12 @@ func badRequest(format string, args ...any) *httpError {
 }
 
 // timeFor is how long an answer may take: as long as the client waits, which API
-// servers say, and not longer than answerTime.
-func timeFor(r *http.Request) time.Duration {
+// servers say, and not longer than h.within.
+func (h *Handler) timeFor(r *http.Request) time.Duration {
 	if said, err := time.ParseDuration(r.URL.Query().Get("timeout")); err == nil && said > 0 {
-		return min(said, answerTime)
+		return min(said, h.within)
 	}
-	return answerTime
+	return h.within
 }
 
 // receive reads the body of a request, which has to be released even where it

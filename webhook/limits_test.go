@@ -51,11 +51,12 @@ func TestBodyThatDoesNotCome(t *testing.T) {
 
 // TestTimeFor holds that an answer takes no longer than its client waits.
 func TestTimeFor(t *testing.T) {
+	handler := NewHandler(inject.DefaultConfig(), StaticNamespaces{}, NewMetrics())
 	for query, want := range map[string]time.Duration{
 		"": answerTime, "timeout=5s": 5 * time.Second, "timeout=30s": answerTime, "timeout=0s": answerTime,
 		"timeout=-1s": answerTime, "timeout=x": answerTime,
 	} {
-		if got := timeFor(httptest.NewRequest(http.MethodPost, Path+"?"+query, nil)); got != want {
+		if got := handler.timeFor(httptest.NewRequest(http.MethodPost, Path+"?"+query, nil)); got != want {
 			t.Errorf("%q: %v, want %v", query, got, want)
 		}
 	}

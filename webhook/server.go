@@ -23,8 +23,10 @@ import (
 
 // What a client may take of the server. API servers stay far below all of it.
 const (
-	// headerTime is for the handshake, and for the headers of each request.
-	headerTime = 5 * time.Second
+	// headerTime is for the handshake, and for the headers of each request. On
+	// a busy node thousands of handshakes at once take seconds, and who is slow
+	// has but a connection, which gives way to others.
+	headerTime = 30 * time.Second
 	// writeTime is from the headers to the last byte of the answer.
 	writeTime = answerTime + sendTime + headerTime
 	// idleTime is how long API servers keep a connection without a request.

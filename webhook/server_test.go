@@ -3,10 +3,16 @@ package webhook_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -181,22 +187,33 @@ func TestNoCertificate(t *testing.T) {
 	}
 }
 
+// clientCertificate is one that is its own CA.
+func clientCertificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "api-server"}, NotAfter: time.Now().Add(time.Hour),
+		NotBefore: time.Now().Add(-time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	text, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{text}, PrivateKey: key}
+}
+
 // TestClientCertificates holds that with a CA of clients only those are answered
 // that have a certificate of it.
 func TestClientCertificates(t *testing.T) {
 	dir, counts := t.TempDir(), webhook.NewMetrics()
 	renew(t, dir, "..1", 2*time.Hour)
-	text, key, err := cert.GenerateSelfSignedCertKeyWithOptions(cert.SelfSignedCertKeyOptions{Host: "api-server"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	own, err := tls.X509KeyPair(text, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// It is one certificate behind the other: the client's, and the CA that has signed it.
+	own := clientCertificate(t)
 	ca := filepath.Join(t.TempDir(), "ca.crt")
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: own.Certificate[1]}), 0o600); err != nil {
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: own.Certificate[0]}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	address, _ := startServerFor(t, dir, counts, webhook.NewHandler(inject.DefaultConfig(), enabledNamespace(), counts), ca)

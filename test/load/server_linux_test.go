@@ -88,7 +88,9 @@ func serve(dir string) error {
 	metrics := webhook.NewMetrics()
 	log := logr.FromSlogHandler(slog.NewJSONHandler(io.Discard, nil)) // written as it is in a cluster, and read by nobody
 	ctrl.SetLogger(log)
-	handler := webhook.NewHandler(inject.DefaultConfig(), namespaces, metrics).HTTP(log)
+	answers := webhook.NewHandler(inject.DefaultConfig(), namespaces, metrics)
+	answers.AnswerWithin(time.Minute) // however busy the machine is
+	handler := answers.HTTP(log)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
