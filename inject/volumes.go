@@ -90,6 +90,9 @@ func inside(found faults) error {
 	return &insideError{found}
 }
 
+// mostNamed is how many volumes or mounts an annotation may have for the proxy.
+const mostNamed = 1000
+
 // parseNamed reads a JSON list of what has a name, or an object by name, which
 // both are customary for Istio. Known are the fields that an element may have.
 func parseNamed[T any](text, accepted string, known []string, name func(*T) *string) ([]T, error) {
@@ -109,6 +112,11 @@ func parseNamed[T any](text, accepted string, known []string, name func(*T) *str
 	}
 	if len(elements) == 0 {
 		return nil, &interception.ValueError{Value: text, Reason: "there is none", Accepted: accepted}
+	}
+	if len(elements) > mostNamed {
+		return nil, &interception.ValueError{
+			Value: text, Reason: fmt.Sprintf("there are %d, and %d are taken", len(elements), mostNamed), Accepted: accepted,
+		}
 	}
 	read := make([]T, len(elements))
 	var found faults
