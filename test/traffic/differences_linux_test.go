@@ -1,0 +1,77 @@
+package traffic
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+// difference is one that the proxy makes, and that docs/proxy.md tells of.
+type difference struct {
+	trial  string
+	mode   interception.Mode    // "" for both
+	where  func(direction) bool // nil for everywhere
+	direct string               // what is seen without the proxy
+	proxy  string               // what is seen with it instead
+	chance bool                 // it is not seen each time, but somewhere
+	reason string
+}
+
+func inbound(d direction) bool  { return d.inbound }
+func outbound(d direction) bool { return !d.inbound }
+
+// differences are all that are known. One that no longer occurs fails the suite.
+var differences = []difference{
+	{
+		trial:  refused,
+		direct: "client connects: ECONNREFUSED", proxy: "client connects, reads all: 0, EOF",
+		reason: "the proxy has taken the connection before it can know that the server does not",
+	},
+	{
+		trial: "the server resets at once", chance: true,
+		direct: "client reads all: 0, ECONNRESET", proxy: "client reads all: 0, EOF",
+		reason: "the proxy, which learns of connection and reset at once, takes it for one that failed",
+	},
+	{
+		trial: "the client writes and resets at once", chance: true,
+		direct: "server reads all: 5, ECONNRESET", proxy: "server reads all: 0, ECONNRESET",
+		reason: "a reset overtakes what the proxy has not sent on yet",
+	},
+	{
+		trial: "the server writes and resets at once", chance: true,
+		direct: "client reads all: 7, ECONNRESET", proxy: "client reads all: 0, ECONNRESET",
+		reason: "a reset overtakes what the proxy has not sent on yet",
+	},
+	{
+		trial: "the server answers, and closes at once with bytes unread", chance: true,
+		direct: "client reads all: 7, ECONNRESET", proxy: "client reads all: 0, ECONNRESET",
+		reason: "a reset overtakes what the proxy has not sent on yet",
+	},
+}
+
+func (known difference) concerns(trial string, mode interception.Mode, d direction) bool {
+	return known.trial == trial && (known.mode == "" || known.mode == mode) && (known.where == nil || known.where(d))
+}
+
+// expected is what both ends see with the proxy, by what they see without it.
+func (known difference) expected(t *testing.T, without []string) []string {
+	t.Helper()
+	at := slices.Index(without, known.direct)
+	if at < 0 {
+		t.Errorf("a documented difference is of %q, which nobody sees without a proxy", known.direct)
+		return nil
+	}
+	with := slices.Clone(without)
+	with[at] = known.proxy
+	return with
+}
+
+// checkDifferences holds that every documented difference is of a trial.
+func checkDifferences(t *testing.T, all []trial) {
+	for _, known := range differences {
+		if !slices.ContainsFunc(all, func(tr trial) bool { return tr.name == known.trial }) {
+			t.Errorf("a documented difference is of %q, which is no trial", known.trial)
+		}
+	}
+}
