@@ -32,8 +32,8 @@ demo: ## Send real connections through injected pods, without a cluster (root; u
 	@hack/demo.sh
 
 .PHONY: test
-test: ## Run every suite: unit, rules, proxy, envtest, load, chart, images, e2e (root; the first run builds a Kubernetes node).
-	@hack/suites.sh unit rules proxy envtest load chart images e2e
+test: ## Run every suite: unit, rules, proxy, traffic, envtest, load, chart, images, e2e (root; the first run builds a Kubernetes node).
+	@hack/suites.sh unit rules proxy traffic envtest load chart images e2e
 
 .PHONY: build
 build: ## Build bin/shunt, bin/shunt-init and bin/shunt-webhook; bin/kubectl-shunt is bin/shunt, as kubectl finds it.
@@ -58,6 +58,10 @@ test-rules: ## Run the rule cases in real network namespaces, on iptables-nft an
 .PHONY: test-proxy
 test-proxy: ## Send real traffic through real proxies, Envoy and HAProxy, in network namespaces (root).
 	@hack/suites.sh proxy
+
+.PHONY: test-traffic
+test-traffic: ## Compare what Debian's clients and servers see directly and through Envoy, in network namespaces (root).
+	@hack/suites.sh traffic
 
 .PHONY: test-envtest
 test-envtest: ## Run the webhook behind a real kube-apiserver and etcd.
@@ -132,6 +136,7 @@ cross: ## Build all binaries for linux/amd64 and arm64, and shunt for macOS and 
 install-tools: ## Make ready what the other targets need: packages, golangci-lint, Envoy, kube-apiserver and etcd.
 	@hack/deps.sh ip iptables-nft iptables-legacy haproxy gcc shellcheck dpkg-deb
 	@hack/tool.sh golangci-lint
+	@hack/tool.sh h2spec
 	@hack/envoy.sh
 	@hack/mitmproxy.sh
 	@hack/envtest.sh

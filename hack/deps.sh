@@ -7,6 +7,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=hack/cache.sh
 . "$root/hack/cache.sh"
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where iptables and ip are, which not every PATH names
+PATH+=$(printf ':%s' /usr/lib/postgresql/*/bin) # where Debian has PostgreSQL's server
 PATH+=:/opt/cni/bin:/usr/lib/cni:/usr/libexec/cni # where a node has the plugins of its network, host-local and the others
 
 # package MANAGER COMMAND prints the packages that hold a command.
@@ -26,13 +27,25 @@ package() {
   */flock | */unshare | */nsenter | */setpriv) echo util-linux ;;
   */ctr | */containerd-shim-runc-v2) echo containerd ;;
   apk/host-local) echo cni-plugins ;;
+  apt-get/logger) echo bsdutils ;;
+  apt-get/nc) echo netcat-openbsd ;;
+  apt-get/aiosmtpd) echo python3-aiosmtpd ;;
+  apt-get/psycopg2) echo python3-psycopg2 ;;
+  apt-get/postgres) echo postgresql ;;
+  apt-get/psql) echo postgresql-client ;;
+  apt-get/redis-cli) echo redis-tools ;;
+  apt-get/ssh) echo openssh-client ;;
+  apt-get/sshd) echo openssh-server ;;
+  apt-get/nghttpd) echo nghttp2-server ;;
   */host-local) echo containernetworking-plugins ;;
   *) echo "$2" ;;
   esac
 }
 
-# there COMMAND: a compiler without the C library's headers is no compiler, so gcc is asked to build something.
+# there COMMAND: a compiler without the C library's headers is no compiler, so gcc is asked to build something. Of psycopg2
+# there is no command: it is a module of the system's Python.
 there() {
+  [[ $1 != psycopg2 ]] || { /usr/bin/python3 -c 'import psycopg2' 2>/dev/null; return; }
   command -v "$1" >/dev/null || return 1
   [[ $1 != gcc ]] || echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1
 }

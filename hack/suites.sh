@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs test suites by name, one after the other, and ends with a list of every suite and its result.
-#   unit     every package but the next seven's folders, with the race detector
+#   unit     every package but the next eight's folders, with the race detector
 #   rules    test/rules and test/netns: the rule cases in real network namespaces (root, iptables, iproute2)
 #   proxy    test/proxy: real traffic through real proxies, Envoy, HAProxy and mitmproxy, behind shunt-init's rules (root, iptables)
+#   traffic  test/traffic: real clients and servers, directly and through Envoy, and what both ends saw compared (root)
 #   envtest  test/envtest: the webhook behind a real kube-apiserver and etcd
 #   load     test/load: 2,000 reviews in flight at the webhook's server
 #   chart    test/chart: the Helm chart and the manifests are the same objects
@@ -25,6 +26,10 @@ cannot() {
   exit 77
 }
 
+# The clients and servers of test/traffic.
+traffic_programs=(ip iptables-nft setpriv unshare nc logger curl openssl redis-server redis-cli memcached aiosmtpd ssh sshd rsync vsftpd
+  nghttpd postgres psql psycopg2)
+
 # packages_of PATTERN... prints the packages of a suite's folders that hold tests, and refuses an empty suite: one that runs
 # no test must not count as passed.
 packages_of() {
@@ -44,7 +49,7 @@ cases() {
 suite_unit() {
   local packages
   hack/deps.sh gcc || cannot "the race detector needs a C compiler"
-  packages=$(packages_of ./... | grep -vE '/test/(rules|netns|proxy|envtest|load|images|e2e)(/|$)') || die "no unit test found"
+  packages=$(packages_of ./... | grep -vE '/test/(rules|netns|proxy|traffic|envtest|load|images|e2e)(/|$)') || die "no unit test found"
   # shellcheck disable=SC2086 # a list of packages
   CGO_ENABLED=1 go test -race -timeout "$patience" $packages
 }
@@ -71,6 +76,18 @@ suite_proxy() {
   # Without root Envoy has read the bootstraps, and the rest has skipped itself.
   ((EUID == 0)) || cannot "traffic through the proxies needs root; what needs no network passed"
   [[ $MITMDUMP ]] || cannot "there is no mitmproxy, see above; the cases of the other proxies passed"
+}
+
+suite_traffic() {
+  local packages
+  ((EUID == 0)) || cannot "networks, and servers in them, need root"
+  ENVOY=$(hack/envoy.sh) || cannot "there is no Envoy; see above"
+  H2SPEC=$(hack/tool.sh h2spec) || cannot "there is no h2spec; see above"
+  export ENVOY H2SPEC
+  hack/deps.sh "${traffic_programs[@]}" || cannot "clients or servers are missing; see above"
+  packages=$(packages_of ./test/traffic/...)
+  # shellcheck disable=SC2086
+  cases 15m $packages
 }
 
 suite_envtest() {
@@ -133,9 +150,9 @@ run_suite() {
 }
 
 for name in "$@"; do
-  declare -F "suite_$name" >/dev/null || die "unknown suite $name; the suites are unit, rules, proxy, envtest, load, images, chart, e2e"
+  declare -F "suite_$name" >/dev/null || die "unknown suite $name; the suites are unit, rules, proxy, traffic, envtest, load, images, chart, e2e"
 done
-(($#)) || die "no suite named; the suites are unit, rules, proxy, envtest, load, images, chart, e2e"
+(($#)) || die "no suite named; the suites are unit, rules, proxy, traffic, envtest, load, images, chart, e2e"
 
 reason=$(mktemp)
 trap 'rm -f "$reason"' EXIT

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds one of the tools that hack/tools pins, once, and prints the binary's path on standard output.
+# Builds one of the tools that hack/tools and hack/h2spec pin, once, and prints the binary's path on standard output.
 # `go tool` would link it anew at each call; a tool built by an older Go refuses newer source, so Go's version is in the name.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -7,19 +7,20 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/hack/cache.sh"
 
 case ${1:-} in
-golangci-lint) module=github.com/golangci/golangci-lint/v2 package=$module/cmd/golangci-lint ;;
-setup-envtest) module=sigs.k8s.io/controller-runtime/tools/setup-envtest package=$module ;;
-*) die "unknown tool ${1:-(none)}; hack/tools pins golangci-lint and setup-envtest" ;;
+golangci-lint) folder=tools module=github.com/golangci/golangci-lint/v2 package=$module/cmd/golangci-lint ;;
+setup-envtest) folder=tools module=sigs.k8s.io/controller-runtime/tools/setup-envtest package=$module ;;
+h2spec) folder=h2spec module=github.com/summerwind/h2spec package=$module/cmd/h2spec ;;
+*) die "unknown tool ${1:-(none)}; the tools are golangci-lint, setup-envtest and h2spec" ;;
 esac
 
-version=$(pinned "$root/hack/tools/go.mod" "$module")
-[[ -n $version ]] || die "hack/tools/go.mod requires no $module"
-name=$1-$version-$(cd "$root/hack/tools" && go env GOVERSION)
+version=$(pinned "$root/hack/$folder/go.mod" "$module")
+[[ -n $version ]] || die "hack/$folder/go.mod requires no $module"
+name=$1-$version-$(cd "$root/hack/$folder" && go env GOVERSION)
 
 build() {
   local start=$SECONDS
   say "building $package $version from its Go module (golangci-lint: about 2 minutes on two cores, the others seconds)"
-  (cd "$root/hack/tools" && GOWORK=off GOFLAGS=-mod=readonly CGO_ENABLED=0 \
+  (cd "$root/hack/$folder" && GOWORK=off GOFLAGS=-mod=readonly CGO_ENABLED=0 \
     go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$1/" "$package") >&2 ||
     die "the build of $package $version failed"
   say "built in $((SECONDS - start)) s"

@@ -23,6 +23,8 @@ type trial struct {
 	// want is what both ends see without a proxy: a trial that goes wrong
 	// everywhere compares nothing.
 	want []string
+	// holds are lines of it, where all of it is too much to write down.
+	holds []string
 	// ways are where it is made; nil for all.
 	ways []direction
 	// times is how often it is made, where what is seen is a matter of chance.
@@ -63,15 +65,17 @@ func compare(t *testing.T, all map[interception.Mode]*network, trials []trial) {
 
 // make makes a trial on the ways of a network.
 func (tr trial) make(t *testing.T, n *network, results map[direction][]string) {
+	folder := ""
 	for i, d := range tr.ways {
-		w := &way{direction: d, network: n}
+		w := &way{direction: d, network: n, folder: folder}
 		if tr.prepare != nil && (i == 0 || tr.ways[i-1].inbound != d.inbound) {
 			tr.prepare(t, w)
+			folder = w.folder
 		}
 		t.Run(d.String(), func(t *testing.T) {
 			before := n.carried(t)
 			for range max(1, tr.times) {
-				if results[d] = tr.talk(t, w); !slices.Equal(results[d], tr.want) {
+				if results[d] = tr.talk(t, w); tr.want == nil || !slices.Equal(results[d], tr.want) {
 					break
 				}
 			}
@@ -93,6 +97,11 @@ func (tr trial) judge(t *testing.T, results seen) {
 		if diff := cmp.Diff(text(tr.want), text(without)); diff != "" && tr.want != nil {
 			t.Errorf("%s, without a proxy (-want +got):\n%s", d, diff)
 			continue
+		}
+		for _, line := range tr.holds {
+			if !slices.Contains(without, line) {
+				t.Errorf("%s, without a proxy: no line %q in:\n%s", d, line, text(without))
+			}
 		}
 		for _, mode := range modes {
 			with := results[mode][d]

@@ -37,6 +37,9 @@ func TestMain(m *testing.M) {
 	if runFolder, err = os.MkdirTemp("", "shunt-traffic-"); err == nil {
 		err = os.Chmod(runFolder, 0o755) //nolint:gosec // for servers of other users
 	}
+	if err == nil {
+		err = writeUsers()
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -100,18 +103,12 @@ func newNetwork(t *testing.T, mode interception.Mode) *network {
 	}
 	n := &network{Lab: lab, mode: mode}
 	t.Cleanup(func() { n.close(t) })
-	// Addresses for programs, which are not told where to come from.
-	outside, err := lab.Outside.Netlink().LinkByName("eth0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, addr := range []netip.Addr{netns.OutsideIPv4, netns.OutsideIPv6} {
-		address, err := netlink.ParseAddr(netip.PrefixFrom(addr, addr.BitLen()).String())
-		if err == nil {
-			address.Flags = syscall.IFA_F_NODAD
-			err = lab.Outside.Netlink().AddrAdd(outside, address)
-		}
-		if err != nil {
+	// Addresses for programs: a client is not told where to come from, and a
+	// server may want to bind its own.
+	for addr, device := range map[netip.Addr]string{
+		netns.OutsideIPv4: "eth0", netns.OutsideIPv6: "eth0", serverIPv4: "lo", serverIPv6: "lo",
+	} {
+		if err := addAddress(lab.Outside, addr, device); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -119,6 +116,22 @@ func newNetwork(t *testing.T, mode interception.Mode) *network {
 		n.inject(t)
 	}
 	return n
+}
+
+func addAddress(ns *netns.NS, addr netip.Addr, device string) error {
+	link, err := ns.Netlink().LinkByName(device)
+	if err != nil {
+		return fmt.Errorf("finding %s of %s: %w", device, ns.Name(), err)
+	}
+	address, err := netlink.ParseAddr(netip.PrefixFrom(addr, addr.BitLen()).String())
+	if err != nil {
+		return err
+	}
+	address.Flags = syscall.IFA_F_NODAD
+	if err := ns.Netlink().AddrAdd(link, address); err != nil {
+		return fmt.Errorf("adding %s to %s of %s: %w", addr, device, ns.Name(), err)
+	}
+	return nil
 }
 
 // inject starts the proxy of a pod that has the default configuration.

@@ -9,14 +9,17 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"testing"
+	"time"
 )
 
 // transferred is how many bytes go either way at once.
 const transferred = 16 << 20
 
 // transferTrial sends much in both directions at the same time, each with a
-// checksum, and each end closes when it has sent all.
+// checksum. The client half-closes when it has sent all, and the server closes
+// when it has got all.
 func transferTrial() trial {
 	sums := map[string]string{}
 	for _, who := range []string{"client", "server"} {
@@ -29,13 +32,13 @@ func transferTrial() trial {
 		want: []string{"server: " + sums["client"], "client: " + sums["server"]},
 		talk: func(t *testing.T, w *way) []string {
 			heard := make(chan string, 1)
-			w.serve(t, bytesPort, func(conn *net.TCPConn) { heard <- swap(conn, "server") })
+			w.serve(t, bytesPort, func(conn *net.TCPConn) { heard <- swap(conn, "server", func() error { return nil }) })
 			conn, err := w.dial(t.Context(), bytesPort)
 			if err != nil {
 				return []string{"client: " + errno(err)}
 			}
 			defer conn.Close()
-			client := swap(conn, "client")
+			client := swap(conn, "client", conn.CloseWrite)
 			_ = conn.Close()
 			return []string{"server: " + <-heard, "client: " + client}
 		},
@@ -47,12 +50,12 @@ func content(who string) io.Reader {
 	return io.LimitReader(rand.NewChaCha8(sha256.Sum256([]byte(who))), transferred)
 }
 
-// swap sends all that an end has to send, and says what it got.
-func swap(conn *net.TCPConn, who string) string {
+// swap sends all that an end has to send, says what it got meanwhile.
+func swap(conn *net.TCPConn, who string, sentAll func() error) string {
 	sent := make(chan error, 1)
 	go func() {
 		_, err := io.Copy(conn, content(who))
-		sent <- errors.Join(err, conn.CloseWrite())
+		sent <- errors.Join(err, sentAll())
 	}()
 	sum := sha256.New()
 	count, err := io.Copy(sum, conn)
@@ -61,6 +64,78 @@ func swap(conn *net.TCPConn, who string) string {
 		got += ", " + errno(err)
 	}
 	return got
+}
+
+// halfClosedTrials have one end send as much as fits between the two, and then
+// its FIN; the other sends a little and its FIN, and only then reads. They are
+// made with several amounts: how much the proxy has in its own hands when it
+// has heard both ends tells whether something gets lost.
+func halfClosedTrials() []trial {
+	talk := func(much, little string) func(*testing.T, *way) []string {
+		return func(t *testing.T, w *way) []string {
+			seen := []string{much + " is told: ok", little + " gets: all of it"}
+			for amount := 128 << 10; amount < 2<<20; amount += 128 << 10 {
+				if got := w.halfClose(t, much, little, amount); !slices.Equal(got, seen) {
+					return got
+				}
+			}
+			return seen
+		}
+	}
+	return []trial{
+		{
+			name: "both half-close, the client has much under way", talk: talk("client", "server"),
+			want: []string{"client is told: ok", "server gets: all of it"},
+		},
+		{
+			name: "both half-close, the server has much under way", talk: talk("server", "client"),
+			want: []string{"server is told: ok", "client gets: all of it"},
+		},
+	}
+}
+
+// fillTime is what it takes to fill what is between two ends. Where it takes
+// more, a trial shows less.
+const fillTime = 20 * time.Millisecond
+
+func (w *way) halfClose(t *testing.T, much, little string, amount int) []string {
+	listener := w.listen(t, bytesPort)
+	defer listener.Close()
+	client, err := w.dial(t.Context(), bytesPort)
+	if err != nil {
+		return []string{"client: " + errno(err)}
+	}
+	defer client.Close()
+	server, err := listener.AcceptTCP()
+	if err != nil {
+		return []string{"server: " + errno(err)}
+	}
+	defer server.Close()
+	ends := map[string]*net.TCPConn{"client": client, "server": server}
+	told := make(chan error, 1)
+	go func() {
+		_, err := ends[much].Write(make([]byte, amount))
+		err = errors.Join(err, ends[much].CloseWrite())
+		_, readErr := io.ReadAll(ends[much])
+		told <- errors.Join(err, readErr)
+	}()
+	time.Sleep(fillTime)
+	_, err = io.WriteString(ends[little], "a little")
+	err = errors.Join(err, ends[little].CloseWrite(), ends[little].SetDeadline(time.Now().Add(arrivalTime)))
+	time.Sleep(fillTime)
+	count, readErr := io.Copy(io.Discard, ends[little])
+	got := "all of it"
+	if count < int64(amount) {
+		got = "less"
+	}
+	if err := errors.Join(err, readErr); err != nil {
+		got += ", " + errno(err)
+	}
+	how := "ok"
+	if err := <-told; err != nil {
+		how = errno(err)
+	}
+	return []string{much + " is told: " + how, little + " gets: " + got}
 }
 
 // truncated is a response without a length: its end is the connection's, so

@@ -43,6 +43,7 @@ func (d direction) String() string {
 type way struct {
 	direction
 	*network
+	folder string // where its server keeps things; what a trial's prepare leaves here
 }
 
 // appIdentity is who the app is, and everybody outside.
@@ -146,15 +147,9 @@ func (w *way) serve(t *testing.T, port uint16, answer func(*net.TCPConn)) {
 }
 
 // user is who a program runs as.
-type user struct {
-	name string
-	id   netns.Identity
-}
+type user struct{ id netns.Identity }
 
-var (
-	root = user{name: "root"}
-	app  = user{name: "app", id: appIdentity}
-)
+var root, app = user{}, user{appIdentity}
 
 // folder makes a folder of a user's.
 func (u user) folder(t *testing.T, name string) string {
@@ -169,43 +164,58 @@ func (u user) folder(t *testing.T, name string) string {
 	return dir
 }
 
-// command is a program of a user's in a namespace. All the processes that it
-// starts end with it, and with this one.
+// command is a program of a user's in a namespace. It has its own users, its
+// own /run, and no resolver. All the processes that it starts end with it, and
+// with this one. A shell stays to be the first of them: orphans become its
+// children, which vsftpd does not survive.
 func (u user) command(ctx context.Context, ns *netns.NS, args ...string) *netns.Cmd {
-	if u.id != (netns.Identity{}) {
-		args = append([]string{
-			"setpriv", fmt.Sprintf("--reuid=%d", u.id.UID), fmt.Sprintf("--regid=%d", u.id.GID), "--clear-groups", "--",
-		}, args...)
-	}
-	cmd := ns.Command(ctx, "unshare", append([]string{"--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--"}, args...)...)
+	const own = `mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/group" /etc/group && mount --bind /dev/null /etc/resolv.conf &&
+		mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && user=$2 && shift 2 &&
+		setpriv --reuid="$user" --regid="$user" --clear-groups -- "$@"; exit $?`
+	cmd := ns.Command(ctx, "unshare", append([]string{
+		"--pid", "--ipc", "--fork", "--kill-child=KILL", "--mount-proc", "--", "sh", "-c", own, "sh", runFolder, fmt.Sprint(u.id.UID),
+	}, args...)...)
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + runFolder, "LC_ALL=C.UTF-8"}
 	return cmd
+}
+
+// writeUsers makes the lists of users and groups that programs see.
+func writeUsers() error {
+	const (
+		passwd = "root:x:0:0:::/bin/sh\napp:x:1000:1000::/:/bin/sh\nsshd:x:101:65534::/run/sshd:/bin/false\nnobody:x:65534:65534:::/bin/false\n"
+		group  = "root:x:0:\napp:x:1000:\nnogroup:x:65534:\n"
+	)
+	return errors.Join(
+		os.WriteFile(filepath.Join(runFolder, "passwd"), []byte(passwd), 0o644), //nolint:gosec // as such files are
+		os.WriteFile(filepath.Join(runFolder, "group"), []byte(group), 0o644))   //nolint:gosec // as such files are
 }
 
 // daemon starts a server on the way's host, and waits until its port is open.
 // It ends with the test.
 func (u user) daemon(t *testing.T, ns *netns.NS, port uint16, args ...string) {
 	t.Helper()
-	log, err := os.CreateTemp(runFolder, filepath.Base(args[0])+"-*.log")
+	log, err := os.CreateTemp(runFolder, filepath.Base(args[0])+"-*.log") // open for reading too: it is empty
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := u.command(ctx, ns, args...)
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = log, log, log // vsftpd says on its standard input what it dies of
 	if err := cmd.Start(); err != nil {
 		cancel()
 		t.Fatalf("%s: %v", args[0], err)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	said := func() string {
-		text, _ := os.ReadFile(log.Name())
-		return strings.TrimSpace(string(text))
-	}
 	t.Cleanup(func() {
+		select {
+		case err := <-ended:
+			t.Errorf("%s ended by itself: %v", args[0], err)
+			ended <- err
+		default:
+		}
 		cancel()
 		select {
 		case <-ended:
@@ -213,7 +223,8 @@ func (u user) daemon(t *testing.T, ns *netns.NS, port uint16, args ...string) {
 			t.Errorf("%s does not end", args[0])
 		}
 		if t.Failed() {
-			t.Logf("%s in %s says:\n%.4000s", args[0], ns.Name(), said())
+			text, _ := os.ReadFile(log.Name())
+			t.Logf("%s in %s says:\n%.4000s", args[0], ns.Name(), text)
 		}
 	})
 	loopback := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)
