@@ -310,36 +310,43 @@ func (p *play) step(t *testing.T, line string) string {
 	if p.client == nil {
 		return line + ": not connected"
 	}
-	conn, err := p.client, error(nil)
+	conn := p.client
 	if who == "server" {
+		var err error
 		if conn, err = p.accepted(); err != nil {
 			return who + ": no connection arrived"
 		}
 	}
+	done, _, _ := strings.Cut(what, ": ")
+	return who + " " + act(t, conn, done)
+}
+
+// act does what a step says at its end, and returns it with what was seen.
+func act(t *testing.T, conn *net.TCPConn, what string) string {
 	var count int
-	switch done, wanted, _ := strings.Cut(what, ": "); {
-	case scan(done, "writes %d", &count):
-		_, err = conn.Write(make([]byte, count))
-		return failing(who, fmt.Sprintf("writes %d", count), err)
-	case done == "reads all":
-		return fmt.Sprintf("%s reads all: %s", who, readAll(conn))
-	case scan(done, "reads %d", &count):
+	switch {
+	case scan(what, "writes %d", &count):
+		_, err := conn.Write(make([]byte, count))
+		return failing(what, err)
+	case what == "reads all":
+		return "reads all: " + readAll(conn)
+	case scan(what, "reads %d", &count):
 		got, err := io.ReadFull(conn, make([]byte, count))
-		return failing(who, fmt.Sprintf("reads %d", got), err)
-	case done == "shuts down":
-		return failing(who, done, conn.CloseWrite())
-	case done == "closes":
-		return failing(who, done, conn.Close())
-	case done == "resets":
-		return failing(who, done, errors.Join(conn.SetLinger(0), conn.Close()))
-	case strings.HasPrefix(done, "writes until "):
+		return failing(fmt.Sprintf("reads %d", got), err)
+	case what == "shuts down":
+		return failing(what, conn.CloseWrite())
+	case what == "closes":
+		return failing(what, conn.Close())
+	case what == "resets":
+		return failing(what, errors.Join(conn.SetLinger(0), conn.Close()))
+	case strings.HasPrefix(what, "writes until "):
 		end := writeUntil(conn)
-		if wanted = strings.TrimPrefix(done, "writes until "); strings.Contains(wanted, end) {
+		if wanted := strings.TrimPrefix(what, "writes until "); strings.Contains(wanted, end) {
 			end = wanted // which of two it is depends on who is quicker
 		}
-		return who + " writes until " + end
+		return "writes until " + end
 	default:
-		t.Fatalf("%q is no step", line)
+		t.Fatalf("%q is no step", what)
 		return ""
 	}
 }
@@ -349,11 +356,12 @@ func scan(text, format string, into *int) bool {
 	return err == nil && n == 1
 }
 
-func failing(who, what string, err error) string {
+// failing is a step with the error that it met.
+func failing(what string, err error) string {
 	if err != nil {
-		return fmt.Sprintf("%s %s: %s", who, what, errno(err))
+		return what + ": " + errno(err)
 	}
-	return who + " " + what
+	return what
 }
 
 // accepted is the connection at the server's end.

@@ -66,7 +66,9 @@ func ftpTrials() []trial {
 }
 
 func ftpWant(times int) []string {
-	return []string{fmt.Sprintf("client: %d of %[1]d files uploaded", times), fmt.Sprintf("server: %d of %[1]d files", times), "client: read back"}
+	return []string{
+		fmt.Sprintf("client: %d of %[1]d files uploaded", times), fmt.Sprintf("server: %d of %[1]d files", times), "client: read back",
+	}
 }
 
 func ftpTalk(times int, options ...string) func(*testing.T, *way) []string {

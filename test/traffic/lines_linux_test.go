@@ -102,7 +102,8 @@ func byteTrials() []trial {
 	var trials []trial
 	for _, exchange := range []struct{ name, question, answer string }{
 		{"two Host lines", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"},
-		{"a bare CR in a header", "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r2\r\n\r\n", "HTTP/1.1 200 OK\r\nX: 1\r2\r\nContent-Length: 0\r\n\r\n"},
+		{"a bare CR in a header", "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r2\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nX: 1\r2\r\nContent-Length: 0\r\n\r\n"},
 		{"trailers in mixed case", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Trailer: Yes\r\n\r\n",
 			"HTTP/1.1 200 Fine\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2;a=b\r\nhi\r\n0\r\nX-Sum: 1\r\n\r\n"},
 		{"a user in the target", "GET http://u:p@x/ HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\nhi"},

@@ -254,7 +254,8 @@ func (n *network) get(t *testing.T, at netip.AddrPort, path string) ([]byte, err
 // counter adds up Envoy's counters that have a name's ending.
 func (n *network) counter(t *testing.T, name string) int {
 	t.Helper()
-	text, err := n.get(t, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), interception.AdminPort), "/stats?format=json&filter="+name+"$")
+	admin := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), interception.AdminPort)
+	text, err := n.get(t, admin, "/stats?format=json&filter="+name+"$")
 	var stats struct {
 		Stats []struct {
 			Name  string

@@ -41,7 +41,8 @@ var postgresCluster = sync.OnceValues(func() (string, error) {
 	}
 	defer ns.Close()
 	folder := filepath.Join(runFolder, "postgres")
-	const script = `install -d -o "$1" -m 700 "$2" && exec setpriv --reuid="$1" --regid="$1" --clear-groups -- "$3" -D "$2" -A trust --no-sync --locale=C`
+	const script = `install -d -o "$1" -m 700 "$2" &&
+		exec setpriv --reuid="$1" --regid="$1" --clear-groups -- "$3" -D "$2" -A trust --no-sync --locale=C`
 	if out, err := root.command(context.Background(), ns, "sh", "-c", script, "sh", fmt.Sprint(app.id.UID), folder, initdb).
 		CombinedOutput(); err != nil {
 		return "", fmt.Errorf("initdb: %w\n%s", err, out)

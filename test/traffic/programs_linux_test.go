@@ -151,7 +151,8 @@ func memcachedTrial() trial {
 		},
 		want: strings.Split("STORED\r\nVALUE key 0 5\r\nvalue\r\nEND\r\nERROR\r", "\n"),
 		talk: func(t *testing.T, w *way) []string {
-			return w.run(t, "sh", "-c", fmt.Sprintf(`printf 'set key 0 0 5\r\nvalue\r\nget key\r\nnonsense\r\nquit\r\n' | nc %s %d`, w.address(), port))
+			const script = `printf 'set key 0 0 5\r\nvalue\r\nget key\r\nnonsense\r\nquit\r\n' | nc "$@"`
+			return w.run(t, "sh", "-c", script, "sh", w.address().String(), fmt.Sprint(port))
 		},
 	}
 }
@@ -177,12 +178,12 @@ func smtpTrial() trial {
 			app.daemon(t, w.serverHost(), port, "/usr/bin/python3", "-c", smtpServer, fmt.Sprint(port))
 		},
 		talk: func(t *testing.T, w *way) []string {
-			mail := file(t, filepath.Join(app.folder(t, "mail"), "mail"), "Subject: test\r\n\r\n.\r\n"+strings.Repeat("a line\r\n", 10_000)+".\r\n")
-			return w.run(t, "sh", "-c", fmt.Sprintf(
-				// Its lines without the address, and without what tells how much was sent in how many pieces.
-				`curl --silent --show-error --verbose --mail-from a@example.com --mail-rcpt b@example.com --upload-file %s %s/there 2>&1 |
-				grep -a '^[<>]' | tr -d '\r'; curl --silent --mail-from a@example.com --mail-rcpt nobody --upload-file %[1]s %[2]s/; echo $?`,
-				mail, w.url("smtp", port)))
+			// What curl says of addresses, and of the pieces that it sends, is left out.
+			const script = `curl -sSv --mail-from a@example.com --mail-rcpt b@example.com --upload-file "$1" "$2/there" 2>&1 |
+				grep -a '^[<>]' | tr -d '\r'
+				curl -s --mail-from a@example.com --mail-rcpt nobody --upload-file "$1" "$2/"; echo $?`
+			mail := "Subject: test\r\n\r\n.\r\n" + strings.Repeat("a line\r\n", 10_000) + ".\r\n"
+			return w.run(t, "sh", "-c", script, "sh", file(t, filepath.Join(app.folder(t, "mail"), "mail"), mail), w.url("smtp", port))
 		},
 	}
 }
@@ -197,12 +198,15 @@ func sshTrial() trial {
 		prepare: func(t *testing.T, w *way) {
 			config := fmt.Sprintf("Port %d\nHostKey %s\nAuthorizedKeysFile %s\nPidFile none\nStrictModes no\nUsePAM no\nUseDNS no\n"+
 				"PrintMotd no\nPrintLastLog no\n", port, key(t, "ssh-server"), key(t, "ssh-client.pub"))
-			root.daemon(t, w.serverHost(), port, "/usr/sbin/sshd", "-D", "-e", "-f", file(t, filepath.Join(root.folder(t, "sshd"), "config"), config))
+			file := file(t, filepath.Join(root.folder(t, "sshd"), "config"), config)
+			root.daemon(t, w.serverHost(), port, "/usr/sbin/sshd", "-D", "-e", "-f", file)
 		},
 		talk: func(t *testing.T, w *way) []string {
-			ssh := fmt.Sprintf("ssh -q -F none -o KexAlgorithms=curve25519-sha256 -i %s -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -p %d app@%s",
-				key(t, "ssh-client"), port, w.address())
-			return w.run(t, "sh", "-c", fmt.Sprintf(`head -c 500500 /dev/zero | (%s 'cat; echo an error >&2; exit 7'; echo "ended with $?" >&2) | wc -c`, ssh))
+			const script = `head -c 500500 /dev/zero |
+				(ssh -q -F none -o KexAlgorithms=curve25519-sha256 -o BatchMode=yes -o StrictHostKeyChecking=no \
+					-o UserKnownHostsFile=/dev/null -i "$1" -p "$2" "app@$3" 'cat; echo an error >&2; exit 7'; echo "ended with $?" >&2) |
+				wc -c`
+			return w.run(t, "sh", "-c", script, "sh", key(t, "ssh-client"), fmt.Sprint(port), w.address().String())
 		},
 	}
 }
@@ -220,7 +224,8 @@ func rsyncTrial() trial {
 			for i := range 20 {
 				file(t, filepath.Join(folder, fmt.Sprintf("file-%d", i)), strings.Repeat(fmt.Sprintf("line of %d\n", i), i*i*1000))
 			}
-			app.daemon(t, w.serverHost(), port, "rsync", "--daemon", "--no-detach", "--config="+file(t, filepath.Join(folder, "config"), config))
+			config = file(t, filepath.Join(folder, "config"), config)
+			app.daemon(t, w.serverHost(), port, "rsync", "--daemon", "--no-detach", "--config="+config)
 		},
 		talk: func(t *testing.T, w *way) []string {
 			url := w.url("rsync", port)
@@ -239,7 +244,8 @@ func tlsTrial() trial {
 		name: "TLS with client certificates",
 		prepare: func(t *testing.T, w *way) {
 			app.daemon(t, w.serverHost(), port, "openssl", "s_server", "-accept", fmt.Sprintf("*:%d", port), "-rev", "-quiet",
-				"-key", key(t, "server.key"), "-cert", key(t, "server.pem"), "-CAfile", key(t, "ca.pem"), "-Verify", "1", "-verify_return_error")
+				"-key", key(t, "server.key"), "-cert", key(t, "server.pem"), "-CAfile", key(t, "ca.pem"),
+				"-Verify", "1", "-verify_return_error")
 		},
 		want: []string{"desrever", "without one: refused"},
 		talk: func(t *testing.T, w *way) []string {

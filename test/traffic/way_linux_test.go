@@ -154,7 +154,7 @@ var root, app = user{}, user{appIdentity}
 // folder makes a folder of a user's.
 func (u user) folder(t *testing.T, name string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(runFolder, name+"-")
+	dir, err := os.MkdirTemp(runFolder, name+"-") //nolint:usetesting // t.TempDir's are root's alone
 	if err == nil {
 		err = os.Chown(dir, int(u.id.UID), int(u.id.GID))
 	}
@@ -183,8 +183,9 @@ func (u user) command(ctx context.Context, ns *netns.NS, args ...string) *netns.
 // writeUsers makes the lists of users and groups that programs see.
 func writeUsers() error {
 	const (
-		passwd = "root:x:0:0:::/bin/sh\napp:x:1000:1000::/:/bin/sh\nsshd:x:101:65534::/run/sshd:/bin/false\nnobody:x:65534:65534:::/bin/false\n"
-		group  = "root:x:0:\napp:x:1000:\nnogroup:x:65534:\n"
+		passwd = "root:x:0:0:::/bin/sh\napp:x:1000:1000::/:/bin/sh\n" +
+			"sshd:x:101:65534::/run/sshd:/bin/false\nnobody:x:65534:65534:::/bin/false\n"
+		group = "root:x:0:\napp:x:1000:\nnogroup:x:65534:\n"
 	)
 	return errors.Join(
 		os.WriteFile(filepath.Join(runFolder, "passwd"), []byte(passwd), 0o644), //nolint:gosec // as such files are
@@ -207,13 +208,13 @@ func (u user) daemon(t *testing.T, ns *netns.NS, port uint16, args ...string) {
 		cancel()
 		t.Fatalf("%s: %v", args[0], err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan string, 1) // how
+	go func() { ended <- fmt.Sprint(cmd.Wait()) }()
 	t.Cleanup(func() {
 		select {
-		case err := <-ended:
-			t.Errorf("%s ended by itself: %v", args[0], err)
-			ended <- err
+		case how := <-ended:
+			t.Errorf("%s ended by itself: %s", args[0], how)
+			ended <- how
 		default:
 		}
 		cancel()
@@ -235,9 +236,9 @@ func (u user) daemon(t *testing.T, ns *netns.NS, port uint16, args ...string) {
 			return
 		}
 		select {
-		case err := <-ended:
-			ended <- err
-			t.Fatalf("%s ended: %v", args[0], err)
+		case how := <-ended:
+			ended <- how
+			t.Fatalf("%s ended: %s", args[0], how)
 		default:
 		}
 		if time.Now().After(deadline) {
