@@ -87,7 +87,7 @@ suite_traffic() {
   hack/deps.sh "${traffic_programs[@]}" || cannot "clients or servers are missing; see above"
   packages=$(packages_of ./test/traffic/...)
   # shellcheck disable=SC2086
-  cases 15m $packages
+  cases $packages
 }
 
 suite_envtest() {
