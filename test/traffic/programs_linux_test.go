@@ -222,7 +222,7 @@ func rsyncTrial() trial {
 			config := fmt.Sprintf("use chroot = no\nreverse lookup = no\nport = %d\npid file = %s/pid\nlog file = /dev/null\n"+
 				"[data]\npath = %[2]s\nread only = no\n", port, folder)
 			for i := range 20 {
-				file(t, filepath.Join(folder, fmt.Sprintf("file-%d", i)), strings.Repeat(fmt.Sprintf("line of %d\n", i), i*i*1000))
+				file(t, filepath.Join(folder, fmt.Sprintf("file-%d", i)), strings.Repeat(fmt.Sprintf("line of %d\n", i), i*i*100))
 			}
 			config = file(t, filepath.Join(folder, "config"), config)
 			app.daemon(t, w.serverHost(), port, "rsync", "--daemon", "--no-detach", "--config="+config)
@@ -231,7 +231,7 @@ func rsyncTrial() trial {
 			url := w.url("rsync", port)
 			return w.run(t, "sh", "-c", fmt.Sprintf(`cd %s && rsync -a %s/data/ there/ && rsync -a there/ %[2]s/data/back/ &&
 				rsync -a %[2]s/data/back/ again/ && cat there/file-* | sha256sum && cat again/file-* | sha256sum &&
-				rsync %[2]s/; rsync -a %[2]s/nothing/ . 2>/dev/null; echo $?`, app.folder(t, "rsync"), url))
+				rsync %[2]s/ | tr -d '[:blank:]'; rsync -a %[2]s/nothing/ . 2>/dev/null; echo $?`, app.folder(t, "rsync"), url))
 		},
 	}
 }
