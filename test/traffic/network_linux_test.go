@@ -140,10 +140,7 @@ func (n *network) inject(t *testing.T) {
 	result := inject.Inject(&corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: "echo", Namespace: "demo", Labels: map[string]string{inject.InjectKey: "true"},
-			Annotations: map[string]string{
-				inject.InterceptionModeKey:  string(n.mode),
-				inject.ProtocolDetectionKey: string(inject.ProtocolDetectionNone),
-			},
+			Annotations: map[string]string{inject.InterceptionModeKey: string(n.mode)},
 		},
 		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
 	}, inject.Namespace{Name: "demo"}, inject.DefaultConfig())
