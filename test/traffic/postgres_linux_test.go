@@ -69,6 +69,13 @@ func postgresTrial() trial {
 		file(t, filepath.Join(folder, "pg_hba.conf"), "host all all 0.0.0.0/0 trust\nhost all all ::/0 trust\n")
 		app.daemon(t, w.serverHost(), port, server, "-D", folder, "-p", fmt.Sprint(port), "-c", "listen_addresses=*", "-c", "fsync=off",
 			"-c", "unix_socket_directories=", "-c", "dynamic_shared_memory_type=mmap")
+		// It listens before it lets anybody in.
+		const wait = `until pg_isready --quiet --host 127.0.0.1 --port "$1"; do sleep 0.1; done`
+		ctx, cancel := context.WithTimeout(t.Context(), startTime)
+		defer cancel()
+		if out, err := app.command(ctx, w.serverHost(), "sh", "-c", wait, "sh", fmt.Sprint(port)).CombinedOutput(); err != nil {
+			t.Fatalf("PostgreSQL does not start: %v\n%s", err, out)
+		}
 	}
 	return trial{
 		name: "PostgreSQL", prepare: serve,
