@@ -17,12 +17,12 @@ type Operation struct {
 }
 
 // Patch returns the operations that make of a pod's JSON what Apply makes of
-// the pod. It is built from the plan: how many operations there are, and how
-// long, depends on what is put in, on the pod's tcpSocket probes, and on nothing
-// else that the pod has. What this
-// version of the Go types does not know of a pod stays as it is.
+// the pod, which has to be the one that the plan was made for. It is built from
+// the plan: how many operations there are, and how long, depends on what is put
+// in, on the pod's tcpSocket probes, and on nothing else that the pod has. What
+// this version of the Go types does not know of a pod stays as it is.
 func (p Plan) Patch(pod *corev1.Pod) []Operation {
-	base, _ := takeOwn(withoutOurs(pod, volumesNamed(p.Volumes)))
+	base := p.base
 	ops := append(p.annotate(pod, base), p.patchProbes(pod, base)...)
 	ops = append(ops, list{
 		path: "/spec/initContainers",

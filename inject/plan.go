@@ -39,6 +39,8 @@ type Plan struct {
 	// the pod to stay so.
 	Guaranteed bool
 	Status     Status
+
+	base *corev1.Pod // the pod that it was made for, without what an earlier injection left
 }
 
 // plan makes the plan for a pod that is without us, or a refusal with every
@@ -80,7 +82,7 @@ func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg C
 
 // settle turns a request that is in order into a plan.
 func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) Plan {
-	plan := Plan{Mode: req.mode, Options: interception.DefaultOptions()}
+	plan := Plan{Mode: req.mode, Options: interception.DefaultOptions(), base: pod}
 	proxy := in.proxy(req, cfg)
 	if guaranteed(pod) {
 		cfg = plan.stayGuaranteed(req, &proxy, cfg)
