@@ -20,7 +20,7 @@ ruleset-test       initimage/ruleset/bad_test.go       k8s.io/api/core/v1 $modul
 kernel             initimage/kernel/bad.go             k8s.io/apimachinery/pkg/types sigs.k8s.io/yaml $module/inject/leaf
 kernel-test        initimage/kernel/bad_test.go        k8s.io/apimachinery/pkg/types sigs.k8s.io/yaml $module/webhook/leaf
 inject             inject/bad.go                       sigs.k8s.io/controller-runtime k8s.io/client-go/kubernetes $module/initimage/kernel/leaf $module/initimage/ruleset/leaf
-inject             inject/bootstrap/bad.go             sigs.k8s.io/controller-runtime $module/webhook/leaf
+envoy              initimage/envoy/bad.go              github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3 sigs.k8s.io/yaml $module/inject/leaf
 inject-test        inject/bad_test.go                  sigs.k8s.io/controller-runtime k8s.io/client-go/kubernetes $module/initimage/kernel/leaf
 inject-test        inject/cases/bad.go                 k8s.io/client-go/kubernetes $module/initimage/ruleset/leaf
 pure               initimage/interception/impure.go    context os
@@ -39,8 +39,8 @@ initimage/ruleset/good.go            strings $module/initimage/interception/leaf
 initimage/ruleset/good_test.go       os golang.org/x/tools/txtar $module/initimage/interception/leaf
 initimage/kernel/good.go             os/exec context github.com/vishvananda/netlink github.com/coreos/go-iptables/iptables golang.org/x/sys/unix $module/initimage/ruleset/leaf
 initimage/kernel/good_test.go        github.com/vishvananda/netns $module/test/netns/leaf
-inject/good.go                       k8s.io/api/core/v1 k8s.io/apimachinery/pkg/util/validation/field google.golang.org/protobuf/proto sigs.k8s.io/yaml $module/initimage/interception/leaf
-inject/bootstrap/good.go             github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3
+inject/good.go                       k8s.io/api/core/v1 k8s.io/apimachinery/pkg/util/validation/field sigs.k8s.io/yaml $module/initimage/interception/leaf
+initimage/envoy/good.go              encoding/json $module/initimage/interception/leaf
 inject/cases/good.go                 os golang.org/x/tools/txtar $module/inject/leaf
 inject/good_test.go                  sigs.k8s.io/yaml golang.org/x/tools/txtar
 webhook/good.go                      context sigs.k8s.io/controller-runtime $module/inject/leaf

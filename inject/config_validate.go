@@ -39,11 +39,11 @@ func (c Config) Validate() field.ErrorList {
 	errs = append(errs, checkOneOf("pullPolicy", c.PullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
 	errs = append(errs, checkOneOf("backend", c.Backend,
 		interception.BackendAuto, interception.BackendNFT, interception.BackendLegacy)...)
-	errs = append(errs, checkRange("proxyUID", c.ProxyUID, 1, maxID)...)
-	errs = append(errs, checkRange("proxyGID", c.ProxyGID, 1, maxID)...)
+	errs = append(errs, checkRange("proxyUID", c.ProxyUID, maxID)...)
+	errs = append(errs, checkRange("proxyGID", c.ProxyGID, maxID)...)
 	errs = append(errs, checkResources(field.NewPath("initResources"), c.InitResources)...)
 	errs = append(errs, checkResources(field.NewPath("proxyResources"), c.ProxyResources)...)
-	errs = append(errs, checkRange("concurrency", int64(c.Concurrency), 1, maxConcurrency)...)
+	errs = append(errs, checkRange("concurrency", int64(c.Concurrency), maxConcurrency)...)
 	errs = append(errs, checkOneOf("logLevel", c.LogLevel, logLevels...)...)
 	if c.ComponentLogLevel != "" {
 		errs = append(errs, checkParsed("componentLogLevel", c.ComponentLogLevel, parseComponentLogLevels)...)
@@ -53,7 +53,7 @@ func (c Config) Validate() field.ErrorList {
 	errs = append(errs, checkOneOf("accessLog", c.AccessLog, envoy.AccessLogAll, envoy.AccessLogErrors, envoy.AccessLogNone)...)
 	errs = append(errs, checkSeconds("tcpKeepalive.time", c.TCPKeepalive.Time, 1, maxKeepaliveSeconds)...)
 	errs = append(errs, checkSeconds("tcpKeepalive.interval", c.TCPKeepalive.Interval, 1, maxKeepaliveSeconds)...)
-	errs = append(errs, checkRange("tcpKeepalive.probes", int64(c.TCPKeepalive.Probes), 1, maxKeepaliveProbes)...)
+	errs = append(errs, checkRange("tcpKeepalive.probes", int64(c.TCPKeepalive.Probes), maxKeepaliveProbes)...)
 	errs = append(errs, checkParsed("drainDuration", c.DrainDuration.Duration.String(), parseDuration)...)
 	errs = append(errs, checkPortRange(field.NewPath("tproxyPortRange"), c.TProxyPortRange)...)
 	errs = append(errs, checkOneOf("nativeSidecar", c.NativeSidecar, NativeSidecarAuto, NativeSidecarEnabled, NativeSidecarDisabled)...)
@@ -77,18 +77,18 @@ func checkHTTP(c Config) field.ErrorList {
 			"nothing reads it; accepted: with protocolDetection: declared")}
 	}
 	errs = append(errs, wrong...)
-	errs = append(errs, checkRange("httpLimits.maxHeaderKB", int64(c.HTTPLimits.MaxHeaderKB), 1, maxHeaderKB)...)
-	errs = append(errs, checkRange("httpLimits.maxStreams", int64(c.HTTPLimits.MaxStreams), 1, math.MaxInt32)...)
+	errs = append(errs, checkRange("httpLimits.maxHeaderKB", int64(c.HTTPLimits.MaxHeaderKB), maxHeaderKB)...)
+	errs = append(errs, checkRange("httpLimits.maxStreams", int64(c.HTTPLimits.MaxStreams), math.MaxInt32)...)
 	return append(errs, checkSeconds("httpLimits.headerTimeout", c.HTTPLimits.HeaderTimeout, 0, maxHeaderSeconds)...)
 }
 
 // checkSeconds finds a time that is not within a number of seconds.
-func checkSeconds(name string, value metav1.Duration, least, most time.Duration) field.ErrorList {
-	if least*time.Second <= value.Duration && value.Duration <= most*time.Second {
+func checkSeconds(name string, value metav1.Duration, least, most int) field.ErrorList {
+	from, to := time.Duration(least)*time.Second, time.Duration(most)*time.Second
+	if from <= value.Duration && value.Duration <= to {
 		return nil
 	}
-	return field.ErrorList{field.Invalid(field.NewPath(name), value.Duration.String(),
-		fmt.Sprintf("accepted: %s to %s", least*time.Second, most*time.Second))}
+	return field.ErrorList{field.Invalid(field.NewPath(name), value.Duration.String(), fmt.Sprintf("accepted: %s to %s", from, to))}
 }
 
 func checkImage(path *field.Path, image string) field.ErrorList {
@@ -124,11 +124,12 @@ func checkParsed[T any](name, text string, parse func(string) (T, error)) field.
 	return field.ErrorList{field.Invalid(field.NewPath(name), text, detail)}
 }
 
-func checkRange(name string, value, least, most int64) field.ErrorList {
-	if least <= value && value <= most {
+// checkRange finds a number that is not from 1 to the most.
+func checkRange(name string, value, most int64) field.ErrorList {
+	if 1 <= value && value <= most {
 		return nil
 	}
-	return field.ErrorList{field.Invalid(field.NewPath(name), value, fmt.Sprintf("accepted: %d to %d", least, most))}
+	return field.ErrorList{field.Invalid(field.NewPath(name), value, fmt.Sprintf("accepted: 1 to %d", most))}
 }
 
 func checkResources(path *field.Path, r corev1.ResourceRequirements) field.ErrorList {

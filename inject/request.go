@@ -67,7 +67,8 @@ func readRequest(pod *corev1.Pod, ns Namespace) (request, []problem) {
 		}
 	}
 	if long {
-		problems = append(problems, problem{place: PodAnnotation, err: field.TooLong(paths[PodAnnotation], "", apivalidation.TotalAnnotationSizeLimitB)})
+		tooLong := field.TooLong(paths[PodAnnotation], "", apivalidation.TotalAnnotationSizeLimitB)
+		problems = append(problems, problem{place: PodAnnotation, err: tooLong})
 	}
 	req.combine()
 	if req.mode == interception.ModeTProxy {

@@ -178,8 +178,8 @@ func (r request) overDetection(cfg *Config) {
 		return
 	}
 	cfg.HTTPPorts = r.httpPorts.String()
-	detectionOfPod := r.detection != "" && !r.from.ofNamespace(ProtocolDetectionKey)
-	if cfg.ProtocolDetection == ProtocolDetectionNone && !(detectionOfPod && r.from.ofNamespace(HTTPPortsKey)) {
+	podSaysNone := r.detection == ProtocolDetectionNone && !r.from.ofNamespace(ProtocolDetectionKey)
+	if cfg.ProtocolDetection == ProtocolDetectionNone && !podSaysNone {
 		cfg.ProtocolDetection = ProtocolDetectionDeclared
 	}
 }

@@ -59,7 +59,8 @@ type Handler struct {
 func NewHandler(cfg inject.Config, namespaces NamespaceGetter, metrics *Metrics) *Handler {
 	h := &Handler{
 		namespaces: namespaces, metrics: metrics, decoder: admission.NewDecoder(newScheme()), within: answerTime,
-		intake: newIntake(bodiesMemory, func() { metrics.drop(droppedBody) }), turns: semaphore.NewWeighted(workMemory), answers: semaphore.NewWeighted(answersMemory),
+		intake: newIntake(bodiesMemory, func() { metrics.drop(droppedBody) }),
+		turns:  semaphore.NewWeighted(workMemory), answers: semaphore.NewWeighted(answersMemory),
 	}
 	h.SetConfig(cfg)
 	return h
@@ -120,7 +121,8 @@ func (h *Handler) HTTP(log logr.Logger) http.Handler {
 		h.metrics.observe(a.verdict, a.reason, took, len(a.response.Patch))
 		a.log(log, request, took)
 		if r.Context().Err() == nil {
-			h.send(r.Context(), log, w, http.StatusOK, admissionv1.AdmissionReview{TypeMeta: reviewType, Response: &a.response.AdmissionResponse})
+			review := admissionv1.AdmissionReview{TypeMeta: reviewType, Response: &a.response.AdmissionResponse}
+			h.send(r.Context(), log, w, http.StatusOK, review)
 		}
 		h.announce(request, a)
 	})

@@ -35,7 +35,8 @@ func TestBodyThatDoesNotCome(t *testing.T) {
 	if err := connection.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprint(connection, "POST /?timeout=50ms HTTP/1.1\r\nHost: webhook\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+	fmt.Fprint(connection, "POST /?timeout=50ms HTTP/1.1\r\nHost: webhook\r\nContent-Type: application/json\r\n"+
+		"Content-Length: 100\r\n\r\n{")
 	response, err := http.ReadResponse(bufio.NewReader(connection), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -230,7 +230,9 @@ func TestClientCertificates(t *testing.T) {
 			t.Errorf("a client with a certificate, %s: answered %v, error %v", name, answered, err)
 		}
 	}
-	for path, want := range map[string]string{filepath.Join(dir, "none"): "no such file", filepath.Join(dir, "tls.key"): "no certificate in"} {
+	for path, want := range map[string]string{
+		filepath.Join(dir, "none"): "no such file", filepath.Join(dir, "tls.key"): "no certificate in",
+	} {
 		server := webhook.NewServer(webhook.Options{Host: "127.0.0.1", Port: 1, CertDir: dir, ClientCAFile: path}, counts)
 		if err := server.Start(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want one that says %q", path, err, want)

@@ -195,7 +195,8 @@ func TestSizes(t *testing.T) {
 			var lines bytes.Buffer
 			for _, log := range []slog.Handler{slog.NewJSONHandler(&lines, nil), slog.NewTextHandler(&lines, nil)} {
 				lines.Reset()
-				handler := webhook.NewHandler(inject.DefaultConfig(), askingNamespaces{}, webhook.NewMetrics()).HTTP(logr.FromSlogHandler(log))
+				handler := webhook.NewHandler(inject.DefaultConfig(), askingNamespaces{}, webhook.NewMetrics()).
+					HTTP(logr.FromSlogHandler(log))
 				checkSizes(t, answered(handler, []byte(body)), lines.Bytes())
 			}
 		})

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/signal"
 	"runtime"
@@ -120,6 +121,20 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 			return fmt.Errorf("--envoy: %w", err)
 		}
 	}
+	return program(ctx, work{spec, opts, resolvers, settings}, stdout)
+}
+
+// work is what arguments ask for.
+type work struct {
+	spec      interception.Spec
+	opts      interception.Options
+	resolvers []netip.Addr // the pod's
+	settings  envoy.Settings
+}
+
+// program does it in the network namespace that it is for.
+func program(ctx context.Context, w work, stdout io.Writer) error {
+	spec, opts := w.spec, w.opts
 	if opts.NetNS != "" {
 		runtime.LockOSThread() // only this thread is in the other namespace
 		if err := kernel.Enter(opts.NetNS); err != nil {
@@ -130,9 +145,10 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return dryRun(spec, opts, stdout)
 	}
 	if opts.Share != "" {
-		files := shared{resolvers: resolvers}
+		files := shared{resolvers: w.resolvers}
 		if opts.Envoy != "" {
-			if files.bootstrap, err = bootstrap(spec.Mode(), spec, settings, opts.IPv6); err != nil {
+			var err error
+			if files.bootstrap, err = bootstrap(spec.Mode(), spec, w.settings, opts.IPv6); err != nil {
 				return err
 			}
 		}

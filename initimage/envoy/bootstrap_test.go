@@ -13,14 +13,13 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
-	"sigs.k8s.io/yaml"
 
 	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/test/envoyapi"
 )
 
 var update = flag.Bool("update", false, "rewrite the wanted bootstraps in testdata")
@@ -50,16 +49,12 @@ func (m made) text() string { return string(envoy.Bootstrap(m.mode, m.spec, m.se
 // read has Envoy's own API read and check a bootstrap, strictly.
 func (m made) read(t *testing.T) *bootstrapv3.Bootstrap {
 	t.Helper()
-	text, err := yaml.YAMLToJSONStrict([]byte(m.text()))
+	read, err := envoyapi.Parse([]byte(m.text()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var read bootstrapv3.Bootstrap
-	if err := protojson.Unmarshal(text, &read); err != nil {
-		t.Fatal(err)
-	}
-	validate(t, &read)
-	return &read
+	validate(t, read)
+	return read
 }
 
 // validate checks a message and, what its own validation leaves out, the
@@ -267,7 +262,8 @@ func TestLooksOnItsPortsOnly(t *testing.T) {
 	m.settings.InboundHTTPPorts, m.settings.OutboundHTTPPorts = "8080,9090-9091", "*"
 	for _, l := range m.read(t).StaticResources.Listeners {
 		want := map[string]string{
-			"virtualInbound": "original_dst original_src tls_inspector http_inspector", "virtualOutbound": "original_dst tls_inspector http_inspector",
+			"virtualInbound":  "original_dst original_src tls_inspector http_inspector",
+			"virtualOutbound": "original_dst tls_inspector http_inspector",
 		}[strings.TrimSuffix(l.Name, "_v6")]
 		if got := strings.Join(listenerFilters(l), " "); got != want {
 			t.Errorf("%s: %s, want %s", l.Name, got, want)
@@ -376,7 +372,8 @@ func TestResolvers(t *testing.T) {
 	const want = `{"resources":[{"@type":"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment","cluster_name":"dns",` +
 		`"endpoints":[{"lb_endpoints":[{"endpoint":{"address":{"socket_address":{"address":"10.0.0.10","port_value":53}}}},` +
 		`{"endpoint":{"address":{"socket_address":{"address":"fd00::a","port_value":53}}}}]}]}]}` + "\n"
-	if diff := cmp.Diff(want, string(envoy.Resolvers([]netip.Addr{netip.MustParseAddr("10.0.0.10"), netip.MustParseAddr("fd00::a")}))); diff != "" {
+	servers := []netip.Addr{netip.MustParseAddr("10.0.0.10"), netip.MustParseAddr("fd00::a")}
+	if diff := cmp.Diff(want, string(envoy.Resolvers(servers))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

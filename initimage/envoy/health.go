@@ -19,45 +19,38 @@ const healthTimeout = time.Second
 
 func healthCluster(listener string, f family) string { return "health_" + listener + f.suffix }
 
-// health takes kubelet's connections. They are carried through the pass-through
-// listeners byte by byte, and only the last one reads the request.
+// health answers kubelet, in words of its own where a hop fails.
 func (b builder) health(f family) object {
+	check := extension("envoy.filters.http.health_check", "envoy.extensions.filters.http.health_check.v3.HealthCheck",
+		set("pass_through_mode", true),
+		set("headers", list{object{set("name", ":path"), set("string_match", object{set("exact", HealthPath)})}}))
 	return object{
 		set("name", "health"+f.suffix),
 		set("address", address(f.any, b.HealthPort)),
-		set("filter_chains", list{quiet(b).tcpChain("health", healthCluster("inbound", f))}),
+		set("filter_chains", list{page("health", HealthPath, toCluster(healthCluster("inbound", f)), check)}),
 	}
 }
 
-// quiet is the builder of what is not logged.
-func quiet(b builder) builder {
-	b.AccessLog = AccessLogNone
-	return b
-}
-
-// healthMatch has a chain take what comes to the listener's own port from
-// loopback by loopback.
-func healthMatch(l passthrough) object {
-	return append(l.health, set("filter_chain_match", object{
+// healthChain takes what comes to the listener's own port from loopback by
+// loopback.
+func healthChain(l passthrough) object {
+	return append(page("health", HealthPath, l.health), set("filter_chain_match", object{
 		set("destination_port", int(l.port)),
 		set("prefix_ranges", only(l.family.loopback)),
 		set("source_prefix_ranges", only(l.family.loopback)),
 	}))
 }
 
-// healthAnswer says 200 to HealthPath, or 503 once Envoy was told to fail.
-func healthAnswer() object {
-	check := extension("envoy.filters.http.health_check", "envoy.extensions.filters.http.health_check.v3.HealthCheck",
-		set("pass_through_mode", false),
-		set("headers", list{object{set("name", ":path"), set("string_match", object{set("exact", HealthPath)})}}))
-	return page("health", nil, check)
-}
-
 // healthClusters dial the pass-through listeners of a family.
 func (b builder) healthClusters(f family) list {
+	// A connection for each check: one that was kept would say nothing of new
+	// ones.
+	once := set("typed_extension_protocol_options", httpProtocolOptions(
+		set("common_http_protocol_options", object{set("max_requests_per_connection", 1)}),
+		set("explicit_http_config", object{set("http_protocol_options", object{})})))
 	return list{
-		fixed(healthCluster("inbound", f), healthTimeout, address(f.loopback, b.spec.InboundPort)),
-		fixed(healthCluster("outbound", f), healthTimeout, address(f.loopback, b.spec.OutboundPort)),
+		append(fixed(healthCluster("inbound", f), healthTimeout, address(f.loopback, b.spec.InboundPort)), once),
+		append(fixed(healthCluster("outbound", f), healthTimeout, address(f.loopback, b.spec.OutboundPort)), once),
 	}
 }
 
@@ -67,25 +60,22 @@ func (b builder) metrics(f family) object {
 		set("name", "metrics"+f.suffix),
 		set("address", address(f.any, interception.MetricsPort)),
 		set("bypass_overload_manager", true),
-		set("filter_chains", list{page("metrics",
-			append(object{set("match", object{set("path", MetricsPath)})}, toCluster(adminCluster)...))}),
+		set("filter_chains", list{page("metrics", MetricsPath, toCluster(adminCluster))}),
 	}
 }
 
-// page is a filter chain that answers by a route or a filter, and for anything
-// else says that it is not found.
-func page(name string, route object, filters ...object) object {
-	all := routes(name, append(object{set("match", object{set("prefix", "")})}, status(404)...))
-	if route != nil {
-		all = routes(name, route, append(object{set("match", object{set("prefix", "")})}, status(404)...))
-	}
-	var each list
+// page is a filter chain that answers one path, and for any other says that it
+// is not found.
+func page(name, path string, answer object, filters ...object) object {
+	found := append(object{set("match", object{set("path", path)})}, answer...)
+	other := append(object{set("match", object{set("prefix", "/")})}, status(404)...)
+	var all list
 	for _, filter := range append(filters, router()) {
-		each = append(each, filter)
+		all = append(all, filter)
 	}
 	return managed(name,
 		set("stat_prefix", name),
 		set("generate_request_id", false),
-		set("http_filters", each),
-		set("route_config", all))
+		set("http_filters", all),
+		set("route_config", routes(name, found, other)))
 }

@@ -27,13 +27,13 @@ type passthrough struct {
 	port            uint16
 	cluster         string // that carries connections on
 	httpPorts       string // on which HTTP is looked for
-	health          object // the chain of a health check that came this far
+	health          object // the route of a health check that came this far
 }
 
 func (b builder) inbound(f family) object {
 	return b.passthrough(passthrough{
 		name: "virtualInbound" + f.suffix, direction: inboundDirection, family: f, port: b.spec.InboundPort,
-		cluster: inboundCluster(f), httpPorts: b.InboundHTTPPorts, health: quiet(b).tcpChain("health", healthCluster("outbound", f)),
+		cluster: inboundCluster(f), httpPorts: b.InboundHTTPPorts, health: toCluster(healthCluster("outbound", f)),
 	})
 }
 
@@ -42,7 +42,7 @@ func (b builder) inbound(f family) object {
 func (b builder) outbound(f family) object {
 	return b.passthrough(passthrough{
 		name: "virtualOutbound" + f.suffix, direction: outboundDirection, family: f, port: b.spec.OutboundPort,
-		cluster: passthroughCluster, httpPorts: b.OutboundHTTPPorts, health: healthAnswer(),
+		cluster: passthroughCluster, httpPorts: b.OutboundHTTPPorts, health: status(200),
 	})
 }
 
@@ -71,7 +71,7 @@ const (
 func (b builder) passthrough(l passthrough) object {
 	transparent := l.direction == inboundDirection && b.mode == interception.ModeTProxy
 	chains := list{
-		healthMatch(l),
+		healthChain(l),
 		b.blackHoleChain("blackhole", "A connection to this port itself would come back for ever.",
 			set("destination_port", int(l.port))),
 	}

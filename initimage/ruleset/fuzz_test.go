@@ -124,6 +124,11 @@ func checkOutcome(spec interception.Spec, p ruleset.Packet, o ruleset.Outcome) e
 			return fmt.Errorf("dropped, which nothing asks for")
 		}
 	}
+	return checkMust(spec, p, o)
+}
+
+// checkMust holds what has to become of some packets.
+func checkMust(spec interception.Spec, p ruleset.Packet, o ruleset.Outcome) error {
 	if isForged(p) && opens(p) && o.Fate != ruleset.Dropped {
 		return fmt.Errorf("a neighbour reaches this host by an address that is everybody's own: %s", o)
 	}

@@ -21,7 +21,7 @@ type Worst struct {
 
 // WorstPods are the ways that somebody has thought of. A new list that a pod can
 // make long gets a row.
-func WorstPods() []Worst {
+func WorstPods() []Worst { //nolint:funlen // a table
 	annotated := func(annotations ...string) *corev1.Pod {
 		pod := Small()
 		pod.Annotations = map[string]string{}
@@ -54,7 +54,8 @@ func WorstPods() []Worst {
 		annotation("user volumes by name", inject.UserVolumeKey, "{", `"v%d":{"emptyDir":{}},`, `"z":{"emptyDir":{}}}`),
 		annotation("one user volume often", inject.UserVolumeKey, "[", `{"name":"v"},`, `{"name":"v"}]`),
 		annotation("user volumes with unknown fields", inject.UserVolumeKey, "[", `{"name":"v%d","x":1},`, `{"name":"z"}]`),
-		annotation("mounts of nothing", inject.UserVolumeMountKey, "[", `{"name":"v","mountPath":"/%d"},`, `{"name":"v","mountPath":"/z"}]`),
+		annotation("mounts of nothing", inject.UserVolumeMountKey,
+			"[", `{"name":"v","mountPath":"/%d"},`, `{"name":"v","mountPath":"/z"}]`),
 		annotation("one mount often", inject.UserVolumeMountKey, "[", `{"name":"v","mountPath":"/a"},`, `{"name":"v","mountPath":"/a"}]`),
 		annotation("ports", inject.ExcludeInboundPortsKey, "80", ",%d", ""),
 		annotation("few ports often", inject.ExcludeOutboundPortsKey, "80", ",81,83,85", ""),
@@ -66,7 +67,8 @@ func WorstPods() []Worst {
 		annotation("proxy configuration with one field often", inject.ProxyConfigKey, "", "concurrency: 1\n", ""),
 		annotation("a status that is none", inject.StatusKey, "", "{", ""),
 		{"interfaces of two kinds", func(size int) *corev1.Pod {
-			return annotated(inject.ExcludeInterfacesKey, "x"+repeat(size/3, ",i%d"), inject.KubevirtInterfacesKey, "y"+repeat(size/3, ",i%d"),
+			return annotated(inject.ExcludeInterfacesKey, "x"+repeat(size/3, ",i%d"),
+				inject.KubevirtInterfacesKey, "y"+repeat(size/3, ",i%d"),
 				inject.RerouteVirtualInterfacesKey, "z"+repeat(size/3, ",i%d"))
 		}},
 		{"udp ports of two kinds", func(size int) *corev1.Pod {
@@ -79,7 +81,8 @@ func WorstPods() []Worst {
 				inject.CaptureUDPPortsKey, capture.String()[1:], inject.RejectUDPPortsKey, reject.String()[1:])
 		}},
 		{"user volumes, and volumes of the pod", func(size int) *corev1.Pod {
-			pod := annotated(inject.UserVolumeKey, "["+repeat(min(size/2, 200_000), `{"name":"v%d","emptyDir":{}},`)+`{"name":"z","emptyDir":{}}]`)
+			volumes := repeat(min(size/2, 200_000), `{"name":"v%d","emptyDir":{}},`)
+			pod := annotated(inject.UserVolumeKey, "["+volumes+`{"name":"z","emptyDir":{}}]`)
 			for i := range size / 60 {
 				pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: fmt.Sprintf("w%d", i)})
 			}
@@ -100,8 +103,8 @@ func WorstPods() []Worst {
 		}},
 		{"a status that records much", func(size int) *corev1.Pod { return recorded(size, 30) }},
 		{"a status that records much of a large pod", func(size int) *corev1.Pod { return recorded(200_000, size/60) }},
-		containers("containers of Shunt's name", 160, func(int) corev1.Container { return corev1.Container{Name: inject.InitContainerName} }),
-		containers("containers of the proxy's name", 160, func(int) corev1.Container { return corev1.Container{Name: inject.ProxyContainerName} }),
+		containers("containers of Shunt's name", 160, named(inject.InitContainerName)),
+		containers("containers of the proxy's name", 160, named(inject.ProxyContainerName)),
 		containers("containers of the proxy's user", 130, func(i int) corev1.Container {
 			return corev1.Container{Name: fmt.Sprint("c", i), SecurityContext: &corev1.SecurityContext{RunAsUser: new(int64(1337))}}
 		}),
@@ -128,7 +131,9 @@ func WorstPods() []Worst {
 			spec.Containers = append(spec.Containers, own)
 		}),
 		ofSpec("arguments of the pod's own proxy", func(spec *corev1.PodSpec, size int) {
-			spec.Containers = append(spec.Containers, corev1.Container{Name: inject.ProxyContainerName, Image: "auto", Args: []string{strings.Repeat(`"`, size/2)}})
+			spec.Containers = append(spec.Containers, corev1.Container{
+				Name: inject.ProxyContainerName, Image: "auto", Args: []string{strings.Repeat(`"`, size/2)},
+			})
 		}),
 		ofSpec("volumes of Shunt's name", func(spec *corev1.PodSpec, size int) {
 			for range size / 35 {
@@ -210,4 +215,9 @@ func recorded(size, has int) *corev1.Pod {
 	}
 	pod.ObjectMeta = metav1.ObjectMeta{Name: "recorded", Annotations: map[string]string{inject.StatusKey: string(text)}}
 	return pod
+}
+
+// named returns a container of this name, whichever it is.
+func named(name string) func(int) corev1.Container {
+	return func(int) corev1.Container { return corev1.Container{Name: name} }
 }

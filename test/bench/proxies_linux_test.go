@@ -7,18 +7,17 @@ import (
 	"strings"
 	"testing"
 
-	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/yaml"
 
 	envoyconfig "github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/test/envoyapi"
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
@@ -62,7 +61,8 @@ func startEnvoy(b *testing.B, n network, mode interception.Mode) int {
 	}
 	set("--concurrency", "1")
 	set("--service-node", "bench")
-	text := string(envoyconfig.Bootstrap(mode, interception.Default(), envoyconfig.DefaultSettings(), envoyconfig.Host{IPv6: true, BindToLoopback: true}))
+	text := string(envoyconfig.Bootstrap(mode, interception.Default(), envoyconfig.DefaultSettings(),
+		envoyconfig.Host{IPv6: true, BindToLoopback: true}))
 	if mode == interception.ModeNone {
 		text = explicitBootstrap(b, text)
 	}
@@ -121,12 +121,8 @@ func (n network) setSysctls(b *testing.B, mode interception.Mode) {
 // have a fixed one. Filters stay what they are.
 func explicitBootstrap(b *testing.B, text string) string {
 	b.Helper()
-	plain, err := yaml.YAMLToJSON([]byte(text)) // without the aliases
+	made, err := envoyapi.Parse([]byte(text))
 	if err != nil {
-		b.Fatal(err)
-	}
-	var made bootstrapv3.Bootstrap
-	if err := protojson.Unmarshal(plain, &made); err != nil {
 		b.Fatal(err)
 	}
 	changed := 0
@@ -155,7 +151,7 @@ func explicitBootstrap(b *testing.B, text string) string {
 	if changed < 2 {
 		b.Fatalf("the bootstrap has no virtualInbound with its cluster:\n%s", text)
 	}
-	out, err := protojson.Marshal(&made)
+	out, err := protojson.Marshal(made)
 	if err != nil {
 		b.Fatal(err)
 	}

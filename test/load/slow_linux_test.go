@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -92,7 +91,8 @@ func holdBack(ctx context.Context, address string, turns chan struct{}, sent, co
 		return
 	}
 	defer connection.Close()
-	defer context.AfterFunc(ctx, func() { _ = connection.Close() })()
+	stop := context.AfterFunc(ctx, func() { _ = connection.Close() })
+	defer stop()
 	connected.Add(1)
 	fmt.Fprintf(connection, "POST %s HTTP/1.1\r\nHost: webhook\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
 		webhook.Path, heldBody)
@@ -106,5 +106,5 @@ func holdBack(ctx context.Context, address string, turns chan struct{}, sent, co
 		left -= n
 		time.Sleep(pause)
 	}
-	_, _ = io.Copy(io.Discard, net.Conn(connection))
+	_, _ = io.Copy(io.Discard, connection)
 }

@@ -95,7 +95,8 @@ func TestDNSForwarderInPod(t *testing.T) {
 				p, err := startPodOn(t, injected, container.Node{Programs: map[string]string{envoy: envoyBinary(t)}}, at)
 				if err == nil {
 					f := startForwarder(t, p, at, otherIPv4)
-					conn, dialErr := p.Pod.Dial(t.Context(), "udp", netip.AddrPortFrom(at, dnsPort), netns.DialOptions{Identity: appIdentity})
+					conn, dialErr := p.Pod.Dial(t.Context(), "udp", netip.AddrPortFrom(at, dnsPort),
+						netns.DialOptions{Identity: appIdentity})
 					if dialErr != nil {
 						t.Fatal(dialErr)
 					}

@@ -20,11 +20,11 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/yaml"
 
 	envoyconfig "github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/test/envoyapi"
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
@@ -107,16 +107,12 @@ func ownBootstrap(t *testing.T, mode interception.Mode, system interception.Syst
 	t.Helper()
 	settings := envoyconfig.DefaultSettings()
 	settings.InboundHTTPPorts, settings.OutboundHTTPPorts = envoyconfig.AllPorts, envoyconfig.AllPorts
-	text, err := yaml.YAMLToJSON(envoyconfig.Bootstrap(mode, interception.DefaultFor(system), settings, envoyconfig.Host{IPv6: true}))
+	made, err := envoyapi.Parse(envoyconfig.Bootstrap(mode, interception.DefaultFor(system), settings, envoyconfig.Host{IPv6: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var made bootstrapv3.Bootstrap
-	if err := protojson.Unmarshal(text, &made); err != nil {
-		t.Fatal(err)
-	}
-	change(&made)
-	changed, err := protojson.Marshal(&made)
+	change(made)
+	changed, err := protojson.Marshal(made)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,10 +53,15 @@ func TestEnvoyAcceptsEveryBootstrap(t *testing.T) {
 
 // TestEnvoyRefusesNonsense shows that the test above can fail.
 func TestEnvoyRefusesNonsense(t *testing.T) {
-	text := string(envoyconfig.Bootstrap(interception.ModeRedirect, interception.Default(), envoyconfig.DefaultSettings(), envoyconfig.Host{IPv6: true, BindToLoopback: true}))
-	if out, err := validate(t, strings.Replace(text, "ORIGINAL_DST", "ORIGINAL_DESTINATION", 1)); err == nil {
+	if out, err := validate(t, strings.Replace(bootstrapText(interception.ModeRedirect), "ORIGINAL_DST", "ORIGINAL_DESTINATION", 1)); err == nil {
 		t.Errorf("envoy accepts an unknown type of cluster:\n%s", out)
 	}
+}
+
+// bootstrapText is the bootstrap of a mode with nothing said.
+func bootstrapText(mode interception.Mode) string {
+	return string(envoyconfig.Bootstrap(mode, interception.Default(), envoyconfig.DefaultSettings(),
+		envoyconfig.Host{IPv6: true, BindToLoopback: true}))
 }
 
 // validate has Envoy check a bootstrap.
@@ -66,7 +71,9 @@ func validate(t *testing.T, text string, more ...string) (said string, err error
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	args := append([]string{"--mode", "validate", "--service-cluster", "shunt-proxy", "--service-node", "echo", "--config-path", file}, more...)
+	args := append([]string{
+		"--mode", "validate", "--service-cluster", "shunt-proxy", "--service-node", "echo", "--config-path", file,
+	}, more...)
 	out, err := exec.CommandContext(t.Context(), envoyBinary(t), args...).CombinedOutput()
 	return string(out), err
 }
