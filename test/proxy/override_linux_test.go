@@ -77,7 +77,8 @@ func TestBootstrapOverride(t *testing.T) {
 // two listeners of one name Envoy has the first, which is Shunt's: the pod's own
 // cannot take its place.
 func TestBootstrapOverrideOfSharedNames(t *testing.T) {
-	out, err := validate(t, bootstrapText(interception.ModeRedirect), "--config-yaml", `{"static_resources": {"clusters": [`+cluster("PassthroughCluster")+`]}}`)
+	out, err := validate(t, bootstrapText(interception.ModeRedirect),
+		"--config-yaml", `{"static_resources": {"clusters": [`+cluster("PassthroughCluster")+`]}}`)
 	if err == nil || !strings.Contains(out, "duplicate cluster 'PassthroughCluster'") {
 		t.Errorf("two clusters of one name: %v\n%s", err, out)
 	}

@@ -53,7 +53,8 @@ func TestEnvoyAcceptsEveryBootstrap(t *testing.T) {
 
 // TestEnvoyRefusesNonsense shows that the test above can fail.
 func TestEnvoyRefusesNonsense(t *testing.T) {
-	if out, err := validate(t, strings.Replace(bootstrapText(interception.ModeRedirect), "ORIGINAL_DST", "ORIGINAL_DESTINATION", 1)); err == nil {
+	wrong := strings.Replace(bootstrapText(interception.ModeRedirect), "ORIGINAL_DST", "ORIGINAL_DESTINATION", 1)
+	if out, err := validate(t, wrong); err == nil {
 		t.Errorf("envoy accepts an unknown type of cluster:\n%s", out)
 	}
 }
