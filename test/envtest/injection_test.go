@@ -35,7 +35,7 @@ var _ = Describe("a pod of a namespace that asks for the proxy", func() {
 	},
 		Entry("REDIRECT", "REDIRECT", "shunt-init", "shunt-proxy"),
 		Entry("TPROXY", "TPROXY", "shunt-init", "shunt-proxy"),
-		Entry("NONE: the proxy alone", "NONE", "shunt-proxy"),
+		Entry("NONE", "NONE", "shunt-init", "shunt-proxy"),
 	)
 
 	It("is injected in a dry run, which leaves nothing behind", func(ctx SpecContext) {
