@@ -98,9 +98,13 @@ func (b builder) passthrough(l passthrough) object {
 	}
 	carried := b.chains(l.httpPorts, l.cluster)
 	if l.direction == inboundDirection && b.tellsSelfApart() {
-		carried = append(carried, b.chains(l.httpPorts, l.cluster+selfSuffix, set("source_type", "SAME_IP_OR_LOOPBACK"))...)
-		carried = append(carried, append(b.tcpChain("tcp", l.cluster+selfSuffix),
-			set("filter_chain_match", object{set("source_type", "SAME_IP_OR_LOOPBACK")})))
+		self, cluster := set("source_type", "SAME_IP_OR_LOOPBACK"), l.cluster+selfSuffix
+		carried = append(carried, b.chains(l.httpPorts, cluster, self)...)
+		carried = append(carried, append(b.tcpChain("tcp", cluster), set("filter_chain_match", object{self})))
+		if l.httpPorts != "" { // beside chains with a transport protocol, Envoy does not consider one without
+			raw := object{set("transport_protocol", "raw_buffer"), self}
+			carried = append(carried, append(b.tcpChain("tcp", cluster), set("filter_chain_match", raw)))
+		}
 	}
 	chains = append(chains, carried...)
 	if l.httpPorts != "" {

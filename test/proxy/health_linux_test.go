@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	envoyconfig "github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
@@ -35,5 +38,31 @@ func TestHealthNeedsBothListeners(t *testing.T) {
 				t.Fatalf("%s, inbound listener closed: status %d, want 503", pod, status)
 			}
 		}
+	}
+}
+
+// TestWithoutIPv6: on a node without IPv6 Envoy could not even read an address
+// of it. Its bootstrap has none then, and the pod works by itself.
+func TestWithoutIPv6(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(string(mode), func(t *testing.T) {
+			injected := newPod(t, mode, nil, nil)
+			if injected.Spec.SecurityContext == nil {
+				injected.Spec.SecurityContext = &corev1.PodSecurityContext{}
+			}
+			for _, link := range []string{"all", "default", "lo"} {
+				injected.Spec.SecurityContext.Sysctls = append(injected.Spec.SecurityContext.Sysctls,
+					corev1.Sysctl{Name: "net.ipv6.conf." + link + ".disable_ipv6", Value: "1"})
+			}
+			p := startPod(t, injected, map[string]string{envoy: envoyBinary(t)}, nil)
+			inside, outside := client(dialer(p.Pod.Dial)), client(fromOutside(p.Lab))
+			if status, said := get(outside, netns.PodIPv4, interception.HealthPort, envoyconfig.HealthPath); status != http.StatusOK {
+				t.Errorf("status %d %s, want 200", status, said)
+			}
+			_, listeners := get(inside, netip.MustParseAddr("127.0.0.1"), interception.AdminPort, "/listeners")
+			if !strings.Contains(listeners, "virtualInbound::0.0.0.0:15006") || strings.Contains(listeners, "[::]") {
+				t.Errorf("Envoy has the listeners\n%s", listeners)
+			}
+		})
 	}
 }

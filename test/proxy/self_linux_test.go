@@ -1,0 +1,70 @@
+package proxy
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/test/netns"
+)
+
+// asProxy is who the rules take for the proxy, in both modes.
+var asProxy = netns.Identity{UID: 1337, GID: 1337}
+
+// TestProxyCallsItsOwnPod: a connection that comes from the pod's own address is
+// intercepted, and goes on to the application. In TPROXY that hop has one address
+// at both ends, and on a socket that is bound to lo its answers would not be found.
+func TestProxyCallsItsOwnPod(t *testing.T) {
+	const port = 8080
+	for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {
+		for _, annotations := range []map[string]string{nil, lookForHTTP} {
+			t.Run(fmt.Sprint(mode, annotations), func(t *testing.T) {
+				p := envoyPod(t, mode, annotations)
+				for i, pod := range []netip.Addr{netns.PodIPv4, netns.PodIPv6} {
+					server, err := p.Pod.Listen("tcp", netip.AddrPortFrom(netns.Wildcards[i], port), netns.ListenOptions{Name: "app"})
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer server.Close()
+					want := map[interception.Mode][]string{
+						interception.ModeRedirect: {"127.0.0.6", "::6"}, interception.ModeTProxy: {pod.String(), pod.String()},
+					}[mode][i]
+					reply, err := p.Pod.Ask(t.Context(), "tcp", netip.AddrPortFrom(pod, port), netns.DialOptions{Identity: asProxy})
+					if err != nil || reply.Server != "app" || reply.Remote.Addr().String() != want {
+						t.Errorf("%s: %+v, %v, want the app to see %s", pod, reply, err, want)
+					}
+				}
+				within(t, "both connections are logged as inbound", &output{}, func() bool { return len(p.logLines()) >= 2 })
+			})
+		}
+	}
+}
+
+// TestInboundToLoopback: Envoy itself closes what would take another host to the
+// pod's loopback interface, whatever the rules let through.
+func TestInboundToLoopback(t *testing.T) {
+	for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {
+		t.Run(string(mode), func(t *testing.T) {
+			p := envoyPod(t, mode, nil)
+			at := netip.MustParseAddrPort("127.0.0.1:8080")
+			server, err := p.Pod.Listen("tcp", at, netns.ListenOptions{Name: "app"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer server.Close()
+			// What a REDIRECT without the rule that drops it would do.
+			redirect := []string{"-t", "nat", "-I", "OUTPUT", "-o", "lo", "-p", "tcp", "--dport", "8080", "-j", "REDIRECT", "--to-ports", "15006"}
+			if out, err := p.Pod.Command(t.Context(), "iptables-nft", redirect...).CombinedOutput(); err != nil {
+				t.Fatalf("iptables: %v\n%s", err, out)
+			}
+			if reply, err := p.Pod.Ask(t.Context(), "tcp", at, netns.DialOptions{Identity: appIdentity}); err == nil {
+				t.Errorf("it is answered by %s, through Envoy", reply.Server)
+			}
+			within(t, "the connection is logged", &output{}, func() bool { return len(p.logLines()) > 0 })
+			if line := p.logLines()[0]; line["filter_chain"] != "loopback" {
+				t.Errorf("it went by the chain %v, want loopback", line["filter_chain"])
+			}
+		})
+	}
+}
