@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
@@ -26,7 +27,7 @@ func TestProxyCallsItsOwnPod(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					defer server.Close()
+					t.Cleanup(func() { _ = server.Close() })
 					want := map[interception.Mode][]string{
 						interception.ModeRedirect: {"127.0.0.6", "::6"}, interception.ModeTProxy: {pod.String(), pod.String()},
 					}[mode][i]
@@ -52,9 +53,9 @@ func TestInboundToLoopback(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer server.Close()
+			t.Cleanup(func() { _ = server.Close() })
 			// What a REDIRECT without the rule that drops it would do.
-			redirect := []string{"-t", "nat", "-I", "OUTPUT", "-o", "lo", "-p", "tcp", "--dport", "8080", "-j", "REDIRECT", "--to-ports", "15006"}
+			redirect := strings.Fields("-t nat -I OUTPUT -o lo -p tcp --dport 8080 -j REDIRECT --to-ports 15006")
 			if out, err := p.Pod.Command(t.Context(), "iptables-nft", redirect...).CombinedOutput(); err != nil {
 				t.Fatalf("iptables: %v\n%s", err, out)
 			}
