@@ -83,7 +83,7 @@ func withoutShare(args []string) []string {
 			i++
 			continue
 		}
-		if !strings.HasPrefix(args[i], "--share=") {
+		if !strings.HasPrefix(args[i], "--share=") && !strings.HasPrefix(args[i], "--envoy=") {
 			kept = append(kept, args[i])
 		}
 	}
