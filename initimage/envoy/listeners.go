@@ -96,17 +96,16 @@ func (b builder) passthrough(l passthrough) object {
 		filters = append(filters, extension("envoy.filters.listener.original_src",
 			"envoy.extensions.filters.listener.original_src.v3.OriginalSrc", set("mark", int(b.spec.Mark))))
 	}
-	carried := b.chains(l.httpPorts, l.cluster)
+	chains = append(chains, b.chains(l.httpPorts, l.cluster)...)
 	if l.direction == inboundDirection && b.tellsSelfApart() {
 		self, cluster := set("source_type", "SAME_IP_OR_LOOPBACK"), l.cluster+selfSuffix
-		carried = append(carried, b.chains(l.httpPorts, cluster, self)...)
-		carried = append(carried, append(b.tcpChain("tcp", cluster), set("filter_chain_match", object{self})))
+		chains = append(chains, b.chains(l.httpPorts, cluster, self)...)
+		chains = append(chains, append(b.tcpChain("tcp", cluster), set("filter_chain_match", object{self})))
 		if l.httpPorts != "" { // beside chains with a transport protocol, Envoy does not consider one without
 			raw := object{set("transport_protocol", "raw_buffer"), self}
-			carried = append(carried, append(b.tcpChain("tcp", cluster), set("filter_chain_match", raw)))
+			chains = append(chains, append(b.tcpChain("tcp", cluster), set("filter_chain_match", raw)))
 		}
 	}
-	chains = append(chains, carried...)
 	if l.httpPorts != "" {
 		filters = append(filters, inspectors(l.httpPorts)...)
 		listener = append(listener,

@@ -3,8 +3,6 @@ package proxy
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
 
@@ -27,16 +25,7 @@ func TestMain(m *testing.M) {
 }
 
 // shuntInit is the program of the init container, built once as it ships.
-var shuntInit = sync.OnceValues(func() (string, error) {
-	bin := filepath.Join(runFolder, "shunt-init")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", bin,
-		"github.com/shunt-dev/shunt/cmd/shunt-init")
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building shunt-init: %w\n%s", err, out)
-	}
-	return bin, nil
-})
+var shuntInit = sync.OnceValues(func() (string, error) { return container.BuildShuntInit(runFolder) })
 
 func buildShuntInit(t *testing.T) string {
 	t.Helper()

@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -50,16 +48,7 @@ func TestMain(m *testing.M) {
 }
 
 // shuntInit is the program of the init container, built once as it ships.
-var shuntInit = sync.OnceValues(func() (string, error) {
-	bin := filepath.Join(runFolder, "shunt-init")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", bin,
-		"github.com/shunt-dev/shunt/cmd/shunt-init")
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building shunt-init: %w\n%s", err, out)
-	}
-	return bin, nil
-})
+var shuntInit = sync.OnceValues(func() (string, error) { return container.BuildShuntInit(runFolder) })
 
 // program returns the path of a program that a variable names. Without one the
 // test is skipped, but in CI it fails.

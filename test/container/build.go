@@ -1,0 +1,22 @@
+//go:build linux
+
+package container
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+)
+
+// BuildShuntInit builds the program of the init container as it ships, into a
+// folder, and returns its path.
+func BuildShuntInit(folder string) (string, error) {
+	bin := filepath.Join(folder, "shunt-init")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", bin,
+		"github.com/shunt-dev/shunt/cmd/shunt-init")
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building shunt-init: %w\n%s", err, out)
+	}
+	return bin, nil
+}
