@@ -15,13 +15,14 @@ type difference struct {
 	where  func(direction) bool // nil for everywhere
 	direct string               // what is seen without the proxy: lines
 	proxy  string               // what is seen with it instead
-	chance bool                 // it is not seen each time, but somewhere
+	chance bool                 // whether it is seen depends on how busy the machine is
 	reason string
 }
 
 func inbound(d direction) bool { return d.inbound }
 
-// differences are all that are known. One that no longer occurs fails the suite.
+// differences are all that are known. One that no longer occurs fails the suite,
+// but for those that are a matter of chance.
 var differences = []difference{
 	{
 		trial:  refused,
