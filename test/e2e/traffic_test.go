@@ -2,11 +2,16 @@ package e2e_test
 
 import (
 	"context"
+	"fmt"
+	"net"
 	"net/netip"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	kubeclient "sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 // proxies are the addresses that a proxy which does not keep its client's address calls from.
@@ -63,6 +68,40 @@ var _ = Describe("traffic", Label(short), func() {
 			}
 		}
 	})
+})
+
+var _ = Describe("a pod's end", Label(short), func() {
+	DescribeTable("does not wait for idle clients, and what the application sends last arrives", func(ctx SpecContext, mode string) {
+		namespace := newNamespace(ctx, true)
+		server, client := newPod(namespace, "server"), newPod(namespace, "client")
+		if mode == "" {
+			server.Labels["sidecar.istio.io/inject"] = "false"
+		}
+		server.Annotations[modeKey], client.Labels["sidecar.istio.io/inject"] = mode, "false"
+		server.Spec.TerminationGracePeriodSeconds = new(int64(600))
+		create(ctx, server)
+		server = ready(ctx, namespace, "server")
+		Expect(injected(server)).To(Equal(mode != ""))
+		client.Spec.RestartPolicy = corev1.RestartPolicyNever
+		client.Spec.Containers[0].Args = []string{"hold", net.JoinHostPort(server.Status.PodIP, "9001")}
+		create(ctx, client)
+		said := func() string {
+			out, err := try(ctx, "-n", namespace, "logs", "client")
+			return fmt.Sprint(out, err)
+		}
+		Eventually(ctx, said).WithTimeout(90 * time.Second).WithPolling(200 * time.Millisecond).Should(ContainSubstring("holding 10"))
+
+		start := time.Now()
+		Expect(api.Delete(ctx, server)).To(Succeed())
+		Eventually(ctx, func() bool { return apierrors.IsNotFound(api.Get(ctx, kubeclient.ObjectKeyFromObject(server), server)) }).
+			WithTimeout(90*time.Second).WithPolling(100*time.Millisecond).Should(BeTrue(), "the pod waits for its idle clients")
+		GinkgoWriter.Printf("%q: gone after %s\n", mode, time.Since(start).Round(100*time.Millisecond))
+		Eventually(ctx, said).WithTimeout(30 * time.Second).WithPolling(200 * time.Millisecond).Should(ContainSubstring("whole: 10"))
+	},
+		Entry("without a proxy", ""),
+		Entry("in REDIRECT", "REDIRECT"),
+		Entry("in TPROXY", "TPROXY"),
+	)
 })
 
 // callItself has a pod call itself: by its own address past the proxy, and through its Service with an answer, from whichever

@@ -33,15 +33,15 @@ func TestDrainUnderLoad(t *testing.T) {
 			clients := l.start(ctx)
 			waitFor(t, func() bool { return l.ofFirst.Load() > 200 })
 			l.moved.Store(true)
-			hook := initContainer(t, p.injected, inject.ProxyContainerName).Lifecycle.PreStop.Exec.Command
-			if err := p.exec(t.Context(), hook); err != nil {
+			hook := initContainer(t, p.Manifest, inject.ProxyContainerName).Lifecycle.PreStop.Exec.Command
+			if err := p.Exec(t.Context(), hook); err != nil {
 				t.Fatalf("preStop: %v", err)
 			}
 			before := l.ofSecond.Load()
-			if err := p.proxy.Signal(syscall.SIGTERM); err != nil {
+			if err := p.Proxy.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
-			_ = p.proxy.Wait()
+			_ = p.Proxy.Wait()
 			waitFor(t, func() bool { return l.ofSecond.Load() > before+200 })
 			stop()
 			clients.Wait()

@@ -246,7 +246,7 @@ func checkLongPath(t *testing.T, w *way) {
 		t.Fatalf("status %d: %.100s", status, body)
 	}
 	within(t, "the request is in the log, cut", &output{}, func() bool {
-		for _, text := range w.pod.proxy.Output() {
+		for _, text := range w.pod.Proxy.Output() {
 			if strings.Contains(text, `"/pppp`) {
 				if len(text) > most {
 					t.Fatalf("a path of %d bytes makes a log line of %d, want at most %d", len(path), len(text), most)

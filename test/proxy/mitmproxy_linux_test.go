@@ -64,7 +64,7 @@ func TestMitmproxyRefusesTPROXY(t *testing.T) {
 func TestMitmproxyDecrypts(t *testing.T) {
 	// The second because the servers here have certificates of their own making.
 	p := mitmproxySample(t).start(t, interception.ModeRedirect, "--set=decrypt=true", "--set=ssl_insecure=true")
-	authority, err := os.ReadFile(filepath.Join(p.node.EmptyDirs, "shunt-proxy-data", "mitmproxy-ca-cert.pem"))
+	authority, err := os.ReadFile(filepath.Join(p.Node.EmptyDirs, "shunt-proxy-data", "mitmproxy-ca-cert.pem"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,12 +77,12 @@ func TestMitmproxyDecrypts(t *testing.T) {
 	public.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: trusted, ServerName: "example.com"}
 	response, err := public.Get("https://" + netip.AddrPortFrom(netns.PodIPv4, securePort).String() + "/secret")
 	if err != nil {
-		t.Fatalf("%v\n%s", err, p.said())
+		t.Fatalf("%v\n%s", err, p.Said())
 	}
 	_ = response.Body.Close()
-	for deadline := time.Now().Add(logTime); !strings.Contains(p.said(), "GET https://"); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(logTime); !strings.Contains(p.Said(), "GET https://"); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("mitmproxy has not printed the request:\n%s", p.said())
+			t.Fatalf("mitmproxy has not printed the request:\n%s", p.Said())
 		}
 	}
 }

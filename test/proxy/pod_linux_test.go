@@ -1,18 +1,14 @@
 package proxy
 
 import (
-	"context"
 	"fmt"
 	"maps"
-	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,12 +22,8 @@ import (
 // pod is an injected pod at work, with what a kubelet has made of it: its
 // namespace with rules in it, and its proxy.
 type pod struct {
-	*netns.Lab
-	kind     string // envoy or haproxy
-	injected *corev1.Pod
-	node     container.Node
-	proxy    *container.Process
-	sidecar  container.Container
+	*container.InjectedPod
+	kind string // envoy or haproxy
 }
 
 // newPod injects a pod. Keys are its annotations, change is what the
@@ -107,105 +99,26 @@ func startPodOn(t *testing.T, injected *corev1.Pod, node container.Node, resolve
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pod{Lab: lab, injected: injected}
-	t.Cleanup(func() { p.close(t) })
-	p.node = node
-	p.node.Programs = map[string]string{"": buildShuntInit(t)}
-	maps.Copy(p.node.Programs, node.Programs)
-	p.node.PodIPs = []netip.Addr{netns.PodIPv4, netns.PodIPv6}
-	p.node.EmptyDirs, p.node.ResolvConf = t.TempDir(), filepath.Join(t.TempDir(), "resolv.conf")
+	p := &pod{InjectedPod: &container.InjectedPod{Lab: lab}}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	programs := map[string]string{"": buildShuntInit(t)}
+	maps.Copy(programs, node.Programs)
+	node.Programs = programs
+	node.PodIPs = []netip.Addr{netns.PodIPv4, netns.PodIPv6}
+	node.EmptyDirs, node.ResolvConf = t.TempDir(), filepath.Join(t.TempDir(), "resolv.conf")
 	var nameservers strings.Builder
 	for _, addr := range resolvers {
 		fmt.Fprintln(&nameservers, "nameserver", addr)
 	}
-	if err := os.WriteFile(p.node.ResolvConf, []byte(nameservers.String()), 0o644); err != nil {
+	if err := os.WriteFile(node.ResolvConf, []byte(nameservers.String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if security := injected.Spec.SecurityContext; security != nil {
-		for _, s := range security.Sysctls {
-			if err := lab.Pod.Sysctl(strings.ReplaceAll(s.Name, ".", "/"), s.Value); err != nil {
-				t.Fatalf("sysctl %s: %v", s.Name, err)
-			}
-		}
-	}
-	for _, c := range injected.Spec.InitContainers {
-		if err := p.run(t, c); err != nil {
-			return nil, fmt.Errorf("container %s: %w", c.Name, err)
-		}
-	}
-	return p, nil
-}
-
-// run runs an init container to its end, or starts one that goes on running.
-func (p *pod) run(t *testing.T, c corev1.Container) error {
-	t.Helper()
-	made, err := container.New(p.injected, c, p.node)
-	if err != nil {
-		return err
-	}
-	process, err := made.Start(t.Context(), p.Pod)
-	if err != nil {
-		return err
-	}
-	if c.RestartPolicy == nil {
-		return process.Wait()
-	}
-	p.proxy, p.sidecar = process, made
-	var said error
-	for deadline := time.Now().Add(startTime); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if said = p.probe(t, c.StartupProbe); said == nil {
-			return nil
-		}
-	}
-	return fmt.Errorf("its startup probe says %w after %s; it says:\n%s", said, startTime, p.said())
-}
-
-// probe asks as kubelet does: the pod's first address, or in the container.
-func (p *pod) probe(t *testing.T, probe *corev1.Probe) error {
-	t.Helper()
-	switch {
-	case probe == nil:
-		return nil
-	case probe.Exec != nil:
-		return p.exec(t.Context(), probe.Exec.Command)
-	case probe.HTTPGet != nil:
-		status, said := get(client(fromOutside(p.Lab)), p.node.PodIPs[0], uint16(probe.HTTPGet.Port.IntValue()), probe.HTTPGet.Path)
-		if status != http.StatusOK {
-			return fmt.Errorf("%d %s", status, said)
-		}
-		return nil
-	default:
-		return fmt.Errorf("a probe of another kind than exec and httpGet: %v", probe)
-	}
-}
-
-// startTime is what a proxy may take to start on a busy machine.
-const startTime = 30 * time.Second
-
-// said is all that the proxy printed.
-func (p *pod) said() string {
-	return strings.Join(append(p.proxy.Errors(), p.proxy.Output()...), "\n")
-}
-
-// exec runs a command in the proxy's container, as kubelet runs a hook.
-func (p *pod) exec(ctx context.Context, command []string) error {
-	c, err := p.sidecar.Exec(p.node, command)
-	if err != nil {
-		return err
-	}
-	process, err := c.Start(ctx, p.Pod)
-	if err != nil {
-		return err
-	}
-	return process.Wait()
-}
-
-func (p *pod) close(t *testing.T) {
-	if p.proxy != nil {
-		_ = p.proxy.Signal(syscall.SIGKILL)
-		_ = p.proxy.Wait()
-	}
-	closeLab(t, p.Lab)
+	p.InjectedPod, err = container.StartPod(t.Context(), lab, injected, node)
+	return p, err
 }
 
 // lookForHTTP has Envoy look for HTTP on all ports.

@@ -133,7 +133,7 @@ const kubeletAgent = "kube-probe/1.36"
 // the container's own is told yes in any case.
 func (k kubelet) wantAll(alive bool) func(*testing.T) {
 	return func(t *testing.T) {
-		for _, c := range k.injected.Spec.Containers {
+		for _, c := range k.Manifest.Spec.Containers {
 			want := alive || c.Name == "exec"
 			if err := k.ask(t, c); (err == nil) != want {
 				t.Errorf("%s: %v, want success: %v", c.Name, err, want)
@@ -144,7 +144,7 @@ func (k kubelet) wantAll(alive bool) func(*testing.T) {
 
 func (k kubelet) ask(t *testing.T, c corev1.Container) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), startTime)
+	ctx, cancel := context.WithTimeout(t.Context(), answerTime)
 	defer cancel()
 	switch handler := c.LivenessProbe.ProbeHandler; {
 	case handler.HTTPGet != nil:
@@ -152,11 +152,11 @@ func (k kubelet) ask(t *testing.T, c corev1.Container) error {
 	case handler.GRPC != nil:
 		return k.each(func(addr netip.Addr) error { return k.health(ctx, addr, uint16(handler.GRPC.Port)) })
 	case handler.Exec != nil:
-		made, err := container.New(k.injected, c, k.node)
+		made, err := container.New(k.Manifest, c, k.Node)
 		if err != nil {
 			return err
 		}
-		if made, err = made.Exec(k.node, handler.Exec.Command); err != nil {
+		if made, err = made.Exec(k.Node, handler.Exec.Command); err != nil {
 			return err
 		}
 		process, err := made.Start(ctx, k.Pod)
@@ -174,11 +174,11 @@ func (k kubelet) ask(t *testing.T, c corev1.Container) error {
 // second, too, which is to say the same: the other node may prefer IPv6.
 // HAProxy does not serve it in every mode.
 func (k kubelet) each(ask func(netip.Addr) error) error {
-	first := ask(k.node.PodIPs[0])
+	first := ask(k.Node.PodIPs[0])
 	if k.kind != envoy {
 		return first
 	}
-	second := ask(k.node.PodIPs[1])
+	second := ask(k.Node.PodIPs[1])
 	if (first == nil) != (second == nil) {
 		return fmt.Errorf("the families differ: %w", errors.Join(first, second))
 	}

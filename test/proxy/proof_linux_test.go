@@ -75,7 +75,7 @@ func TestProof(t *testing.T) {
 				t.Run(d.String()+" is refused", func(t *testing.T) { checkRefused(t, &way{direction: d, pod: p, system: tt.system}) })
 			}
 			if t.Failed() {
-				said := p.said()
+				said := p.Said()
 				t.Logf("the proxy says:\n%s", said[:min(len(said), 4000)])
 			}
 		})

@@ -145,7 +145,7 @@ func (c crossing) checkHTTP(t *testing.T, cluster string) {
 	}
 	response, err := http.ReadResponse(bufio.NewReader(conn), request)
 	if err != nil {
-		t.Fatalf("%v\n%s", err, c.said())
+		t.Fatalf("%v\n%s", err, c.Said())
 	}
 	defer response.Body.Close()
 	got, err := io.ReadAll(response.Body)
@@ -164,8 +164,8 @@ func (c crossing) checkHTTP(t *testing.T, cluster string) {
 		"downstream_local_address":  c.to(plainPort).String(),
 		"downstream_remote_address": conn.LocalAddr().String(),
 	})
-	if c.folder == "mitmproxy" && !strings.Contains(c.said(), "POST http://") {
-		t.Errorf("mitmproxy has not printed the request:\n%s", c.said())
+	if c.folder == "mitmproxy" && !strings.Contains(c.Said(), "POST http://") {
+		t.Errorf("mitmproxy has not printed the request:\n%s", c.Said())
 	}
 }
 
@@ -193,7 +193,7 @@ func (c crossing) waitLogged(t *testing.T, want logLine) {
 			return
 		}
 	}
-	t.Errorf("no line of the log has %v:\n%s", want, c.said())
+	t.Errorf("no line of the log has %v:\n%s", want, c.Said())
 }
 
 // checkStream: what is sent without a length arrives before its end, which

@@ -26,7 +26,7 @@ func TestServing(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			p := envoyWithoutRules(t, mode)
 			outside, inside := client(fromOutside(p.Lab)), client(dialer(p.Pod.Dial))
-			for _, addr := range p.node.PodIPs {
+			for _, addr := range p.Node.PodIPs {
 				checkOpenPorts(t, outside, addr)
 				checkAdminIsClosed(t, fromOutside(p.Lab), addr)
 				if mode != interception.ModeNone {
@@ -178,7 +178,7 @@ func checkLoop(t *testing.T, p *pod, listener netip.AddrPort) {
 			return
 		}
 	}
-	t.Errorf("%s: no line of the access log has %v:\n%s", listener, want, p.said())
+	t.Errorf("%s: no line of the access log has %v:\n%s", listener, want, p.Said())
 }
 
 // checkFailing: from within the pod the admin interface answers, and a proxy

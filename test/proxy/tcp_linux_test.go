@@ -100,7 +100,7 @@ func (p *pod) detectionTimeouts(t *testing.T) int {
 	if p.kind != envoy {
 		return 0
 	}
-	status, text := get(client(fromOutside(p.Lab)), p.node.PodIPs[0], interception.MetricsPort, "/stats/prometheus")
+	status, text := get(client(fromOutside(p.Lab)), p.Node.PodIPs[0], interception.MetricsPort, "/stats/prometheus")
 	if status != http.StatusOK {
 		t.Fatalf("metrics: %d %s", status, text)
 	}

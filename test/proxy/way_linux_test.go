@@ -261,7 +261,7 @@ type logLine map[string]any
 // logLines are those of the proxy's access log so far.
 func (p *pod) logLines() []logLine {
 	var all []logLine
-	for _, text := range p.proxy.Output() {
+	for _, text := range p.Proxy.Output() {
 		var line logLine
 		if json.Unmarshal([]byte(text), &line) == nil {
 			all = append(all, line)

@@ -1,19 +1,13 @@
 package traffic
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"net/netip"
 	"os"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
@@ -74,15 +68,11 @@ var networks = []interception.Mode{direct, interception.ModeRedirect, intercepti
 
 // network is a pod and the host outside, without a proxy or with one.
 type network struct {
-	*netns.Lab
-	mode     interception.Mode
-	injected *corev1.Pod
-	node     container.Node
-	proxy    *container.Process
+	*container.InjectedPod
+	mode interception.Mode
 }
 
-// newNetwork makes a network, and in it starts an injected pod: its init
-// containers one after the other, the proxy until its startup probe passes.
+// newNetwork makes a network, and in it starts an injected pod.
 func newNetwork(t *testing.T, mode interception.Mode) *network {
 	t.Helper()
 	netns.Require(t, "iptables-nft")
@@ -90,8 +80,12 @@ func newNetwork(t *testing.T, mode interception.Mode) *network {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &network{Lab: lab, mode: mode}
-	t.Cleanup(func() { n.close(t) })
+	n := &network{InjectedPod: &container.InjectedPod{Lab: lab}, mode: mode}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	// Addresses for programs: a client is not told where to come from, and a
 	// server may want to bind its own.
 	for addr, device := range map[netip.Addr]string{
@@ -136,112 +130,24 @@ func (n *network) inject(t *testing.T) {
 	if !result.Inject {
 		t.Fatalf("the pod was not injected: %s %v", result.Reason, result.Errors)
 	}
-	n.injected = result.Pod
 	bin, err := shuntInit()
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.node = container.Node{
+	n.InjectedPod, err = container.StartPod(t.Context(), n.Lab, result.Pod, container.Node{
 		Programs: map[string]string{"": bin, "envoy": program(t, "ENVOY")},
 		PodIPs:   []netip.Addr{netns.PodIPv4, netns.PodIPv6}, EmptyDirs: t.TempDir(),
-	}
-	if security := n.injected.Spec.SecurityContext; security != nil {
-		for _, s := range security.Sysctls {
-			if err := n.Pod.Sysctl(strings.ReplaceAll(s.Name, ".", "/"), s.Value); err != nil {
-				t.Fatalf("sysctl %s: %v", s.Name, err)
-			}
-		}
-	}
-	for _, c := range n.injected.Spec.InitContainers {
-		n.run(t, c)
-	}
-}
-
-// startTime is what a program may take to start on a busy machine.
-const startTime = 60 * time.Second
-
-// run runs an init container to its end, or starts one that goes on running.
-func (n *network) run(t *testing.T, c corev1.Container) {
-	t.Helper()
-	made, err := container.New(n.injected, c, n.node)
+	})
 	if err != nil {
-		t.Fatalf("container %s: %v", c.Name, err)
+		t.Fatal(err)
 	}
-	process, err := made.Start(t.Context(), n.Pod)
-	if err != nil {
-		t.Fatalf("container %s: %v", c.Name, err)
-	}
-	if c.RestartPolicy == nil {
-		if err := process.Wait(); err != nil {
-			t.Fatalf("container %s: %v", c.Name, err)
-		}
-		return
-	}
-	n.proxy = process
-	for deadline := time.Now().Add(startTime); n.probe(t, c.StartupProbe) != nil; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("container %s does not start; it says:\n%s", c.Name, n.said())
-		}
-	}
-}
-
-// probe asks the proxy whether it has started, as kubelet does.
-func (n *network) probe(t *testing.T, probe *corev1.Probe) error {
-	t.Helper()
-	if probe == nil || probe.HTTPGet == nil {
-		t.Fatalf("the proxy's startup probe is not of kind httpGet: %v", probe)
-	}
-	_, err := n.get(t, netip.AddrPortFrom(netns.PodIPv4, uint16(probe.HTTPGet.Port.IntValue())), probe.HTTPGet.Path)
-	return err
-}
-
-// said is what the proxy printed, but for its access log.
-func (n *network) said() string {
-	if n.proxy == nil {
-		return ""
-	}
-	return strings.Join(n.proxy.Errors(), "\n")
-}
-
-func (n *network) close(t *testing.T) {
-	if n.proxy != nil {
-		_ = n.proxy.Signal(syscall.SIGKILL)
-		_ = n.proxy.Wait()
-	}
-	if err := n.Lab.Close(); err != nil {
-		t.Error(err)
-	}
-}
-
-// get asks a page of the pod, from within it.
-func (n *network) get(t *testing.T, at netip.AddrPort, path string) ([]byte, error) {
-	t.Helper()
-	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return n.Pod.Dial(ctx, "tcp", at, netns.DialOptions{})
-		},
-	}}
-	response, err := client.Get(fmt.Sprintf("http://%s%s", at, path))
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s%s: %s %s", at, path, response.Status, body)
-	}
-	return body, nil
 }
 
 // counter adds up Envoy's counters that have a name's ending.
 func (n *network) counter(t *testing.T, name string) int {
 	t.Helper()
 	admin := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), interception.AdminPort)
-	text, err := n.get(t, admin, "/stats?format=json&filter="+name+"$")
+	text, err := container.Get(t.Context(), n.Pod, netns.DialOptions{}, admin, "/stats?format=json&filter="+name+"$")
 	var stats struct {
 		Stats []struct {
 			Name  string

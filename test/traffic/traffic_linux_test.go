@@ -60,7 +60,7 @@ func TestProxyEnds(t *testing.T) {
 					conns = append(conns, client, server)
 				}
 			}
-			if err := n.proxy.Signal(syscall.SIGTERM); err != nil {
+			if err := n.Proxy.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
 			seen := map[string]int{}

@@ -192,6 +192,9 @@ func writeUsers() error {
 		os.WriteFile(filepath.Join(runFolder, "group"), []byte(group), 0o644))   //nolint:gosec // as such files are
 }
 
+// startTime is what a program may take to start on a busy machine.
+const startTime = 60 * time.Second
+
 // daemon starts a server on the way's host, and waits until its port is open.
 // It ends with the test.
 func (u user) daemon(t *testing.T, ns *netns.NS, port uint16, args ...string) {

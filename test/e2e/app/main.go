@@ -1,7 +1,9 @@
 // The program app is what the pods of the tests on a real cluster run: a server that says from which address it was called,
 // and the client that calls it. One static program, because there is no shell in its image.
 //
-//	app serve                  answers HTTP on 8080, HTTPS on 8443, gRPC health on 9090, and every TCP connection on 9000
+//	app serve                  answers HTTP on 8080, HTTPS on 8443, gRPC health on 9090, and every TCP connection on 9000;
+//	                           keeps those on 9001 open, and sends each its last words when it is told to end
+//	app hold ADDRESS           opens idle connections, and says what came by each until its end
 //	app get URL                prints what a URL answers; tries for 20 s
 //	app touch FILE             makes a file: what a lifecycle hook leaves behind
 //	app stat FILE              succeeds where there is one: what a probe by command asks
@@ -33,6 +35,8 @@ func run(args []string) (int, error) {
 	switch argument := args[1]; args[0] {
 	case "get":
 		return 0, get(argument)
+	case "hold":
+		return 0, hold(argument)
 	case "touch":
 		file, err := os.Create(argument)
 		if err != nil {

@@ -30,13 +30,14 @@ func serve() error {
 	if err != nil {
 		return err
 	}
-	failed, handler := make(chan error), http.HandlerFunc(whoCalled)
+	failed, handler, clients := make(chan error), http.HandlerFunc(whoCalled), &idleClients{}
 	for port, server := range map[string]func(net.Listener) error{
 		"8080": func(l net.Listener) error { return http.Serve(l, handler) },
 		"8443": func(l net.Listener) error {
 			return http.Serve(tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{certificate}}), handler)
 		},
 		"9000": serveTCP,
+		"9001": clients.keep,
 		"9090": serveHealth,
 	} {
 		listener, err := net.Listen("tcp", net.JoinHostPort("", port))
@@ -52,7 +53,7 @@ func serve() error {
 	case err := <-failed:
 		return err
 	case <-ended:
-		return nil
+		return clients.farewell()
 	}
 }
 

@@ -1,0 +1,156 @@
+//go:build linux
+
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shunt-dev/shunt/test/netns"
+)
+
+// InjectedPod is an injected pod at work in a Lab: its sysctls are set, its init
+// containers have run, and its native sidecar has started. The pod's own
+// containers are for the test to stand in for.
+type InjectedPod struct {
+	*netns.Lab
+	Manifest *corev1.Pod
+	Node     Node
+	Proxy    *Process  // the native sidecar; nil before its start
+	As       Container // what the sidecar runs as
+}
+
+// startTime is what a sidecar may take to start on a busy machine.
+const startTime = 60 * time.Second
+
+// StartPod starts a pod as kubelet does: one init container after the other, a
+// native sidecar until its startup probe passes. Its error is that of a
+// container. The pod that it returns is to be closed in any case.
+func StartPod(ctx context.Context, lab *netns.Lab, manifest *corev1.Pod, node Node) (*InjectedPod, error) {
+	p := &InjectedPod{Lab: lab, Manifest: manifest, Node: node}
+	if security := manifest.Spec.SecurityContext; security != nil {
+		for _, s := range security.Sysctls {
+			if err := lab.Pod.Sysctl(strings.ReplaceAll(s.Name, ".", "/"), s.Value); err != nil {
+				return p, fmt.Errorf("sysctl %s: %w", s.Name, err)
+			}
+		}
+	}
+	for _, c := range manifest.Spec.InitContainers {
+		if err := p.run(ctx, c); err != nil {
+			return p, fmt.Errorf("container %s: %w", c.Name, err)
+		}
+	}
+	return p, nil
+}
+
+// Close kills the proxy, and ends both namespaces of the Lab.
+func (p *InjectedPod) Close() error {
+	if p.Proxy != nil {
+		_ = p.Proxy.Signal(syscall.SIGKILL)
+		_ = p.Proxy.Wait()
+	}
+	return p.Lab.Close()
+}
+
+func (p *InjectedPod) run(ctx context.Context, c corev1.Container) error {
+	made, err := New(p.Manifest, c, p.Node)
+	if err != nil {
+		return err
+	}
+	process, err := made.Start(ctx, p.Pod)
+	if err != nil {
+		return err
+	}
+	if c.RestartPolicy == nil {
+		return process.Wait()
+	}
+	p.Proxy, p.As = process, made
+	deadline := time.Now().Add(startTime)
+	for {
+		err := p.probe(ctx, c.StartupProbe)
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("its startup probe says %w after %s; it says:\n%s", err, startTime, p.Said())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// probe asks as kubelet does: the pod's first address from outside, or in the
+// container.
+func (p *InjectedPod) probe(ctx context.Context, probe *corev1.Probe) error {
+	switch {
+	case probe == nil:
+		return nil
+	case probe.Exec != nil:
+		return p.Exec(ctx, probe.Exec.Command)
+	case probe.HTTPGet != nil:
+		at := netip.AddrPortFrom(p.Node.PodIPs[0], uint16(probe.HTTPGet.Port.IntValue()))
+		_, err := Get(ctx, p.Outside, netns.DialOptions{Source: netns.OutsideIPv4}, at, probe.HTTPGet.Path)
+		return err
+	default:
+		return fmt.Errorf("a probe of another kind than exec and httpGet: %v", probe)
+	}
+}
+
+// Exec runs a command in the sidecar's container, as kubelet runs a hook.
+func (p *InjectedPod) Exec(ctx context.Context, command []string) error {
+	c, err := p.As.Exec(p.Node, command)
+	if err != nil {
+		return err
+	}
+	process, err := c.Start(ctx, p.Pod)
+	if err != nil {
+		return err
+	}
+	return process.Wait()
+}
+
+// Said is all that the sidecar has printed.
+func (p *InjectedPod) Said() string {
+	if p.Proxy == nil {
+		return ""
+	}
+	return strings.Join(append(p.Proxy.Errors(), p.Proxy.Output()...), "\n")
+}
+
+// Get asks a page from within a namespace. An answer other than 200 is an
+// error.
+func Get(ctx context.Context, from *netns.NS, options netns.DialOptions, at netip.AddrPort, path string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return from.Dial(ctx, "tcp", at, options)
+		},
+	}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s%s", at, path), http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(response.Body)
+	if err := errors.Join(err, response.Body.Close()); err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s%s: %s %s", at, path, response.Status, body)
+	}
+	return body, nil
+}
