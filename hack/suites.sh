@@ -71,8 +71,9 @@ suite_proxy() {
   export ENVOY MITMDUMP
   ((EUID)) || hack/deps.sh ip iptables-nft haproxy || cannot "iptables-nft, iproute2 or HAProxy is missing"
   packages=$(packages_of ./test/proxy/...)
+  # Those that are parallel wait more than they work.
   # shellcheck disable=SC2086
-  cases $packages
+  cases -parallel=4 $packages
   # Without root Envoy has read the bootstraps, and the rest has skipped itself.
   ((EUID == 0)) || cannot "traffic through the proxies needs root; what needs no network passed"
   [[ $MITMDUMP ]] || cannot "there is no mitmproxy, see above; the cases of the other proxies passed"

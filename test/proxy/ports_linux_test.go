@@ -31,10 +31,12 @@ const reuseAge = 2 * time.Second
 // must not run out of ports, whichever end closes first. Ranges of real pods
 // have 22,000 ports; this one has 500.
 func TestSourcePorts(t *testing.T) {
+	t.Parallel()
 	for mode, system := range map[interception.Mode]interception.System{
 		interception.ModeRedirect: interception.SystemRedirect, interception.ModeTProxy: interception.SystemTProxy,
 	} {
 		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel() // as in TestProof
 			p := envoyPod(t, mode, nil)
 			if err := p.Pod.Sysctl("net/ipv4/ip_local_port_range", sourcePortRange); err != nil {
 				t.Fatal(err)

@@ -46,6 +46,7 @@ var (
 // real shunt-init, in every system that they serve. What a proxy cannot serve
 // is refused: a client with another family at hand can go on with that.
 func TestProof(t *testing.T) {
+	t.Parallel()
 	all := []direction{inbound4, inbound6, outbound4, outbound6}
 	for _, tt := range []struct {
 		name    string
@@ -66,6 +67,7 @@ func TestProof(t *testing.T) {
 			[]direction{inbound4, outbound4}, []direction{inbound6, outbound6}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel() // each has a pod of its own, and waits more than it works
 			p := tt.start(t)
 			for _, d := range tt.served {
 				w := &way{direction: d, pod: p, system: tt.system}
