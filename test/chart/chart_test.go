@@ -219,6 +219,7 @@ func TestRefusedValues(t *testing.T) {
 		"goMemLimit: 200Mi":                               "goMemLimit",
 		"networkPolicy: {apiServerPorts: [https]}":        "apiServerPorts",
 		"prometheus: {enabled: \"yes\"}":                  "enabled",
+		"clientCA: /etc/ca.crt":                           "clientCA",
 	} {
 		if _, err := rendered(t, values); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: error %v, want one that says %s", values, err, says)
@@ -234,6 +235,7 @@ imagePullSecrets: [{name: mine}]
 injector: {proxyImage: mine/envoy, imagePullSecrets: [{name: mine}]}
 revision: canary
 certificates: self-signed
+clientCA: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 webhooks: {exemptNamespaces: [kube-system, calico-system], timeoutSeconds: 7}
 replicas: 1
 args: [--log-level=debug]
@@ -255,11 +257,17 @@ networkPolicy: {enabled: false}
 		"imagePullSecrets:\n      - name: mine\n", "replicas: 1\n",
 		"- --self-signed\n", "- --revision=canary\n", "- --self-signed-secret=shunt-webhook-cert-canary\n",
 		"- --self-signed-names=shunt-webhook-canary.shunt-system.svc\n", "- --self-signed-configuration=shunt-canary\n",
-		"- --log-level=debug\n", "operator: Exists\n", "a: b\n", "c: d\n", "sizeLimit: 1Mi\n",
+		"- --client-ca-file=/etc/shunt/client-ca.crt\n", "- --log-level=debug\n", "operator: Exists\n", "a: b\n", "c: d\n", "sizeLimit: 1Mi\n",
 	} {
 		if !strings.Contains(string(text), says) {
 			t.Errorf("the Deployment does not say %q:\n%s", says, text)
 		}
+	}
+	if text, err = yaml.Marshal(got["ConfigMap shunt-injector-canary"]); err != nil {
+		t.Fatal(err)
+	}
+	if wanted := "client-ca.crt: |\n    -----BEGIN CERTIFICATE-----\n    AAAA\n"; !strings.Contains(string(text), wanted) {
+		t.Errorf("the ConfigMap does not say %q:\n%s", wanted, text)
 	}
 	if text, err = yaml.Marshal(got["MutatingWebhookConfiguration shunt-canary"]); err != nil {
 		t.Fatal(err)

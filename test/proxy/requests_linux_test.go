@@ -7,17 +7,24 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
+	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
 
+	envoyconfig "github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/test/netns"
 )
 
 // Ports of servers that take HTTP.
 const (
 	methodsPort uint16 = 9082
 	cancelsPort uint16 = 9083
+	absentPort  uint16 = 9084 // where nobody listens
 )
 
 // TestMethods: where Envoy takes HTTP, a request may have any method, those of
@@ -44,6 +51,50 @@ func TestMethods(t *testing.T) {
 		w.wantLogged(logLine{"filter_chain": "http", "method": method})
 	}
 	within(t, "every request is in the log as HTTP", &output{}, func() bool { return len(w.unsaid()) == 0 })
+}
+
+// TestAccessLog: of three requests, one that is answered, one that fails at the
+// server and one to a port where nobody listens, the log has those, and of each
+// as much, as it is told to have.
+func TestAccessLog(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*inject.Config)
+		want   []string // code and path
+	}{
+		{"all", nil, []string{"200 /good?secret=1", "503 /status/503?secret=2", "503 /absent?secret=3"}},
+		{"all without queries", func(cfg *inject.Config) { cfg.AccessLogQueries = false },
+			[]string{"200 /good", "503 /status/503", "503 /absent"}},
+		{"errors", func(cfg *inject.Config) { cfg.AccessLog = envoyconfig.AccessLogErrors },
+			[]string{"503 /status/503?secret=2", "503 /absent?secret=3"}},
+		{"none", func(cfg *inject.Config) { cfg.AccessLog = envoyconfig.AccessLogNone }, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := startPod(t, newPod(t, interception.ModeRedirect, lookForHTTP, tt.change), map[string]string{envoy: envoyBinary(t)}, nil)
+			w := &way{direction: inbound4, pod: p, system: interception.SystemRedirect}
+			w.serveHTTP(t, methodsPort, &http.Server{Handler: http.HandlerFunc(tell)})
+			for path, port := range map[string]uint16{
+				"/good?secret=1": methodsPort, "/status/503?secret=2": methodsPort, "/absent?secret=3": absentPort,
+			} {
+				if code, said := get(client(fromOutside(p.Lab)), netns.PodIPv4, port, path); code == 0 {
+					t.Fatalf("%s: %s", path, said)
+				}
+			}
+			// Envoy writes what it still has when it ends.
+			if err := p.Proxy.Stop(syscall.SIGTERM, answerTime); err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, line := range p.logLines() {
+				got = append(got, line.text("response_code")+" "+line.text("path"))
+			}
+			slices.Sort(got)
+			slices.Sort(tt.want)
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("the access log (-want +got):\n%s", diff)
+			}
+		})
+	}
 }
 
 // TestCancels: a client may give up its requests on a connection of HTTP/2, two

@@ -2,11 +2,15 @@ package proxy
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
@@ -39,6 +43,44 @@ func TestProxyCallsItsOwnPod(t *testing.T) {
 				within(t, "both connections are logged as inbound", &output{}, func() bool { return len(p.logLines()) >= 2 })
 			})
 		}
+	}
+}
+
+// TestProxyUser: the proxy may run as a user that no image has. Then an
+// application of uid 1337 is intercepted like any other.
+func TestProxyUser(t *testing.T) {
+	const id = 61337
+	for mode, system := range map[interception.Mode]interception.System{
+		interception.ModeRedirect: interception.SystemRedirect, interception.ModeTProxy: interception.SystemTProxy,
+	} {
+		t.Run(string(mode), func(t *testing.T) {
+			injected := newPod(t, mode, nil, func(cfg *inject.Config) { cfg.ProxyUID, cfg.ProxyGID = id, id })
+			p := startPod(t, injected, map[string]string{envoy: envoyBinary(t)}, nil)
+			p.kind = envoy
+			for _, d := range []direction{inbound4, inbound6, outbound4, outbound6} {
+				w := &way{direction: d, pod: p, system: system}
+				w.serve(t, linePort, func(conn *net.TCPConn) error {
+					_, err := io.Copy(conn, conn)
+					return err
+				})
+				if err := w.exchangeLines(t, linePort); err != nil {
+					t.Errorf("%s: %v", d, err)
+				}
+				w.checkEnds(t)
+			}
+			for _, server := range []netip.Addr{serverIPv4, serverIPv6} {
+				conn, err := p.Pod.Dial(t.Context(), "tcp", netip.AddrPortFrom(server, linePort), netns.DialOptions{Identity: asProxy})
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = conn.Close()
+				within(t, "the connection of uid 1337 is logged", &output{}, func() bool {
+					return slices.ContainsFunc(p.logLines(), func(line logLine) bool {
+						return line.text("downstream_remote_address") == conn.LocalAddr().String()
+					})
+				})
+			}
+		})
 	}
 }
 
