@@ -74,7 +74,9 @@ func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg C
 		return Plan{}, refuse(first, found)
 	}
 	plan := in.settle(pod, req, cfg)
-	if long := plan.tooLong(pod); len(long.told) > 0 {
+	long := plan.tooLong(pod)
+	long.merge(plan.unstartable(req))
+	if len(long.told) > 0 {
 		return Plan{}, refuse(ReasonInvalidAnnotation, long)
 	}
 	return plan, Decision{}
@@ -157,6 +159,30 @@ func (p Plan) tooLong(pod *corev1.Pod) (found faults) {
 				"with what is to be recorded of the pod its annotations are too long; accepted: %d bytes in all",
 				apivalidation.TotalAnnotationSizeLimitB))
 		})
+	}
+	return found
+}
+
+// unstartable finds arguments that are longer than Linux takes them. Lists that
+// become flags of shunt-init are cut into several; what else a pod can make long
+// is in two places.
+func (p Plan) unstartable(req request) (found faults) {
+	refused := func(path *field.Path, value string, argument string) {
+		found.add(func() *field.Error {
+			return field.Invalid(path, value, fmt.Sprintf(
+				"it makes an argument of %d bytes, with which Linux starts no program; accepted: what makes one of less than %d",
+				len(argument), interception.MaxArgument))
+		})
+	}
+	if settings := "--envoy=" + p.Options.Envoy; len(settings) >= interception.MaxArgument {
+		if req.from.has(HTTPPortsKey) {
+			refused(req.from.path(HTTPPortsKey), req.from.text(HTTPPortsKey), settings)
+		} else {
+			refused(specPath.Child("containers"), "the ports they declare for HTTP", settings)
+		}
+	}
+	if len(req.componentLogLevel) >= interception.MaxArgument {
+		refused(req.from.path(ComponentLogLevelKey), req.componentLogLevel, req.componentLogLevel)
 	}
 	return found
 }

@@ -77,7 +77,28 @@ func readRequest(pod *corev1.Pod, ns Namespace) (request, []problem) {
 	problems = append(problems, misspeltInject(PodAnnotation, pod.Annotations)...)
 	problems = append(problems, misspeltInject(PodLabel, pod.Labels)...)
 	problems = append(problems, req.otherMode(problems)...)
+	problems = append(problems, req.tooManyRanges()...)
 	return req, append(problems, req.contradictions()...)
+}
+
+// maxRanges is how many IP ranges a pod may have. Each is a rule, and
+// shunt-init has the memory of a small container to write and read them with:
+// docs/shunt-init.md has what so many take.
+const maxRanges = 10_000
+
+// tooManyRanges refuses the longer list where both are too long together.
+func (r *request) tooManyRanges() []problem {
+	included, excluded := len(r.spec.OutboundCIDRs.Prefixes), len(r.spec.OutboundExcludeCIDRs)
+	if included+excluded <= maxRanges {
+		return nil
+	}
+	key := IncludeOutboundIPRangesKey
+	if excluded > included {
+		key = ExcludeOutboundIPRangesKey
+	}
+	detail := fmt.Sprintf("%d ranges; accepted: %d in %s and %s together", included+excluded, maxRanges,
+		IncludeOutboundIPRangesKey, ExcludeOutboundIPRangesKey)
+	return []problem{{key: key, place: r.from.place(key), err: r.from.invalid(key, detail)}}
 }
 
 // annotationsSize is what Kubernetes bounds.

@@ -37,9 +37,15 @@ import (
 // version is set by the linker.
 var version = "dev"
 
+// memoryLimit is what the heap grows to before garbage is collected. A pod with
+// few rules makes a fifth of it.
+const memoryLimit = 16 << 20
+
 func main() {
-	// The process is gone before a collection could pay.
+	// The process is gone before a collection could pay, but where lists are
+	// long. The iptables commands need room in the same container's limit.
 	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(memoryLimit)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()

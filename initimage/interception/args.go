@@ -4,22 +4,24 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/pflag"
 )
 
 // Args prints a spec and options as arguments of shunt-init. All that Istio
 // has a flag for is spelled out, so that an injector and an init image of
-// different versions cannot disagree on a default.
+// different versions cannot disagree on a default. A list that is too long for
+// one argument is printed in several.
 func Args(spec Spec, opts Options) []string {
 	a := &arguments{Spec: spec, Options: opts, mode: spec.Mode(), system: spec.System}
 	var args []string
 	for _, def := range specFlags {
 		switch {
-		case def.name != flagMode:
-			args = append(args, "-"+def.short, def.get(a))
-		case a.mode != "":
-			args = append(args, "-"+def.short, def.get(a))
+		case def.name != flagMode || a.mode != "":
+			for _, part := range def.parts(def.get(a)) {
+				args = append(args, "-"+def.short, part)
+			}
 		default:
 			args = append(args, "--"+flagSystem, string(a.system))
 		}
@@ -27,10 +29,29 @@ func Args(spec Spec, opts Options) []string {
 	defaults := &arguments{Spec: Default(), Options: DefaultOptions()}
 	for _, def := range slices.Concat(moreFlags, optionFlags) {
 		if value := def.get(a); value != def.get(defaults) {
-			args = append(args, "--"+def.name+"="+value)
+			for _, part := range def.parts(value) {
+				args = append(args, "--"+def.name+"="+part)
+			}
 		}
 	}
 	return args
+}
+
+// MaxArgument is the length from which on Linux starts no program with an
+// argument or a variable, its end included (MAX_ARG_STRLEN of
+// linux/binfmts.h, where a page has 4 KiB).
+const MaxArgument = 128 << 10
+
+// parts cuts the value of a list to lengths that an argument may have, half of
+// MaxArgument and less.
+func (def flagDef) parts(value string) []string {
+	var parts []string
+	for def.isList && len(value) > MaxArgument/2 {
+		end := strings.LastIndexByte(value[:MaxArgument/2], ',')
+		parts = append(parts, value[:end])
+		value = value[end+1:]
+	}
+	return append(parts, value)
 }
 
 // ShareCommand is the first argument that asks shunt-init for what the proxy
@@ -81,12 +102,13 @@ func settle(values []*flagValue) (*arguments, error) {
 	said := values[0].target
 	system, err := said.settleSystem()
 	a := &arguments{Spec: DefaultFor(system), Options: DefaultOptions()}
+	errs := []error{err}
 	for _, v := range values {
-		if v.given && len(v.errs) == 0 {
-			_ = v.def.set(a, v.text) // it has been read without an error before
+		if v.given() && len(v.errs) == 0 {
+			errs = append(errs, v.def.read(a, strings.Join(v.texts, ",")))
 		}
 	}
-	return a, err
+	return a, errors.Join(errs...)
 }
 
 // Usage describes the flags of shunt-init, one a line.
@@ -135,20 +157,21 @@ func newFlagSet(a *arguments) (*pflag.FlagSet, []*flagValue) {
 type flagValue struct {
 	def    flagDef
 	target *arguments
-	given  bool
-	text   string
+	texts  []string // given, more than one of a list
 	errs   []error
 }
 
+func (v *flagValue) given() bool { return len(v.texts) > 0 }
+
 // Set reads one occurrence of the flag.
 func (v *flagValue) Set(text string) error {
-	if v.given {
+	if v.given() && !v.def.isList {
 		v.errs = append(v.errs, flagErrorf(v.def.name, "invalid value %q: given more than once; accepted: one value", text))
 		return nil
 	}
-	v.given, v.text = true, text
-	if err := v.def.set(v.target, text); err != nil {
-		v.errs = append(v.errs, &FlagError{Flag: "--" + v.def.name, Err: err})
+	v.texts = append(v.texts, text)
+	if err := v.def.read(v.target, text); err != nil {
+		v.errs = append(v.errs, err)
 	}
 	return nil
 }

@@ -62,6 +62,51 @@ func TestArgsOf(t *testing.T) {
 	}
 }
 
+// TestLongLists has lists that no single argument can hold.
+func TestLongLists(t *testing.T) {
+	spec := interception.Default()
+	for i := range 20_000 {
+		addr := netip.AddrFrom4([4]byte{100, byte(i >> 8), byte(i), 0})
+		spec.OutboundExcludeCIDRs = append(spec.OutboundExcludeCIDRs, netip.PrefixFrom(addr, 24))
+	}
+	var odd []interception.PortRange
+	for port := 1; port < 1<<16; port += 2 {
+		odd = append(odd, interception.PortRange{First: uint16(port), Last: uint16(port)})
+	}
+	spec.OutboundExcludePorts = interception.NewPortRanges(odd...)
+	args := interception.Args(spec, interception.DefaultOptions())
+	for _, arg := range args {
+		if len(arg) >= interception.MaxArgument {
+			t.Errorf("an argument of %d bytes: %.40s…", len(arg), arg)
+		}
+	}
+	again, _, err := interception.ParseArgs(args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(spec, again, samePrefix); diff != "" {
+		t.Errorf("after Args and ParseArgs (-before +after):\n%s", diff)
+	}
+}
+
+func TestFlagsGivenTwice(t *testing.T) {
+	spec, _, err := interception.ParseArgs([]string{"-x", "10.0.0.0/8", "-o", "80", "-x", "10.1.0.0/16, 9.0.0.0/8", "-o", "81"})
+	got := spec.OutboundExcludeCIDRs.String() + " " + spec.OutboundExcludePorts.String()
+	if want := "9.0.0.0/8,10.0.0.0/8,10.1.0.0/16 80-81"; err != nil || got != want {
+		t.Errorf("lists: %s, %v; want %s", got, err, want)
+	}
+	for args, want := range map[string]string{
+		"-p 1 -p 1":             `--envoy-port: invalid value "1": given more than once`,
+		"-i * -i 10.0.0.0/8":    `--istio-service-cidr: invalid value "*"`,
+		"-b 80 -b *":            `--istio-inbound-ports: invalid value "*"`,
+		"-x 10.0.0.0/8 -x nine": `--istio-service-exclude-cidr: invalid value "nine"`,
+	} {
+		if _, _, err := interception.ParseArgs(strings.Fields(args)); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", args, err, want)
+		}
+	}
+}
+
 // TestEveryWrongFlagIsNamed also holds that each error can be taken apart.
 func TestEveryWrongFlagIsNamed(t *testing.T) {
 	_, _, err := interception.ParseArgs([]string{"-p", "0", "--proxy-gid=wheel", "-m", "tproxy"})

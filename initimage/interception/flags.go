@@ -16,6 +16,7 @@ type arguments struct {
 type flagDef struct {
 	name, short, usage string
 	isBool             bool
+	isList             bool // may be given in parts
 	set                func(*arguments, string) error
 	get                func(*arguments) string
 }
@@ -35,9 +36,24 @@ func bind[T any](name, short, usage string, c codec[T], place func(*arguments) *
 	}
 }
 
+// read reads the flag's value; its error names the flag.
+func (def flagDef) read(a *arguments, text string) error {
+	if err := def.set(a, text); err != nil {
+		return &FlagError{Flag: "--" + def.name, Err: err}
+	}
+	return nil
+}
+
 func boolFlag(name, short, usage string, place func(*arguments) *bool) flagDef {
 	def := bind(name, short, usage, boolCodec, place)
 	def.isBool = true
+	return def
+}
+
+// listFlag is a flag whose value is a list, separated by commas.
+func listFlag[T any](name, short, usage string, c codec[T], place func(*arguments) *T) flagDef {
+	def := bind(name, short, usage, c, place)
+	def.isList = true
 	return def
 }
 
@@ -73,27 +89,27 @@ var specFlags = []flagDef{
 		func(a *arguments) *uint16 { return &a.InboundPort }),
 	bind(flagTunnelPort, "e", "inbound tunnel port of the proxy, never intercepted; empty for none", optionalPortCodec,
 		func(a *arguments) *uint16 { return &a.TunnelPort }),
-	bind(flagUIDs, "u", "user ids of the proxy, separated by commas", idsCodec,
+	listFlag(flagUIDs, "u", "user ids of the proxy, separated by commas", idsCodec,
 		func(a *arguments) *[]uint32 { return &a.ProxyUIDs }),
-	bind("proxy-gid", "g", "group ids of the proxy, separated by commas", idsCodec,
+	listFlag("proxy-gid", "g", "group ids of the proxy, separated by commas", idsCodec,
 		func(a *arguments) *[]uint32 { return &a.ProxyGIDs }),
 	bind(flagMode, "m", "how inbound connections reach the proxy: REDIRECT or TPROXY", modeCodec,
 		func(a *arguments) *Mode { return &a.mode }),
-	bind("istio-inbound-ports", "b", "inbound ports to intercept; * for all but 22 (ssh), as Istio has it, empty for none", portsCodec,
+	listFlag("istio-inbound-ports", "b", "inbound ports to intercept; * for all but 22 (ssh), as Istio has it, empty for none", portsCodec,
 		func(a *arguments) *Ports { return &a.InboundPorts }),
-	bind("istio-local-exclude-ports", "d", "inbound ports to leave alone", portRangesCodec,
+	listFlag("istio-local-exclude-ports", "d", "inbound ports to leave alone", portRangesCodec,
 		func(a *arguments) *PortRanges { return &a.InboundExcludePorts }),
-	bind("istio-service-cidr", "i", "destinations to intercept; * for all, empty for none", cidrsCodec,
+	listFlag("istio-service-cidr", "i", "destinations to intercept; * for all, empty for none", cidrsCodec,
 		func(a *arguments) *CIDRs { return &a.OutboundCIDRs }),
-	bind("istio-service-exclude-cidr", "x", "destinations to leave alone", prefixesCodec,
+	listFlag("istio-service-exclude-cidr", "x", "destinations to leave alone", prefixesCodec,
 		func(a *arguments) *Prefixes { return &a.OutboundExcludeCIDRs }),
-	bind("istio-outbound-ports", "q", "destination ports to intercept even outside -i", portRangesCodec,
+	listFlag("istio-outbound-ports", "q", "destination ports to intercept even outside -i", portRangesCodec,
 		func(a *arguments) *PortRanges { return &a.OutboundPorts }),
-	bind("istio-local-outbound-ports-exclude", "o", "destination ports to leave alone", portRangesCodec,
+	listFlag("istio-local-outbound-ports-exclude", "o", "destination ports to leave alone", portRangesCodec,
 		func(a *arguments) *PortRanges { return &a.OutboundExcludePorts }),
-	bind(flagVirtual, "k", "interfaces of virtual machines, whose inbound traffic counts as outbound", interfacesCodec,
+	listFlag(flagVirtual, "k", "interfaces of virtual machines, whose inbound traffic counts as outbound", interfacesCodec,
 		func(a *arguments) *[]string { return &a.VirtualInterfaces }),
-	bind("istio-exclude-interfaces", "c", "interfaces to leave alone", interfacesCodec,
+	listFlag("istio-exclude-interfaces", "c", "interfaces to leave alone", interfacesCodec,
 		func(a *arguments) *[]string { return &a.ExcludeInterfaces }),
 	bind("istio-inbound-tproxy-mark", "t", "packet mark of TPROXY", markCodec,
 		func(a *arguments) *uint32 { return &a.Mark }),
@@ -106,18 +122,18 @@ var specFlags = []flagDef{
 var moreFlags = []flagDef{
 	boolFlag(flagRedirectDNS, "", "send DNS queries, udp and tcp, to the proxy", func(a *arguments) *bool { return &a.DNS.Redirect }),
 	boolFlag(flagCaptureAll, "", "those to any server, not only to the pod's resolvers", func(a *arguments) *bool { return &a.DNS.All }),
-	bind(flagDNSServers, "", "the pod's resolvers; empty for those of /etc/resolv.conf", addressesCodec,
+	listFlag(flagDNSServers, "", "the pod's resolvers; empty for those of /etc/resolv.conf", addressesCodec,
 		func(a *arguments) *Prefixes { return &a.DNS.Servers }),
 	bind(flagDNSPort, "", "port of the proxy that DNS queries are sent to", portCodec, func(a *arguments) *uint16 { return &a.DNS.Port }),
-	bind(flagUDPPorts, "", "inbound udp ports to intercept (tproxy)", portRangesCodec,
+	listFlag(flagUDPPorts, "", "inbound udp ports to intercept (tproxy)", portRangesCodec,
 		func(a *arguments) *PortRanges { return &a.UDPPorts }),
-	bind(flagRejectUDP, "", "inbound udp ports to reject, so that clients fall back to tcp (tproxy)", portRangesCodec,
+	listFlag(flagRejectUDP, "", "inbound udp ports to reject, so that clients fall back to tcp (tproxy)", portRangesCodec,
 		func(a *arguments) *PortRanges { return &a.RejectUDPPorts }),
 	boolFlag("drop-invalid", "", "drop inbound tcp packets that belong to no connection",
 		func(a *arguments) *bool { return &a.DropInvalid }),
-	bind("outbound-owner-groups", "", "groups whose connections are intercepted; * for all", groupsCodec,
+	listFlag("outbound-owner-groups", "", "groups whose connections are intercepted; * for all", groupsCodec,
 		func(a *arguments) *Groups { return &a.OwnerGroups }),
-	bind("outbound-owner-groups-exclude", "", "groups whose connections are left alone", idsCodec,
+	listFlag("outbound-owner-groups-exclude", "", "groups whose connections are left alone", idsCodec,
 		func(a *arguments) *[]uint32 { return &a.ExcludeOwnerGroups }),
 	bind("host-ipv4-loopback-cidr", "", "what counts as the IPv4 loopback address", loopbackCodec,
 		func(a *arguments) *netip.Prefix { return &a.LoopbackCIDR }),

@@ -1,0 +1,99 @@
+package inject_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/cases"
+)
+
+// words are so many words of a list, each with its number in it.
+func words(count int, format string) string {
+	all := make([]string, count)
+	for i := range all {
+		all[i] = fmt.Sprintf(format, i)
+	}
+	return strings.Join(all, ",")
+}
+
+// TestLongLists has lists of a pod that no single argument can hold, and lists
+// with which nothing would start: the pod is then refused, and told why.
+func TestLongLists(t *testing.T) {
+	odd := func(count int) string {
+		ports := make([]string, count)
+		for i := range ports {
+			ports[i] = fmt.Sprint(2*i + 1)
+		}
+		return strings.Join(ports, ",")
+	}
+	const included, excluded = inject.IncludeOutboundIPRangesKey, inject.ExcludeOutboundIPRangesKey
+	for name, c := range map[string]struct {
+		annotations map[string]string
+		want        string // of the refusal; empty where the pod is injected
+	}{
+		"ranges":           {map[string]string{excluded: words(10_000, "2001:db8:%x::/48")}, ""},
+		"a range too many": {map[string]string{excluded: words(10_001, "2001:db8:%x::/48")}, excluded + "]: Invalid value: |10001 ranges; accepted: 10000 in "},
+		"two lists": {map[string]string{included: words(6_000, "fd00:%x::/32"), excluded: words(4_001, "2001:%x::/32")},
+			included + "]: Invalid value: |10001 ranges"},
+		"ports":             {map[string]string{inject.ExcludeOutboundPortsKey: odd(32_768)}, ""},
+		"few ports of HTTP": {map[string]string{inject.HTTPPortsKey: odd(10_000)}, ""},
+		"ports of HTTP": {map[string]string{inject.HTTPPortsKey: odd(20_000)},
+			inject.HTTPPortsKey + "]: Invalid value: |it makes an argument of 2|accepted: what makes one of less than 131072"},
+		"levels of components": {map[string]string{inject.ComponentLogLevelKey: words(9_000, "component%d:debug")},
+			inject.ComponentLogLevelKey + "]: Invalid value: |it makes an argument of "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := cases.Small()
+			pod.Annotations = c.annotations
+			result := inject.Inject(pod, enabled, inject.DefaultConfig())
+			if result.Inject != (c.want == "") {
+				t.Fatalf("%s: %v", result.Reason, result.Errors)
+			}
+			for part := range strings.SplitSeq(c.want, "|") {
+				if c.want != "" && !strings.Contains(result.Errors.ToAggregate().Error(), part) {
+					t.Errorf("%v, want %s", result.Errors, part)
+				}
+			}
+			if result.Pod != nil {
+				startable(t, result.Pod)
+			}
+		})
+	}
+}
+
+// startable holds that Linux takes every argument of what was injected.
+func startable(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	const most = 2 << 20 // of all arguments, where the stack may have 8 MiB (execve(2))
+	for _, c := range append(pod.Spec.InitContainers, pod.Spec.Containers...) {
+		if c.Name != inject.InitContainerName && c.Name != inject.ProxyContainerName {
+			continue
+		}
+		size := 0
+		for _, arg := range append(c.Command, c.Args...) {
+			if size += len(arg); len(arg) >= interception.MaxArgument {
+				t.Errorf("%s has an argument of %d bytes: %.60s…", c.Name, len(arg), arg)
+			}
+		}
+		if size >= most {
+			t.Errorf("%s has %d bytes of arguments", c.Name, size)
+		}
+	}
+}
+
+// TestWorstPodsStart holds that what of the pods that make most work is injected
+// can be started.
+func TestWorstPodsStart(t *testing.T) {
+	for _, worst := range cases.WorstPods() {
+		for _, size := range []int{250_000, 3 << 20} {
+			if result := inject.Inject(worst.Pod(size), enabled, inject.DefaultConfig()); result.Pod != nil {
+				t.Run(fmt.Sprint(worst.Name, size), func(t *testing.T) { startable(t, result.Pod) })
+			}
+		}
+	}
+}

@@ -1,0 +1,94 @@
+//go:build linux
+
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+	"github.com/shunt-dev/shunt/test/netns"
+)
+
+const (
+	// mostRanges is what the injector takes of a pod.
+	mostRanges = 10_000
+	// initMemory is what the injector gives the init container, 64Mi, less what
+	// the program takes of it, twice, in the folder that it shares.
+	initMemory = 64<<20 - 2*6<<20
+)
+
+// TestLongLists gives shunt-init the longest lists that the injector lets pass,
+// and the memory that it has in a pod: the first run, and a second one.
+func TestLongLists(t *testing.T) {
+	netns.Require(t, "iptables-nft", "iptables-legacy")
+	bin := buildShuntInit(t)
+	for _, backend := range backends {
+		for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {
+			for _, family := range ruleset.Families {
+				t.Run(fmt.Sprint(backend, " ", mode, " ", family), func(t *testing.T) {
+					spec := interception.Default()
+					spec.System, spec.OutboundExcludeCIDRs = systemOf(mode), manyRanges(family)
+					opts := interception.DefaultOptions()
+					opts.Backend = backend
+					args := interception.Args(spec, opts)
+					pod := newLab(t).Pod
+					memory := newMemory(t)
+					for _, want := range []string{"applied, verified", "nothing to change, verified"} {
+						name, inside := memory.Inside(bin, args...)
+						if said := run(t, pod, name, inside...); !strings.Contains(said, want) {
+							t.Errorf("it says %q, want %q", said, want)
+						}
+					}
+					peak, err := memory.Peak()
+					if err != nil {
+						t.Fatal(err)
+					}
+					t.Logf("%d ranges took %d MiB", mostRanges, peak>>20)
+				})
+			}
+		}
+	}
+}
+
+func systemOf(mode interception.Mode) interception.System {
+	if mode == interception.ModeTProxy {
+		return interception.SystemTProxy
+	}
+	return interception.SystemRedirect
+}
+
+// manyRanges are as long as such a list may be.
+func manyRanges(family ruleset.Family) interception.Prefixes {
+	var ranges interception.Prefixes
+	for i := range mostRanges {
+		addr, bits := netip.AddrFrom4([4]byte{100, byte(i >> 8), byte(i), 128}), 25
+		if family == ruleset.IPv6 {
+			addr, bits = netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(i >> 8), byte(i), byte(i >> 8), byte(i)}), 64
+		}
+		ranges = append(ranges, netip.PrefixFrom(addr, bits))
+	}
+	return ranges
+}
+
+func newMemory(t *testing.T) *netns.MemoryCgroup {
+	t.Helper()
+	memory, err := netns.NewMemoryCgroup(initMemory)
+	if errors.Is(err, netns.ErrNoCgroup) && os.Getenv("CI") != "true" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := memory.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return memory
+}
