@@ -36,8 +36,9 @@ func TestLongLists(t *testing.T) {
 		annotations map[string]string
 		want        string // of the refusal; empty where the pod is injected
 	}{
-		"ranges":           {map[string]string{excluded: words(10_000, "2001:db8:%x::/48")}, ""},
-		"a range too many": {map[string]string{excluded: words(10_001, "2001:db8:%x::/48")}, excluded + "]: Invalid value: |10001 ranges; accepted: 10000 in "},
+		"ranges": {map[string]string{excluded: words(10_000, "2001:db8:%x::/48")}, ""},
+		"a range too many": {map[string]string{excluded: words(10_001, "2001:db8:%x::/48")},
+			excluded + "]: Invalid value: |10001 ranges; accepted: 10000 in "},
 		"two lists": {map[string]string{included: words(6_000, "fd00:%x::/32"), excluded: words(4_001, "2001:%x::/32")},
 			included + "]: Invalid value: |10001 ranges"},
 		"ports":             {map[string]string{inject.ExcludeOutboundPortsKey: odd(32_768)}, ""},

@@ -2,10 +2,7 @@ package kernel
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"os/exec"
 	"strings"
 
@@ -121,14 +118,7 @@ const (
 func rulesIn(ctx context.Context, b backend) (int, error) {
 	most := holdsNothing
 	for _, family := range ruleset.Families {
-		names, err := b.tables(family)
-		if err != nil {
-			return most, err
-		}
-		if len(names) == 0 {
-			continue
-		}
-		text, err := runCommand(ctx, "", b.command(family, "save"))
+		text, err := b.save(ctx, family)
 		switch {
 		case err != nil:
 			return most, err
@@ -160,20 +150,20 @@ func (b backend) tables(family ruleset.Family) ([]string, error) {
 	return legacyTables(family)
 }
 
-// legacyTables asks the kernel which legacy tables this namespace has.
-func legacyTables(family ruleset.Family) ([]string, error) {
-	file := "/proc/thread-self/net/ip_tables_names"
-	if family == ruleset.IPv6 {
-		file = "/proc/thread-self/net/ip6_tables_names"
+// save returns the rules of a family as iptables-save prints them. Where there
+// are no tables it is not run.
+func (b backend) save(ctx context.Context, family ruleset.Family) (string, error) {
+	names, err := b.tables(family)
+	if err != nil || len(names) == 0 {
+		return "", err
 	}
-	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	if b.name == interception.BackendLegacy {
+		if err := requireNetRaw(fmt.Sprintf("read the rules that are in its tables here (%s: %s)",
+			family, strings.Join(names, ", "))); err != nil {
+			return "", fmt.Errorf("%w; or take those rules away", err)
+		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("looking for legacy tables: %w", err)
-	}
-	return strings.Fields(string(text)), nil
+	return runCommand(ctx, "", b.command(family, "save"))
 }
 
 // runCommand runs a command in the namespace of the calling thread and returns

@@ -49,7 +49,10 @@ func open(ctx context.Context, opts interception.Options) (*Host, error) {
 		return nil, err
 	}
 	h := &Host{lock: lock, families: families}
-	if h.backend, err = chooseBackend(ctx, opts.Backend); err == nil {
+	if h.backend, err = chooseBackend(ctx, opts.Backend); err == nil && h.backend.name == interception.BackendLegacy {
+		err = requireNetRaw("write rules")
+	}
+	if err == nil {
 		h.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 	}
 	if err == nil {
@@ -79,11 +82,7 @@ func (h *Host) String() string { return "iptables-" + string(h.backend.name) + "
 // Save implements Namespace. A family without tables, such as a new pod's, is
 // read without a process.
 func (h *Host) Save(ctx context.Context, family ruleset.Family) (string, error) {
-	names, err := h.backend.tables(family)
-	if err != nil || len(names) == 0 {
-		return "", err
-	}
-	return runCommand(ctx, "", h.backend.command(family, "save"))
+	return h.backend.save(ctx, family)
 }
 
 // Restore implements Namespace. A legacy table cannot be taken away again, so
@@ -111,7 +110,7 @@ func (h *Host) SaveOther(ctx context.Context, family ruleset.Family) (string, er
 	if err != nil {
 		return "", err
 	}
-	return runCommand(ctx, "", b.command(family, "save"))
+	return b.save(ctx, family)
 }
 
 // Addresses implements Inspected.
@@ -178,22 +177,43 @@ func FamiliesOf(wanted interception.IPv6) ([]ruleset.Family, error) {
 	return []ruleset.Family{ruleset.IPv4}, nil
 }
 
-// capNetAdmin is CAP_NET_ADMIN of linux/capability.h.
-const capNetAdmin = 12
+// Capabilities of linux/capability.h.
+const (
+	capNetAdmin = 12
+	capNetRaw   = 13
+)
 
 // requireNetAdmin finds out before the first change what the kernel would say
 // in the middle of it.
 func requireNetAdmin() error {
-	text, err := os.ReadFile("/proc/thread-self/status")
-	if err != nil {
-		return fmt.Errorf("reading the capabilities of this process: %w", err)
-	}
-	for line := range strings.Lines(string(text)) {
-		var effective uint64
-		if n, _ := fmt.Sscanf(line, "CapEff: %x", &effective); n == 1 && effective&(1<<capNetAdmin) != 0 {
-			return nil
-		}
+	if has, err := capable(capNetAdmin); err != nil || has {
+		return err
 	}
 	return fmt.Errorf("the capability NET_ADMIN is missing; " +
 		"an init container needs it in securityContext.capabilities.add, and runAsUser 0 for it to take effect")
+}
+
+// requireNetRaw says what to do where iptables-legacy, which opens a raw socket,
+// cannot do what it is wanted for.
+func requireNetRaw(wanted string) error {
+	if has, err := capable(capNetRaw); err != nil || has {
+		return err
+	}
+	return fmt.Errorf("the capability NET_RAW is missing, and without it iptables-legacy cannot %s; "+
+		"an init container needs it in securityContext.capabilities.add, which backend: legacy of the injector gives it", wanted)
+}
+
+// capable reports whether this thread has a capability.
+func capable(number int) (bool, error) {
+	text, err := os.ReadFile("/proc/thread-self/status")
+	if err != nil {
+		return false, fmt.Errorf("reading the capabilities of this process: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var effective uint64
+		if n, _ := fmt.Sscanf(line, "CapEff: %x", &effective); n == 1 {
+			return effective&(1<<number) != 0, nil
+		}
+	}
+	return false, nil
 }

@@ -235,11 +235,7 @@ func TestRefusedByTheKernel(t *testing.T) {
 	t.Run("no capability", func(t *testing.T) {
 		pod := quietLab(t).Pod
 		before := wholeOf(t, pod)
-		out, err := withoutNetAdmin(t, pod, bin)
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.ExitCode() != exitPreflight || !strings.Contains(out, "NET_ADMIN") {
-			t.Errorf("%v, want exit code %d and the capability's name:\n%s", err, exitPreflight, out)
-		}
+		refusedWithout(t, pod, unix.CAP_NET_ADMIN, "NET_ADMIN", bin)
 		if diff := cmp.Diff(before, wholeOf(t, pod)); diff != "" {
 			t.Errorf("the namespace was touched (-before +after):\n%s", diff)
 		}
@@ -256,18 +252,75 @@ func TestRefusedByTheKernel(t *testing.T) {
 	})
 }
 
-// withoutNetAdmin runs a program as root that has not the capability, as a
-// container without it does.
-func withoutNetAdmin(t *testing.T, ns *netns.NS, name string) (out string, err error) {
+// TestWithoutNetRaw has iptables-legacy unusable, which takes NET_RAW. Tables
+// that somebody has listed and that hold nothing do not matter then.
+func TestWithoutNetRaw(t *testing.T) {
+	netns.Require(t, "iptables-nft", "iptables-legacy")
+	bin := buildShuntInit(t)
+	const missing = "the capability NET_RAW is missing"
+	t.Run("empty tables", func(t *testing.T) {
+		t.Parallel()
+		pod := quietLab(t).Pod
+		for _, tool := range []string{"iptables-legacy", "ip6tables-legacy"} {
+			for _, table := range []string{"raw", "mangle", "nat", "filter"} {
+				run(t, pod, tool, "-t", table, "-S")
+			}
+		}
+		for _, text := range []string{"-m REDIRECT", "-m TPROXY", "-m TPROXY --backend=nft", "-m TPROXY --verify", "--remove"} {
+			if out, err := without(t, pod, unix.CAP_NET_RAW, bin, strings.Fields(text)...); err != nil {
+				t.Errorf("%s: %v\n%s", text, err, out)
+			}
+		}
+	})
+	for name, command := range map[string]string{
+		"a rule":   "iptables-legacy -t nat -A OUTPUT -p tcp --dport 1 -j RETURN",
+		"a chain":  "iptables-legacy -N OTHER",
+		"a policy": "ip6tables-legacy -P FORWARD DROP",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pod := quietLab(t).Pod
+			words := strings.Fields(command)
+			run(t, pod, words[0], words[1:]...)
+			before := wholeOf(t, pod)
+			for _, backend := range []string{"auto", "nft", "legacy"} {
+				refusedWithout(t, pod, unix.CAP_NET_RAW, missing, bin, "--backend="+backend)
+			}
+			if diff := cmp.Diff(before, wholeOf(t, pod)); diff != "" {
+				t.Errorf("the namespace was touched (-before +after):\n%s", diff)
+			}
+			run(t, pod, bin)
+		})
+	}
+	t.Run("the legacy backend", func(t *testing.T) {
+		t.Parallel()
+		refusedWithout(t, quietLab(t).Pod, unix.CAP_NET_RAW, missing, bin, "--backend=legacy")
+	})
+}
+
+// refusedWithout holds that a run without a capability touches nothing and says
+// why.
+func refusedWithout(t *testing.T, ns *netns.NS, capability uintptr, want, name string, args ...string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), name)
+	out, err := without(t, ns, capability, name, args...)
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != exitPreflight || !strings.Contains(out, want) {
+		t.Errorf("%v, want exit code %d and %q:\n%s", err, exitPreflight, want, out)
+	}
+}
+
+// without runs a program as root that has not a capability, as a container
+// without it does.
+func without(t *testing.T, ns *netns.NS, capability uintptr, name string, args ...string) (out string, err error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
 	var text strings.Builder
 	cmd.Stdout, cmd.Stderr = &text, &text
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: nobody else is to use this thread
 		started <- ns.Do(func() error {
-			if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_NET_ADMIN, 0, 0, 0); err != nil {
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0); err != nil {
 				return err
 			}
 			return cmd.Start()
