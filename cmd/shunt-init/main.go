@@ -42,6 +42,9 @@ var version = "dev"
 const memoryLimit = 16 << 20
 
 func main() {
+	// Go ends a program that crashes with exit code 2, which is bad arguments
+	// here, and says that nothing was touched. Now it ends by SIGABRT.
+	debug.SetTraceback("crash")
 	// The process is gone before a collection could pay, but where lists are
 	// long. The iptables commands need room in the same container's limit.
 	debug.SetGCPercent(-1)

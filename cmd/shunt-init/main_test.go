@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,6 +57,34 @@ func TestBadArgumentsExitWith2(t *testing.T) {
 		if !strings.Contains(stderr.String(), want) {
 			t.Errorf("%s is not in\n%s", want, stderr.String())
 		}
+	}
+}
+
+// TestCrashIsNoBadArgument has Go's runtime end the program, as it does where no
+// thread can be made. Its own exit code for that is 2.
+func TestCrashIsNoBadArgument(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed below
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	cmd := initCommand(t, waitCommand, "--port", port, "--path", "/", "--duration", "1m")
+	cmd.Dir = t.TempDir() // of the core file, if there is to be one
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listener.Accept(); err != nil { // it waits for an answer now
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGQUIT); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if status, is := cmd.ProcessState.Sys().(syscall.WaitStatus); !is || status.Signal() != syscall.SIGABRT {
+		t.Errorf("it ended with %v, want SIGABRT:\n%s", cmd.ProcessState, stderr.String())
 	}
 }
 

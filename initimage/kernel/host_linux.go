@@ -2,9 +2,12 @@ package kernel
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -44,7 +47,12 @@ func open(ctx context.Context, opts interception.Options) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := acquireLock(ctx)
+	if slices.Contains(families, ruleset.IPv6) && opts.Action() != interception.ActionRemove {
+		if err := requireIPv6OnLoopback(); err != nil {
+			return nil, err
+		}
+	}
+	lock, err := acquireLock(ctx, lockPatience)
 	if err != nil {
 		return nil, err
 	}
@@ -175,6 +183,25 @@ func FamiliesOf(wanted interception.IPv6) ([]ruleset.Family, error) {
 		return nil, fmt.Errorf("--ipv6=on, but this namespace has no IPv6 address; accepted here: auto, off")
 	}
 	return []ruleset.Family{ruleset.IPv4}, nil
+}
+
+// requireIPv6OnLoopback says what to do where IPv6 is switched off on lo alone.
+// No system works then: the kernel takes no address and no packet there, and
+// the proxy's way to the app, from ::6 or by a mark, is over lo.
+func requireIPv6OnLoopback() error {
+	const name = "net.ipv6.conf.lo.disable_ipv6"
+	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", name, err)
+	}
+	if strings.TrimSpace(string(text)) == "0" {
+		return nil
+	}
+	return fmt.Errorf("the sysctl %s is 1, while other interfaces have IPv6 addresses; accepted: 0, or 1 for each interface, "+
+		"or --ipv6=off, with which IPv6 connections bypass the proxy", name)
 }
 
 // Capabilities of linux/capability.h.

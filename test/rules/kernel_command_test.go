@@ -232,6 +232,19 @@ func TestRefusedByTheKernel(t *testing.T) {
 		}
 		refused(t, pod, pod.Command(t.Context(), bin, "--ipv6=on"), "--ipv6=on")
 	})
+	t.Run("no IPv6 on lo", func(t *testing.T) {
+		pod := quietLab(t).Pod
+		run(t, pod, bin)
+		if err := pod.Sysctl("net/ipv6/conf/lo/disable_ipv6", "1"); err != nil {
+			t.Fatal(err)
+		}
+		run(t, pod, bin, "--remove")
+		for _, mode := range []string{"REDIRECT", "TPROXY"} {
+			refused(t, pod, pod.Command(t.Context(), bin, "-m", mode), "net.ipv6.conf.lo.disable_ipv6")
+			run(t, pod, bin, "-m", mode, "--ipv6=off")
+			run(t, pod, bin, "--remove", "--ipv6=off")
+		}
+	})
 	t.Run("no capability", func(t *testing.T) {
 		pod := quietLab(t).Pod
 		before := wholeOf(t, pod)
