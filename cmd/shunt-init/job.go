@@ -23,7 +23,8 @@ type job struct {
 	stdout io.Writer
 }
 
-// apply brings the namespace to the wanted rules, and proves it.
+// apply brings the namespace to the wanted rules, and proves it: unless an
+// earlier run has sent its probes through the very same.
 func (j job) apply(ctx context.Context, verify bool) error {
 	if err := j.host.Require(j.want); err != nil {
 		return err
@@ -36,23 +37,41 @@ func (j job) apply(ctx context.Context, verify bool) error {
 	if result.Changed {
 		did = "applied"
 	}
-	if verify {
-		proof, err := j.check(ctx, result.Holds, result.Changed)
-		if err != nil {
-			return err
-		}
-		did += ", " + proof
+	if !verify {
+		return j.say(string(j.spec.System), did)
 	}
-	return j.say(string(j.spec.System), did)
+	if err := j.compare(ctx, result.Holds); err != nil {
+		return err
+	}
+	proved, err := j.host.Proved(result.Holds)
+	if err != nil {
+		return fmt.Errorf("%w: %w", kernel.ErrVerify, err)
+	}
+	if proved {
+		return j.say(string(j.spec.System), did+", read back; proved by an earlier run")
+	}
+	unproved, err := j.probe(ctx)
+	if err != nil {
+		return err
+	}
+	if len(unproved) == 0 {
+		if err := j.host.RememberProof(result.Holds); err != nil {
+			return fmt.Errorf("%w: %w", kernel.ErrVerify, err)
+		}
+	}
+	return j.say(string(j.spec.System), did+", "+verified(unproved))
 }
 
 // verify proves that the namespace holds the wanted rules.
 func (j job) verify(ctx context.Context) error {
-	proof, err := j.check(ctx, nil, true)
+	if err := j.compare(ctx, nil); err != nil {
+		return err
+	}
+	unproved, err := j.probe(ctx)
 	if err != nil {
 		return err
 	}
-	return j.say(string(j.spec.System), proof)
+	return j.say(string(j.spec.System), verified(unproved))
 }
 
 // remove takes everything of Shunt's away.
@@ -61,36 +80,62 @@ func (j job) remove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for _, family := range j.host.Families() { // of rules that somebody else has taken away
+		forgotten, err := j.host.ForgetProof(family)
+		if err != nil {
+			return fmt.Errorf("%w: %w", kernel.ErrApply, err)
+		}
+		result.Changed = result.Changed || forgotten
+	}
 	if result.Changed {
 		return j.say("Shunt's rules", "removed")
 	}
 	return j.say("Shunt's rules", "nothing to remove")
 }
 
-// check compares the namespace with the wanted rules and, where they are
-// there, sends probes through them. What it holds need not be read again, and
-// rules that an earlier run put in and probed are not probed again. It says
-// what has been proved.
-func (j job) check(ctx context.Context, holds []ruleset.RuleSet, probe bool) (proof string, err error) {
+// compare reads the namespace, where that has not been done, and fails where
+// it differs from the wanted rules.
+func (j job) compare(ctx context.Context, holds []ruleset.RuleSet) error {
 	findings, err := kernel.Verify(ctx, j.host, j.want, holds)
-	proof = "verified"
-	if err == nil && len(findings) == 0 && probe {
-		var probed []ruleset.Family
-		findings, probed, err = j.host.Probe(ctx, j.spec, j.want)
-		for _, rs := range j.want {
-			if !slices.Contains(probed, rs.Family) {
-				proof += ", but " + rs.Family.String() + " could not be probed here"
-			}
+	return failed(findings, err)
+}
+
+// probe sends probes and returns the families that could not be probed. Where
+// one gets lost, what an earlier run has proved is so no more.
+func (j job) probe(ctx context.Context) (unproved []ruleset.Family, err error) {
+	findings, probed, err := j.host.Probe(ctx, j.spec, j.want)
+	err = failed(findings, err)
+	for _, rs := range j.want {
+		if !slices.Contains(probed, rs.Family) {
+			unproved = append(unproved, rs.Family)
+		}
+		if err != nil {
+			_, forgetting := j.host.ForgetProof(rs.Family)
+			err = errors.Join(err, forgetting)
 		}
 	}
+	return unproved, err
+}
+
+// failed is the error of a verification, nil where all is well.
+func failed(findings []string, err error) error {
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", kernel.ErrVerify, err)
+		return fmt.Errorf("%w: %w", kernel.ErrVerify, err)
 	}
 	var errs []error
 	for _, f := range findings {
 		errs = append(errs, fmt.Errorf("%w: %s", kernel.ErrVerify, f))
 	}
-	return proof, errors.Join(errs...)
+	return errors.Join(errs...)
+}
+
+// verified says what the run has proved.
+func verified(unproved []ruleset.Family) string {
+	words := "verified"
+	for _, family := range unproved {
+		words += ", but " + family.String() + " could not be probed here"
+	}
+	return words
 }
 
 func (j job) say(what, did string) error {

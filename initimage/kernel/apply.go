@@ -33,7 +33,9 @@ type Result struct {
 // it was or cut off. During the second, all that change are cut off. During
 // the third, each is cut off or intercepts fully. At no time does a family
 // with new rules, or with none, carry traffic beside one that is half done.
-// The next run finds the rule that cuts off, and ends the change.
+// The next run finds the rule that cuts off, and ends the change. Nor does it
+// find a proof of what was there before: that goes ahead of the first step, and
+// comes with what the caller proves after the third.
 func Apply(ctx context.Context, ns Namespace, want []ruleset.RuleSet, readBack bool) (Result, error) {
 	var changes []change
 	result := Result{}

@@ -123,8 +123,14 @@ func (h *Host) readRoutes(family ruleset.Family, r *ruleset.Routing) error {
 // chosen as a source address (RFC 4862, 5.5.4).
 const forever = 1<<32 - 1
 
-// AddRouting implements Namespace. What is there already is left as it is.
+// AddRouting implements Namespace. What is there already is left as it is. To
+// cut a family off is to begin a change: what was proved of it is so no more.
 func (h *Host) AddRouting(family ruleset.Family, add ruleset.Routing) error {
+	if add.Unreachable {
+		if _, err := h.ForgetProof(family); err != nil {
+			return err
+		}
+	}
 	return h.change(family, add, routingEffects{
 		address: h.netlink.AddrAdd, route: h.netlink.RouteAdd, rule: h.netlink.RuleAdd, adds: true, ignore: unix.EEXIST})
 }

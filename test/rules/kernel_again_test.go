@@ -41,17 +41,20 @@ const skipVerify = "--skip-verify"
 // linkLocal are addresses that the kernel makes up anew for each namespace.
 var linkLocal = regexp.MustCompile(`fe80::[0-9a-f:]+`)
 
+// proof is what a run that sent its probes leaves for the next.
+var proof = regexp.MustCompile(fmt.Sprintf(`(?m)^.* Table: %d .*\n`, proofTable))
+
 // emptyTables are tables of iptables-save that hold nothing.
 var emptyTables = regexp.MustCompile(`(?m)^\*\w+\n(:[A-Z]+ ACCEPT \[0:0\]\n)+COMMIT\n`)
 
 // stateOf is what the namespace holds of rules and routing, and does not owe to
-// chance; tables of legacy that hold nothing cannot be taken away, and are as
+// chance, nor to whether they have been proved; tables of legacy that hold nothing cannot be taken away, and are as
 // good as none.
 func stateOf(t *testing.T, pod *netns.NS, backend interception.Backend) state {
 	t.Helper()
 	s := snapshot(t, pod, backend)
 	for family, routing := range s.Routing {
-		s.Routing[family] = linkLocal.ReplaceAllString(routing, "fe80::")
+		s.Routing[family] = proof.ReplaceAllString(linkLocal.ReplaceAllString(routing, "fe80::"), "")
 	}
 	if backend == interception.BackendLegacy {
 		for family, saved := range s.Saved {
@@ -291,7 +294,7 @@ func TestKillInVerification(t *testing.T) {
 			pod, fresh := quietLab(t).Pod, quietLab(t).Pod
 			run(t, fresh, bin, next...)
 			run(t, pod, bin, "-m", "TPROXY", skipVerify)
-			for begun := time.Now(); !killProbing(t, pod, bin); {
+			for begun := time.Now(); !killProbing(t, pod, bin, "-m", "TPROXY", "--verify"); {
 				if time.Since(begun) > 10*time.Second {
 					t.Fatal("no run was caught while it sent probes")
 				}
@@ -307,11 +310,11 @@ func TestKillInVerification(t *testing.T) {
 	}
 }
 
-// killProbing verifies and kills the run as soon as its link is there; ok is
+// killProbing runs shunt-init and kills the run as soon as its link is there; ok is
 // false where it was gone before.
-func killProbing(t *testing.T, pod *netns.NS, bin string) (ok bool) {
+func killProbing(t *testing.T, pod *netns.NS, bin string, args ...string) (ok bool) {
 	t.Helper()
-	cmd := pod.Command(t.Context(), bin, "-m", "TPROXY", "--verify")
+	cmd := pod.Command(t.Context(), bin, args...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

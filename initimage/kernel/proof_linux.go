@@ -1,0 +1,133 @@
+package kernel
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+// proofTable is the routing table that keeps the proof of a namespace: a
+// default route for each family, whose metric is the fingerprint of what the
+// probes went through. No rule looks the table up, so that no packet meets it.
+// It ends with the namespace, and needs neither a file nor a process.
+const proofTable = 1330133
+
+// Proved reports whether an earlier run sent its probes through all that the
+// namespace holds now, and every one arrived.
+func (h *Host) Proved(holds []ruleset.RuleSet) (bool, error) {
+	for _, rs := range holds {
+		wanted, err := h.fingerprint(rs)
+		if err != nil {
+			return false, err
+		}
+		routes, err := h.proofs(rs.Family)
+		if err != nil {
+			return false, err
+		}
+		if len(routes) != 1 || uint32(routes[0].Priority) != wanted {
+			return false, nil
+		}
+	}
+	return len(holds) > 0, nil
+}
+
+// RememberProof notes that the probes arrived. It is the last step of a run: one that
+// is killed before it proves nothing to the next.
+func (h *Host) RememberProof(holds []ruleset.RuleSet) error {
+	for _, rs := range holds {
+		if _, err := h.ForgetProof(rs.Family); err != nil {
+			return err
+		}
+		fingerprint, err := h.fingerprint(rs)
+		if err != nil {
+			return err
+		}
+		route := proofRoute(rs.Family)
+		route.Priority = int(fingerprint)
+		if err := h.netlink.RouteAdd(route); err != nil {
+			return fmt.Errorf("keeping the proof of %s, in routing table %d: %w", rs.Family, proofTable, err)
+		}
+	}
+	return nil
+}
+
+// ForgetProof takes the proof of a family away, and reports whether there was one.
+// AddRouting calls it before it cuts a family off, so that no change begins with a proof.
+func (h *Host) ForgetProof(family ruleset.Family) (there bool, err error) {
+	routes, err := h.proofs(family)
+	if err != nil {
+		return false, err
+	}
+	for _, found := range routes {
+		route := proofRoute(family)
+		route.Priority = found.Priority
+		if err := h.netlink.RouteDel(route); err != nil && !errors.Is(err, unix.ESRCH) {
+			return false, fmt.Errorf("forgetting the proof of %s, in routing table %d: %w", family, proofTable, err)
+		}
+	}
+	return len(routes) > 0, nil
+}
+
+func proofRoute(family ruleset.Family) *netlink.Route {
+	return &netlink.Route{
+		Dst: anywhere(family), Table: proofTable, Type: unix.RTN_BLACKHOLE, Protocol: routingProtocol,
+	}
+}
+
+func (h *Host) proofs(family ruleset.Family) ([]netlink.Route, error) {
+	filter := &netlink.Route{Table: proofTable, Protocol: routingProtocol}
+	routes, err := h.netlink.RouteListFiltered(netlinkFamily(family), filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
+	if err != nil {
+		return nil, fmt.Errorf("looking for the proof of %s, in routing table %d: %w", family, proofTable, err)
+	}
+	return routes, nil
+}
+
+// fingerprint is that of everything that a probe of a family goes through:
+// all rules of the backend, ours and others', our routing and what comes before
+// it, and nf_tables' generation, which every change by anyone raises.
+func (h *Host) fingerprint(rs ruleset.RuleSet) (uint32, error) {
+	generation, err := nftGeneration()
+	if err != nil {
+		return 0, err
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d\n%s", h.backend.name, generation, rs))
+	// 0 would be the kernel's choice of a metric.
+	return max(1, binary.NativeEndian.Uint32(sum[:])), nil
+}
+
+// nftGeneration asks nf_tables for the number of changes that it has seen in
+// this namespace; it is 0 where the kernel has none.
+func nftGeneration() (uint32, error) {
+	request := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0)
+	request.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: nl.NFNETLINK_V0})
+	answers, err := request.Execute(unix.NETLINK_NETFILTER, 0)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("asking nf_tables for its generation: %w", err)
+	}
+	for _, answer := range answers {
+		attributes, err := nl.ParseRouteAttr(answer[nl.SizeofNfgenmsg:])
+		if err != nil {
+			return 0, fmt.Errorf("reading the generation of nf_tables: %w", err)
+		}
+		for _, a := range attributes {
+			if a.Attr.Type == unix.NFTA_GEN_ID {
+				var id uint32
+				err := binary.Read(bytes.NewReader(a.Value), binary.BigEndian, &id)
+				return id, err
+			}
+		}
+	}
+	return 0, nil
+}

@@ -1,0 +1,263 @@
+//go:build linux
+
+package rules
+
+import (
+	"errors"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+	"github.com/shunt-dev/shunt/test/netns"
+)
+
+// proofTable is the routing table in which shunt-init keeps what it has proved.
+const proofTable = 1330133
+
+// What shunt-init says of the probes.
+const (
+	saysProved   = ", read back; proved by an earlier run"
+	saysVerified = ", verified"
+)
+
+// attempt runs shunt-init, and returns its exit code and what it said.
+func attempt(t *testing.T, pod *netns.NS, bin string, args ...string) (code int, said string) {
+	t.Helper()
+	out, err := pod.Command(t.Context(), bin, args...).CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0, string(out)
+	case errors.As(err, &exit):
+		return exit.ExitCode(), string(out)
+	}
+	t.Fatal(err)
+	return 0, ""
+}
+
+// obstacle is what a probe does not get past, and reading the rules does not
+// find.
+type obstacle struct {
+	args      string
+	put, take func(t *testing.T, pod *netns.NS)
+}
+
+// obstacles are put before the first run, and taken away before the last.
+var obstacles = map[string]obstacle{
+	"notrack of native nft": {"-m REDIRECT --ipv6=off", addNotrack, removeNotrack},
+	"lo down":               {"-m REDIRECT --ipv6=off", commanded("ip link set lo down"), commanded("ip link set lo up")},
+	"the probe's address taken": {
+		"-m TPROXY", commanded("ip addr add 192.0.2.1/32 dev eth0"), commanded("ip addr del 192.0.2.1/32 dev eth0"),
+	},
+	"the probe's IPv6 address taken": {
+		"-m REDIRECT", commanded("ip addr add 2001:db8::1/128 dev eth0 nodad"), commanded("ip addr del 2001:db8::1/128 dev eth0"),
+	},
+}
+
+func commanded(line string) func(*testing.T, *netns.NS) {
+	return func(t *testing.T, pod *netns.NS) {
+		t.Helper()
+		words := strings.Fields(line)
+		run(t, pod, words[0], words[1:]...)
+	}
+}
+
+// withNFT changes nf_tables beside iptables.
+func withNFT(t *testing.T, pod *netns.NS, change func(*nftables.Conn)) {
+	t.Helper()
+	err := pod.Do(func() error {
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		change(conn)
+		return conn.Flush()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+var foreignTable = &nftables.Table{Name: "others", Family: nftables.TableFamilyINet}
+
+// addNotrack has conntrack, and with it nat, overlook whatever the pod sends.
+func addNotrack(t *testing.T, pod *netns.NS) {
+	t.Helper()
+	withNFT(t, pod, func(conn *nftables.Conn) {
+		table := conn.AddTable(foreignTable)
+		chain := conn.AddChain(&nftables.Chain{
+			Name: "output", Table: table, Type: nftables.ChainTypeFilter,
+			Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityRaw,
+		})
+		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Notrack{}}})
+	})
+}
+
+func removeNotrack(t *testing.T, pod *netns.NS) {
+	t.Helper()
+	withNFT(t, pod, func(conn *nftables.Conn) { conn.DelTable(foreignTable) })
+}
+
+// TestFailedProbeHoldsBack holds that every run fails as long as probes get
+// lost, those too that find the rules in place; and that the first that
+// succeeds is remembered.
+func TestFailedProbeHoldsBack(t *testing.T) {
+	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
+	bin := buildShuntInit(t)
+	for _, backend := range backends {
+		for name, o := range obstacles {
+			t.Run(string(backend)+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				pod, args := quietLab(t).Pod, argumentsOn(backend, o.args)
+				o.put(t, pod)
+				for n := range 2 {
+					if code, said := attempt(t, pod, bin, args...); code != exitVerify {
+						t.Errorf("run %d: exit code %d, want %d:\n%s", n+1, code, exitVerify, said)
+					}
+				}
+				o.take(t, pod)
+				for _, want := range []string{saysVerified, saysProved, saysProved} {
+					if code, said := attempt(t, pod, bin, args...); code != 0 || !strings.Contains(said, "nothing to change"+want) {
+						t.Errorf("once it is gone: exit code %d, %q, want %q", code, said, want)
+					}
+				}
+				// Of what is in the way later, --verify tells, and the next run again.
+				o.put(t, pod)
+				for _, args := range [][]string{append(args, "--verify"), args} {
+					if code, said := attempt(t, pod, bin, args...); code != exitVerify {
+						t.Errorf("put again, %q: exit code %d, want %d:\n%s", args, code, exitVerify, said)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestKilledInProof kills first runs while they send probes: the next run
+// sends its own.
+func TestKilledInProof(t *testing.T) {
+	netns.Require(t, "iptables-nft", "iptables-legacy")
+	adoptOrphans(t)
+	bin := buildShuntInit(t)
+	for _, backend := range backends {
+		t.Run(string(backend), func(t *testing.T) {
+			t.Parallel()
+			args := argumentsOn(backend, "-m TPROXY")
+			for begun := time.Now(); ; {
+				pod := quietLab(t).Pod
+				if killProbing(t, pod, bin, args...) {
+					if said := run(t, pod, bin, args...); !strings.Contains(said, "nothing to change"+saysVerified) {
+						t.Errorf("the next run says %q", said)
+					}
+					break
+				}
+				if time.Since(begun) > time.Minute {
+					t.Fatal("no run was caught while it sent probes")
+				}
+			}
+		})
+	}
+}
+
+// TestProofIsOfWhatIsThere changes a namespace that was proved: the next run
+// sends probes again, and one that changes nothing more does not.
+func TestProofIsOfWhatIsThere(t *testing.T) {
+	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
+	bin := buildShuntInit(t)
+	for _, backend := range backends {
+		iptables := "iptables-" + string(backend)
+		changes := map[string]func(*testing.T, *netns.NS){
+			"a rule of others":        commanded(iptables + " -A INPUT -s 203.0.113.1 -j DROP"),
+			"a policy of others":      commanded(iptables + " -P FORWARD DROP"),
+			"an IPv6 rule of others":  commanded("ip6" + strings.TrimPrefix(iptables, "ip") + " -A INPUT -s 2001:db8:1::1 -j DROP"),
+			"a table of native nft":   func(t *testing.T, pod *netns.NS) { withNFT(t, pod, func(c *nftables.Conn) { c.AddTable(foreignTable) }) },
+			"applied without a proof": func(t *testing.T, pod *netns.NS) { moveThereAndBack(t, pod, bin, backend) },
+			"the proof of one family gone": func(t *testing.T, pod *netns.NS) {
+				removeProof(t, pod, ruleset.IPv6)
+			},
+		}
+		for name, change := range changes {
+			t.Run(string(backend)+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				pod, args := quietLab(t).Pod, argumentsOn(backend, "-m TPROXY")
+				for _, want := range []string{saysVerified, saysProved} {
+					if said := run(t, pod, bin, args...); !strings.Contains(said, want) {
+						t.Errorf("%q, want %q", said, want)
+					}
+				}
+				change(t, pod)
+				for _, want := range []string{saysVerified, saysProved} {
+					if said := run(t, pod, bin, args...); !strings.Contains(said, "nothing to change"+want) {
+						t.Errorf("changed: %q, want %q", said, want)
+					}
+				}
+				before := wholeOf(t, pod)
+				if said := run(t, pod, bin, args...); !strings.Contains(said, saysProved) {
+					t.Errorf("after a look: %q", said)
+				}
+				if after := wholeOf(t, pod); len(after) != len(before) {
+					t.Error("the proof changed something")
+				}
+				run(t, pod, bin, "--remove", "--backend="+string(backend))
+				for _, family := range []string{"-4", "-6"} {
+					if left := run(t, pod, "ip", family, "route", "show", "table", "all"); strings.Contains(left, "blackhole") {
+						t.Errorf("after --remove:\n%s", left)
+					}
+				}
+			})
+		}
+	}
+}
+
+// moveThereAndBack ends with the rules that were proved, in another namespace
+// as it were.
+func moveThereAndBack(t *testing.T, pod *netns.NS, bin string, backend interception.Backend) {
+	t.Helper()
+	for _, system := range []string{"-m REDIRECT", "-m TPROXY"} {
+		run(t, pod, bin, argumentsOn(backend, system, skipVerify)...)
+	}
+}
+
+// removeProof takes away what shunt-init remembers of one family.
+func removeProof(t *testing.T, pod *netns.NS, family ruleset.Family) {
+	t.Helper()
+	number := map[ruleset.Family]int{ruleset.IPv4: netlink.FAMILY_V4, ruleset.IPv6: netlink.FAMILY_V6}[family]
+	routes, err := pod.Netlink().RouteListFiltered(number, &netlink.Route{Table: proofTable}, netlink.RT_FILTER_TABLE)
+	if err != nil || len(routes) != 1 {
+		t.Fatalf("%d proofs of %s: %v", len(routes), family, err)
+	}
+	if err := pod.Netlink().RouteDel(&routes[0]); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestProofCostsNoPacket holds that no rule looks the proof up: where the pod's
+// packets go is what it was, to any address.
+func TestProofCostsNoPacket(t *testing.T) {
+	netns.Require(t, "iptables-nft", "ip")
+	bin, pod := buildShuntInit(t), quietLab(t).Pod
+	ways := func() (all []string) {
+		for _, to := range []string{"10.0.0.9", "203.0.113.1", "fd00::9", "2001:db8:1::1"} {
+			addr := netip.MustParseAddr(to)
+			all = append(all, run(t, pod, "ip", "route", "get", addr.String()))
+		}
+		for _, family := range []string{"-4", "-6"} {
+			all = append(all, run(t, pod, "ip", family, "rule"))
+		}
+		return all
+	}
+	run(t, pod, bin, "-m", "TPROXY", skipVerify)
+	before := strings.Join(ways(), "")
+	run(t, pod, bin, "-m", "TPROXY")
+	if after := strings.Join(ways(), ""); after != before {
+		t.Errorf("without a proof\n%swith one\n%s", before, after)
+	}
+}
