@@ -26,7 +26,7 @@ type job struct {
 // apply brings the namespace to the wanted rules, and proves it: unless an
 // earlier run has sent its probes through the very same.
 func (j job) apply(ctx context.Context, verify bool) error {
-	if err := j.host.Require(j.want); err != nil {
+	if err := errors.Join(j.host.Require(j.want), j.host.RequireSettings(j.spec.System)); err != nil {
 		return err
 	}
 	result, err := kernel.Apply(ctx, j.host, j.want, verify)

@@ -37,10 +37,15 @@ func (b *builder) tproxyMangle() {
 		rule("connections over loopback", Jump{chainOutput}, outLoopback, tcp, SYN{}))
 }
 
-// toProxy gives packets to the proxy's inbound listener.
+// toProxy gives packets to the proxy's inbound listener, and marks nothing: what
+// comes in is the pod's own by its destination. A mark that has a route would
+// be used for more than that: to look up the packet's source, where the pod's
+// src_valid_mark is set (IPv4), and as the mark of the accepted socket, where
+// tcp_fwmark_accept is. The packet would be dropped, or the proxy's answers
+// routed back in.
 func (b *builder) toProxy(protocol Protocol) Rule {
 	return rule("to the inbound listener of the proxy, addresses kept",
-		TProxy{Port: b.spec.InboundPort, Address: b.family.unspecified(), Mark: b.spec.Mark, Mask: allBits},
+		TProxy{Port: b.spec.InboundPort, Address: b.family.unspecified()},
 		b.beyondLoopback(), protocol)
 }
 
