@@ -39,7 +39,6 @@ func (s *sources) check() error {
 // input is a file as the user named it.
 type input struct {
 	name string
-	text []byte
 	docs []manifest.Document
 }
 
@@ -75,8 +74,7 @@ func appendInput(all []input, name string, text []byte, err error) ([]input, err
 	if err != nil {
 		return nil, fmt.Errorf("read manifests: %w", err)
 	}
-	docs, err := manifest.Split(name, text)
-	return append(all, input{name, text, docs}), err
+	return append(all, input{name, manifest.Split(name, text)}), nil
 }
 
 // files are the name itself, or the manifests of the folder of that name.
@@ -93,6 +91,14 @@ func (s *sources) files(name string) ([]string, error) {
 		}
 	}
 	return files, err
+}
+
+// ofFolder reports whether any of the names is a folder's.
+func (s *sources) ofFolder() bool {
+	return slices.ContainsFunc(s.names, func(name string) bool {
+		about, err := os.Stat(name)
+		return err == nil && about.IsDir()
+	})
 }
 
 // folder lists the manifests of a folder. A link to a file is read, as a

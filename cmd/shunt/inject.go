@@ -15,12 +15,14 @@ import (
 
 const injectLong = `Print manifests with the proxy put into every pod.
 
-Pods are taken from Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob and List, YAML or JSON, many documents
-in a file. All else is printed as it was read, byte for byte.
+Pods are taken from Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, ReplicationController, Job, CronJob and lists of them, YAML
+or JSON, many documents in a file; and from any other kind with a pod template under spec.template, where that asks by the label
+sidecar.istio.io/inject: "true". All else is printed as it was read, byte for byte, and so are patches: workloads without containers.
 
 No namespace is asked: running this is asking for injection, as with istioctl kube-inject. What a pod itself says counts as in
 a cluster: sidecar.istio.io/inject: "false" declines, and pods of the host's network or for Windows are left alone. Each pod
-that is not injected is named on stderr with the reason.
+that is not injected is named on stderr with the reason. Of a folder the last line there counts what was injected, left alone
+and denied.
 
 An injected pod that later meets the webhook is left as it is, if both have the same settings. Put the Namespace among the files
 where its annotations have settings for its pods.
@@ -60,7 +62,7 @@ func newInject(name string) *cobra.Command {
 		if explained {
 			return explain(cmd, inputs, injector, given, out.output)
 		}
-		return convert(cmd, inputs, out, injector.Inject)
+		return convert(cmd, inputs, out, files.ofFolder(), injector.Inject)
 	}
 	return cmd
 }
@@ -88,20 +90,33 @@ func namespacesOf(inputs []input) manifest.Namespaces {
 }
 
 // convert has something done with each document, and prints what became of
-// them; nothing where any of them is wrong.
-func convert(cmd *cobra.Command, inputs []input, out printer, change func(manifest.Document) (manifest.Outcome, error)) error {
-	outputs, err := changeAll(change, inputs, cmd.ErrOrStderr())
-	if err != nil {
+// them; nothing where any of them is wrong. Its last line on stderr says how many
+// workloads became what, where counted.
+func convert(
+	cmd *cobra.Command, inputs []input, out printer, counted bool, change func(manifest.Document) (manifest.Outcome, error),
+) error {
+	outputs, tally, err := changeAll(change, inputs, cmd.ErrOrStderr())
+	switch {
+	case err != nil && counted:
+		return errors.Join(err, fmt.Errorf("%s: nothing is printed", tally))
+	case err != nil:
 		return err
 	}
-	return out.print(cmd.OutOrStdout(), inputs, outputs)
+	if err := out.print(cmd.OutOrStdout(), inputs, outputs); err != nil {
+		return err
+	}
+	if counted {
+		fmt.Fprintln(cmd.ErrOrStderr(), tally)
+	}
+	return nil
 }
 
 // changeAll returns the documents of each input, changed. The error joins all
 // that is wrong with any of them.
 func changeAll(
 	change func(manifest.Document) (manifest.Outcome, error), inputs []input, stderr io.Writer,
-) ([][]manifest.Document, error) {
+) ([][]manifest.Document, manifest.Tally, error) {
+	var tally manifest.Tally
 	outputs := make([][]manifest.Document, len(inputs))
 	var errs []error
 	for i, in := range inputs {
@@ -110,9 +125,10 @@ func changeAll(
 			for _, note := range outcome.Notes {
 				fmt.Fprintln(stderr, note)
 			}
+			tally.Add(outcome.Tally)
 			errs = append(errs, err)
 			outputs[i] = append(outputs[i], outcome.Document)
 		}
 	}
-	return outputs, errors.Join(errs...)
+	return outputs, tally, errors.Join(errs...)
 }

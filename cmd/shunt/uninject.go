@@ -36,7 +36,7 @@ func newUninject(name string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return convert(cmd, inputs, out, manifest.Restorer{Namespace: namespace}.Restore)
+		return convert(cmd, inputs, out, false, manifest.Restorer{Namespace: namespace}.Restore)
 	}
 	return cmd
 }

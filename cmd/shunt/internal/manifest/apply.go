@@ -19,11 +19,11 @@ func apply(doc Document, operations []jsonpatch.Operation) ([]byte, error) {
 		return nil, err
 	}
 	// Lines put between the document's own are better to read.
-	if spliced, ok := splice(doc, operations); ok && means(spliced, wanted) {
+	if spliced, ok := splice(doc, operations); ok && says(spliced, wanted) {
 		return spliced, nil
 	}
 	printed, err := reprint(doc.Text, operations)
-	if err == nil && !means(printed, wanted) {
+	if err == nil && !says(printed, wanted) {
 		err = errors.New("printed anew, it would say something else than it does; accepted: YAML in block style")
 	}
 	return printed, err
@@ -51,7 +51,8 @@ func meant(text []byte, operations []jsonpatch.Operation) (any, error) {
 	return value, json.Unmarshal(after, &value)
 }
 
-func means(text []byte, wanted any) bool {
+// says reports whether a text, YAML or JSON, has a value.
+func says(text []byte, wanted any) bool {
 	encoded, err := sigsyaml.YAMLToJSON(text)
 	if err != nil {
 		return false

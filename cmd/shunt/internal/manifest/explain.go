@@ -29,7 +29,17 @@ func (e Explanation) Place() string { return e.place }
 func (in Injector) Explain(doc Document, given map[string]string) (all []Explanation, notes []string, err error) {
 	workloads, err := doc.Workloads(in.Namespace)
 	errs := []error{err}
+	if len(workloads) > 0 {
+		notes = doc.notes()
+	}
 	for _, w := range workloads {
+		explanation := Explanation{
+			File: doc.File, Document: doc.Number, Kind: w.Kind, Namespace: w.Namespace, Name: w.Name, place: w.Place(),
+		}
+		if explanation.Reason, explanation.Sentence = w.leftAlone(); explanation.Reason != "" {
+			all = append(all, explanation)
+			continue
+		}
 		pod, err := w.pod()
 		if err != nil {
 			errs = append(errs, err)
@@ -43,10 +53,8 @@ func (in Injector) Explain(doc Document, given map[string]string) (all []Explana
 			errs = append(errs, w.refused(result.Decision))
 			continue
 		}
-		all = append(all, Explanation{
-			File: doc.File, Document: doc.Number, Kind: w.Kind, Namespace: w.Namespace, Name: w.Name,
-			Reason: result.Reason, Sentence: result.Reason.Sentence(), Settings: result.Settings, place: w.Place(),
-		})
+		explanation.Reason, explanation.Sentence, explanation.Settings = result.Reason, result.Reason.Sentence(), result.Settings
+		all = append(all, explanation)
 	}
 	return all, notes, errors.Join(errs...)
 }

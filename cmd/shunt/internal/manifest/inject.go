@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -26,6 +27,7 @@ type Injector struct {
 type Outcome struct {
 	Document Document // injected, or as it was
 	Notes    []string // for the user, one line each: what was not injected and why, and warnings
+	Tally    Tally
 }
 
 // Inject injects every workload of the document. The error joins one for
@@ -38,23 +40,35 @@ func (in Injector) Inject(doc Document) (Outcome, error) {
 	return change(doc, in.Namespace, "put the proxy in", in.template)
 }
 
-// change asks for the operations on each workload's template, and carries them
-// out on the document unless anything is wrong. What says in words what they do.
-func change(
-	doc Document, namespace, what string, plan func(Workload) ([]jsonpatch.Operation, []string, error),
-) (Outcome, error) {
+// changes are what is to be done with one workload.
+type changes struct {
+	operations []jsonpatch.Operation // on its template
+	notes      []string
+	reason     inject.Reason // why it is injected or left alone
+}
+
+// change asks for the changes of each workload, and carries them out on the
+// document unless anything is wrong. What says in words what they do.
+func change(doc Document, namespace, what string, plan func(Workload) (changes, error)) (Outcome, error) {
 	workloads, err := doc.Workloads(namespace)
 	outcome, errs := Outcome{Document: doc}, []error{err}
+	if err != nil {
+		outcome.Tally.Unread++
+	}
+	if len(workloads) > 0 {
+		outcome.Notes = doc.notes()
+	}
 	var operations []jsonpatch.Operation
 	for _, w := range workloads {
-		ops, notes, err := plan(w)
-		for _, note := range notes {
+		planned, err := plan(w)
+		for _, note := range planned.notes {
 			outcome.Notes = append(outcome.Notes, w.Place()+": "+note)
 		}
-		for i := range ops {
-			ops[i].Path = w.pointer() + ops[i].Path
+		for i := range planned.operations {
+			planned.operations[i].Path = w.pointer() + planned.operations[i].Path
 		}
-		operations, errs = append(operations, ops...), append(errs, err)
+		outcome.Tally.count(planned.reason, err)
+		operations, errs = append(operations, planned.operations...), append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil || len(operations) == 0 {
 		return outcome, err
@@ -63,31 +77,94 @@ func change(
 	if err != nil {
 		return outcome, fmt.Errorf("%s: document %d: %s: %w", doc.File, doc.Number, what, err)
 	}
-	outcome.Document = Document{File: doc.File, Number: doc.Number, Text: text}
+	outcome.Document = doc.with(text)
 	return outcome, nil
 }
 
-// template decides about one workload. The operations are on its template.
-func (in Injector) template(w Workload) (ops []jsonpatch.Operation, notes []string, err error) {
+// notes warn of keys that are there twice: Kubernetes' own reader takes them.
+func (d *Document) notes() []string {
+	root, err := d.node()
+	if err != nil {
+		return nil
+	}
+	var notes []string
+	again := duplicates(root)
+	for i, key := range again {
+		if i == mostTold {
+			notes = append(notes, fmt.Sprintf("%s: document %d: warning: and %d more", d.File, d.Number, len(again)-i))
+			break
+		}
+		notes = append(notes, fmt.Sprintf("%s: document %d: line %d: warning: key %q is there twice; the last one counts, as with kubectl",
+			d.File, d.Number, d.above+key.Line, brief(key.Value)))
+	}
+	return notes
+}
+
+// template decides about one workload.
+func (in Injector) template(w Workload) (changes, error) {
+	if reason, sentence := w.leftAlone(); reason != "" {
+		return changes{reason: reason, notes: []string{fmt.Sprintf("not injected: %s: %s", reason, sentence)}}, nil
+	}
 	pod, err := w.pod()
 	if err != nil {
-		return nil, nil, err
+		return changes{}, err
 	}
 	result := inject.Inject(pod, in.namespace(w), in.Config)
+	planned := changes{reason: result.Reason}
 	for _, warning := range result.Warnings {
-		notes = append(notes, "warning: "+warning)
+		planned.notes = append(planned.notes, "warning: "+warning)
 	}
 	switch {
 	case result.Refused():
-		return nil, notes, w.refused(result.Decision)
+		return planned, w.refused(result.Decision)
 	case !result.Inject:
-		return nil, append(notes, fmt.Sprintf("not injected: %s: %s", result.Reason, result.Reason.Sentence())), nil
+		planned.notes = append(planned.notes, fmt.Sprintf("not injected: %s: %s", result.Reason, result.Reason.Sentence()))
+		return planned, nil
 	}
-	ops, err = patch.Diff(w.Template, pod, result.Pod)
+	planned.operations, err = patch.Diff(w.Template, pod, result.Pod)
 	if err != nil {
-		return nil, notes, w.wrong(err)
+		return planned, w.wrong(err)
 	}
-	return ops, notes, nil
+	return planned, nil
+}
+
+// Reasons why a workload of a file is left alone, beside those that a pod has.
+const (
+	reasonPatch     inject.Reason = "Patch"
+	reasonOtherKind inject.Reason = "OtherKind"
+)
+
+// leftAlone says why a workload is left alone before its pod is looked at.
+//
+//	no template, or one without containers             -> Patch
+//	not a kind of Kubernetes' own, and its template
+//	  says neither sidecar.istio.io/inject nor
+//	  istio.io/rev                                     -> OtherKind
+func (w Workload) leftAlone() (reason inject.Reason, sentence string) {
+	if w.bare() {
+		return reasonPatch, "it has no containers, as a patch of another manifest"
+	}
+	if w.foreign && !w.asks() {
+		return reasonOtherKind, fmt.Sprintf("this kind is not one of Kubernetes' own, and is injected where its pod template asks "+
+			"by the label %s: \"true\"", inject.InjectKey)
+	}
+	return "", ""
+}
+
+// asks reports whether the template has a key by which pods ask for the proxy or
+// decline it.
+func (w Workload) asks() bool {
+	var template struct {
+		Metadata struct {
+			Labels      map[string]json.RawMessage `json:"labels"`
+			Annotations map[string]json.RawMessage `json:"annotations"`
+		} `json:"metadata"`
+	}
+	if err := json.Unmarshal(w.Template, &template); err != nil {
+		return false
+	}
+	labels, annotations := template.Metadata.Labels, template.Metadata.Annotations
+	return labels[inject.InjectKey] != nil || annotations[inject.InjectKey] != nil || labels[inject.RevisionKey] != nil
 }
 
 // namespace is one that asks for injection, as the user does.
@@ -119,9 +196,5 @@ func (w Workload) pod() (*corev1.Pod, error) {
 	if err == nil {
 		return pod, nil
 	}
-	// The standard library's error says which field it is.
-	if standard := json.Unmarshal(w.Template, &corev1.Pod{}); standard != nil {
-		err = standard
-	}
-	return nil, w.wrongType(err, w.field())
+	return nil, w.wrongType(err, w.Template, reflect.TypeFor[corev1.Pod](), w.templatePath())
 }

@@ -24,6 +24,9 @@ type Interception struct {
 func (in Injector) Interceptions(doc Document) (all []Interception, notes []string, err error) {
 	workloads, err := doc.Workloads(in.Namespace)
 	errs := []error{err}
+	if len(workloads) > 0 {
+		notes = doc.notes()
+	}
 	for _, w := range workloads {
 		found, why, err := in.interception(w)
 		switch {
@@ -41,12 +44,18 @@ func (in Injector) Interceptions(doc Document) (all []Interception, notes []stri
 
 // interception is that of one workload, or why it has none.
 func (in Injector) interception(w Workload) (found Interception, why string, err error) {
+	if w.Template == nil {
+		return Interception{}, "it has no pod template", nil
+	}
 	pod, err := w.pod()
 	if err != nil {
 		return Interception{}, "", err
 	}
 	if i, ok := initContainer(pod); ok {
 		return w.parse(pod, i)
+	}
+	if reason, sentence := w.leftAlone(); reason != "" {
+		return Interception{}, fmt.Sprintf("%s: %s", reason, sentence), nil
 	}
 	result := inject.Inject(pod, in.namespace(w), in.Config)
 	if result.Refused() {

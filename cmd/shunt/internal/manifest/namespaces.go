@@ -37,7 +37,7 @@ func (n Namespaces) add(text []byte) {
 	switch object.Kind {
 	case "Namespace":
 		n[object.Name] = inject.Namespace{Name: object.Name, Labels: object.Labels, Annotations: object.Annotations}
-	case listKind:
+	case listSuffix:
 		for _, item := range object.Items {
 			n.add(item)
 		}

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -21,9 +22,9 @@ func reprint(text []byte, operations []jsonpatch.Operation) ([]byte, error) {
 		return nil, err
 	}
 	expand(&document)
-	for _, op := range operations {
+	for _, op := range inPlace(operations) {
 		if err := applyTo(document.Content[0], op); err != nil {
-			return nil, fmt.Errorf("%s %s: %w", op.Operation, op.Path, err)
+			return nil, fmt.Errorf("%s %s: %w", op.Operation.Operation, op.Path, err)
 		}
 	}
 	if IsJSON(text) {
@@ -81,34 +82,36 @@ func blockStyle(node *yaml.Node) error {
 }
 
 // applyTo carries out one operation below root.
-func applyTo(root *yaml.Node, op jsonpatch.Operation) error {
+func applyTo(root *yaml.Node, op swap) error {
 	keys := patch.Split(op.Path)
 	parent, err := walk(root, keys[:len(keys)-1])
 	if err != nil {
 		return err
 	}
 	var value *yaml.Node
-	if op.Operation != "remove" {
+	if op.Operation.Operation != "remove" {
 		if value, err = toNode(op.Value); err != nil {
 			return err
 		}
 	}
 	last := keys[len(keys)-1]
 	if parent.Kind == yaml.SequenceNode {
-		return inSequence(parent, op.Operation, last, value)
+		return inSequence(parent, op.Operation.Operation, last, value)
 	}
-	return inMapping(parent, op.Operation, last, value)
+	return inMapping(parent, op, last, value)
 }
 
-func inMapping(parent *yaml.Node, operation, key string, value *yaml.Node) error {
-	i := keyIndex(parent, key)
+func inMapping(parent *yaml.Node, op swap, key string, value *yaml.Node) error {
+	i, operation := keyIndex(parent, cmp.Or(op.instead, key)), op.Operation.Operation
 	switch {
 	case operation == "remove" && i >= 0:
 		parent.Content = slices.Delete(parent.Content, i, i+2)
 	case operation == "remove":
 		return fmt.Errorf("there is no key %q", key)
 	case i >= 0:
-		parent.Content[i+1] = value
+		renamed := *parent.Content[i] // with its comments
+		renamed.Value = key
+		parent.Content[i], parent.Content[i+1] = &renamed, value
 	default:
 		name, err := toNode(key)
 		if err != nil {
@@ -136,15 +139,38 @@ func inSequence(parent *yaml.Node, operation, key string, value *yaml.Node) erro
 }
 
 // expand puts what an alias stands for in its place: what one part of the
-// document shares with another must not change there too.
+// document shares with another must not change there too. Of a key that is there
+// twice the last one stays, which counts.
 func expand(node *yaml.Node) {
 	node.Anchor = ""
+	keepLast(node)
 	for i, child := range node.Content {
 		if child.Kind == yaml.AliasNode {
 			node.Content[i] = clone(child.Alias)
 		}
 		expand(node.Content[i])
 	}
+}
+
+// keepLast takes keys out of a mapping that are there once more below.
+func keepLast(node *yaml.Node) {
+	if node.Kind != yaml.MappingNode {
+		return
+	}
+	var kept []*yaml.Node
+	again := map[string]bool{}
+	for i := len(node.Content) - 2; i >= 0; i -= 2 {
+		key := node.Content[i]
+		if key.Kind == yaml.ScalarNode && key.ShortTag() != "!!merge" {
+			if again[key.Value] {
+				continue
+			}
+			again[key.Value] = true
+		}
+		kept = append(kept, node.Content[i+1], key)
+	}
+	slices.Reverse(kept)
+	node.Content = kept
 }
 
 // walk follows the keys.

@@ -28,24 +28,29 @@ func (r Restorer) Restore(doc Document) (Outcome, error) {
 }
 
 // restore is Restore for one workload.
-func restore(w Workload) (ops []jsonpatch.Operation, notes []string, err error) {
+func restore(w Workload) (changes, error) {
+	if w.Template == nil {
+		return changes{notes: []string{"left as it is: it has no pod template"}}, nil
+	}
 	pod, err := w.pod()
 	if err != nil {
-		return nil, nil, err
+		return changes{}, err
 	}
 	restored, ok := inject.Restore(pod)
 	if !ok {
-		return nil, []string{"left as it is: " + whyNot(pod)}, nil
+		return changes{notes: []string{"left as it is: " + whyNot(pod)}}, nil
 	}
+	var planned changes
 	if missing := missing(pod); len(missing) > 0 {
-		notes = append(notes, fmt.Sprintf("warning: %s records what is not there: %s",
-			inject.StatusKey, strings.Join(missing, ", ")))
+		planned.notes = []string{fmt.Sprintf("warning: %s records what is not there: %s",
+			inject.StatusKey, strings.Join(missing, ", "))}
 	}
-	ops, err = patch.Diff(w.Template, pod, restored)
+	operations, err := patch.Diff(w.Template, pod, restored)
 	if err != nil {
-		return nil, notes, w.wrong(err)
+		return planned, w.wrong(err)
 	}
-	return dropEmpty(w.Template, ops), notes, nil
+	planned.operations = dropEmpty(w.Template, operations)
+	return planned, nil
 }
 
 // whyNot says why a pod without a status of ours is not restored.

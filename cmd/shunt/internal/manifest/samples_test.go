@@ -23,10 +23,7 @@ func TestSamplesAreRestored(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		docs, err := manifest.Split(path, text)
-		if err != nil {
-			return err
-		}
+		docs := manifest.Split(path, text)
 		var restored []byte
 		for _, doc := range docs {
 			injected, err := manifest.Injector{Config: inject.DefaultConfig(), Namespace: "default"}.Inject(doc)

@@ -45,7 +45,7 @@ func splice(doc Document, operations []jsonpatch.Operation) ([]byte, bool) {
 	}
 	whole, ended := strings.CutSuffix(string(doc.Text), "\n")
 	s := splicer{root: node.Content[0], lines: strings.SplitAfter(whole+"\n", "\n"), elements: map[*yaml.Node][]*yaml.Node{}}
-	for _, op := range operations {
+	for _, op := range inPlace(operations) {
 		if !s.plan(op) {
 			return nil, false
 		}
@@ -55,6 +55,46 @@ func splice(doc Document, operations []jsonpatch.Operation) ([]byte, bool) {
 		spliced = strings.TrimSuffix(spliced, "\n")
 	}
 	return []byte(spliced), ok
+}
+
+// swap is an operation on a key. One that adds a key to a mapping from which
+// another operation takes one goes in the place of that.
+type swap struct {
+	jsonpatch.Operation
+
+	instead string
+}
+
+// inPlace pairs what is taken out of a mapping with what is added to it.
+func inPlace(operations []jsonpatch.Operation) []swap {
+	parent := func(op jsonpatch.Operation) string { return op.Path[:strings.LastIndexByte(op.Path, '/')] }
+	removed := map[string][]int{}
+	for i, op := range operations {
+		if op.Operation == "remove" {
+			removed[parent(op)] = append(removed[parent(op)], i)
+		}
+	}
+	all := make([]swap, len(operations))
+	paired := map[int]bool{}
+	for i, op := range operations {
+		all[i].Operation = op
+		taken := removed[parent(op)]
+		keys := patch.Split(op.Path)
+		if _, err := strconv.Atoi(keys[len(keys)-1]); op.Operation != "add" || len(taken) == 0 || err == nil {
+			continue
+		}
+		instead := patch.Split(operations[taken[0]].Path)
+		all[i].instead = instead[len(instead)-1]
+		paired[taken[0]] = true
+		removed[parent(op)] = taken[1:]
+	}
+	kept := all[:0]
+	for i, op := range all {
+		if !paired[i] {
+			kept = append(kept, op)
+		}
+	}
+	return kept
 }
 
 // carryOut makes the edits. It reports false where two of them overlap.
@@ -86,7 +126,7 @@ func (s *splicer) carryOut() (string, bool) {
 }
 
 // plan adds the edits of one operation.
-func (s *splicer) plan(op jsonpatch.Operation) bool {
+func (s *splicer) plan(op swap) bool {
 	keys := patch.Split(op.Path)
 	parent := s.root
 	for _, key := range keys[:len(keys)-1] {
@@ -100,9 +140,9 @@ func (s *splicer) plan(op jsonpatch.Operation) bool {
 	last := keys[len(keys)-1]
 	switch parent.Kind {
 	case yaml.MappingNode:
-		return s.planKey(parent, op.Operation, last, op.Value)
+		return s.planKey(parent, op, last)
 	case yaml.SequenceNode:
-		return s.planElement(parent, op.Operation, last, op.Value)
+		return s.planElement(parent, op.Operation.Operation, last, op.Value)
 	}
 	return false
 }
@@ -126,9 +166,10 @@ func (s *splicer) child(node *yaml.Node, key string) *yaml.Node {
 	return nil
 }
 
-// plainKey is the place of a key that the mapping itself has, or -1.
+// plainKey is the place of a key that the mapping itself has, or -1; of one that
+// is there twice, the last, which counts.
 func plainKey(mapping *yaml.Node, key string) int {
-	for i := 0; i+1 < len(mapping.Content); i += 2 {
+	for i := len(mapping.Content) - 2; i >= 0; i -= 2 {
 		if mapping.Content[i].Value == key {
 			return i
 		}
@@ -144,10 +185,10 @@ func (s *splicer) list(sequence *yaml.Node) []*yaml.Node {
 	return sequence.Content
 }
 
-func (s *splicer) planKey(mapping *yaml.Node, operation, key string, value any) bool {
-	i := plainKey(mapping, key)
+func (s *splicer) planKey(mapping *yaml.Node, op swap, key string) bool {
+	i := plainKey(mapping, cmp.Or(op.instead, key))
 	if i < 0 {
-		return operation == "add" && s.addKey(mapping, key, value)
+		return op.Operation.Operation == "add" && op.instead == "" && s.addKey(mapping, key, op.Value)
 	}
 	node, old := mapping.Content[i], mapping.Content[i+1]
 	if !s.startsLine(node) {
@@ -156,13 +197,13 @@ func (s *splicer) planKey(mapping *yaml.Node, operation, key string, value any) 
 	// A list may stand in the column of its key.
 	beside := old.Kind == yaml.SequenceNode && old.Column == node.Column
 	change := edit{line: node.Line - 1}
-	change.cut = s.extent(change.line, node.Column-1, beside, map[string]*yaml.Node{key: old})
-	if operation == "remove" {
+	change.cut = s.extent(change.line, node.Column-1, beside, map[string]*yaml.Node{node.Value: old})
+	if op.Operation.Operation == "remove" {
 		s.edits = append(s.edits, change)
 		return true
 	}
 	var ok bool
-	change.text, ok = block(node.Column-1, map[string]any{key: value})
+	change.text, ok = block(node.Column-1, map[string]any{key: op.Value})
 	s.edits = append(s.edits, change)
 	return ok
 }

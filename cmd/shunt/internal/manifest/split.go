@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 	sigsyaml "sigs.k8s.io/yaml"
@@ -18,16 +16,26 @@ type Document struct {
 	Number int    // place in the file, from 1; documents that hold nothing do not count
 	Text   []byte // with the line --- that begins it, where there is one
 
+	above int        // how many lines of the file are above it
 	empty bool       // comments and blank lines only
+	wrong error      // why Text is not a YAML document
 	root  *yaml.Node // what Text says, and never changed; nil until it is asked for
+}
+
+// with is the document with another text.
+func (d *Document) with(text []byte) Document {
+	return Document{File: d.File, Number: d.Number, Text: text, above: d.above}
 }
 
 // node is the document's text, parsed.
 func (d *Document) node() (*yaml.Node, error) {
+	if d.wrong != nil {
+		return nil, d.wrong
+	}
 	if d.root == nil {
 		var node yaml.Node
 		if err := yaml.Unmarshal(d.Text, &node); err != nil {
-			return nil, fmt.Errorf("%s: document %d: %s", d.File, d.Number, oneLine(err))
+			return nil, d.unreadable(err)
 		}
 		d.root = &node
 	}
@@ -35,26 +43,28 @@ func (d *Document) node() (*yaml.Node, error) {
 }
 
 // Split takes a file apart. The texts of the documents, one after the other,
-// are the file's, unless the file is a row of JSON values, where the space
-// between them is lost.
-func Split(file string, text []byte) ([]Document, error) {
+// are the file's. What is wrong with one that cannot be read is told by whoever
+// asks what it says.
+func Split(file string, text []byte) []Document {
 	chunks := splitYAML(text)
 	if values, ok := splitJSON(text); ok {
 		chunks = values
 	}
 	var docs []Document
-	number := 0
+	doc := Document{File: file}
 	for _, chunk := range chunks {
-		node, empty, err := readDocument(chunk)
-		if !empty {
-			number++
+		doc.Text = chunk
+		var err error
+		if doc.root, doc.empty, err = readDocument(chunk); !doc.empty {
+			doc.Number++
 		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: document %d: %w", file, number, err)
+		if doc.wrong = nil; err != nil {
+			doc.wrong = doc.unreadable(err)
 		}
-		docs = append(docs, Document{File: file, Number: number, Text: chunk, empty: empty, root: node})
+		docs = append(docs, doc)
+		doc.above += bytes.Count(chunk, []byte("\n"))
 	}
-	return docs, nil
+	return docs
 }
 
 // readDocument refuses what is not one YAML document, and reports whether it
@@ -66,7 +76,7 @@ func readDocument(chunk []byte) (node *yaml.Node, empty bool, err error) {
 	case errors.Is(err, io.EOF):
 		return nil, true, nil
 	case err != nil:
-		return nil, false, fmt.Errorf("read it as YAML: %w", err)
+		return nil, false, err
 	}
 	var second yaml.Node
 	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
@@ -108,24 +118,25 @@ func isRemark(line []byte) bool {
 	return len(line) == 0 || line[0] == '#'
 }
 
-// splitJSON takes a row of JSON objects apart. It reports false for text that
-// is not one.
+// splitJSON takes a row of JSON objects apart; what is between two belongs to
+// the first. It reports false for text that is not one.
 func splitJSON(text []byte) ([][]byte, bool) {
 	if !IsJSON(text) {
 		return nil, false
 	}
 	var values [][]byte
 	decoder := json.NewDecoder(bytes.NewReader(text))
-	for {
+	for start := 0; ; {
 		var value json.RawMessage
-		err := decoder.Decode(&value)
-		if errors.Is(err, io.EOF) {
-			return values, true
-		}
-		if err != nil {
+		if err := decoder.Decode(&value); err != nil {
 			return nil, false // YAML in flow style looks like JSON too
 		}
-		values = append(values, append(value, '\n'))
+		end := int(decoder.InputOffset())
+		end += len(text[end:]) - len(bytes.TrimLeft(text[end:], " \t\r\n"))
+		values = append(values, text[start:end])
+		if start = end; start == len(text) {
+			return values, true
+		}
 	}
 }
 
@@ -135,51 +146,19 @@ func IsJSON(text []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(text), []
 // JSON returns the document as JSON, indented by two spaces; nothing for a
 // document that holds nothing.
 func (d Document) JSON() ([]byte, error) {
-	if d.empty {
-		return nil, nil
+	if d.empty || d.wrong != nil {
+		return nil, d.wrong
 	}
 	compact, err := sigsyaml.YAMLToJSON(d.Text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: document %d: %s", d.File, d.Number, oneLine(err))
+		return nil, d.unreadable(err)
 	}
 	var indented bytes.Buffer
 	if err := json.Indent(&indented, compact, "", "  "); err != nil {
-		return nil, fmt.Errorf("%s: document %d: %w", d.File, d.Number, err)
+		return nil, d.unreadable(err)
 	}
 	indented.WriteByte('\n')
 	return indented.Bytes(), nil
-}
-
-// strictJSON is JSON of a document in which no key is there twice. The YAML
-// library's own strict reader takes a key that wins over a merged one for that.
-func (d Document) strictJSON() ([]byte, error) {
-	node, err := d.node()
-	if err != nil {
-		return nil, err
-	}
-	if again := duplicate(node); again != nil {
-		return nil, fmt.Errorf("%s: document %d: line %d: key %q is there twice; accepted: once",
-			d.File, d.Number, again.Line, again.Value)
-	}
-	return d.JSON()
-}
-
-// duplicate finds a key that its mapping has twice; the line counts from the
-// document's first.
-func duplicate(node *yaml.Node) *yaml.Node {
-	seen := map[string]bool{}
-	for i, child := range node.Content {
-		if node.Kind == yaml.MappingNode && i%2 == 0 {
-			if seen[child.Value] {
-				return child
-			}
-			seen[child.Value] = true
-		}
-		if again := duplicate(child); again != nil {
-			return again
-		}
-	}
-	return nil
 }
 
 // JSON is the documents as JSON, one after the other.
@@ -227,6 +206,3 @@ func endLine(text []byte) []byte {
 	}
 	return text
 }
-
-// oneLine folds a message that a YAML library broke into lines.
-func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
