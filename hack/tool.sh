@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds one of the tools that hack/tools and hack/h2spec pin, once, and prints the binary's path on standard output.
+# Builds one of the tools that the modules beside this file pin, once, and prints the binary's path on standard output.
 # `go tool` would link it anew at each call; a tool built by an older Go refuses newer source, so Go's version is in the name.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -8,9 +8,10 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 case ${1:-} in
 golangci-lint) folder=tools module=github.com/golangci/golangci-lint/v2 package=$module/cmd/golangci-lint ;;
+actionlint) folder=actionlint module=github.com/rhysd/actionlint package=$module/cmd/actionlint ;;
 setup-envtest) folder=tools module=sigs.k8s.io/controller-runtime/tools/setup-envtest package=$module ;;
 h2spec) folder=h2spec module=github.com/summerwind/h2spec package=$module/cmd/h2spec ;;
-*) die "unknown tool ${1:-(none)}; the tools are golangci-lint, setup-envtest and h2spec" ;;
+*) die "unknown tool ${1:-(none)}; the tools are golangci-lint, actionlint, setup-envtest and h2spec" ;;
 esac
 
 version=$(pinned "$root/hack/$folder/go.mod" "$module")

@@ -12,6 +12,13 @@ check_scripts() {
   shellcheck -x hack/*.sh hack/node/*.sh .ci/run
 }
 
+check_workflows() {
+  local linter
+  hack/deps.sh shellcheck # which it runs on their scripts
+  linter=$(hack/tool.sh actionlint)
+  "$linter"
+}
+
 check_modules() {
   local dir
   for dir in . hack/*/ test/chart; do
@@ -54,7 +61,7 @@ check_allocations() { go test -count=1 ./test/allocations && go test -count=1 -r
 check_race() { SUMMARY='' hack/suites.sh unit; }
 
 results=() passed=0 failed=0
-for check in scripts modules generated vet lint rooms dependencies lint_selftest allocations race; do
+for check in scripts workflows modules generated vet lint rooms dependencies lint_selftest allocations race; do
   start=$SECONDS
   printf '\n=== check %s\n' "${check/_/-}"
   set +e # not `(…) || …`: that would switch set -e off inside the check
