@@ -196,7 +196,7 @@ var trafficAnnotations = []Annotation{
 	{
 		Key: InterceptionModeKey, Places: settingPlaces, Since: firstRelease,
 		Sets: "how traffic reaches the proxy: REDIRECT hides the client's address from the application, " +
-			"TPROXY keeps it, NONE adds the proxy and no interception",
+			"TPROXY keeps it, NONE adds the proxy and no interception, so that it goes beside another mesh's",
 		Accepted: "REDIRECT, TPROXY, NONE", Default: "REDIRECT", Flag: "istio-inbound-interception-mode",
 		read: into(parseMode, func(r *request) *interception.Mode { return &r.mode }),
 	},

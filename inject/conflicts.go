@@ -222,8 +222,7 @@ func protocolOf(port corev1.ContainerPort) corev1.Protocol {
 
 // takenPorts finds containers that declare a port which the proxy listens on.
 // The second to bind the port fails, and that may be the proxy, or the
-// application after a restart of the proxy's. An injection of Istio's is found
-// by it, too: its sidecar declares the port of Envoy's metrics.
+// application after a restart of the proxy's.
 func takenPorts(pod *corev1.Pod, req request, cfg Config) (found faults) {
 	var ports map[corev1.Protocol][]uint16
 	for _, c := range containersOf(pod) {

@@ -52,6 +52,8 @@ func (d Decision) Refused() bool { return len(d.Errors) > 0 }
 //	asks for another revision than the configuration's -> OtherRevision
 //	asks for the configuration's revision              -> wanted
 //
+//	wanted, not in mode NONE, another mesh's
+//	  containers                                     -> OtherMesh, refused
 //	wanted, an annotation malformed                  -> InvalidAnnotation, refused
 //	wanted, one of our names in use                  -> NameTaken, refused
 //	wanted, its own shunt-proxy not to be merged     -> InvalidProxyContainer, refused
@@ -96,6 +98,7 @@ func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []str
 	cfg := req.over(in.cfg, base)
 	plan, refusal := in.plan(base, req, problems, cfg)
 	w.addKeys(pod, ns)
+	w.add(meshWarnings(base, req, cfg)...)
 	if refusal.Refused() {
 		return refusal, Plan{}, w.lines()
 	}

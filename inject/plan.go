@@ -58,6 +58,7 @@ func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg C
 		reason Reason
 		faults faults
 	}{
+		{ReasonOtherMesh, otherMesh(pod, req)},
 		{ReasonInvalidAnnotation, annotated},
 		{ReasonNameTaken, taken},
 		{ReasonInvalidProxyContainer, in.checkOwn(req, cfg)},
@@ -67,6 +68,10 @@ func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg C
 	} {
 		if len(check.faults.told) > 0 && first == "" {
 			first = check.reason
+		}
+		// What its containers have of the proxy's would only say it once more.
+		if first == ReasonOtherMesh && (check.reason == ReasonProxyIdentityTaken || check.reason == ReasonPortTaken) {
+			continue
 		}
 		found.merge(check.faults)
 	}

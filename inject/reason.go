@@ -22,6 +22,7 @@ const (
 
 	ReasonInvalidAnnotation     Reason = "InvalidAnnotation"
 	ReasonForbiddenAnnotation   Reason = "ForbiddenAnnotation"
+	ReasonOtherMesh             Reason = "OtherMesh"
 	ReasonNameTaken             Reason = "NameTaken"
 	ReasonInvalidProxyContainer Reason = "InvalidProxyContainer"
 	ReasonProxyIdentityTaken    Reason = "ProxyIdentityTaken"
@@ -45,6 +46,7 @@ var reasons = []struct {
 	{ReasonNeverSelected, "the pod's labels match a neverInjectSelector of the configuration"},
 	{ReasonOtherRevision, "the pod or its namespace asks for the injector of another revision"},
 	{ReasonNotOptedIn, "neither the pod nor its namespace asks for injection, and it is off by default"},
+	{ReasonOtherMesh, "the pod has containers of another mesh, which intercepts its traffic"},
 	{ReasonNameTaken, "the pod has a container, volume or mount with a name or path that is Shunt's own"},
 	{ReasonInvalidProxyContainer, "the pod's own container of the proxy's name says what would break the proxy"},
 	{ReasonProxyIdentityTaken, "a container runs as the proxy's user or group, and its traffic would bypass the proxy"},
@@ -75,7 +77,7 @@ func (r Reason) Sentence() string {
 // Refuses reports whether a pod with this reason must not run at all.
 func (r Reason) Refuses() bool {
 	return slices.Contains([]Reason{
-		ReasonInvalidAnnotation, ReasonForbiddenAnnotation, ReasonNameTaken, ReasonInvalidProxyContainer, ReasonProxyIdentityTaken,
-		ReasonPortTaken, ReasonPodSecurity,
+		ReasonInvalidAnnotation, ReasonForbiddenAnnotation, ReasonOtherMesh, ReasonNameTaken, ReasonInvalidProxyContainer,
+		ReasonProxyIdentityTaken, ReasonPortTaken, ReasonPodSecurity,
 	}, r)
 }

@@ -3,6 +3,7 @@ package cases
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -65,6 +66,11 @@ func WorstPods() []Worst { //nolint:funlen // a table
 		annotation("proxy configuration of unknown fields", inject.ProxyConfigKey, "", "f%d: 1\n", ""),
 		annotation("proxy configuration that is deep", inject.ProxyConfigKey, "concurrency: ", "[", ""),
 		annotation("proxy configuration with one field often", inject.ProxyConfigKey, "", "concurrency: 1\n", ""),
+		containers("containers of another mesh", 60, func(int) corev1.Container { return corev1.Container{Name: "kuma-sidecar", Image: "a"} }),
+		containers("overrides of Istio's proxy", 60, func(int) corev1.Container { return corev1.Container{Name: "istio-proxy", Image: "auto"} }),
+		containers("long names of another mesh's", 300, func(i int) corev1.Container {
+			return corev1.Container{Name: "consul-dataplane-" + strings.Repeat("a", 200) + strconv.Itoa(i), Image: "a"}
+		}),
 		annotation("a status that is none", inject.StatusKey, "", "{", ""),
 		{"interfaces of two kinds", func(size int) *corev1.Pod {
 			return annotated(inject.ExcludeInterfacesKey, "x"+repeat(size/3, ",i%d"),

@@ -1,0 +1,92 @@
+package inject
+
+import (
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+// mesh is another one that intercepts a pod's traffic.
+type mesh struct {
+	name string
+	// ports are those that its proxy listens on, and Shunt's Envoy too.
+	ports string
+}
+
+const istioProxy = "istio-proxy"
+
+// meshContainers are the containers by which others intercept, in either list
+// of a pod. Sidecars that do not intercept, as Dapr's, are not among them.
+var meshContainers = func() map[string]mesh {
+	istio, kuma := mesh{"Istio", "15001 and 15006"}, mesh{"Kuma", "15001 and 15006"}
+	linkerd, consul := mesh{"Linkerd", ""}, mesh{"Consul", "15001"}
+	return map[string]mesh{
+		"istio-init": istio, "istio-validation": istio, istioProxy: istio,
+		"linkerd-init": linkerd, "linkerd-network-validator": linkerd, "linkerd-proxy": linkerd,
+		"kuma-init": kuma, "kuma-validation": kuma, "kuma-sidecar": kuma,
+		"consul-connect-inject-init": consul, "consul-dataplane": consul,
+	}
+}()
+
+// consulPrefixes begin the names that Consul has for a pod of several services.
+var consulPrefixes = []string{"consul-connect-inject-init-", "consul-dataplane-"}
+
+// meshOf is the mesh that a container is of.
+func meshOf(c *corev1.Container) (mesh, bool) {
+	name := c.Name
+	for _, prefix := range consulPrefixes {
+		if strings.HasPrefix(name, prefix) {
+			name = strings.TrimSuffix(prefix, "-")
+		}
+	}
+	found, is := meshContainers[name]
+	return found, is && !overridesIstio(c)
+}
+
+// overridesIstio reports whether a container is what a pod says of Istio's
+// proxy, and not that proxy: Istio's injector puts the one over the other.
+func overridesIstio(c *corev1.Container) bool {
+	return c.Name == istioProxy && (c.Image == autoImage || c.Image == "")
+}
+
+// otherMesh finds another mesh's interception. Of two in a pod, one has the
+// connections and the other has not, or each has what the other's proxy opens.
+// Where Shunt intercepts nothing, there is one.
+func otherMesh(pod *corev1.Pod, req request) (found faults) {
+	if req.mode == interception.ModeNone {
+		return faults{}
+	}
+	for _, c := range containersOf(pod) {
+		if of, is := meshOf(c.Container); is {
+			found.add(func() *field.Error {
+				return field.Invalid(c.path().Child("name"), shorten(c.Name), fmt.Sprintf(
+					"%s intercepts the pod's traffic with it, and only one can; accepted: a pod without it, or with %s: NONE", of.name, InterceptionModeKey))
+			})
+		}
+	}
+	return found
+}
+
+// meshWarnings tells of what is Istio's to read, and of another mesh's proxy
+// beside Shunt's where nothing is intercepted.
+func meshWarnings(pod *corev1.Pod, req request, cfg Config) []string {
+	beside := req.mode == interception.ModeNone && cfg.Sidecar.Type != SidecarCustom
+	var warnings []string
+	eachContainer(pod, func(list string, i int, c *corev1.Container) bool {
+		name := func() *field.Path { return placed{c, list, i}.path().Child("name") }
+		if overridesIstio(c) {
+			warnings = append(warnings, fmt.Sprintf("%s: %s: with the image %s it is what Istio's injector merges with its proxy, and for Shunt a "+
+				"container like any other; with the name %s it is merged with Shunt's", name(), c.Name, autoImage, ProxyContainerName))
+		}
+		if of, is := meshOf(c); is && beside && of.ports != "" {
+			warnings = append(warnings, fmt.Sprintf("%s: %s: the proxy of %s listens on %s, and so does Shunt's Envoy: one of them will not start",
+				name(), shorten(c.Name), of.name, of.ports))
+		}
+		return len(warnings) <= mostTold
+	})
+	return warnings
+}
