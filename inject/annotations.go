@@ -116,7 +116,6 @@ type request struct {
 	config            proxyConfig
 	rewriteProbes     *bool
 	native            *bool
-	own               *OwnContainer // of no annotation
 	logLevel          string
 	componentLogLevel string
 	concurrency       int32

@@ -9,7 +9,7 @@ import (
 // Apply returns a new pod with the plan put in. What an earlier injection
 // left in it, by its status, is replaced.
 func (p Plan) Apply(pod *corev1.Pod) *corev1.Pod {
-	injected, _ := takeOwn(withoutOurs(pod, volumesNamed(p.Volumes)))
+	injected := withoutOurs(pod, volumesNamed(p.Volumes))
 	if injected == pod {
 		injected = pod.DeepCopy()
 	}

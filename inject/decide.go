@@ -56,7 +56,6 @@ func (d Decision) Refused() bool { return len(d.Errors) > 0 }
 //	  containers                                     -> OtherMesh, refused
 //	wanted, an annotation malformed                  -> InvalidAnnotation, refused
 //	wanted, one of our names in use                  -> NameTaken, refused
-//	wanted, its own shunt-proxy not to be merged     -> InvalidProxyContainer, refused
 //	wanted, a container with the proxy's ids         -> ProxyIdentityTaken, refused
 //	wanted, a container with a port of the proxy's   -> PortTaken, refused
 //	wanted, the namespace enforces a level of Pod
@@ -93,8 +92,7 @@ func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []str
 	if reason := in.unwanted(pod, req); reason != "" {
 		return Decision{Reason: reason}, Plan{}, w.lines()
 	}
-	var base *corev1.Pod
-	base, req.own = takeOwn(withoutOurs(pod, volumesNamed(req.volumes(in.cfg))))
+	base := withoutOurs(pod, volumesNamed(req.volumes(in.cfg)))
 	cfg := req.over(in.cfg, base)
 	plan, refusal := in.plan(base, req, problems, cfg)
 	w.addKeys(pod, ns)

@@ -91,8 +91,7 @@ func Decide(pod *corev1.Pod, ns Namespace, cfg Config) Decision {
 // would. The errors are all the fields for which it would be refused.
 func NewPlan(pod *corev1.Pod, ns Namespace, cfg Config) (Plan, field.ErrorList) {
 	req, problems := readRequest(pod, ns)
-	var base *corev1.Pod
-	base, req.own = takeOwn(withoutOurs(pod, volumesNamed(req.volumes(cfg))))
+	base := withoutOurs(pod, volumesNamed(req.volumes(cfg)))
 	plan, refusal := forOnePod(cfg).plan(base, req, problems, req.over(cfg, base))
 	return plan, refusal.Errors
 }

@@ -30,19 +30,6 @@ func isMountable(mountPath string) bool {
 		clean != "/var" && !within(clean, "/var/run")
 }
 
-// checkMountable finds where a pod's own container for the proxy may mount
-// nothing.
-func checkMountable(path *field.Path, c corev1.Container) field.ErrorList {
-	var errs field.ErrorList
-	for i, m := range c.VolumeMounts {
-		if !isMountable(m.MountPath) {
-			errs = append(errs, field.Invalid(path.Child("volumeMounts").Index(i).Child("mountPath"), shorten(m.MountPath),
-				"the proxy may run what is mounted there; accepted: "+acceptedPath))
-		}
-	}
-	return errs
-}
-
 // takenVolumes finds volumes of ours that another container mounts: what is in
 // them runs in the proxy's container. The mount by which a container has
 // shunt-init for its probes is taken out before.
@@ -90,24 +77,21 @@ func (r request) proxyMounts(cfg Config) []proxyMount {
 		}
 	}
 	add(r.userMounts, r.from.path(UserVolumeMountKey))
-	if r.own != nil {
-		add(r.own.Container.VolumeMounts, r.own.path().Child("volumeMounts"))
-	}
 	return all
 }
 
 // overlapping finds mounts of a pod that are at, above or below another one of
-// the proxy's, apart by annotation and by the pod's own container. They would
-// hide what the operator has put there; and through a symbolic link in the volume
-// above, the one below could come to lie anywhere.
-func (r request) overlapping(cfg Config) (ofAnnotation, ofOwn field.ErrorList) {
-	if len(r.userMounts) == 0 && (r.own == nil || len(r.own.Container.VolumeMounts) == 0) {
-		return nil, nil
+// the proxy's. They would hide what the operator has put there; and through a
+// symbolic link in the volume above, the one below could come to lie anywhere.
+func (r request) overlapping(cfg Config) field.ErrorList {
+	if len(r.userMounts) == 0 {
+		return nil
 	}
 	all := r.proxyMounts(cfg)
 	// Sorted so, all that are below a path stand right behind it.
 	slices.SortStableFunc(all, func(a, b proxyMount) int { return strings.Compare(a.clean+"/", b.clean+"/") })
 	above := proxyMount{clean: "no path"}
+	var errs field.ErrorList
 	for _, below := range all {
 		if !within(below.clean, above.clean) {
 			above = below
@@ -120,46 +104,8 @@ func (r request) overlapping(cfg Config) (ofAnnotation, ofOwn field.ErrorList) {
 		if pods.at == nil {
 			continue // both are the operator's
 		}
-		wrong := field.Invalid(pods.at, shorten(pods.clean), fmt.Sprintf(
-			"the proxy has another mount at %s; accepted: a path that is not at, above or below it", shorten(other.clean)))
-		if strings.HasPrefix(pods.at.String(), specPath.String()) {
-			ofOwn = append(ofOwn, wrong)
-		} else {
-			ofAnnotation = append(ofAnnotation, wrong)
-		}
-	}
-	return ofAnnotation, ofOwn
-}
-
-// isLoaders reports whether a variable says where programs or libraries are
-// looked for.
-func isLoaders(name string) bool { return name == "PATH" || strings.HasPrefix(name, "LD_") }
-
-// checkPrograms finds what a pod's own container has Envoy's container run: it
-// would run with the proxy's rights.
-func checkPrograms(path *field.Path, c corev1.Container) field.ErrorList {
-	const accepted = "a program in the proxy's container has the rights of the proxy; accepted: "
-	var errs field.ErrorList
-	for i, v := range c.Env {
-		if isLoaders(v.Name) {
-			errs = append(errs, field.Invalid(path.Child("env").Index(i).Child("name"), v.Name,
-				"it decides which programs and libraries the proxy is; accepted: any other name"))
-		}
-	}
-	for i := range c.EnvFrom {
-		errs = append(errs, field.Forbidden(path.Child("envFrom").Index(i),
-			"it may set PATH or what begins with LD_; accepted: env"))
-	}
-	for _, kind := range probeKinds {
-		if probe := kind.of(&c); probe != nil && probe.Exec != nil {
-			errs = append(errs, field.Forbidden(path.Child(kind.name, "exec"), accepted+"httpGet, tcpSocket, grpc"))
-		}
-	}
-	if c.Lifecycle != nil && c.Lifecycle.PostStart != nil && c.Lifecycle.PostStart.Exec != nil {
-		errs = append(errs, field.Forbidden(path.Child("lifecycle", "postStart", "exec"), accepted+"httpGet, sleep"))
-	}
-	if c.Lifecycle != nil && c.Lifecycle.PreStop != nil && c.Lifecycle.PreStop.Exec != nil {
-		errs = append(errs, field.Forbidden(path.Child("lifecycle", "preStop", "exec"), accepted+"httpGet, sleep"))
+		errs = append(errs, field.Invalid(pods.at, shorten(pods.clean), fmt.Sprintf(
+			"the proxy has another mount at %s; accepted: a path that is not at, above or below it", shorten(other.clean))))
 	}
 	return errs
 }

@@ -19,6 +19,9 @@ type mesh struct {
 
 const istioProxy = "istio-proxy"
 
+// autoImage is Istio's word for the image that its injector has.
+const autoImage = "auto"
+
 // meshContainers are the containers by which others intercept, in either list
 // of a pod. Sidecars that do not intercept, as Dapr's, are not among them.
 var meshContainers = func() map[string]mesh {
@@ -64,7 +67,8 @@ func otherMesh(pod *corev1.Pod, req request) (found faults) {
 		if of, is := meshOf(c.Container); is {
 			found.add(func() *field.Error {
 				return field.Invalid(c.path().Child("name"), shorten(c.Name), fmt.Sprintf(
-					"%s intercepts the pod's traffic with it, and only one can; accepted: a pod without it, or with %s: NONE", of.name, InterceptionModeKey))
+					"%s intercepts the pod's traffic with it, and only one can; accepted: a pod without it, or with %s: NONE",
+					of.name, InterceptionModeKey))
 			})
 		}
 	}
@@ -79,12 +83,13 @@ func meshWarnings(pod *corev1.Pod, req request, cfg Config) []string {
 	eachContainer(pod, func(list string, i int, c *corev1.Container) bool {
 		name := func() *field.Path { return placed{c, list, i}.path().Child("name") }
 		if overridesIstio(c) {
-			warnings = append(warnings, fmt.Sprintf("%s: %s: with the image %s it is what Istio's injector merges with its proxy, and for Shunt a "+
-				"container like any other; with the name %s it is merged with Shunt's", name(), c.Name, autoImage, ProxyContainerName))
+			warnings = append(warnings, fmt.Sprintf("%s: %s: with the image %s it is what Istio's injector merges with its proxy, "+
+				"and for Shunt a container like any other; use annotations such as %s, or a template of the configuration (%s)",
+				name(), c.Name, autoImage, ProxyCPUKey, TemplatesKey))
 		}
 		if of, is := meshOf(c); is && beside && of.ports != "" {
-			warnings = append(warnings, fmt.Sprintf("%s: %s: the proxy of %s listens on %s, and so does Shunt's Envoy: one of them will not start",
-				name(), shorten(c.Name), of.name, of.ports))
+			warnings = append(warnings, fmt.Sprintf("%s: %s: the proxy of %s listens on %s, and so does Shunt's Envoy: "+
+				"one of them will not start", name(), shorten(c.Name), of.name, of.ports))
 		}
 		return len(warnings) <= mostTold
 	})

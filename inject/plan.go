@@ -61,7 +61,6 @@ func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg C
 		{ReasonOtherMesh, otherMesh(pod, req)},
 		{ReasonInvalidAnnotation, annotated},
 		{ReasonNameTaken, taken},
-		{ReasonInvalidProxyContainer, in.checkOwn(req, cfg)},
 		{ReasonProxyIdentityTaken, takenIdentity(pod, req, cfg)},
 		{ReasonPortTaken, takenPorts(pod, req, cfg)},
 		{ReasonPodSecurity, barredMode(req, cfg)},
@@ -115,7 +114,6 @@ func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) Plan {
 	}
 	plan.Annotations, plan.ImagePullSecrets = addedAnnotations(pod, cfg), addedPullSecrets(pod, cfg)
 	plan.Status = plan.status(cfg)
-	plan.Status.Own = req.own
 	if plan.Resources = raised(pod, plan.proxy(), cfg); plan.Resources != nil {
 		plan.Status.Resources = pod.Spec.Resources
 	}

@@ -19,9 +19,6 @@ func (in *Injector) proxy(req request, cfg Config) corev1.Container {
 	}
 	replace(&c.Image, req.image)
 	c.Resources = req.resources.over(c.Resources)
-	if req.own != nil {
-		c = req.own.mustOver(c)
-	}
 	return c
 }
 
@@ -36,10 +33,9 @@ func (in *Injector) configured(req request, cfg Config) corev1.Container {
 // checkProxy finds what a pod asks of its proxy and the configuration does not
 // let it have.
 func (in *Injector) checkProxy(pod *corev1.Pod, req request, cfg Config) (found faults) {
-	overlapping, _ := req.overlapping(cfg)
 	found.addAll(checkImageAllowed(req, cfg))
 	found.merge(checkUserVolumes(pod, req, cfg))
-	found.addAll(overlapping)
+	found.addAll(req.overlapping(cfg))
 	if unknown := checkTemplateNames(req, cfg); len(unknown.told) > 0 {
 		found.merge(unknown)
 		return found

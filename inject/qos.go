@@ -96,16 +96,10 @@ func (r request) level(of corev1.ResourceRequirements) (levelled corev1.Resource
 }
 
 // saysOf reports whether the pod or its namespace says a request or a limit of
-// the proxy's, by annotation or a container of its own.
+// the proxy's.
 func (r request) saysOf(name corev1.ResourceName) (saysRequest, saysLimit bool) {
 	request, limit := r.resources.of(name)
-	saysRequest, saysLimit = request != nil, limit != nil
-	if r.own != nil {
-		_, ownRequest := r.own.Container.Resources.Requests[name]
-		_, ownLimit := r.own.Container.Resources.Limits[name]
-		saysRequest, saysLimit = saysRequest || ownRequest, saysLimit || ownLimit
-	}
-	return saysRequest, saysLimit
+	return request != nil, limit != nil
 }
 
 // qosWarnings tells the owner of a Guaranteed pod why it does not stay so.
@@ -142,9 +136,6 @@ func (r request) whoSays(name corev1.ResourceName) string {
 		if r.from.has(key) {
 			from = append(from, r.from.path(key).String())
 		}
-	}
-	if r.own != nil && len(r.own.Container.Resources.Requests)+len(r.own.Container.Resources.Limits) > 0 {
-		from = append(from, r.own.path().Child("resources").String())
 	}
 	if len(from) == 0 {
 		return ofInjector

@@ -20,14 +20,13 @@ const (
 	ReasonNotOptedIn        Reason = "NotOptedIn"
 	ReasonAlreadyInjected   Reason = "AlreadyInjected"
 
-	ReasonInvalidAnnotation     Reason = "InvalidAnnotation"
-	ReasonForbiddenAnnotation   Reason = "ForbiddenAnnotation"
-	ReasonOtherMesh             Reason = "OtherMesh"
-	ReasonNameTaken             Reason = "NameTaken"
-	ReasonInvalidProxyContainer Reason = "InvalidProxyContainer"
-	ReasonProxyIdentityTaken    Reason = "ProxyIdentityTaken"
-	ReasonPortTaken             Reason = "PortTaken"
-	ReasonPodSecurity           Reason = "PodSecurity"
+	ReasonInvalidAnnotation   Reason = "InvalidAnnotation"
+	ReasonForbiddenAnnotation Reason = "ForbiddenAnnotation"
+	ReasonOtherMesh           Reason = "OtherMesh"
+	ReasonNameTaken           Reason = "NameTaken"
+	ReasonProxyIdentityTaken  Reason = "ProxyIdentityTaken"
+	ReasonPortTaken           Reason = "PortTaken"
+	ReasonPodSecurity         Reason = "PodSecurity"
 )
 
 // reasons says each Reason in a sentence, in the order of the truth table.
@@ -48,7 +47,6 @@ var reasons = []struct {
 	{ReasonNotOptedIn, "neither the pod nor its namespace asks for injection, and it is off by default"},
 	{ReasonOtherMesh, "the pod has containers of another mesh, which intercepts its traffic"},
 	{ReasonNameTaken, "the pod has a container, volume or mount with a name or path that is Shunt's own"},
-	{ReasonInvalidProxyContainer, "the pod's own container of the proxy's name says what would break the proxy"},
 	{ReasonProxyIdentityTaken, "a container runs as the proxy's user or group, and its traffic would bypass the proxy"},
 	{ReasonPortTaken, "a container declares a port that the proxy listens on"},
 	{ReasonPodSecurity, "the namespace enforces a Pod Security level that forbids what the interception mode needs"},
@@ -77,7 +75,7 @@ func (r Reason) Sentence() string {
 // Refuses reports whether a pod with this reason must not run at all.
 func (r Reason) Refuses() bool {
 	return slices.Contains([]Reason{
-		ReasonInvalidAnnotation, ReasonForbiddenAnnotation, ReasonOtherMesh, ReasonNameTaken, ReasonInvalidProxyContainer,
+		ReasonInvalidAnnotation, ReasonForbiddenAnnotation, ReasonOtherMesh, ReasonNameTaken,
 		ReasonProxyIdentityTaken, ReasonPortTaken, ReasonPodSecurity,
 	}, r)
 }

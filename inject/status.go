@@ -44,8 +44,6 @@ type Status struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 	// Resources are those that the pod as a whole had before.
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
-	// Own is the pod's own container that the proxy's was merged with.
-	Own *OwnContainer `json:"own,omitempty"`
 	// Replaced is the value that the annotation had before, such as Istio's.
 	Replaced *string `json:"replaced,omitempty"`
 	Revision string  `json:"revision"`
@@ -90,7 +88,6 @@ func withoutOurs(pod *corev1.Pod, custom []string) *corev1.Pod {
 		return slices.Contains(containerNames, c.Name) && recorded[c.Name]
 	})
 	dropContainers(pod, status.Containers)
-	status.Own.putBack(pod)
 	dropVolumes(pod, status.Volumes, custom)
 	if len(pod.Spec.InitContainers) == 0 {
 		pod.Spec.InitContainers = nil

@@ -66,8 +66,10 @@ func WorstPods() []Worst { //nolint:funlen // a table
 		annotation("proxy configuration of unknown fields", inject.ProxyConfigKey, "", "f%d: 1\n", ""),
 		annotation("proxy configuration that is deep", inject.ProxyConfigKey, "concurrency: ", "[", ""),
 		annotation("proxy configuration with one field often", inject.ProxyConfigKey, "", "concurrency: 1\n", ""),
-		containers("containers of another mesh", 60, func(int) corev1.Container { return corev1.Container{Name: "kuma-sidecar", Image: "a"} }),
-		containers("overrides of Istio's proxy", 60, func(int) corev1.Container { return corev1.Container{Name: "istio-proxy", Image: "auto"} }),
+		containers("containers of another mesh", 60, named("kuma-sidecar")),
+		containers("overrides of Istio's proxy", 60, func(int) corev1.Container {
+			return corev1.Container{Name: "istio-proxy", Image: "auto"}
+		}),
 		containers("long names of another mesh's", 300, func(i int) corev1.Container {
 			return corev1.Container{Name: "consul-dataplane-" + strings.Repeat("a", 200) + strconv.Itoa(i), Image: "a"}
 		}),
@@ -128,18 +130,6 @@ func WorstPods() []Worst { //nolint:funlen // a table
 				probe.TCPSocket.Port = intstr.FromString("none")
 			}
 			spec.Containers = []corev1.Container{app}
-		}),
-		ofSpec("variables of the pod's own proxy", func(spec *corev1.PodSpec, size int) {
-			own := corev1.Container{Name: inject.ProxyContainerName, Image: "auto"}
-			for i := range size / 25 {
-				own.Env = append(own.Env, corev1.EnvVar{Name: fmt.Sprint("SHUNT_", i)})
-			}
-			spec.Containers = append(spec.Containers, own)
-		}),
-		ofSpec("arguments of the pod's own proxy", func(spec *corev1.PodSpec, size int) {
-			spec.Containers = append(spec.Containers, corev1.Container{
-				Name: inject.ProxyContainerName, Image: "auto", Args: []string{strings.Repeat(`"`, size/2)},
-			})
 		}),
 		ofSpec("volumes of Shunt's name", func(spec *corev1.PodSpec, size int) {
 			for range size / 35 {

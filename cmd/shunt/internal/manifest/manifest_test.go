@@ -198,8 +198,7 @@ func checkOnlyAdds(t *testing.T, diff, from, to []byte) {
 func addsOnly(text []byte) bool {
 	for _, replaced := range []string{
 		"initContainers: []", inject.StatusKey, "\nvolumes:", "metadata: {}",
-		"tcpSocket:",        // in whose place shunt-init asks
-		"name: shunt-proxy", // which is merged with the proxy
+		"tcpSocket:", // in whose place shunt-init asks
 	} {
 		if bytes.Contains(text, []byte(replaced)) {
 			return false
