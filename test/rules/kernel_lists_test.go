@@ -39,7 +39,7 @@ func TestLongLists(t *testing.T) {
 					args := interception.Args(spec, opts)
 					pod := newLab(t).Pod
 					memory := newMemory(t)
-					for _, want := range []string{"applied, verified", "nothing to change, verified"} {
+					for _, want := range []string{"applied, verified", "nothing to change, read back"} {
 						name, inside := memory.Inside(bin, args...)
 						if said := run(t, pod, name, inside...); !strings.Contains(said, want) {
 							t.Errorf("it says %q, want %q", said, want)

@@ -175,10 +175,12 @@ func TestProofIsOfWhatIsThere(t *testing.T) {
 	for _, backend := range backends {
 		iptables := "iptables-" + string(backend)
 		changes := map[string]func(*testing.T, *netns.NS){
-			"a rule of others":        commanded(iptables + " -A INPUT -s 203.0.113.1 -j DROP"),
-			"a policy of others":      commanded(iptables + " -P FORWARD DROP"),
-			"an IPv6 rule of others":  commanded("ip6" + strings.TrimPrefix(iptables, "ip") + " -A INPUT -s 2001:db8:1::1 -j DROP"),
-			"a table of native nft":   func(t *testing.T, pod *netns.NS) { withNFT(t, pod, func(c *nftables.Conn) { c.AddTable(foreignTable) }) },
+			"a rule of others":       commanded(iptables + " -A INPUT -s 203.0.113.1 -j DROP"),
+			"a policy of others":     commanded(iptables + " -P FORWARD DROP"),
+			"an IPv6 rule of others": commanded("ip6" + strings.TrimPrefix(iptables, "ip") + " -A INPUT -s 2001:db8:1::1 -j DROP"),
+			"a table of native nft": func(t *testing.T, pod *netns.NS) {
+				withNFT(t, pod, func(c *nftables.Conn) { c.AddTable(foreignTable) })
+			},
 			"applied without a proof": func(t *testing.T, pod *netns.NS) { moveThereAndBack(t, pod, bin, backend) },
 			"the proof of one family gone": func(t *testing.T, pod *netns.NS) {
 				removeProof(t, pod, ruleset.IPv6)

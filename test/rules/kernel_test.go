@@ -5,6 +5,7 @@ package rules
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -211,6 +212,10 @@ func readRouting(t *testing.T, pod *netns.NS, family ruleset.Family) routing {
 	if r.routes, err = pod.Netlink().RouteListFiltered(number, all, netlink.RT_FILTER_TABLE); err != nil {
 		t.Fatal(err)
 	}
+	// The kernel's own for an interface's link-local address come late.
+	r.routes = slices.DeleteFunc(r.routes, func(route netlink.Route) bool {
+		return route.Protocol == unix.RTPROT_KERNEL && route.Dst != nil && route.Dst.IP.IsLinkLocalUnicast()
+	})
 	if r.addresses, err = pod.Netlink().AddrList(lo, number); err != nil {
 		t.Fatal(err)
 	}
