@@ -94,10 +94,14 @@ func (j job) remove(ctx context.Context) error {
 }
 
 // compare reads the namespace, where that has not been done, and fails where
-// it differs from the wanted rules.
+// it differs from the wanted rules. It says what rules of others block.
 func (j job) compare(ctx context.Context, holds []ruleset.RuleSet) error {
-	findings, err := kernel.Verify(ctx, j.host, j.want, holds)
-	return failed(findings, err)
+	found, err := kernel.Verify(ctx, j.host, j.want, holds)
+	for _, warning := range found.Warnings {
+		_, printing := fmt.Fprintf(j.stdout, "shunt-init: warning: %s\n", warning)
+		err = errors.Join(err, printing)
+	}
+	return failed(found.Findings, err)
 }
 
 // probe sends probes and returns the families that could not be probed. Where

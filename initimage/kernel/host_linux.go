@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -25,6 +26,7 @@ type Host struct {
 	netlink  *netlink.Handle
 	lock     *lock
 	families []ruleset.Family
+	printed  map[ruleset.Family][]string // tables that Save printed last
 }
 
 // Open looks a namespace over and takes its lock: another run of Open waits
@@ -56,7 +58,7 @@ func open(ctx context.Context, opts interception.Options) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{lock: lock, families: families}
+	h := &Host{lock: lock, families: families, printed: map[ruleset.Family][]string{}}
 	if h.backend, err = chooseBackend(ctx, opts.Backend); err == nil && h.backend.name == interception.BackendLegacy {
 		err = requireNetRaw("write rules")
 	}
@@ -90,7 +92,14 @@ func (h *Host) String() string { return "iptables-" + string(h.backend.name) + "
 // Save implements Namespace. A family without tables, such as a new pod's, is
 // read without a process.
 func (h *Host) Save(ctx context.Context, family ruleset.Family) (string, error) {
-	return h.backend.save(ctx, family)
+	text, err := h.backend.save(ctx, family)
+	h.printed[family] = nil
+	for line := range strings.Lines(text) {
+		if table, begins := strings.CutPrefix(strings.TrimSpace(line), "*"); begins {
+			h.printed[family] = append(h.printed[family], table)
+		}
+	}
+	return text, err
 }
 
 // Restore implements Namespace. A legacy table cannot be taken away again, so
@@ -105,36 +114,110 @@ func (h *Host) Restore(ctx context.Context, tx Transaction) error {
 	return err
 }
 
-// SaveOther implements Inspected.
-func (h *Host) SaveOther(ctx context.Context, family ruleset.Family) (string, error) {
+// Others implements Inspected. It is for after Save: of iptables' tables in
+// nf_tables, it reads those natively that Save could not print.
+func (h *Host) Others(ctx context.Context, family ruleset.Family) ([]ruleset.RuleSet, error) {
+	var others []ruleset.RuleSet
+	var printed []string
 	other := interception.BackendNFT
 	if h.backend.name == other {
-		other = interception.BackendLegacy
+		other, printed = interception.BackendLegacy, h.printed[family]
 	}
-	if names, err := (backend{name: other}).tables(family); err != nil || len(names) == 0 {
-		return "", err
-	}
-	b, err := findBackend(other)
+	names, err := backend{name: other}.tables(family)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	return b.save(ctx, family)
+	if len(names) > 0 {
+		b, err := findBackend(other)
+		if err != nil {
+			return nil, err
+		}
+		text, err := b.save(ctx, family)
+		if err != nil {
+			return nil, err
+		}
+		rs, err := ruleset.Parse(family, text)
+		if err != nil {
+			return nil, fmt.Errorf("parsing the rules of iptables-%s: %w", other, err)
+		}
+		if other == interception.BackendNFT {
+			for _, t := range rs.Tables {
+				printed = append(printed, t.Name)
+			}
+		}
+		rs.Party = "iptables-" + string(other)
+		others = append(others, rs)
+	}
+	native, err := nativeRules(family, printed, h.netlink)
+	if err != nil {
+		return nil, fmt.Errorf("reading the native rules of nf_tables: %w", err)
+	}
+	others = append(others, native)
+	return slices.DeleteFunc(others, ruleset.RuleSet.Empty), nil
 }
 
-// Addresses implements Inspected.
+// Addresses implements Inspected. Everything is behind the interface of the
+// default route, or else the first that there is; the walk takes packets by the
+// others too.
 func (h *Host) Addresses() (ruleset.Host, error) {
 	host := ruleset.Host{Uplink: probeLink}
-	addrs, err := h.netlink.AddrList(nil, netlink.FAMILY_ALL)
+	links, err := h.netlink.LinkList()
 	if err != nil {
-		return host, err
+		return host, fmt.Errorf("listing the interfaces: %w", err)
 	}
-	for _, a := range addrs {
-		ip, _ := netip.AddrFromSlice(a.IP)
-		if !ip.IsLoopback() && !ip.IsLinkLocalUnicast() && ip.IsValid() && a.Label != loopbackName {
-			host.Addresses = append(host.Addresses, ip)
+	uplinks, err := h.defaultLinks()
+	if err != nil {
+		return host, fmt.Errorf("listing the default routes: %w", err)
+	}
+	for _, link := range links {
+		at := link.Attrs()
+		if at.Flags&net.FlagLoopback != 0 || at.Name == probeLink {
+			continue
+		}
+		addrs, err := h.netlink.AddrList(link, netlink.FAMILY_ALL)
+		if err != nil {
+			return host, err
+		}
+		i := ruleset.Interface{Name: at.Name}
+		for _, a := range addrs {
+			if ip, ok := netip.AddrFromSlice(a.IP); ok && !ip.IsLoopback() && !ip.IsLinkLocalUnicast() {
+				i.Addresses = append(i.Addresses, ip)
+			}
+		}
+		host.Interfaces = append(host.Interfaces, i)
+		if host.Uplink == probeLink || uplinks[at.Index] {
+			host.Uplink = at.Name
+		}
+	}
+	for _, i := range host.Interfaces {
+		if i.Name == host.Uplink {
+			host.Addresses = append(i.Addresses, host.Addresses...)
+		} else {
+			host.Addresses = append(host.Addresses, i.Addresses...)
 		}
 	}
 	return host, nil
+}
+
+// defaultLinks are the indices of the interfaces that default routes lead by.
+func (h *Host) defaultLinks() (map[int]bool, error) {
+	links := map[int]bool{}
+	for _, family := range h.families {
+		routes, err := h.netlink.RouteList(nil, netlinkFamily(family))
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range routes {
+			ones := 0
+			if r.Dst != nil {
+				ones, _ = r.Dst.Mask.Size()
+			}
+			if ones == 0 {
+				links[r.LinkIndex] = true
+			}
+		}
+	}
+	return links, nil
 }
 
 const loopbackName = "lo"

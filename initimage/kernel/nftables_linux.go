@@ -1,13 +1,10 @@
 package kernel
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/google/nftables"
-	"golang.org/x/sys/unix"
-
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
@@ -23,7 +20,7 @@ func nftTables(family ruleset.Family) ([]string, error) {
 		return nil, fmt.Errorf("opening a socket to nf_tables: %w", err)
 	}
 	tables, err := conn.ListTablesOfFamily(nftFamily(family))
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
+	if unknownToKernel(err) {
 		return nil, nil // a kernel without nf_tables has none of its tables
 	}
 	if err != nil {

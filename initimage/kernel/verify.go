@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
@@ -11,41 +12,49 @@ import (
 // Inspected is a Namespace with what Verify looks at beyond it.
 type Inspected interface {
 	Namespace
-	// SaveOther returns the rules of a family that are in the backend that is
-	// not used, as iptables-save prints them. The kernel obeys both.
-	SaveOther(ctx context.Context, family ruleset.Family) (string, error)
-	// Addresses returns the namespace's own addresses, those of lo excepted.
+	// Others returns the rules of a family that Save does not print, and that
+	// the kernel obeys all the same: those of the backend that is not used, and
+	// of nf_tables those that iptables does not know.
+	Others(ctx context.Context, family ruleset.Family) ([]ruleset.RuleSet, error)
+	// Addresses returns the namespace's own addresses, those of lo excepted, and
+	// the interfaces that have them.
 	Addresses() (ruleset.Host, error)
 }
 
-// Verify compares a namespace with the wanted rule sets and returns what is
-// not as it should be, a sentence each: rules, jumps, routing or addresses that
-// are missing, changed or in another place; rules of others that take packets
-// before ours do; a change that was cut short. It changes nothing.
-func Verify(ctx context.Context, ns Inspected, want, holds []ruleset.RuleSet) ([]string, error) {
+// Verdict is what Verify makes of a namespace, a sentence each.
+type Verdict struct {
+	Findings []string // connections may go past the proxy, or are not as wanted
+	Warnings []string // rules of others block connections, which then go nowhere
+}
+
+// Verify compares a namespace with the wanted rule sets: rules, jumps, routing
+// or addresses that are missing, changed or in another place; rules of others
+// that take packets another way than ours; a change that was cut short. It
+// changes nothing.
+func Verify(ctx context.Context, ns Inspected, want, holds []ruleset.RuleSet) (Verdict, error) {
+	var all Verdict
 	host, err := ns.Addresses()
 	if err != nil {
-		return nil, fmt.Errorf("%w: listing the addresses: %w", ErrPreflight, err)
+		return all, fmt.Errorf("%w: listing the addresses: %w", ErrPreflight, err)
 	}
-	var findings []string
 	for _, rs := range want {
 		have, err := held(ctx, ns, rs.Family, holds)
 		if err != nil {
-			return nil, fmt.Errorf("%w: reading the %s rules: %w", ErrPreflight, rs.Family, err)
+			return all, fmt.Errorf("%w: reading the %s rules: %w", ErrPreflight, rs.Family, err)
 		}
-		text, err := ns.SaveOther(ctx, rs.Family)
+		others, err := ns.Others(ctx, rs.Family)
 		if err != nil {
-			return nil, fmt.Errorf("%w: reading the %s rules of the other backend: %w", ErrPreflight, rs.Family, err)
+			return all, fmt.Errorf("%w: reading the %s rules of others: %w", ErrPreflight, rs.Family, err)
 		}
-		other, err := ruleset.Parse(rs.Family, text)
-		if err != nil {
-			return nil, fmt.Errorf("%w: parsing the %s rules of the other backend: %w", ErrPreflight, rs.Family, err)
+		found := compare(rs, have, others, host)
+		for _, f := range found.Findings {
+			all.Findings = append(all.Findings, rs.Family.String()+": "+f)
 		}
-		for _, f := range compare(rs, have, other, host) {
-			findings = append(findings, rs.Family.String()+": "+f)
+		for _, w := range found.Warnings {
+			all.Warnings = append(all.Warnings, rs.Family.String()+": "+w)
 		}
 	}
-	return findings, nil
+	return all, nil
 }
 
 // held returns what a family holds, as it has been read before or is now.
@@ -59,59 +68,30 @@ func held(ctx context.Context, ns Namespace, family ruleset.Family, holds []rule
 }
 
 // compare returns what is wrong with what a family holds.
-func compare(want, have, other ruleset.RuleSet, host ruleset.Host) []string {
-	var findings []string
+func compare(want, have ruleset.RuleSet, others []ruleset.RuleSet, host ruleset.Host) Verdict {
+	var v Verdict
 	if have.Routing.Unreachable {
-		findings = append(findings, "cut off from outside: a change was cut short; run shunt-init again")
+		v.Findings = append(v.Findings, "cut off from outside: a change was cut short; run shunt-init again")
 	}
 	own := have.Owned()
 	own.Routing.Unreachable = false
 	for _, line := range ruleset.Diff(want, own) {
-		findings = append(findings, "differs from what is wanted (- missing, + not wanted): "+line)
+		v.Findings = append(v.Findings, "differs from what is wanted (- missing, + not wanted): "+line)
 	}
-	findings = append(findings, before(want, have)...)
-	if hasForeign(have, own) {
-		findings = append(findings, interference(want, have, host)...)
+	if hasForeign(have, own) || len(others) > 0 {
+		theirs := interference(want, have, others, host)
+		v.Findings, v.Warnings = append(v.Findings, theirs.Findings...), append(v.Warnings, theirs.Warnings...)
 	}
-	if hasForeign(other, other.Owned()) || len(other.Owned().Tables) > 0 {
-		other.Routing = want.Routing
-		findings = append(findings, intrusion(want, other, host)...)
-	}
-	return findings
+	return v
 }
 
-// before returns the rules of others that stand before ours in a built-in
-// chain, whatever they do.
-func before(want, have ruleset.RuleSet) []string {
-	var findings []string
-	for _, t := range want.Tables {
-		for _, c := range t.Chains {
-			found := have.Chain(t.Name, c.Name)
-			if !c.Builtin() || found == nil {
-				continue
-			}
-			last := lastOwned(found.Rules)
-			for _, r := range found.Rules[:last+1] {
-				if !r.Owned() {
-					findings = append(findings, fmt.Sprintf("a rule of others comes before ours: %s %s %s", t.Name, c.Name, r))
-				}
-			}
-		}
-	}
-	return findings
+// hasForeign reports whether a rule set holds rules that are not ours, or a
+// policy that is.
+func hasForeign(have, own ruleset.RuleSet) bool {
+	return countRules(have) > countRules(own) || slices.ContainsFunc(have.Tables, func(t ruleset.Table) bool {
+		return slices.ContainsFunc(t.Chains, func(c ruleset.Chain) bool { return c.Policy == string(ruleset.Drop) })
+	})
 }
-
-func lastOwned(rules []ruleset.Rule) int {
-	for i, r := range slices.Backward(rules) {
-		if r.Owned() {
-			return i
-		}
-	}
-	return -1
-}
-
-// hasForeign reports whether a rule set holds rules that are not ours.
-func hasForeign(have, own ruleset.RuleSet) bool { return countRules(have) > countRules(own) }
 
 func countRules(rs ruleset.RuleSet) int {
 	n := 0
@@ -123,30 +103,154 @@ func countRules(rs ruleset.RuleSet) int {
 	return n
 }
 
-// interference walks packets through all rules and through ours alone, and
-// returns those that others' rules take another way. A packet that they drop
-// has not got past the proxy.
-func interference(want, have ruleset.RuleSet, host ruleset.Host) []string {
-	have.Routing = want.Routing
-	var findings []string
-	for _, p := range ruleset.Distinguished(want, host) {
-		wanted, got := ruleset.Trace(want, host, p), ruleset.Trace(have, host, p)
-		blocked := got.Outcome.Fate == ruleset.Dropped || got.Outcome.Fate == ruleset.Rejected
-		if got.Outcome != wanted.Outcome && !blocked {
-			return append(findings, fmt.Sprintf("rules of others change the way of a packet (%s): %s, wanted %s",
-				p, got.Outcome, wanted.Outcome))
-		}
+// interference walks packets through all rules and through the wanted ones
+// alone, and tells what rules of others do to their ways.
+func interference(want, have ruleset.RuleSet, others []ruleset.RuleSet, host ruleset.Host) Verdict {
+	mine := []ruleset.RuleSet{have}
+	c := comparison{host: host, ports: want.ProxyPorts(), wanted: ruleset.NewStack(want.Routing, want)}
+	c.held = []*ruleset.Stack{ruleset.NewStack(want.Routing, slices.Concat(mine, others)...)}
+	if len(others) > 0 {
+		c.held = append(c.held, ruleset.NewStack(want.Routing, slices.Concat(others, mine)...))
 	}
-	return findings
+	for _, rs := range slices.Concat(mine, others) {
+		c.opaque = c.opaque || rs.Opaque()
+	}
+	trials, whole := ruleset.Trials(want, slices.Concat(mine, others), host)
+	for _, t := range trials {
+		c.try(t)
+	}
+	// A rule that takes packets elsewhere need not be said to block others.
+	c.warnings = slices.DeleteFunc(c.warnings, func(w remark) bool {
+		return slices.ContainsFunc(c.findings, func(f remark) bool { return strings.HasSuffix(f.culprit, w.culprit) })
+	})
+	v := Verdict{Findings: sentences(c.findings), Warnings: sentences(c.warnings)}
+	if !whole {
+		v.Warnings = append(v.Warnings, "there are too many rules of others to try them all")
+	}
+	return v
 }
 
-// intrusion returns a packet that the rules of the other backend take somewhere.
-func intrusion(want, other ruleset.RuleSet, host ruleset.Host) []string {
-	for _, p := range ruleset.Distinguished(want, host) {
-		got := ruleset.Trace(other, host, p).Outcome
-		if got.Fate == ruleset.Redirected || got.Fate == ruleset.TProxied || got.Fate == ruleset.Unknown {
-			return []string{fmt.Sprintf("the other backend has rules that take a packet (%s): %s", p, got)}
+// comparison is of the ways that packets are to go and those that they go.
+type comparison struct {
+	host               ruleset.Host
+	wanted             *ruleset.Stack
+	held               []*ruleset.Stack // in either order of those that have the same priority
+	opaque             bool             // they have matches that are not understood
+	ports              map[uint16]bool  // of the proxy
+	findings, warnings []remark
+}
+
+// try walks a packet and, where it goes the way that it should, its answer.
+// What is not understood is taken both ways.
+func (c *comparison) try(t ruleset.Trial) {
+	should := t.Walk(c.wanted, c.host)
+	answer := t.Answer(should.Answer).Walk(c.wanted, c.host)
+	assumptions := []ruleset.Assumption{t.Assumed}
+	if c.opaque {
+		assumptions = append(assumptions, ruleset.EveryRule)
+	}
+	for _, stack := range c.held {
+		for _, t.Assumed = range assumptions {
+			does := t.Walk(stack, c.host)
+			by := culprits(does)
+			if should.Zone != 0 && should.Zone != does.Zone {
+				c.find(by, fmt.Sprintf("rules of others have conntrack take a packet of the proxy's for one of the app's (%s)", t.Packet))
+			}
+			if !c.judge(t, "", should.Outcome, does.Outcome, by) || does.Untracked {
+				continue
+			}
+			back := t.Answer(should.Answer)
+			back.Packet.ConnMark = does.Answer.ConnMark
+			walked := back.Walk(stack, c.host)
+			lost := walked.Untracked && !answer.Untracked || walked.Zone != does.Zone && answer.Zone == should.Zone
+			if should.Outcome.Fate == ruleset.Redirected && lost {
+				walked.Outcome = ruleset.Outcome{Fate: ruleset.Dropped} // nat does not put its addresses back
+			}
+			c.judge(back, "the answer to ", answer.Outcome, walked.Outcome, append(by, culprits(walked)...))
 		}
 	}
-	return nil
+}
+
+// culprits are the rules of others on a way that can have changed it.
+func culprits(p ruleset.Path) []string {
+	var by []string
+	for _, s := range p.Steps {
+		if s.Foreign && s.Acts() {
+			by = append(by, s.String())
+		}
+	}
+	return by
+}
+
+// judge compares two ends of a packet, and reports whether they are alike.
+//
+//	it should go             | it goes                     | that is
+//	to the proxy, or nowhere | elsewhere                   | a finding
+//	as it likes              | to the proxy                | a finding
+//	as it likes              | where others have it go     | theirs to say
+//	anywhere                 | nowhere                     | a warning
+//
+// What the pod sends to its own loopback is for others to say, too.
+func (c *comparison) judge(t ruleset.Trial, what string, wanted, got ruleset.Outcome, by []string) bool {
+	if wanted == got {
+		return true
+	}
+	blocked := func(o ruleset.Outcome) bool { return o.Fate == ruleset.Dropped || o.Fate == ruleset.Rejected }
+	if blocked(wanted) && blocked(got) || len(by) == 0 {
+		return false // where no rule of others acts, ours have been found to differ
+	}
+	left := wanted.Fate == ruleset.Direct || t.Packet.Direction == ruleset.Out && t.Packet.Dst.IsLoopback()
+	intercepted := got.Fate == ruleset.Local || got.Fate == ruleset.TProxied || c.ports[got.Port]
+	switch {
+	case blocked(got) && (t.Packet.State == ruleset.Invalid || t.Packet.State == ruleset.Untracked):
+	case blocked(got):
+		last := by[len(by)-1]
+		c.say(&c.warnings, last, fmt.Sprintf("rules of others block connections, such as %s%s: %s, by %s", what, describe(t), got, last))
+	case left && !intercepted:
+	case blocked(wanted) && got.Fate == ruleset.Rewritten: // to another host
+	default:
+		c.find(by, fmt.Sprintf("rules of others change the way of %s%s: %s, wanted %s", what, describe(t), got, wanted))
+	}
+	return false
+}
+
+// find adds a finding about the last of some rules.
+func (c *comparison) find(by []string, sentence string) {
+	culprit := strings.Join(by[max(0, len(by)-maxCulprits):], "; ")
+	c.say(&c.findings, culprit, sentence+"; by "+culprit)
+}
+
+// Bounds of what is said.
+const (
+	maxCulprits = 3  // rules that one finding names
+	maxSaid     = 10 // findings, and warnings, about rules of others
+)
+
+// remark is a sentence about rules of others.
+type remark struct{ culprit, sentence string }
+
+// say adds a sentence about rules that none has been said about.
+func (c *comparison) say(to *[]remark, culprit, sentence string) {
+	if !slices.ContainsFunc(*to, func(r remark) bool { return r.culprit == culprit }) {
+		*to = append(*to, remark{culprit, sentence})
+	}
+}
+
+// sentences are the first of the remarks.
+func sentences(remarks []remark) []string {
+	var all []string
+	for i, r := range remarks {
+		if i == maxSaid {
+			return append(all, fmt.Sprintf("rules of others: %d more of this kind", len(remarks)-i))
+		}
+		all = append(all, r.sentence)
+	}
+	return all
+}
+
+func describe(t ruleset.Trial) string {
+	if t.Packet.Direction == ruleset.Out {
+		return fmt.Sprintf("a packet (%s, by %s)", t.Packet, t.Uplink)
+	}
+	return fmt.Sprintf("a packet (%s)", t.Packet)
 }

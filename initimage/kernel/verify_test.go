@@ -15,36 +15,42 @@ import (
 // that is not used, which are of IPv4.
 type inspected struct {
 	*Fake
-	other string
+	other    string
+	localnet bool // it takes packets for 127.0.0.0/8 from outside
 }
 
-func (i inspected) SaveOther(_ context.Context, family ruleset.Family) (string, error) {
-	if family == ruleset.IPv6 {
-		return "", nil
+func (i inspected) Others(_ context.Context, family ruleset.Family) ([]ruleset.RuleSet, error) {
+	if family == ruleset.IPv6 || i.other == "" {
+		return nil, nil
 	}
-	return i.other, nil
+	rs, err := ruleset.Parse(family, i.other)
+	rs.Party = "iptables-legacy"
+	return []ruleset.RuleSet{rs}, err
 }
 
 func (i inspected) Addresses() (ruleset.Host, error) {
+	first := []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")}
+	second := []netip.Addr{netip.MustParseAddr("10.78.0.1"), netip.MustParseAddr("fd78::1")}
 	return ruleset.Host{
-		Uplink: "eth0", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")},
+		Uplink: "eth0", Addresses: slices.Concat(first, second), NoLocalnet: !i.localnet,
+		Interfaces: []ruleset.Interface{{Name: "eth0", Addresses: first}, {Name: "eth1", Addresses: second}},
 	}, nil
 }
 
 // verified returns what Verify finds in a namespace after a spec was applied
 // and something was done to it.
-func verified(t *testing.T, spec interception.Spec, other string, mutate func(*Fake)) []string {
+func verified(t *testing.T, spec interception.Spec, other string, localnet bool, mutate func(*Fake)) Verdict {
 	t.Helper()
-	ns := inspected{NewFake(), other}
+	ns := inspected{NewFake(), other, localnet}
 	if _, err := Apply(context.Background(), ns.Fake, both(spec), false); err != nil {
 		t.Fatal(err)
 	}
 	mutate(ns.Fake)
-	findings, err := Verify(context.Background(), ns, both(spec), nil)
+	verdict, err := Verify(context.Background(), ns, both(spec), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return findings
+	return verdict
 }
 
 // systems are arguments that between them build every rule that there is.
@@ -95,7 +101,7 @@ var mutations = []mutation{
 func TestVerifyFindsEveryMutant(t *testing.T) {
 	mutants := 0
 	for args, spec := range systems(t) {
-		if findings := verified(t, spec, "", func(*Fake) {}); len(findings) > 0 {
+		if findings := verified(t, spec, "", true, func(*Fake) {}).Findings; len(findings) > 0 {
 			t.Errorf("%s: found in a namespace that is right: %q", args, findings)
 		}
 		for _, rs := range both(spec) {
@@ -117,11 +123,11 @@ func TestVerifyFindsEveryMutant(t *testing.T) {
 func mutateRule(t *testing.T, args string, spec interception.Spec, m mutation, f ruleset.Family, table, chain string, at int) int {
 	t.Helper()
 	done := false
-	findings := verified(t, spec, "", func(ns *Fake) {
+	findings := verified(t, spec, "", true, func(ns *Fake) {
 		rs := ns.Sets[f]
 		c := rs.Chain(table, chain)
 		c.Rules, done = m.do(slices.Clone(c.Rules), at)
-	})
+	}).Findings
 	if !done {
 		return 0
 	}
@@ -152,11 +158,11 @@ func mutateRouting(t *testing.T, args string, spec interception.Spec, rs ruleset
 		mutants = append(mutants, func(r *ruleset.Routing) { r.Routes = slices.Delete(slices.Clone(r.Routes), i, i+1) })
 	}
 	for i, mutate := range mutants {
-		findings := verified(t, spec, "", func(ns *Fake) {
+		findings := verified(t, spec, "", true, func(ns *Fake) {
 			set := ns.Sets[rs.Family]
 			mutate(&set.Routing)
 			ns.Sets[rs.Family] = set
-		})
+		}).Findings
 		if len(findings) == 0 {
 			t.Errorf("%s, %s: mutant %d of the routing was not noticed: %+v", args, rs.Family, i, rs.Routing)
 		}
@@ -164,43 +170,195 @@ func mutateRouting(t *testing.T, args string, spec interception.Spec, rs ruleset
 	return len(mutants)
 }
 
+// What rules of others can be to Verify.
+const (
+	harmless = ""
+	harmful  = "finding"
+	blocking = "warning"
+)
+
 // TestVerifyLooksAtOthers holds what others' rules may do, and what not.
 func TestVerifyLooksAtOthers(t *testing.T) {
 	for _, c := range []struct {
-		name, table, chain, rule, other string
-		found                           bool
+		args  string // of shunt-init; the defaults where it is empty
+		rules string // of iptables, "TABLE CHAIN RULE" each, in the backend of ours
+		other string // what the other backend has
+
+		localnet bool // the pod's route_localnet
+		want     string
 	}{
-		{"a rule behind ours", "nat", "OUTPUT", "-j ACCEPT", "", false},
-		{"a rule at another hook", "filter", "INPUT", "-p tcp -j ACCEPT", "", false},
-		{"a rule that logs", "raw", "OUTPUT", "-j LOG", "", false},
-		{"a rule that drops", "filter", "OUTPUT", "-d 192.0.2.1 -j DROP", "", false},
-		{"packets that nat does not see", "raw", "OUTPUT", "-p tcp -j CT --notrack", "", true},
-		{"the other backend's nat", "", "", "", "*nat\n-A OUTPUT -p tcp -j REDIRECT --to-ports 9\nCOMMIT\n", true},
-		{"a rule of the other backend that accepts", "", "", "", "*nat\n-A OUTPUT -p tcp -j ACCEPT\nCOMMIT\n", false},
-		{"a rule of the other backend that takes what is for loopback", "", "", "",
-			"*nat\n-A PREROUTING -d 127.0.0.0/8 -p tcp -j REDIRECT --to-ports 9\nCOMMIT\n", true},
-		{"a rule of others that hides what is for loopback from nat", "raw", "PREROUTING", "-d 127.0.0.0/8 -j CT --notrack", "", true},
-		{"our rules in the other backend", "", "", "",
-			"*nat\n:SHUNT_OUTPUT - [0:0]\n-A OUTPUT -j SHUNT_OUTPUT\n-A SHUNT_OUTPUT -p tcp -j REDIRECT --to-ports 15001\nCOMMIT\n", true},
+		{rules: "nat OUTPUT -j ACCEPT", want: harmless}, // behind ours
+		{rules: "filter INPUT -p tcp -j ACCEPT", want: harmless},
+		{rules: "raw OUTPUT -j LOG", want: harmless},
+		{rules: "filter OUTPUT -d 192.0.2.1 -j DROP", want: blocking}, // the answers to it
+		{rules: "raw OUTPUT -p tcp -j CT --notrack", want: harmful},
+		{rules: "raw PREROUTING -d 127.0.0.0/8 -j CT --notrack", localnet: true, want: harmful}, // hides what is for loopback from nat
+		{rules: "raw PREROUTING -d 127.0.0.0/8 -j CT --notrack", want: harmless},
+		{other: "*nat\n-A OUTPUT -p tcp -j REDIRECT --to-ports 9\nCOMMIT\n", want: harmful},
+		{other: "*nat\n-A OUTPUT -p tcp -j ACCEPT\nCOMMIT\n", want: harmless},
+		{other: "*nat\n-A PREROUTING -d 127.0.0.0/8 -p tcp -j REDIRECT --to-ports 9\nCOMMIT\n", want: harmful},
+		{other: "*nat\n:SHUNT_OUTPUT - [0:0]\n-A OUTPUT -j SHUNT_OUTPUT\n-A SHUNT_OUTPUT -p tcp -j REDIRECT --to-ports 15001\nCOMMIT\n", want: harmful},
+
+		// By interface.
+		{rules: "raw OUTPUT -o eth1 -j CT --notrack", want: harmful},
+		{rules: "raw OUTPUT ! -o eth0 -p tcp -j CT --notrack", want: harmful},
+		{rules: "raw OUTPUT -o eth+ -j CT --notrack", want: harmful},
+		{rules: "raw OUTPUT -o tun0 -j CT --notrack", want: harmless}, // there is none
+		{rules: "raw PREROUTING -i eth1 -j CT --notrack", want: harmful},
+		{other: "*nat\n-A OUTPUT -o eth1 -p tcp -j REDIRECT --to-ports 9999\nCOMMIT\n", want: harmful},
+		{other: "*nat\n-A PREROUTING -i eth0 -p tcp -j REDIRECT --to-ports 22\nCOMMIT\n", want: harmful},
+		{args: "--system ambient", rules: "mangle OUTPUT -o eth1 -j MARK --set-xmark 0x539/0xffffffff", want: harmful},
+		{args: "--system ambient", rules: "mangle PREROUTING -i eth0 -j MARK --set-xmark 0x539/0xffffffff", want: harmful},
+		{args: "--system ambient", rules: "mangle PREROUTING -i eth0 -j MARK --set-xmark 0x40/0xffffffff", want: harmless},
+		{args: "-m TPROXY", rules: "mangle OUTPUT -o eth1 -j MARK --set-xmark 0x539/0xffffffff", want: harmful},
+
+		// By port.
+		{rules: "raw OUTPUT -p tcp --dport 9090 -j CT --notrack", want: harmful},
+		{rules: "raw PREROUTING -p tcp --dport 9090 -j CT --notrack", want: harmful},
+		{rules: "raw PREROUTING -p udp --dport 9090 -j CT --notrack", want: harmless},
+		{rules: "raw PREROUTING -p tcp --dport 22 -j CT --notrack", want: harmless}, // left alone
+		{rules: "raw OUTPUT -p tcp -m multiport --dports 9090,9091 -j CT --notrack", want: harmful},
+		{rules: "raw PREROUTING -p tcp --dport 22:23 -j CT --notrack", want: harmful},
+		{rules: "nat PREROUTING -p tcp --dport 9090 -j REDIRECT --to-ports 9999", want: harmless}, // behind ours
+		{other: "*nat\n-A PREROUTING -p tcp --dport 9090 -j REDIRECT --to-ports 9999\nCOMMIT\n", want: harmful},
+		{other: "*nat\n-A OUTPUT -p tcp --dport 9090 -j REDIRECT\nCOMMIT\n", want: harmful},
+		{other: "*nat\n-A OUTPUT -p tcp --dport 9090 -j DNAT --to-destination 10.0.0.5:80\nCOMMIT\n", want: harmful},
+		{other: "*nat\n-A PREROUTING -p tcp --dport 22 -j DNAT --to-destination 10.0.0.5:22\nCOMMIT\n", want: harmless},
+		{other: "*nat\n-A PREROUTING -p tcp --dport 22 -j REDIRECT --to-ports 15006\nCOMMIT\n", want: harmful},
+		{args: "-m TPROXY", rules: "raw PREROUTING -p tcp --dport 9090 -j CT --notrack", want: harmless}, // mangle takes it all the same
+		{args: "-m TPROXY", other: "*mangle\n-A PREROUTING -p tcp --dport 9090 -j TPROXY --on-port 9999 --on-ip 0.0.0.0 --tproxy-mark 0x1/0x1\nCOMMIT\n", want: harmful},
+
+		// By address, owner and state.
+		{args: "--system ambient", rules: "mangle PREROUTING -d 10.78.0.1/32 -j MARK --set-xmark 0x539/0xffffffff", want: harmful},
+		{rules: "mangle PREROUTING -d 10.99.0.1/32 -j MARK --set-xmark 0x539/0xffffffff", want: harmless},
+		{rules: "raw OUTPUT -d 10.78.0.0/16 -j CT --notrack", want: harmful},
+		{rules: "raw OUTPUT ! -d 10.0.0.0/8 -p tcp -j CT --notrack", want: harmful},
+		{rules: "raw OUTPUT -s 10.78.0.1/32 -j CT --notrack", want: harmful},
+		{rules: "raw PREROUTING -s 10.9.0.0/16 -j CT --notrack", want: harmful},
+		{args: "-x 10.9.0.0/16", rules: "raw OUTPUT -d 10.9.0.0/16 -j CT --notrack", want: harmless},
+		{args: "-x 10.9.0.0/24", rules: "raw OUTPUT -d 10.9.0.0/16 -j CT --notrack", want: harmful},
+		{rules: "raw OUTPUT -m owner --uid-owner 2000 -j CT --notrack", want: harmful},
+		{rules: "raw OUTPUT -m owner --uid-owner 1337 -j CT --notrack", want: harmful}, // its calls to its own pod
+		{rules: "mangle PREROUTING -p tcp -m conntrack --ctstate INVALID -j DROP", want: harmless},
+
+		// Marks of connections.
+		{args: "-m TPROXY", rules: "mangle INPUT -j CONNMARK --set-xmark 0x539/0xffffffff", want: harmful},
+		{args: "-m TPROXY", rules: "filter INPUT -i eth1 -p tcp -j CONNMARK --set-xmark 0x539/0xffffffff", want: harmful},
+		{args: "-m TPROXY", rules: "mangle INPUT -j CONNMARK --set-xmark 0x7/0xffffffff", want: harmful},  // ours is lost
+		{args: "-m TPROXY", rules: "mangle INPUT -j CONNMARK --set-xmark 0x10000/0x10000", want: harmful}, // ours is compared whole
+		{rules: "mangle INPUT -j CONNMARK --set-xmark 0x539/0xffffffff", want: harmless},                  // REDIRECT has no mark
+		{args: "-m TPROXY", rules: "mangle OUTPUT -p tcp --sport 8080 -j MARK --set-xmark 0x0/0xffffffff", want: harmful},
+
+		// Several rules together.
+		{rules: ":raw THEIRS\nraw OUTPUT -o eth1 -j THEIRS\nraw THEIRS -p tcp --dport 9090 -j CT --notrack", want: harmful},
+		{rules: ":raw THEIRS\nraw OUTPUT -g THEIRS\nraw THEIRS ! -o eth1 -j RETURN\nraw THEIRS -p tcp ! --dport 9090 -j RETURN\nraw THEIRS -j CT --notrack", want: harmful},
+		{rules: ":raw THEIRS\nraw OUTPUT -j THEIRS\nraw OUTPUT -j CT --notrack\nraw THEIRS ! -o eth1 -j ACCEPT", want: harmful},
+		{rules: "raw OUTPUT -j ACCEPT\nraw OUTPUT -j CT --notrack", want: harmless},
+		{rules: "raw PREROUTING -i eth1 -j MARK --set-xmark 0x77/0xffffffff", want: harmless,
+			other: "*nat\n-A PREROUTING -p tcp -m mark --mark 0x78 -m tcp --dport 9090 -j REDIRECT --to-ports 9\nCOMMIT\n"},
+		{rules: "raw PREROUTING -i eth1 -j MARK --set-xmark 0x77/0xffffffff", want: harmful,
+			other: "*nat\n-A PREROUTING -p tcp -m mark --mark 0x77 -m tcp --dport 9090 -j REDIRECT --to-ports 9\nCOMMIT\n"},
+
+		// What cannot change where a packet goes.
+		{rules: "mangle OUTPUT -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu", want: harmless},
+		{rules: "mangle POSTROUTING -j TTL --ttl-set 64", want: harmless},
+		{rules: "mangle OUTPUT -j DSCP --set-dscp 0x2e", want: harmless},
+		{rules: "filter INPUT -p tcp --dport 22 -m recent --set --name ssh", want: harmless},
+		{rules: "filter INPUT -p tcp -m hashlimit --hashlimit-upto 5/sec --hashlimit-name x -j ACCEPT", want: harmless},
+		{rules: "filter OUTPUT -m policy --dir out --pol ipsec -j ACCEPT", want: harmless},
+		{rules: "filter OUTPUT -m bpf --bytecode 1 -j NFQUEUE --queue-num 1", want: harmless},
+		{rules: "mangle PREROUTING -j CONNMARK --save-mark --nfmask 0xff0000 --ctmask 0xff0000", want: harmless},
+		{other: "*nat\n-A POSTROUTING -o eth0 -j MASQUERADE\nCOMMIT\n", want: harmless},
+		{other: "*nat\n:DOCKER_OUTPUT - [0:0]\n-A OUTPUT -d 127.0.0.11/32 -j DOCKER_OUTPUT\n-A DOCKER_OUTPUT -d 127.0.0.11/32 -p tcp -m tcp --dport 53 -j DNAT --to-destination 127.0.0.11:41455\nCOMMIT\n", want: harmless},
+		// A match that is not known is taken both ways.
+		{rules: "raw OUTPUT -m string --string x --algo bm -j CT --notrack", want: harmful},
+		{rules: "raw OUTPUT -p tcp --dport 9090 -m bpf --bytecode 1 -j CT --notrack", want: harmful},
+		{rules: "raw OUTPUT -m string --string x --algo bm -j ACCEPT\nraw OUTPUT -j CT --notrack", want: harmful},
+		{rules: "mangle OUTPUT -j HMARK --hmark-tuple src --hmark-mod 2", want: harmful},
+
+		// What blocks.
+		{rules: "filter INPUT -p tcp -m hashlimit --hashlimit-above 5/sec --hashlimit-name x -j DROP", want: blocking},
+		{rules: "filter INPUT -j REJECT --reject-with icmp-port-unreachable", want: blocking},
+		{rules: "policy filter INPUT DROP", want: blocking},
+		{rules: "policy filter INPUT DROP\nfilter INPUT -j ACCEPT", want: harmless},
+		{rules: "raw PREROUTING -i eth1 -p tcp --dport 9090 -j DROP", want: blocking},
+		{rules: "raw OUTPUT -p tcp --sport 15006 -j CT --notrack", want: blocking},
 	} {
-		findings := verified(t, interception.Default(), c.other, func(ns *Fake) {
-			if c.table == "" {
-				return
-			}
-			text := "*" + c.table + "\n-A " + c.chain + " " + c.rule + "\nCOMMIT\n"
-			foreign, err := ruleset.Parse(ruleset.IPv4, text)
+		t.Run(c.args+" "+c.rules+c.other, func(t *testing.T) {
+			spec, _, err := interception.ParseArgs(strings.Fields(c.args))
 			if err != nil {
 				t.Fatal(err)
 			}
-			tx := Transaction{Family: ruleset.IPv4, Tables: []TableChange{{Table: c.table, Steps: []Step{
-				{Verb: Append, Chain: c.chain, Rule: foreign.Tables[0].Chains[0].Rules[0]},
-			}}}}
-			if err := ns.Restore(context.Background(), tx); err != nil {
-				t.Fatal(err)
+			verdict := verified(t, spec, c.other, c.localnet, func(ns *Fake) {
+				if c.rules != "" {
+					addForeign(t, ns, c.rules)
+				}
+			})
+			got := harmless
+			switch {
+			case len(verdict.Findings) > 0:
+				got = harmful
+			case len(verdict.Warnings) > 0:
+				got = blocking
+			}
+			if got != c.want {
+				t.Errorf("%q, want %q: %+v", got, c.want, verdict)
 			}
 		})
-		if (len(findings) > 0) != c.found {
-			t.Errorf("%s: found %q", c.name, findings)
+	}
+}
+
+// addForeign appends rules to the IPv4 tables, "TABLE CHAIN RULE" a line; a line
+// ":TABLE CHAIN" makes a chain, and "policy TABLE CHAIN POLICY" sets one.
+func addForeign(t *testing.T, ns *Fake, lines string) {
+	t.Helper()
+	rs := ns.Sets[ruleset.IPv4]
+	rs.Tables = slices.Clone(rs.Tables)
+	for line := range strings.SplitSeq(lines, "\n") {
+		words := strings.SplitN(line, " ", 4)
+		text, declaration := "", ""
+		switch {
+		case words[0] == "policy":
+			text = "*" + words[1] + "\n:" + words[2] + " " + words[3] + " [0:0]\nCOMMIT\n"
+		case strings.HasPrefix(line, ":"):
+			text = "*" + words[0][1:] + "\n:" + words[1] + " - [0:0]\nCOMMIT\n"
+		default:
+			words = strings.SplitN(line, " ", 3)
+			if words[1] == "THEIRS" {
+				declaration = ":THEIRS - [0:0]\n"
+			}
+			if strings.HasSuffix(line, "THEIRS") {
+				declaration = ":THEIRS - [0:0]\n"
+			}
+			text = "*" + words[0] + "\n" + declaration + "-A " + words[1] + " " + words[2] + "\nCOMMIT\n"
+		}
+		read, err := ruleset.Parse(ruleset.IPv4, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range read.Tables[0].Chains {
+			appendTo(&rs, read.Tables[0].Name, c)
 		}
 	}
+	ns.Sets[ruleset.IPv4] = rs
+}
+
+// appendTo puts a chain's rules behind those that are there.
+func appendTo(rs *ruleset.RuleSet, table string, c ruleset.Chain) {
+	i := slices.IndexFunc(rs.Tables, func(t ruleset.Table) bool { return t.Name == table })
+	if i < 0 {
+		rs.Tables = append(rs.Tables, ruleset.Table{Name: table})
+		i = len(rs.Tables) - 1
+	}
+	chains := slices.Clone(rs.Tables[i].Chains)
+	n := slices.IndexFunc(chains, func(have ruleset.Chain) bool { return have.Name == c.Name })
+	if n < 0 {
+		chains = append(chains, c)
+	} else {
+		chains[n].Rules = slices.Concat(chains[n].Rules, c.Rules)
+		if c.Policy != "" {
+			chains[n].Policy = c.Policy
+		}
+	}
+	rs.Tables[i].Chains = chains
 }

@@ -35,8 +35,8 @@ func (b *builder) dns() {
 		}
 	})...)
 	b.nat.add(chainDNSOutput, b.leaveAlone()...)
-	b.nat.add(chainDNSOutput, b.ofApp("DNS queries of the app", Jump{chainDNS})...)
-	b.nat.add("OUTPUT", rule("DNS queries over udp", Jump{chainDNSOutput}, udp, port(udp, dnsPort)))
+	b.nat.add(chainDNSOutput, b.ofApp("DNS queries of the app", Jump{Chain: chainDNS})...)
+	b.nat.add("OUTPUT", rule("DNS queries over udp", Jump{Chain: chainDNSOutput}, udp, port(udp, dnsPort)))
 	b.raw.add("PREROUTING", b.toServers(func(server ...Match) []Rule {
 		for i, m := range server {
 			server[i] = Source{Prefix: m.(Destination).Prefix}
@@ -46,7 +46,7 @@ func (b *builder) dns() {
 	})...)
 	for _, name := range b.spec.VirtualInterfaces {
 		in := InInterface{Name: name}
-		b.nat.add("PREROUTING", rule("DNS queries of a virtual machine", Jump{chainDNS}, in, udp, port(udp, dnsPort)))
+		b.nat.add("PREROUTING", rule("DNS queries of a virtual machine", Jump{Chain: chainDNS}, in, udp, port(udp, dnsPort)))
 		b.raw.add("PREROUTING", rule("DNS queries of a virtual machine", ConntrackZone{zoneApp}, in, udp, port(udp, dnsPort)))
 	}
 	b.dnsZones()
@@ -67,7 +67,7 @@ func (b *builder) dnsZones() {
 		return b.ofApp("query of the app", ConntrackZone{zoneApp}, append(server, udp, query)...)
 	})...)
 	b.raw.add("OUTPUT",
-		rule("DNS queries", Jump{chainDNSZone}, udp, query),
+		rule("DNS queries", Jump{Chain: chainDNSZone}, udp, query),
 		rule("answers of the proxy to the app", ConntrackZone{zoneApp}, udp, answer))
 }
 

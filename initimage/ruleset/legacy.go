@@ -5,6 +5,6 @@ package ruleset
 // address is inbound whoever makes it; that hop alone is not.
 func (b *builder) legacy() {
 	b.addInbound(b.spec.OutboundPort)
-	toPod := rule("connections to the own pod are inbound", Jump{chainInRedirect}, b.beyondLoopback(), outLoopback)
+	toPod := rule("connections to the own pod are inbound", Jump{Chain: chainInRedirect}, b.beyondLoopback(), outLoopback)
 	b.addOutbound(nil, []Rule{toPod})
 }

@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"net/netip"
+	"slices"
 )
 
 // Direction says where a packet enters the host's network stack.
@@ -22,9 +23,10 @@ const (
 	New         State = "NEW"
 	Related     State = "RELATED"
 	Established State = "ESTABLISHED"
+	Untracked   State = "UNTRACKED"
 )
 
-var states = []State{Invalid, New, Related, Established}
+var states = []State{Invalid, New, Related, Established, Untracked}
 
 // Packet is one packet as it enters the rules.
 type Packet struct {
@@ -44,6 +46,32 @@ type Packet struct {
 type Host struct {
 	Addresses []netip.Addr // its own, those of loopback excepted
 	Uplink    string       // the interface that everything else is behind
+	// Interfaces are all that it has beside lo.
+	Interfaces []Interface
+	// NoLocalnet says that it drops what comes in for 127.0.0.0/8, as a kernel
+	// does where no route_localnet is set.
+	NoLocalnet bool
+}
+
+// Interface is an interface of a host, and its addresses.
+type Interface struct {
+	Name      string
+	Addresses []netip.Addr
+}
+
+// behind returns the host with everything else behind one of its interfaces,
+// whose addresses come first.
+func (h Host) behind(name string) Host {
+	at := Host{Uplink: name, Interfaces: h.Interfaces, NoLocalnet: h.NoLocalnet}
+	for _, i := range h.Interfaces {
+		if i.Name == name {
+			at.Addresses = slices.Clone(i.Addresses)
+		}
+	}
+	for _, own := range h.Addresses {
+		at.Addresses = union(at.Addresses, own)
+	}
+	return at
 }
 
 // local reports whether addr is one of the host's own addresses.
@@ -86,13 +114,14 @@ const (
 	Direct     Fate = "direct"   // reaches its destination untouched
 	Redirected Fate = "redirect" // reaches a port of this host, its destination rewritten
 	TProxied   Fate = "tproxy"   // reaches a listener of this host, its destination kept
+	Rewritten  Fate = "dnat"     // leaves for another destination than it was sent to
 	Local      Fate = "local"    // reaches a socket of this host that holds its destination, which is not this host's
 	Dropped    Fate = "drop"
 	Rejected   Fate = "reject"
 	Unknown    Fate = "unknown" // a rule that is not understood may decide
 )
 
-// Outcome is a fate and, for Redirected and TProxied, the port.
+// Outcome is a fate and, for Redirected, TProxied and Rewritten, the port.
 type Outcome struct {
 	Fate Fate
 	Port uint16

@@ -115,3 +115,29 @@ func ParseOutcome(text string) (Outcome, error) {
 	}
 	return Outcome{}, fmt.Errorf("outcome %q; accepted: direct, redirect PORT, tproxy PORT, local, drop, reject, unknown", text)
 }
+
+// String prints the packet as ParsePacket reads it.
+func (p Packet) String() string {
+	words := []string{string(p.Direction)}
+	number := func(key string, n uint32, omit uint32) {
+		if n != omit {
+			words = append(words, key+"="+strconv.FormatUint(uint64(n), 10))
+		}
+	}
+	if p.Direction == Out {
+		number("uid", p.UID, defaultID)
+		number("gid", p.GID, defaultID)
+	}
+	number("mark", p.Mark, 0)
+	number("connmark", p.ConnMark, 0)
+	if p.Src.IsValid() {
+		words = append(words, "from="+p.Src.String())
+	}
+	if p.Interface != "" && p.Interface != defaultInterface {
+		words = append(words, "if="+p.Interface)
+	}
+	if p.State != New && p.State != "" {
+		words = append(words, "state="+strings.ToLower(string(p.State)))
+	}
+	return strings.Join(append(words, p.Protocol, netip.AddrPortFrom(p.Dst, p.DstPort).String()), " ")
+}

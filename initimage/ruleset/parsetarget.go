@@ -21,7 +21,7 @@ func (p *ruleParser) target(option string) error {
 	p.words = p.words[len(rest):]
 	var err error
 	if option == "-g" {
-		p.rule.Target = OpaqueTarget{append([]string{"-g", name}, rest...)}
+		p.rule.Target = Jump{Chain: name, Goto: true}
 		return nil
 	}
 	p.rule.Target, err = parseTarget(p.family, name, rest)
@@ -55,7 +55,7 @@ func parseTarget(family Family, name string, options []string) (Target, error) {
 	if len(options) > 0 {
 		return opaque, nil
 	}
-	return Jump{name}, nil
+	return Jump{Chain: name}, nil
 }
 
 // pairs reads options with one value each; an option without one has "".
@@ -80,12 +80,15 @@ func parseRedirect(values map[string]string, opaque Target) (Target, error) {
 	return opaque, nil // a range of ports, or none
 }
 
-// parseZone knows a zone that is given alone.
+// parseZone knows a zone that is given alone, and --notrack.
 func parseZone(options []string, opaque Target) (Target, error) {
 	if len(options) == 2 && options[0] == "--zone" {
 		if zone, err := strconv.ParseUint(options[1], 0, 16); err == nil {
 			return ConntrackZone{Zone: uint16(zone)}, nil
 		}
+	}
+	if slices.Equal(options, []string{"--notrack"}) {
+		return NoTrack{}, nil
 	}
 	return opaque, nil
 }
@@ -126,18 +129,22 @@ func parseSetMark(connection bool, values map[string]string, opaque Target) (Tar
 }
 
 func parseConnmark(options []string, values map[string]string, opaque Target) (Target, error) {
-	partial := false
-	for _, mask := range []string{"--nfmask", "--ctmask", "--mask"} {
+	var masks Masks
+	for mask, spare := range map[string]*uint32{"--nfmask": &masks.SparePacket, "--ctmask": &masks.SpareConnection} {
 		text, given := values[mask]
-		partial = partial || given && text != "0xffffffff"
+		if bits, err := parseUint32(text); given && err == nil {
+			*spare = ^bits
+		} else if given {
+			return opaque, nil
+		}
 	}
-	switch {
-	case partial:
+	switch _, both := values["--mask"]; {
+	case both:
 		return opaque, nil
 	case slices.Contains(options, "--save-mark"):
-		return SaveMark{}, nil
+		return SaveMark{masks}, nil
 	case slices.Contains(options, "--restore-mark"):
-		return RestoreMark{}, nil
+		return RestoreMark{masks}, nil
 	}
 	return parseSetMark(true, values, opaque)
 }

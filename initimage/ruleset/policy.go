@@ -13,7 +13,7 @@ func (b *builder) addInbound(proxyPort uint16, head ...Rule) {
 	b.nat.add(chainInbound, b.interfacePolicy()...)
 	b.nat.add(chainInbound, head...)
 	b.nat.add(chainInbound, b.inboundPolicy(chainInRedirect)...)
-	b.nat.add("PREROUTING", rule("connections to the pod", Jump{chainInbound}, tcp))
+	b.nat.add("PREROUTING", rule("connections to the pod", Jump{Chain: chainInbound}, tcp))
 }
 
 // guardLoopback keeps from this host what a neighbour on its link sends to an
@@ -67,9 +67,9 @@ func (b *builder) inboundPolicy(intercept string) []Rule {
 	}
 	rules = append(rules, forPorts("inbound ports left alone, by setting or by default", Return, tcp, b.spec.InboundExcludePorts)...)
 	if b.spec.InboundPorts.All {
-		return append(rules, rule("every other inbound port", Jump{intercept}, tcp))
+		return append(rules, rule("every other inbound port", Jump{Chain: intercept}, tcp))
 	}
-	return append(rules, forPorts("inbound ports to intercept", Jump{intercept}, tcp, b.spec.InboundPorts.Ranges)...)
+	return append(rules, forPorts("inbound ports to intercept", Jump{Chain: intercept}, tcp, b.spec.InboundPorts.Ranges)...)
 }
 
 // sparesSSH reports whether the system leaves ssh alone where all ports are
@@ -90,10 +90,10 @@ func (b *builder) interfacePolicy() []Rule {
 		in := InInterface{Name: name}
 		rules = append(rules, forPorts("outbound ports left alone", Return, tcp, b.spec.OutboundExcludePorts, in)...)
 		if b.capturesDNS() {
-			rules = append(rules, rule("DNS queries of a virtual machine", Jump{chainDNS}, in, tcp, port(tcp, dnsPort)))
+			rules = append(rules, rule("DNS queries of a virtual machine", Jump{Chain: chainDNS}, in, tcp, port(tcp, dnsPort)))
 		}
 		rules = append(rules,
-			rule("connections of a virtual machine are outbound", Jump{chainOutbound}, in),
+			rule("connections of a virtual machine are outbound", Jump{Chain: chainOutbound}, in),
 			rule("connections of a virtual machine are not inbound", Return, in))
 	}
 	return rules
@@ -106,7 +106,7 @@ func (b *builder) addOutbound(hop, overLoopback []Rule) {
 	b.nat.add(chainRedirect, rule("to the outbound listener of the proxy", Redirect{b.spec.OutboundPort}, tcp))
 	b.nat.add(chainOutbound, b.outboundPolicy()...)
 	b.nat.add(chainOutput, b.outputPolicy(hop, overLoopback)...)
-	b.nat.add("OUTPUT", rule("connections that the pod opens", Jump{chainOutput}, tcp))
+	b.nat.add("OUTPUT", rule("connections that the pod opens", Jump{Chain: chainOutput}, tcp))
 }
 
 // outputPolicy decides whose connections are the pod's own.
@@ -125,12 +125,12 @@ func (b *builder) outputPolicy(hop, overLoopback []Rule) []Rule {
 	rules = append(rules, hop...)
 	if b.capturesDNS() {
 		rules = append(rules, b.leaveAlone(tcp, port(tcp, dnsPort))...)
-		rules = append(rules, rule("DNS queries over tcp", Jump{chainDNSOutput}, tcp, port(tcp, dnsPort)))
+		rules = append(rules, rule("DNS queries over tcp", Jump{Chain: chainDNSOutput}, tcp, port(tcp, dnsPort)))
 	}
 	rules = append(rules, overLoopback...)
 	rules = append(rules, rule("the pod talks to itself", Return, outLoopback))
 	rules = append(rules, b.leaveAlone()...)
-	return append(rules, b.ofApp("connections of the app", Jump{chainOutbound})...)
+	return append(rules, b.ofApp("connections of the app", Jump{Chain: chainOutbound})...)
 }
 
 // to matches what goes to an address of the prefix. All addresses are no match
@@ -149,12 +149,12 @@ func (b *builder) outboundPolicy() []Rule {
 	for _, prefix := range b.prefixesOf(b.spec.OutboundExcludeCIDRs) {
 		rules = append(rules, rule("destination left alone", Return, to(prefix)...))
 	}
-	rules = append(rules, forPorts("outbound ports to intercept", Jump{chainRedirect}, tcp, b.spec.OutboundPorts)...)
+	rules = append(rules, forPorts("outbound ports to intercept", Jump{Chain: chainRedirect}, tcp, b.spec.OutboundPorts)...)
 	if b.spec.OutboundCIDRs.All {
-		return append(rules, rule("every other destination", Jump{chainRedirect}))
+		return append(rules, rule("every other destination", Jump{Chain: chainRedirect}))
 	}
 	for _, prefix := range b.prefixesOf(b.spec.OutboundCIDRs.Prefixes) {
-		rules = append(rules, rule("destination to intercept", Jump{chainRedirect}, to(prefix)...))
+		rules = append(rules, rule("destination to intercept", Jump{Chain: chainRedirect}, to(prefix)...))
 	}
 	return rules
 }

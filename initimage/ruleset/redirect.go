@@ -36,7 +36,7 @@ func (b *builder) routeBoundHop() {
 func (b *builder) selfCalls() []Rule {
 	var rules []Rule
 	for _, id := range b.proxy() {
-		rules = append(rules, rule("the proxy ("+id.words+") calls its own pod: inbound", Jump{chainInRedirect},
+		rules = append(rules, rule("the proxy ("+id.words+") calls its own pod: inbound", Jump{Chain: chainInRedirect},
 			b.beyondLoopback(), outLoopback, id.match))
 	}
 	return rules

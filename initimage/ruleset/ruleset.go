@@ -19,6 +19,8 @@ type RuleSet struct {
 	Family  Family
 	Tables  []Table // in canonical order: raw, mangle, nat, filter
 	Routing Routing
+	// Party names who else's the rules are; "" for a set that holds Shunt's.
+	Party string
 }
 
 // Table is one netfilter table.
@@ -32,6 +34,7 @@ type Chain struct {
 	Name   string
 	Policy string // of a built-in chain: ACCEPT or DROP; "" where it is not known
 	Rules  []Rule
+	Base   *Base // of a chain of a native nft table that the kernel calls
 }
 
 // Rule applies its target to the packets that all its matches accept.
@@ -96,7 +99,7 @@ func (rs RuleSet) Owned() RuleSet {
 			if c.Name == MadeChain {
 				continue
 			}
-			if strings.HasPrefix(c.Name, ChainPrefix) {
+			if ownedChain(c.Name) {
 				table.Chains = append(table.Chains, c)
 				continue
 			}
@@ -110,6 +113,8 @@ func (rs RuleSet) Owned() RuleSet {
 	}
 	return own
 }
+
+func ownedChain(name string) bool { return strings.HasPrefix(name, ChainPrefix) }
 
 func ownedRules(rules []Rule) []Rule {
 	var own []Rule
@@ -128,7 +133,7 @@ const ownedComment = "shunt: "
 // a chain of ours, or a rule that says so in its comment.
 func (r Rule) Owned() bool {
 	jump, ok := r.Target.(Jump)
-	return ok && strings.HasPrefix(jump.Chain, ChainPrefix) || strings.HasPrefix(r.Comment, ownedComment)
+	return ok && ownedChain(jump.Chain) || strings.HasPrefix(r.Comment, ownedComment)
 }
 
 // canonical puts tables, chains and matches in the order that two equal rule
@@ -160,4 +165,16 @@ func compareChains(a, b Chain) int {
 		return slices.Index(builtinOrder, a.Name) - slices.Index(builtinOrder, b.Name)
 	}
 	return strings.Compare(a.Name, b.Name)
+}
+
+// Empty reports whether the set has neither a rule nor a policy that drops.
+func (rs RuleSet) Empty() bool {
+	for _, t := range rs.Tables {
+		for _, c := range t.Chains {
+			if len(c.Rules) > 0 || c.Policy == string(Drop) {
+				return false
+			}
+		}
+	}
+	return true
 }

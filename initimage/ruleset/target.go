@@ -39,10 +39,22 @@ type Reject struct {
 }
 
 // Jump goes through another chain and comes back.
-type Jump struct{ Chain string }
+// With Goto, the end of that chain is the end of this one, too.
+type Jump struct {
+	Chain string
+	Goto  bool
+}
 
-// Redirect sends a connection to a port of this host (nat).
+// Redirect sends a connection to a port of this host (nat); 0 is the port that
+// it was sent to.
 type Redirect struct{ Port uint16 }
+
+// DNAT gives a connection another destination (nat). An address that is not
+// valid and a port that is 0 are left as they are.
+type DNAT struct {
+	Address netip.Addr
+	Port    uint16
+}
 
 // Nowhere gives a packet a destination that no host has and the kernel drops it
 // for, 0.0.0.0 (nat, IPv4). iptables refuses DROP in nat, which alone sees no
@@ -65,10 +77,24 @@ type SetMark struct {
 }
 
 // SaveMark copies the packet mark to the conntrack entry.
-type SaveMark struct{}
+type SaveMark struct{ Masks }
 
 // RestoreMark copies the mark of the conntrack entry to the packet.
-type RestoreMark struct{}
+type RestoreMark struct{ Masks }
+
+// Masks are the bits that a copy of a mark spares: of the packet's mark and of
+// its conntrack entry's. Their zero values copy all.
+type Masks struct{ SparePacket, SpareConnection uint32 }
+
+func (m Masks) packet() uint32     { return ^m.SparePacket }
+func (m Masks) connection() uint32 { return ^m.SpareConnection }
+
+// NoTrack keeps a packet from conntrack, and so from nat (raw).
+type NoTrack struct{}
+
+// Sequence is several targets that a rule applies one after the other, as those
+// of nft do.
+type Sequence []Target
 
 // ConntrackZone puts a packet's connection into a zone of conntrack of its own
 // (raw).
@@ -87,10 +113,31 @@ func (r Reject) args() []string {
 	return []string{"-j", "REJECT", "--reject-with", r.With}
 }
 
-func (j Jump) args() []string { return []string{"-j", j.Chain} }
+func (j Jump) args() []string {
+	if j.Goto {
+		return []string{"-g", j.Chain}
+	}
+	return []string{"-j", j.Chain}
+}
 
 func (r Redirect) args() []string {
+	if r.Port == 0 {
+		return []string{"-j", "REDIRECT"}
+	}
 	return []string{"-j", "REDIRECT", "--to-ports", strconv.Itoa(int(r.Port))}
+}
+
+func (d DNAT) args() []string {
+	to := ""
+	switch {
+	case d.Address.IsValid() && d.Port != 0:
+		to = netip.AddrPortFrom(d.Address, d.Port).String()
+	case d.Address.IsValid():
+		to = d.Address.String()
+	default:
+		to = ":" + strconv.Itoa(int(d.Port))
+	}
+	return []string{"-j", "DNAT", "--to-destination", to}
 }
 
 func (Nowhere) args() []string {
@@ -110,12 +157,22 @@ func (s SetMark) args() []string {
 	return []string{"-j", target, "--set-xmark", fmt.Sprintf("%#x/%#x", s.Value, s.Mask)}
 }
 
-func (SaveMark) args() []string {
-	return []string{"-j", "CONNMARK", "--save-mark", "--nfmask", "0xffffffff", "--ctmask", "0xffffffff"}
+func (s SaveMark) args() []string { return s.Masks.args("--save-mark") }
+
+func (r RestoreMark) args() []string { return r.Masks.args("--restore-mark") }
+
+func (m Masks) args(what string) []string {
+	return []string{"-j", "CONNMARK", what, "--nfmask", fmt.Sprintf("%#x", m.packet()), "--ctmask", fmt.Sprintf("%#x", m.connection())}
 }
 
-func (RestoreMark) args() []string {
-	return []string{"-j", "CONNMARK", "--restore-mark", "--nfmask", "0xffffffff", "--ctmask", "0xffffffff"}
+func (NoTrack) args() []string { return []string{"-j", "CT", "--notrack"} }
+
+func (all Sequence) args() []string {
+	var words []string
+	for _, t := range all {
+		words = append(words, t.args()...)
+	}
+	return words
 }
 
 func (z ConntrackZone) args() []string {

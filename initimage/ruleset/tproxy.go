@@ -31,10 +31,10 @@ func (b *builder) tproxyMangle() {
 	b.mangle.add(chainInbound, b.tproxyInbound()...)
 	b.mangle.add(chainInbound, b.inboundPolicy(chainTProxy)...)
 	b.mangle.add(chainOutput, b.tproxyOutput()...)
-	b.mangle.add("PREROUTING", rule("connections to the pod", Jump{chainInbound}, tcp, SYN{}))
+	b.mangle.add("PREROUTING", rule("connections to the pod", Jump{Chain: chainInbound}, tcp, SYN{}))
 	b.mangle.add("OUTPUT",
 		b.keepAnswers(tcp),
-		rule("connections over loopback", Jump{chainOutput}, outLoopback, tcp, SYN{}))
+		rule("connections over loopback", Jump{Chain: chainOutput}, outLoopback, tcp, SYN{}))
 }
 
 // toProxy gives packets to the proxy's inbound listener, and marks nothing: what
@@ -112,7 +112,7 @@ func (b *builder) tproxyNAT() {
 	b.addOutbound(nil, nil)
 	if len(b.spec.VirtualInterfaces) > 0 {
 		b.nat.add(chainInbound, b.interfacePolicy()...)
-		b.nat.add("PREROUTING", rule("connections of virtual machines", Jump{chainInbound}, tcp))
+		b.nat.add("PREROUTING", rule("connections of virtual machines", Jump{Chain: chainInbound}, tcp))
 	}
 }
 
@@ -121,11 +121,11 @@ func (b *builder) tproxyNAT() {
 func (b *builder) tproxyUDP() {
 	b.mangle.add(chainUDP, b.tproxyInbound()...)
 	b.mangle.add(chainUDP, b.toProxy(udp))
-	for _, r := range forPorts("udp to the pod", Jump{chainUDP}, udp, b.spec.UDPPorts) {
+	for _, r := range forPorts("udp to the pod", Jump{Chain: chainUDP}, udp, b.spec.UDPPorts) {
 		b.mangle.add("PREROUTING", r)
 	}
 	b.mangle.add("OUTPUT", b.keepAnswers(udp))
-	for _, r := range forPorts("udp over loopback", Jump{chainOutput}, udp, b.spec.UDPPorts, outLoopback) {
+	for _, r := range forPorts("udp over loopback", Jump{Chain: chainOutput}, udp, b.spec.UDPPorts, outLoopback) {
 		b.mangle.add("OUTPUT", r)
 	}
 }

@@ -8,8 +8,9 @@ import (
 // Step is one rule that a packet met the conditions of.
 type Step struct {
 	Table, Chain string
-	Number       int // place in the chain, from 1, as iptables counts
+	Number       int // place in the chain, from 1, as iptables counts; 0 for the chain's policy
 	Rule         Rule
+	Foreign      bool // it is not Shunt's
 }
 
 // Path is the way of a packet: the rules that took part and where it ended.
@@ -17,6 +18,14 @@ type Path struct {
 	Steps   []Step
 	Met     int // rules that the packet was held against, whether or not they took part
 	Outcome Outcome
+	// Answer is a packet of the other end, as it comes in or as its process
+	// sends it, with the connection's mark as this packet has left it.
+	Answer Packet
+	// Untracked says that conntrack was kept from the packet, so that nat does
+	// not know it either.
+	Untracked bool
+	// Zone is conntrack's zone that the packet's connection is in.
+	Zone uint16
 }
 
 // maxRules bounds a walk. A rule set that a kernel has accepted is far below
@@ -27,6 +36,14 @@ const maxRules = 1 << 16
 const maxDepth = 16
 
 // Trace walks a packet through the rules of a host and tells where it ends.
+func Trace(rs RuleSet, host Host, p Packet) Path {
+	return NewStack(rs.Routing, rs).Trace(host, p, nil)
+}
+
+// Trace walks a packet through all rules of the stack and tells where it ends.
+// Rules with a match that is not understood are taken for met if they are
+// among those assumed, and for not met otherwise; where nothing is assumed,
+// they make the packet's fate unknown.
 //
 // A packet of a process passes the OUTPUT hooks and leaves; if it is routed to
 // lo it comes in again, and without a route it is dropped. A packet that comes
@@ -34,14 +51,14 @@ const maxDepth = 16
 // routes packets with its addresses. The nat tables see only the first packet of a
 // connection, and for a packet that comes back over lo only those of OUTPUT:
 // its destination has been settled there.
-func Trace(rs RuleSet, host Host, p Packet) Path {
+func (s *Stack) Trace(host Host, p Packet, assumed Assumption) Path {
 	if p.State == "" {
 		p.State = New
 	}
 	if p.Direction == Out && !p.Src.IsValid() {
 		p.Src = sourceFor(host, p)
 	}
-	h := &hop{rules: &rs, host: host, Packet: p}
+	h := &hop{stack: s, host: host, assumed: assumed, Packet: p, opens: p.State == New || p.State == Related}
 	if p.Direction == Out {
 		h.bound = p.Interface
 		h.output()
@@ -49,8 +66,20 @@ func Trace(rs RuleSet, host Host, p Packet) Path {
 		h.in = p.Interface
 		h.input()
 	}
-	return Path{Steps: h.steps, Met: h.met, Outcome: h.outcome()}
+	return Path{Steps: h.steps, Met: h.met, Outcome: h.outcome(), Answer: h.answer(p), Untracked: h.State == Untracked, Zone: h.zone}
 }
+
+// Assumption holds the rules whose matches that are not understood are taken
+// for met; nil assumes nothing about any.
+type Assumption map[*Rule]bool
+
+// NoRule and EveryRule assume that none and that all of them are met.
+var (
+	NoRule    = Assumption{}
+	EveryRule = Assumption{nil: true}
+)
+
+func (a Assumption) holds(r *Rule) bool { return a == nil || a[nil] || a[r] }
 
 // sourceFor is the address that the kernel gives a socket that names none: the
 // destination itself where that is the host's own.
@@ -64,12 +93,17 @@ func sourceFor(host Host, p Packet) netip.Addr {
 // hop is a packet on its way, changed by the rules as it goes.
 type hop struct {
 	Packet
-	rules   *RuleSet
+	stack   *Stack
 	host    Host
+	assumed Assumption
 	hook    string
 	in, out string // interfaces
 	bound   string // interface that the sending socket is bound to
-	natted  bool   // nat has settled the destination
+	opens   bool   // it is the first packet of a connection
+	looped  bool   // it comes in again over lo: conntrack knows it, and nat has settled its destination
+	tracked bool   // conntrack has had its look at it
+	zone    uint16 // of conntrack
+	mapped  bool   // nat has given it an address at this hook
 	fate    Fate   // set once a rule has decided
 	port    uint16 // of that fate
 	steps   []Step
@@ -84,7 +118,7 @@ const loopbackName = "lo"
 // priority 0).
 func (h *hop) route() string {
 	switch {
-	case h.own() || h.rules.Routing.local(h.Src, h.Mark, h.bound):
+	case h.own() || h.stack.routing.local(h.Src, h.Mark, h.bound):
 		return loopbackName
 	case h.bound == loopbackName:
 		return ""
@@ -115,24 +149,17 @@ func (h *hop) output() {
 	if h.sealed() || h.cutOff(h.out) {
 		return
 	}
-	for _, table := range tableOrder {
-		h.pass(table, "OUTPUT")
-		h.depart()
-	}
-	for _, table := range tableOrder {
-		h.pass(table, "POSTROUTING")
-	}
-	if h.fate == "" || h.fate == Redirected {
-		if h.out == loopbackName {
-			h.in, h.out, h.natted = loopbackName, "", true
-			h.input()
-		}
+	h.passHook("OUTPUT")
+	h.passHook("POSTROUTING")
+	if h.out == loopbackName && !h.sealed() {
+		h.in, h.out, h.looped = loopbackName, "", true
+		h.input()
 	}
 }
 
 // cutOff drops a packet that has to leave a host that is cut off.
 func (h *hop) cutOff(out string) bool {
-	if h.rules.Routing.Unreachable && out != loopbackName {
+	if h.stack.routing.Unreachable && out != loopbackName {
 		h.seal(Dropped)
 	}
 	return h.sealed()
@@ -149,9 +176,7 @@ func (h *hop) input() {
 		h.seal(Dropped) // before netfilter sees it
 		return
 	}
-	for _, table := range tableOrder {
-		h.pass(table, "PREROUTING")
-	}
+	h.passHook("PREROUTING")
 	if fromOutside && !h.sealed() && h.martian() {
 		h.seal(Dropped)
 		return
@@ -160,16 +185,14 @@ func (h *hop) input() {
 	if h.fate != TProxied && h.route() != loopbackName {
 		hook = "FORWARD"
 	}
-	for _, table := range tableOrder {
-		h.pass(table, hook)
-	}
+	h.passHook(hook)
 }
 
 // martian reports whether the kernel routes no packet from outside with such
-// addresses. A destination in 127.0.0.0/8 is not among them: whether it takes
-// that is up to the pod's route_localnet, which others set.
+// addresses. Whether a destination in 127.0.0.0/8 is among them is up to the
+// pod's route_localnet, which others set.
 func (h *hop) martian() bool {
-	return ThisHost(h.Src) || ThisHost(h.Dst) && (!h.Dst.Is4() || !h.Dst.IsLoopback())
+	return ThisHost(h.Src) || ThisHost(h.Dst) && (!h.Dst.Is4() || !h.Dst.IsLoopback() || h.host.NoLocalnet)
 }
 
 // outcome is where the packet ended, once nothing is left to walk.
@@ -183,39 +206,73 @@ func (h *hop) outcome() Outcome {
 	return Outcome{Fate: Direct}
 }
 
+// answer is the packet that the other end sends back. The host that a packet
+// went to is taken for one that answers from the address that it was sent to.
+func (h *hop) answer(sent Packet) Packet {
+	back := Packet{
+		Direction: In, Family: sent.Family, Protocol: sent.Protocol, Src: sent.Dst, SrcPort: sent.DstPort,
+		Dst: sent.Src, DstPort: sent.SrcPort, UID: defaultID, GID: defaultID, ConnMark: h.ConnMark,
+		Interface: h.host.Uplink, State: Established,
+	}
+	if h.State == Untracked {
+		back.State, back.ConnMark = New, 0
+	}
+	if outcome := h.outcome().Fate; sent.Direction == In || h.looped || outcome == Redirected {
+		back.Direction, back.Interface = Out, ""
+		if outcome == Redirected {
+			back.Src, back.SrcPort = h.Dst, h.DstPort // nat has them put back later
+		}
+	}
+	return back
+}
+
 // sealed reports whether nothing that follows can change the packet's fate.
 func (h *hop) sealed() bool {
 	return h.fate == Dropped || h.fate == Rejected || h.fate == Unknown
 }
 
-// pass walks one table at one hook.
-func (h *hop) pass(table, hook string) {
-	if h.sealed() || table == "nat" && h.skipsNAT(hook) {
-		return
-	}
-	c := h.rules.Chain(table, hook)
-	if c == nil {
-		return
-	}
-	h.hook = hook
-	if end := h.walk(table, c, 0); end != actionAccept && c.Policy == string(Drop) && !h.sealed() {
-		h.seal(Dropped)
+// passHook walks the chains of one hook, in the kernel's order.
+func (h *hop) passHook(hook string) {
+	h.hook, h.mapped = hook, false
+	for i := range h.stack.hooks[hook] {
+		b := &h.stack.hooks[hook][i]
+		if h.sealed() || b.nat && (h.mapped || h.skipsNAT(hook)) {
+			continue
+		}
+		h.tracked = h.looped || hook != "PREROUTING" && hook != "OUTPUT" || b.priority > priorityConntrack
+		dst, src, mark := h.Dst, h.Src, h.Packet.Mark
+		if end := h.walk(b, b.chain, 0); end != actionAccept && b.chain.Policy == string(Drop) && !h.sealed() {
+			h.steps = append(h.steps, Step{Table: b.table, Chain: b.chain.Name, Rule: Rule{Target: Drop}, Foreign: true})
+			h.seal(Dropped)
+		}
+		if hook == "OUTPUT" && b.reroutes && (dst != h.Dst || src != h.Src || mark != h.Packet.Mark) && !h.sealed() {
+			h.depart()
+		}
 	}
 }
 
 func (h *hop) skipsNAT(hook string) bool {
-	settled := h.natted && (hook == "PREROUTING" || hook == "OUTPUT")
+	settled := h.looped && (hook == "PREROUTING" || hook == "OUTPUT")
 	return !h.first() || settled
 }
 
-// first reports whether the packet opens a connection.
+// first reports whether the packet opens a connection that conntrack tracks.
 func (h *hop) first() bool { return h.State == New || h.State == Related }
+
+// seen is what conntrack says of the packet where it is now.
+func (h *hop) seen() State {
+	if !h.tracked && h.State != Untracked {
+		return Invalid
+	}
+	return h.State
+}
 
 func (h *hop) seal(f Fate) { h.fate, h.port = f, 0 }
 
 // walk goes through a chain until a rule ends it.
-func (h *hop) walk(table string, c *Chain, depth int) action {
-	for i, r := range c.Rules {
+func (h *hop) walk(b *base, c *Chain, depth int) action {
+	for i := range c.Rules {
+		r := &c.Rules[i]
 		if h.met++; h.met > maxRules {
 			h.seal(Unknown)
 			return actionStop
@@ -223,8 +280,8 @@ func (h *hop) walk(table string, c *Chain, depth int) action {
 		if !h.meets(r) {
 			continue
 		}
-		h.steps = append(h.steps, Step{table, c.Name, i + 1, r})
-		end := h.apply(table, r, depth)
+		h.steps = append(h.steps, Step{b.table, c.Name, i + 1, *r, b.foreign || !ownedChain(c.Name) && !r.Owned()})
+		end := h.apply(b, r, depth)
 		if h.sealed() {
 			return actionStop
 		}
@@ -238,31 +295,34 @@ func (h *hop) walk(table string, c *Chain, depth int) action {
 	return actionContinue
 }
 
-func (h *hop) apply(table string, r Rule, depth int) action {
+func (h *hop) apply(b *base, r *Rule, depth int) action {
 	if r.passive() {
 		return actionContinue
 	}
-	for _, m := range r.Matches {
-		if _, opaque := m.(OpaqueMatch); opaque {
-			h.seal(Unknown)
-			return actionStop
-		}
+	if h.assumed == nil && r.opaque() {
+		h.seal(Unknown)
+		return actionStop
 	}
 	end := r.Target.apply(h)
 	if end != actionJump {
 		return end
 	}
-	next := h.rules.Chain(table, r.Target.(Jump).Chain)
+	jump, _ := r.jump()
+	next := b.chains[jump.Chain]
 	if next == nil || depth == maxDepth {
 		h.seal(Unknown)
 		return actionStop
 	}
-	return h.walk(table, next, depth+1)
+	end = h.walk(b, next, depth+1)
+	if jump.Goto && end == actionContinue {
+		return actionReturn // to where this chain was called from
+	}
+	return end
 }
 
-func (h *hop) meets(r Rule) bool {
+func (h *hop) meets(r *Rule) bool {
 	for _, m := range r.Matches {
-		if !m.matches(h) {
+		if _, opaque := m.(OpaqueMatch); opaque && !h.assumed.holds(r) || !opaque && !m.matches(h) {
 			return false
 		}
 	}

@@ -10,7 +10,7 @@ func (m Source) matches(h *hop) bool       { return m.Prefix.Contains(h.Src) != 
 func (m Destination) matches(h *hop) bool  { return m.Prefix.Contains(h.Dst) != m.Not }
 func (m InInterface) matches(h *hop) bool  { return matchesName(m.Name, h.in) != m.Not }
 func (m OutInterface) matches(h *hop) bool { return matchesName(m.Name, h.out) != m.Not }
-func (m Protocol) matches(h *hop) bool     { return (m.Name == h.Packet.Protocol) != m.Not }
+func (m Protocol) matches(h *hop) bool     { return m.holds(h.Packet.Protocol) }
 
 func (m Ports) matches(h *hop) bool {
 	port := h.DstPort
@@ -22,7 +22,7 @@ func (m Ports) matches(h *hop) bool {
 
 // matches takes the first packet of a tcp connection for its SYN, also of one
 // that another connection announced.
-func (m SYN) matches(h *hop) bool { return h.Packet.Protocol == "tcp" && h.first() != m.Not }
+func (m SYN) matches(h *hop) bool { return h.Packet.Protocol == "tcp" && h.opens != m.Not }
 
 // matches is false for packets that no process of this host made: they have
 // no socket yet.
@@ -40,12 +40,12 @@ func (m Owner) matches(h *hop) bool {
 func (m Mark) matches(h *hop) bool {
 	mark := h.Packet.Mark
 	if m.Connection {
-		mark = h.ConnMark
+		mark = h.connMark()
 	}
 	return (mark&m.Mask == m.Value) != m.Not
 }
 
-func (m Conntrack) matches(h *hop) bool { return slices.Contains(m.States, h.State) != m.Not }
+func (m Conntrack) matches(h *hop) bool { return slices.Contains(m.States, h.seen()) != m.Not }
 
 func (m AddressType) matches(h *hop) bool {
 	a := h.Src
@@ -55,8 +55,8 @@ func (m AddressType) matches(h *hop) bool {
 	return h.host.local(a) != m.Not
 }
 
-// matches takes the rule for met; what its target does is then unknown.
-func (OpaqueMatch) matches(*hop) bool { return true }
+// matches is not asked: a walk is told which rules to take for met.
+func (OpaqueMatch) matches(*hop) bool { return false }
 
 // matchesName compares an interface's name with iptables' pattern.
 func matchesName(pattern, name string) bool {
@@ -93,16 +93,36 @@ func (r Redirect) apply(h *hop) action {
 	} else {
 		h.Dst = h.host.address(h.Family)
 	}
-	h.DstPort = r.Port
-	if h.fate != TProxied {
-		h.fate, h.port = Redirected, r.Port
+	return h.rewritten(r.Port)
+}
+
+func (d DNAT) apply(h *hop) action {
+	if d.Address.IsValid() {
+		h.Dst = d.Address
+	}
+	return h.rewritten(d.Port)
+}
+
+// rewritten gives the packet its new port, 0 for the one that it has. What
+// TPROXY has given to a socket stays there.
+func (h *hop) rewritten(port uint16) action {
+	h.mapped = true
+	if port != 0 {
+		h.DstPort = port
+	}
+	switch {
+	case h.fate == TProxied:
+	case h.host.local(h.Dst):
+		h.fate, h.port = Redirected, h.DstPort
+	default:
+		h.fate, h.port = Rewritten, h.DstPort
 	}
 	return actionAccept
 }
 
 // apply leaves the rest to the routing of what came in.
 func (Nowhere) apply(h *hop) action {
-	h.Dst = IPv4.unspecified()
+	h.Dst, h.mapped = IPv4.unspecified(), true
 	return actionAccept
 }
 
@@ -112,39 +132,84 @@ func (t TProxy) apply(h *hop) action {
 	return actionAccept
 }
 
-func (s SetMark) apply(h *hop) action {
-	mark := &h.Packet.Mark
-	if s.Connection {
-		mark = &h.ConnMark
+// connMark is the mark of the connection that the packet is of, so far as
+// conntrack knows one.
+func (h *hop) connMark() uint32 {
+	if !h.tracked || h.State == Untracked {
+		return 0
 	}
-	*mark = *mark&^s.Mask ^ s.Value
+	return h.ConnMark
+}
+
+// markConnection does nothing to a packet that has no connection.
+func (h *hop) markConnection(mark uint32) {
+	if h.tracked && h.State != Untracked {
+		h.ConnMark = mark
+	}
+}
+
+func (s SetMark) apply(h *hop) action {
+	if s.Connection {
+		h.markConnection(h.ConnMark&^s.Mask ^ s.Value)
+	} else {
+		h.Packet.Mark = h.Packet.Mark&^s.Mask ^ s.Value
+	}
 	return actionContinue
 }
 
-func (SaveMark) apply(h *hop) action {
-	h.ConnMark = h.Packet.Mark
+func (s SaveMark) apply(h *hop) action {
+	h.markConnection(h.ConnMark&^s.connection() ^ h.Packet.Mark&s.packet())
 	return actionContinue
 }
 
-// apply does nothing that a walk of one packet would notice: a zone tells
-// conntrack entries apart that are otherwise alike.
-func (ConntrackZone) apply(*hop) action { return actionContinue }
-
-func (RestoreMark) apply(h *hop) action {
-	h.Packet.Mark = h.ConnMark
+func (r RestoreMark) apply(h *hop) action {
+	if h.tracked && h.State != Untracked {
+		h.Packet.Mark = h.Packet.Mark&^r.packet() ^ h.ConnMark&r.connection()
+	}
 	return actionContinue
 }
 
-// passiveTargets of others look at a packet and let it go on.
-var passiveTargets = []string{"LOG", "NFLOG", "TRACE"}
+// apply puts a packet into a zone before conntrack has seen it; afterwards it
+// is too late.
+func (z ConntrackZone) apply(h *hop) action {
+	if !h.tracked {
+		h.zone = z.Zone
+	}
+	return actionContinue
+}
 
-// passive reports whether the rule changes nothing about any packet.
+// apply takes a packet from conntrack before that has seen it; afterwards it
+// is too late.
+func (NoTrack) apply(h *hop) action {
+	if !h.tracked {
+		h.State = Untracked
+	}
+	return actionContinue
+}
+
+// apply does one thing after the other until one ends the rule.
+func (all Sequence) apply(h *hop) action {
+	for _, t := range all {
+		if end := t.apply(h); end != actionContinue {
+			return end
+		}
+	}
+	return actionContinue
+}
+
+// passive reports whether the rule changes nothing about where any packet goes.
 func (r Rule) passive() bool {
 	opaque, ok := r.Target.(OpaqueTarget)
-	return r.Target == nil || ok && len(opaque.Args) > 1 && slices.Contains(passiveTargets, opaque.Args[1])
+	return r.Target == nil || ok && opaque.passive()
 }
 
-func (OpaqueTarget) apply(h *hop) action {
+func (t OpaqueTarget) apply(h *hop) action {
+	if t.passive() {
+		return actionContinue
+	}
+	if meaning := t.meaning(h.Family); meaning != nil {
+		return meaning.apply(h)
+	}
 	h.seal(Unknown)
 	return actionStop
 }
@@ -159,5 +224,14 @@ func (o Outcome) String() string {
 
 // String prints where the rule stands, and the rule.
 func (s Step) String() string {
+	if s.Number == 0 {
+		return s.Table + " " + s.Chain + ": policy " + string(Drop)
+	}
 	return s.Table + " " + s.Chain + " " + strconv.Itoa(s.Number) + ": " + s.Rule.String()
+}
+
+// Acts reports whether the rule of the step can change where a packet goes.
+func (s Step) Acts() bool {
+	_, leads := s.Rule.jump()
+	return !s.Rule.passive() && !leads
 }

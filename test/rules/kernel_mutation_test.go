@@ -97,7 +97,8 @@ func (m *mutation) verify(t *testing.T) (findings []string) {
 		for _, family := range host.Families() {
 			want = append(want, ruleset.Build(m.spec, family))
 		}
-		findings, err = kernel.Verify(t.Context(), host, want, nil)
+		verdict, err := kernel.Verify(t.Context(), host, want, nil)
+		findings = verdict.Findings
 		return err
 	})
 	if err != nil {

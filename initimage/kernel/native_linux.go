@@ -1,0 +1,286 @@
+package kernel
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+// nativeRules reads the tables of nf_tables that a packet of a family meets,
+// but for those that iptables prints. What cannot be said in iptables' terms is
+// kept as a match or target that is not understood.
+//
+// The rules are decoded here: google/nftables leaves expressions out that it
+// does not know, and a rule without one of its conditions means something else.
+func nativeRules(family ruleset.Family, printed []string, links *netlink.Handle) (ruleset.RuleSet, error) {
+	rs := ruleset.RuleSet{Family: family, Party: "nftables"}
+	conn, err := nftables.New()
+	if err != nil {
+		return rs, fmt.Errorf("opening a socket to nf_tables: %w", err)
+	}
+	names, err := linkNames(links)
+	if err != nil {
+		return rs, err
+	}
+	for _, kind := range []nftables.TableFamily{nftFamily(family), nftables.TableFamilyINet, nftables.TableFamilyNetdev} {
+		tables, err := conn.ListTablesOfFamily(kind)
+		if unknownToKernel(err) {
+			continue
+		}
+		if err != nil {
+			return rs, fmt.Errorf("listing the tables: %w", err)
+		}
+		if len(tables) == 0 {
+			continue
+		}
+		chains, err := conn.ListChainsOfTableFamily(kind)
+		if err != nil {
+			return rs, fmt.Errorf("listing the chains: %w", err)
+		}
+		for _, t := range tables {
+			if kind == nftFamily(family) && slices.Contains(printed, t.Name) || t.Flags&tableDormant != 0 {
+				continue
+			}
+			r := nativeReader{family: family, kind: kind, table: t.Name, links: names, sets: map[string][]setElement{}}
+			table, err := r.read(chains)
+			if err != nil {
+				return rs, fmt.Errorf("table %s %s: %w", nativeFamilies[kind], t.Name, err)
+			}
+			rs.Tables = append(rs.Tables, table)
+		}
+	}
+	return rs, nil
+}
+
+func linkNames(links *netlink.Handle) (map[uint32]string, error) {
+	all, err := links.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("listing the interfaces: %w", err)
+	}
+	names := map[uint32]string{}
+	for _, l := range all {
+		names[uint32(l.Attrs().Index)] = l.Attrs().Name
+	}
+	return names, nil
+}
+
+// unknownToKernel reports whether a kernel knows no tables of a family.
+func unknownToKernel(err error) bool {
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) ||
+		errors.Is(err, unix.EAFNOSUPPORT)
+}
+
+// tableDormant is NFT_TABLE_F_DORMANT: the kernel does not call its chains.
+const tableDormant = 1
+
+var nativeFamilies = map[nftables.TableFamily]string{
+	nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet", nftables.TableFamilyNetdev: "netdev",
+}
+
+// nativeReader reads one table.
+type nativeReader struct {
+	family ruleset.Family
+	kind   nftables.TableFamily
+	table  string
+	links  map[uint32]string // names of interfaces, by index
+	sets   map[string][]setElement
+}
+
+// read puts together the chains of the table and their rules.
+func (r *nativeReader) read(chains []*nftables.Chain) (ruleset.Table, error) {
+	t := ruleset.Table{Name: nativeFamilies[r.kind] + " " + r.table}
+	for _, c := range chains {
+		if c.Table.Name != r.table {
+			continue
+		}
+		chain := ruleset.Chain{Name: c.Name, Base: r.base(c)}
+		if c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
+			chain.Policy = string(ruleset.Drop)
+		}
+		t.Chains = append(t.Chains, chain)
+	}
+	messages, err := r.dump(unix.NFT_MSG_GETRULE, unix.NFTA_RULE_TABLE, "")
+	if err != nil {
+		return t, fmt.Errorf("listing the rules: %w", err)
+	}
+	for _, message := range messages {
+		attrs := attributes(message)
+		name := text(attrs[unix.NFTA_RULE_CHAIN])
+		i := slices.IndexFunc(t.Chains, func(c ruleset.Chain) bool { return c.Name == name })
+		if i < 0 || text(attrs[unix.NFTA_RULE_TABLE]) != r.table {
+			continue
+		}
+		rules, err := r.rules(list(attrs[unix.NFTA_RULE_EXPRESSIONS]))
+		if err != nil {
+			return t, fmt.Errorf("chain %s: %w", name, err)
+		}
+		t.Chains[i].Rules = append(t.Chains[i].Rules, rules...)
+	}
+	return t, nil
+}
+
+// hooks of nf_tables, by iptables' name of the chain that is called there.
+var nativeHooks = []string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
+
+// outermost is further from the middle than the priority of any chain: what is
+// called as a packet enters or leaves an interface is called before or after
+// all others.
+const outermost = 1 << 20
+
+// base says where the kernel calls a chain; nil for one that it does not.
+func (r *nativeReader) base(c *nftables.Chain) *ruleset.Base {
+	if c.Hooknum == nil || c.Priority == nil {
+		return nil
+	}
+	b := &ruleset.Base{
+		Priority: int(*c.Priority), NAT: c.Type == nftables.ChainTypeNAT, Route: c.Type == nftables.ChainTypeRoute,
+	}
+	hook := int(*c.Hooknum)
+	switch {
+	case r.kind == nftables.TableFamilyNetdev && hook == int(*nftables.ChainHookEgress):
+		b.Hook, b.Priority = "POSTROUTING", outermost
+	case r.kind == nftables.TableFamilyNetdev || hook >= len(nativeHooks):
+		b.Hook, b.Priority = "PREROUTING", -outermost
+	default:
+		b.Hook = nativeHooks[hook]
+	}
+	return b
+}
+
+// dump asks nf_tables for all that there is of one kind in the table; name is
+// that of a set.
+func (r *nativeReader) dump(message, tableAttribute int, name string) ([][]byte, error) {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, unix.NLM_F_DUMP)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(r.kind), Version: unix.NFNETLINK_V0})
+	req.AddData(nl.NewRtAttr(tableAttribute, nl.ZeroTerminated(r.table)))
+	if name != "" {
+		req.AddData(nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(name)))
+	}
+	messages, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	for i, m := range messages {
+		messages[i] = m[min(nl.SizeofNfgenmsg, len(m)):]
+	}
+	return messages, err
+}
+
+// setElement is one value of a set, or one range of them, and what a verdict
+// map has for it.
+type setElement struct {
+	first, last []byte // last is nil for a single value
+	verdict     []byte
+}
+
+// elements returns what is in a set of the table.
+func (r *nativeReader) elements(set string) ([]setElement, error) {
+	if known, ok := r.sets[set]; ok {
+		return known, nil
+	}
+	messages, err := r.dump(unix.NFT_MSG_GETSETELEM, unix.NFTA_SET_ELEM_LIST_TABLE, set)
+	if err != nil {
+		return nil, fmt.Errorf("listing the set %s: %w", set, err)
+	}
+	type bound struct {
+		setElement
+		end bool
+	}
+	var bounds []bound
+	interval := false
+	for _, message := range messages {
+		for _, element := range list(attributes(message)[unix.NFTA_SET_ELEM_LIST_ELEMENTS]) {
+			attrs := attributes(element)
+			b := bound{setElement: setElement{first: attributes(attrs[unix.NFTA_SET_ELEM_KEY])[unix.NFTA_DATA_VALUE]}}
+			b.last = attributes(attrs[setElementKeyEnd])[unix.NFTA_DATA_VALUE]
+			b.verdict = attributes(attrs[unix.NFTA_SET_ELEM_DATA])[unix.NFTA_DATA_VERDICT]
+			b.end = len(attrs[unix.NFTA_SET_ELEM_FLAGS]) == 4 && bigEndian(attrs[unix.NFTA_SET_ELEM_FLAGS])&unix.NFT_SET_ELEM_INTERVAL_END != 0
+			interval = interval || b.end
+			bounds = append(bounds, b)
+		}
+	}
+	slices.SortStableFunc(bounds, func(a, b bound) int { return bytes.Compare(a.first, b.first) })
+	var all []setElement
+	for i, b := range bounds {
+		if b.end {
+			continue
+		}
+		if interval && b.last == nil { // up to before what comes next
+			b.last = bytes.Repeat([]byte{0xff}, len(b.first))
+			if i+1 < len(bounds) {
+				b.last = before(bounds[i+1].first)
+			}
+		}
+		all = append(all, b.setElement)
+	}
+	r.sets[set] = all
+	return all, nil
+}
+
+// setElementKeyEnd is NFTA_SET_ELEM_KEY_END.
+const setElementKeyEnd = 10
+
+// before is the value that is one less, of the same size.
+func before(value []byte) []byte {
+	less := slices.Clone(value)
+	for i := len(less) - 1; i >= 0; i-- {
+		less[i]--
+		if less[i] != 0xff {
+			break
+		}
+	}
+	return less
+}
+
+// attributes returns netlink attributes by their type; what does not parse has
+// none.
+func attributes(data []byte) map[uint16][]byte {
+	all := map[uint16][]byte{}
+	parsed, err := nl.ParseRouteAttr(data)
+	if err != nil {
+		return all
+	}
+	for _, a := range parsed {
+		all[a.Attr.Type&nl.NLA_TYPE_MASK] = a.Value
+	}
+	return all
+}
+
+// list returns the elements of a nested list of attributes.
+func list(data []byte) [][]byte {
+	parsed, err := nl.ParseRouteAttr(data)
+	if err != nil {
+		return nil
+	}
+	var all [][]byte
+	for _, a := range parsed {
+		all = append(all, a.Value)
+	}
+	return all
+}
+
+func text(value []byte) string { return strings.TrimRight(string(value), "\x00") }
+
+// bigEndian reads a number of up to four bytes in the network's order.
+func bigEndian(value []byte) uint32 {
+	var n uint32
+	for _, b := range value[:min(4, len(value))] {
+		n = n<<8 | uint32(b)
+	}
+	return n
+}
+
+// native reads a number of four bytes in this machine's order.
+func native(value []byte) uint32 {
+	if len(value) != 4 {
+		return 0
+	}
+	return binary.NativeEndian.Uint32(value)
+}

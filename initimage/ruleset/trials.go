@@ -1,0 +1,286 @@
+package ruleset
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Trial is a packet to be walked, and in what circumstances.
+type Trial struct {
+	Packet  Packet
+	Uplink  string // the interface by which it leaves, if it leaves the host
+	Assumed Assumption
+}
+
+// Walk takes the trial's packet through a stack.
+func (t Trial) Walk(s *Stack, host Host) Path {
+	return s.Trace(host.behind(t.Uplink), t.Packet, t.Assumed)
+}
+
+// Answer is the trial of a packet that answers this one's.
+func (t Trial) Answer(p Packet) Trial {
+	t.Packet = p
+	return t
+}
+
+// maxTrials bounds the trials that one namespace gets, and so the time that
+// rules of others can take.
+const maxTrials = 1 << 15
+
+// Trials returns packets that show what rules of others do to the ways that
+// the wanted rules give; whole is false where there would be too many.
+//
+// First come packets of our own, one for each way through the wanted rules, and
+// their answers. Then, for each rule of others that can change where a packet
+// goes, these packets with their fields set so that they meet it: by an
+// interface that it names, from and to addresses and ports at the edges of its
+// ranges, with its owner and state. A rule in a chain that others lead to has
+// the conditions on the way there, too; and one behind rules that end their
+// chain for some packets has the opposite of those. So the number of trials
+// grows with the number of rules, and not with the product of what they name.
+//
+// Marks are not set, but for those of our proxy: no process of a pod can set
+// one that could not take the rules away. A rule that looks for a mark is tried
+// together with those that set it.
+func Trials(want RuleSet, others []RuleSet, host Host) (trials []Trial, whole bool) {
+	g := &trialMaker{
+		host: host, family: want.Family, seen: map[trialKey]bool{}, wanted: NewStack(want.Routing, want), proxy: want.ProxyPorts(),
+	}
+	ours := waysOf(want, true)
+	var theirs []way
+	for _, rs := range others {
+		theirs = append(theirs, waysOf(rs, false)...)
+	}
+	theirs = pairMarks(theirs)
+	g.learn(slices.Concat(ours, theirs), len(ours))
+	bases := g.bases(want, ours)
+	for _, b := range bases {
+		g.add(b)
+	}
+	for _, w := range theirs {
+		for _, b := range bases {
+			for _, t := range g.meet(b, w, false) {
+				g.add(t)
+			}
+		}
+		if len(g.trials) > maxTrials {
+			return g.trials[:maxTrials], false
+		}
+	}
+	return g.trials, true
+}
+
+// trialMaker makes trials for one family of a host.
+type trialMaker struct {
+	host     Host
+	family   Family
+	wanted   *Stack
+	proxy    map[uint16]bool // ports that the proxy listens on
+	ownPorts []uint16        // that the wanted rules name
+	port     uint16          // that no rule names
+	outside  []netip.Addr
+	edges    []netip.Addr // just outside of the ranges that the wanted rules name
+	trials   []Trial
+	seen     map[trialKey]bool
+}
+
+type trialKey struct {
+	packet  Packet
+	uplink  string
+	assumed *Rule
+}
+
+func (g *trialMaker) add(t Trial) {
+	key := trialKey{packet: t.Packet, uplink: t.Uplink}
+	for r := range t.Assumed {
+		key.assumed = r // a rule's own conditions tell the trials of its way apart
+	}
+	if !g.seen[key] {
+		g.seen[key] = true
+		g.trials = append(g.trials, t)
+	}
+}
+
+// maxOwnPorts bounds the ports of ours that a range of others is tried with.
+const maxOwnPorts = 64
+
+// learn takes in what the rules name; the first of them are ours.
+func (g *trialMaker) learn(ways []way, ours int) {
+	named := func(port uint16) bool {
+		return slices.ContainsFunc(ways, func(w way) bool {
+			return slices.ContainsFunc(w.matches, func(m Match) bool {
+				p, is := m.(Ports)
+				return is && !p.Not && p.Ranges.Contains(port) && !(len(p.Ranges) == 1 && p.Ranges[0].First == 0)
+			})
+		})
+	}
+	for g.port = unnamedPort; named(g.port) && g.port < unnamedPort+1000; {
+		g.port++
+	}
+	for _, candidate := range outsideOf(g.family) {
+		if !slices.ContainsFunc(ways, func(w way) bool { return w.names(candidate) }) {
+			g.outside = append(g.outside, candidate)
+		}
+	}
+	if g.outside == nil {
+		g.outside = outsideOf(g.family)
+	}
+	for _, w := range ways[:ours] {
+		for _, m := range w.matches {
+			switch m := m.(type) {
+			case Ports:
+				for _, r := range m.Ranges {
+					if len(g.ownPorts) < maxOwnPorts {
+						g.ownPorts = union(g.ownPorts, r.First)
+					}
+				}
+			case Destination:
+				if next := lastOf(m.Prefix).Next(); next.IsValid() && len(g.edges) < maxOwnPorts {
+					g.edges = append(g.edges, next)
+				}
+			}
+		}
+	}
+}
+
+// unnamedPort is where the search for a port begins that no rule names.
+const unnamedPort = 8079
+
+// outsideOf are addresses of others: those kept for documentation, and others
+// that a rule about those leaves alone.
+func outsideOf(f Family) []netip.Addr {
+	if f == IPv6 {
+		return []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2a00::1")}
+	}
+	return []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("8.0.0.1")}
+}
+
+// bases returns a packet for each way through the wanted rules, and the answer
+// to each.
+func (g *trialMaker) bases(want RuleSet, ours []way) []Trial {
+	var bases []Trial
+	known := map[string]bool{}
+	keep := func(t Trial) Path {
+		path := t.Walk(g.wanted, g.host)
+		if kind := g.kindOf(t.Packet, path); !known[kind] {
+			known[kind] = true
+			bases = append(bases, t)
+		}
+		return path
+	}
+	try := func(t Trial) { keep(t.Answer(keep(t).Answer)) }
+	seeds := g.seeds(want)
+	for _, seed := range seeds {
+		try(seed)
+	}
+	for _, w := range ours {
+		for _, seed := range seeds {
+			for _, t := range g.meet(seed, w, true) {
+				try(t)
+			}
+		}
+	}
+	return bases
+}
+
+// kindOf tells packets apart by whose they are, what they are for and which
+// rules of ours they meet.
+func (g *trialMaker) kindOf(p Packet, path Path) string {
+	words := []string{string(p.Direction), p.Protocol, string(p.State), p.Interface, path.Outcome.String()}
+	for _, addr := range []netip.Addr{p.Src, p.Dst} {
+		kind := "outside"
+		switch {
+		case ThisHost(addr):
+			kind = addr.String()
+		case !addr.IsValid() || g.host.local(addr):
+			kind = "own"
+		}
+		words = append(words, kind)
+	}
+	for _, s := range path.Steps {
+		words = append(words, s.Table, s.Chain, s.Rule.Comment)
+	}
+	return strings.Join(words, "|")
+}
+
+// seeds are the packets that a pod has to do with: from outside, to outside, to
+// itself, and with addresses that no packet from outside may have.
+func (g *trialMaker) seeds(want RuleSet) []Trial {
+	var seeds []Trial
+	own := g.host.address(g.family)
+	add := func(p Packet) {
+		p.Family, p.State, p.UID, p.GID = g.family, New, defaultID, defaultID
+		if p.DstPort == 0 {
+			p.DstPort = g.port
+		}
+		seeds = append(seeds, Trial{Packet: p, Uplink: g.host.Uplink, Assumed: NoRule})
+	}
+	for _, protocol := range []string{"tcp", "udp"} {
+		for _, dst := range append([]netip.Addr{own}, g.family.thisHost()...) {
+			add(Packet{Direction: In, Protocol: protocol, Src: g.outside[0], Dst: dst, Interface: g.host.Uplink})
+		}
+		for _, dst := range []netip.Addr{g.outside[0], own, g.family.loopback()} {
+			add(Packet{Direction: Out, Protocol: protocol, Dst: dst})
+		}
+		add(Packet{Direction: Out, Protocol: protocol, Src: g.outside[0], Dst: own}) // of a transparent proxy
+	}
+	for _, r := range want.Routing.Rules {
+		if r.OutInterface == loopbackName {
+			add(Packet{Direction: Out, Protocol: "tcp", Src: r.Source.Addr(), Dst: own, Mark: r.Mark, Interface: loopbackName})
+		}
+	}
+	return seeds
+}
+
+// Bounds of the packets that one rule gets out of one other packet.
+const (
+	maxValues = 5  // of one field
+	maxMet    = 40 // in all
+)
+
+// meet returns variants of a packet that meet what a rule asks for, so far as a
+// packet can have it; free says that it may have any mark and any source.
+func (g *trialMaker) meet(base Trial, w way, free bool) []Trial {
+	out := base.Packet.Direction == Out
+	switch w.hook {
+	case "OUTPUT", "POSTROUTING":
+		if !out {
+			return nil
+		}
+	case "FORWARD":
+		if out {
+			return nil
+		}
+	}
+	if len(w.opaque) > 0 {
+		base.Assumed = Assumption{}
+		for _, r := range w.opaque {
+			base.Assumed[r] = true
+		}
+	}
+	met := []Trial{base}
+	for _, f := range fields {
+		var asked []Match
+		for _, m := range w.matches {
+			if f.of(m) {
+				asked = append(asked, m)
+			}
+		}
+		if len(asked) == 0 {
+			continue
+		}
+		var next []Trial
+		for _, t := range met {
+			n := 0
+			for _, variant := range f.variants(g, t, asked, w.hook, free) {
+				if n < maxValues && len(next) < maxMet {
+					next = append(next, variant)
+					n++
+				}
+			}
+		}
+		met = next
+	}
+	return met
+}
