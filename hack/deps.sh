@@ -15,6 +15,7 @@ package() {
   case $1/$2 in
   dnf/ip) echo iproute ;;
   */ip) echo iproute2 ;;
+  */nft) echo nftables ;;
   dnf/iptables-nft) echo iptables-nft ;;
   dnf/iptables-legacy | apk/iptables-legacy) echo iptables-legacy ;;
   */iptables-*) echo iptables ;;

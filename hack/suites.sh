@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs test suites by name, one after the other, and ends with a list of every suite and its result.
 #   unit     every package but the next eight's folders, with the race detector
-#   rules    test/rules and test/netns: the rule cases in real network namespaces (root, iptables, iproute2)
+#   rules    test/rules and test/netns: the rule cases in real network namespaces (root, iptables, nftables, iproute2)
 #   proxy    test/proxy: real traffic through real proxies, Envoy, HAProxy and mitmproxy, behind shunt-init's rules (root, iptables)
 #   traffic  test/traffic: real clients and servers, directly and through Envoy, and what both ends saw compared (root)
 #   envtest  test/envtest: the webhook behind a real kube-apiserver and etcd
@@ -57,7 +57,7 @@ suite_unit() {
 suite_rules() {
   local packages
   packages=$(packages_of ./test/rules/... ./test/netns/...)
-  ((EUID)) || hack/deps.sh ip iptables-nft iptables-legacy || cannot "iptables (nft and legacy) or iproute2 is missing"
+  ((EUID)) || hack/deps.sh ip nft iptables-nft iptables-legacy || cannot "iptables (nft and legacy), nftables or iproute2 is missing"
   # shellcheck disable=SC2086
   cases $packages
   # Without root the cases are built and walked, and their kernel part skips itself.

@@ -189,6 +189,9 @@ func (h *Host) Addresses() (ruleset.Host, error) {
 			host.Uplink = at.Name
 		}
 	}
+	if host.NoLocalnet, err = noLocalnet(host.Interfaces); err != nil {
+		return host, err
+	}
 	for _, i := range host.Interfaces {
 		if i.Name == host.Uplink {
 			host.Addresses = append(i.Addresses, host.Addresses...)
@@ -197,6 +200,21 @@ func (h *Host) Addresses() (ruleset.Host, error) {
 		}
 	}
 	return host, nil
+}
+
+// noLocalnet reports whether the kernel drops what comes in for 127.0.0.0/8 by
+// every interface.
+func noLocalnet(interfaces []ruleset.Interface) (bool, error) {
+	for _, i := range append(interfaces, ruleset.Interface{Name: "all"}) {
+		value, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + i.Name + "/route_localnet")
+		if err != nil && !os.IsNotExist(err) {
+			return false, fmt.Errorf("reading route_localnet of %s: %w", i.Name, err)
+		}
+		if strings.TrimSpace(string(value)) == "1" {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // defaultLinks are the indices of the interfaces that default routes lead by.

@@ -118,12 +118,16 @@ func (n *nativeRule) unknown(what string) { n.where([]ruleset.Match{opaque(what)
 
 func opaque(what string) ruleset.Match { return ruleset.OpaqueMatch{Args: []string{"nft:" + what}} }
 
-// do adds what the rule does. TPROXY goes to the end: a mark that is set behind
-// it belongs to it.
+// do adds what the rule does. TPROXY, which ends a rule of iptables, stays the
+// last: what is set behind it, it sets as well.
 func (n *nativeRule) do(t ruleset.Target) {
 	at := len(n.does)
 	if at > 0 {
-		if _, is := n.does[at-1].(ruleset.TProxy); is {
+		_, proxied := n.does[at-1].(ruleset.TProxy)
+		if verdict, ends := t.(ruleset.Verdict); proxied && ends && verdict != ruleset.Drop {
+			return
+		}
+		if proxied {
 			at--
 		}
 	}
@@ -213,7 +217,11 @@ func (n *nativeRule) take(name string, attrs map[uint16][]byte) error {
 			n.do(ruleset.DNAT{Address: n.address(attrs[unix.NFTA_NAT_REG_ADDR_MIN]), Port: n.port(attrs[unix.NFTA_NAT_REG_PROTO_MIN])})
 		}
 	case "tproxy":
-		n.do(ruleset.TProxy{Address: n.address(attrs[tproxyAddress]), Port: n.port(attrs[tproxyPort])})
+		t := ruleset.TProxy{Address: n.address(attrs[tproxyAddress]), Port: n.port(attrs[tproxyPort])}
+		if !t.Address.IsValid() {
+			t.Address, _ = netip.AddrFromSlice(anywhere(n.reader.family).IP)
+		}
+		n.do(t)
 	case "notrack":
 		n.do(ruleset.NoTrack{})
 	case "reject":

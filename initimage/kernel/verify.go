@@ -144,6 +144,9 @@ type comparison struct {
 // What is not understood is taken both ways.
 func (c *comparison) try(t ruleset.Trial) {
 	should := t.Walk(c.wanted, c.host)
+	if t.Unsent(should) {
+		return
+	}
 	answer := t.Answer(should.Answer).Walk(c.wanted, c.host)
 	assumptions := []ruleset.Assumption{t.Assumed}
 	if c.opaque {
@@ -185,12 +188,14 @@ func culprits(p ruleset.Path) []string {
 // judge compares two ends of a packet, and reports whether they are alike.
 //
 //	it should go             | it goes                     | that is
-//	to the proxy, or nowhere | elsewhere                   | a finding
-//	as it likes              | to the proxy                | a finding
-//	as it likes              | where others have it go     | theirs to say
+//	to the proxy             | elsewhere                   | a finding
+//	nowhere                  | where it was sent to        | a finding
+//	nowhere, or as it likes  | to the proxy                | a finding
+//	nowhere, or as it likes  | where others have it go     | theirs to say
 //	anywhere                 | nowhere                     | a warning
 //
-// What the pod sends to its own loopback is for others to say, too.
+// What the pod sends to its own loopback is for others to say, too. The proxy's
+// hop to the app is not: it is the end of a connection's way through the proxy.
 func (c *comparison) judge(t ruleset.Trial, what string, wanted, got ruleset.Outcome, by []string) bool {
 	if wanted == got {
 		return true
@@ -199,7 +204,7 @@ func (c *comparison) judge(t ruleset.Trial, what string, wanted, got ruleset.Out
 	if blocked(wanted) && blocked(got) || len(by) == 0 {
 		return false // where no rule of others acts, ours have been found to differ
 	}
-	left := wanted.Fate == ruleset.Direct || t.Packet.Direction == ruleset.Out && t.Packet.Dst.IsLoopback()
+	left := wanted.Fate == ruleset.Direct && !t.Hop(c.host) || t.Packet.Direction == ruleset.Out && t.Packet.Dst.IsLoopback()
 	intercepted := got.Fate == ruleset.Local || got.Fate == ruleset.TProxied || c.ports[got.Port]
 	switch {
 	case blocked(got) && (t.Packet.State == ruleset.Invalid || t.Packet.State == ruleset.Untracked):
@@ -207,7 +212,7 @@ func (c *comparison) judge(t ruleset.Trial, what string, wanted, got ruleset.Out
 		last := by[len(by)-1]
 		c.say(&c.warnings, last, fmt.Sprintf("rules of others block connections, such as %s%s: %s, by %s", what, describe(t), got, last))
 	case left && !intercepted:
-	case blocked(wanted) && got.Fate == ruleset.Rewritten: // to another host
+	case blocked(wanted) && (got.Fate == ruleset.Rewritten || got.Fate == ruleset.Redirected && !intercepted):
 	default:
 		c.find(by, fmt.Sprintf("rules of others change the way of %s%s: %s, wanted %s", what, describe(t), got, wanted))
 	}

@@ -196,7 +196,7 @@ func TestVerifyLooksAtOthers(t *testing.T) {
 		{rules: "raw PREROUTING -d 127.0.0.0/8 -j CT --notrack", want: harmless},
 		{other: "*nat\n-A OUTPUT -p tcp -j REDIRECT --to-ports 9\nCOMMIT\n", want: harmful},
 		{other: "*nat\n-A OUTPUT -p tcp -j ACCEPT\nCOMMIT\n", want: harmless},
-		{other: "*nat\n-A PREROUTING -d 127.0.0.0/8 -p tcp -j REDIRECT --to-ports 9\nCOMMIT\n", want: harmful},
+		{other: "*nat\n-A PREROUTING -d 127.0.0.0/8 -p tcp -j REDIRECT --to-ports 15006\nCOMMIT\n", want: harmful},
 		{other: "*nat\n:SHUNT_OUTPUT - [0:0]\n-A OUTPUT -j SHUNT_OUTPUT\n-A SHUNT_OUTPUT -p tcp -j REDIRECT --to-ports 15001\nCOMMIT\n", want: harmful},
 
 		// By interface.

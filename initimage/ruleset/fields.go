@@ -263,18 +263,19 @@ func bySYN(_ *trialMaker, t Trial, asked []Match, _ string, _ bool) []Trial {
 	return []Trial{t}
 }
 
-// byState leaves the state that a packet has where a rule takes that one, and
-// gives it one that the rule takes otherwise.
+// byState leaves a packet its state, which is not seen before conntrack is, and
+// gives it those that the rule takes.
 func byState(g *trialMaker, t Trial, asked []Match, _ string, _ bool) []Trial {
 	if as := g.have([]Trial{t}, asked); len(as) > 0 {
 		return as
 	}
-	var all []Trial
+	all := []Trial{}
 	for _, s := range states {
-		t.Packet.State = s
-		all = append(all, t)
+		variant := t
+		variant.Packet.State = s
+		all = append(all, variant)
 	}
-	return g.have(all, asked)
+	return append(g.have(all, asked), t)
 }
 
 // byMark gives a packet the marks that rules of ours look for. Those of others

@@ -157,6 +157,9 @@ func (m Ports) args() []string {
 	if m.Source {
 		option = "--sport"
 	}
+	if len(words) == 1 && m.Protocol == "" {
+		return not(m.Not, option, words[0])
+	}
 	if len(words) == 1 {
 		return ext(m.Protocol, not(m.Not, option, words[0]))
 	}

@@ -18,6 +18,20 @@ func (t Trial) Walk(s *Stack, host Host) Path {
 	return s.Trace(host.behind(t.Uplink), t.Packet, t.Assumed)
 }
 
+// Unsent reports whether nobody sends such a packet: one that opens a connection
+// has no mark that our rules route it by.
+func (t Trial) Unsent(wanted Path) bool {
+	return wanted.Outcome.Fate == Local && t.Packet.State == New
+}
+
+// Hop reports whether the packet is one that the proxy sends on to the app: to
+// an address of the host, from one that no other process sends from.
+func (t Trial) Hop(host Host) bool {
+	p := t.Packet
+	return p.Direction == Out && p.State == New && host.local(p.Dst) && p.Src.IsValid() &&
+		(!host.local(p.Src) || p.Family.passthroughSource().Contains(p.Src))
+}
+
 // Answer is the trial of a packet that answers this one's.
 func (t Trial) Answer(p Packet) Trial {
 	t.Packet = p
@@ -91,7 +105,16 @@ type trialKey struct {
 	assumed *Rule
 }
 
+// stray reports whether a packet is neither from nor to the host.
+func (g *trialMaker) stray(p Packet) bool {
+	from := p.Direction == Out && !p.Src.IsValid() || g.host.local(p.Src)
+	return !from && !g.host.local(p.Dst) && !ThisHost(p.Dst)
+}
+
 func (g *trialMaker) add(t Trial) {
+	if g.stray(t.Packet) {
+		return
+	}
 	key := trialKey{packet: t.Packet, uplink: t.Uplink}
 	for r := range t.Assumed {
 		key.assumed = r // a rule's own conditions tell the trials of its way apart
@@ -163,6 +186,9 @@ func (g *trialMaker) bases(want RuleSet, ours []way) []Trial {
 	known := map[string]bool{}
 	keep := func(t Trial) Path {
 		path := t.Walk(g.wanted, g.host)
+		if t.Unsent(path) || g.stray(t.Packet) {
+			return path
+		}
 		if kind := g.kindOf(t.Packet, path); !known[kind] {
 			known[kind] = true
 			bases = append(bases, t)

@@ -19,6 +19,7 @@ import (
 // is about: those of the proxy, and those that its packets are sent to.
 type arena struct {
 	lab      *netns.Lab
+	own      []netip.Addr  // addresses of the pod beside those of eth0
 	patience time.Duration // with packets that are not to be dropped; 0 for the time that a busy machine may need
 }
 
@@ -117,7 +118,7 @@ func proxyOf(spec interception.Spec) netns.Identity {
 }
 
 func (a *arena) inPod(addr netip.Addr) bool {
-	return ruleset.ThisHost(addr) || slices.Contains(Pod.Addresses, addr)
+	return ruleset.ThisHost(addr) || slices.Contains(Pod.Addresses, addr) || slices.Contains(a.own, addr)
 }
 
 // dropTime is how long an answer to a packet that must be dropped is waited
@@ -126,15 +127,33 @@ func (a *arena) inPod(addr netip.Addr) bool {
 const dropTime = 1500 * time.Millisecond
 
 // cross makes a packet the first of a real connection, and compares where that
-// ended with what is wanted. Addresses of this host are on the wire only: a
-// kernel does not send them to another one.
+// ended with what is wanted.
 func (a *arena) cross(ctx context.Context, x Crossing) error {
 	p := x.Packet
 	if p.ConnMark != 0 || p.State != ruleset.New || x.Want.Fate == ruleset.Local || x.Want.Fate == ruleset.Unknown {
 		return fmt.Errorf("%q is not about the first packet of a connection, and belongs into section walk", x.Text)
 	}
+	patience := a.patience
+	if x.Want.Fate == ruleset.Dropped {
+		patience = dropTime
+	}
+	reply, err := a.send(ctx, p, patience)
+	got, ok := a.fate(p, reply, err)
+	if !ok {
+		return fmt.Errorf("%q ended as no packet should: %+v, %w", x.Text, reply, err)
+	}
+	if !slices.Contains(got, x.Want) {
+		return fmt.Errorf("%q, but in the kernel: %v (%+v, error: %w)", x.Text, got, reply, err)
+	}
+	return nil
+}
+
+// send makes a packet the first of a real connection, and waits for an answer.
+// Addresses of this host are on the wire only: a kernel does not send them to
+// another one.
+func (a *arena) send(ctx context.Context, p ruleset.Packet, patience time.Duration) (netns.Reply, error) {
 	to, ns, o := p.Dst, a.lab.Pod, netns.DialOptions{
-		Identity: netns.Identity{UID: p.UID, GID: p.GID}, Mark: p.Mark, Source: p.Src, Timeout: a.patience,
+		Identity: netns.Identity{UID: p.UID, GID: p.GID}, Mark: p.Mark, Source: p.Src, Timeout: patience,
 	}
 	if p.Direction == ruleset.Out {
 		o.Device = p.Interface
@@ -146,22 +165,11 @@ func (a *arena) cross(ctx context.Context, x Crossing) error {
 			}
 			var err error
 			if *addr, err = a.lab.Alias(*addr); err != nil {
-				return err
+				return netns.Reply{}, err
 			}
 		}
 	}
-	if x.Want.Fate == ruleset.Dropped {
-		o.Timeout = dropTime
-	}
-	reply, err := ns.Ask(ctx, p.Protocol, netip.AddrPortFrom(to, p.DstPort), o)
-	got, ok := a.fate(p, reply, err)
-	if !ok {
-		return fmt.Errorf("%q ended as no packet should: %+v, %w", x.Text, reply, err)
-	}
-	if !slices.Contains(got, x.Want) {
-		return fmt.Errorf("%q, but in the kernel: %v (%+v, error: %w)", x.Text, got, reply, err)
-	}
-	return nil
+	return ns.Ask(ctx, p.Protocol, netip.AddrPortFrom(to, p.DstPort), o)
 }
 
 // fate tells from a connection's end what became of it; ok is false when it
