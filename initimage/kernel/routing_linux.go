@@ -137,8 +137,13 @@ func (h *Host) AddRouting(family ruleset.Family, add ruleset.Routing) error {
 
 // RemoveRouting implements Namespace. What is gone already is no error.
 func (h *Host) RemoveRouting(family ruleset.Family, remove ruleset.Routing) error {
-	return h.change(family, remove, routingEffects{
+	err := h.change(family, remove, routingEffects{
 		address: h.netlink.AddrDel, route: h.netlink.RouteDel, rule: h.netlink.RuleDel, ignore: unix.ENOENT})
+	byMark := slices.ContainsFunc(remove.Rules, func(p ruleset.PolicyRule) bool { return p.Mark != 0 })
+	if err == nil && (byMark || len(remove.Addresses) > 0) {
+		err = h.abortHops(family)
+	}
+	return err
 }
 
 // routingEffects are the three ways in which routing is changed.

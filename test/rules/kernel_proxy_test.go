@@ -34,6 +34,7 @@ type proxy struct {
 
 	mu   sync.Mutex
 	seen []crossing
+	open []net.Conn
 }
 
 // proxyIdentity is who the proxy is to the kernel.
@@ -95,7 +96,19 @@ func (p *proxy) stop() {
 	for _, listener := range p.listeners {
 		_ = listener.Close()
 	}
+	p.mu.Lock()
+	for _, conn := range p.open {
+		_ = conn.Close() // its other end may be cut off
+	}
+	p.mu.Unlock()
 	p.serving.Wait()
+}
+
+// hold notes connections that stop has to close.
+func (p *proxy) hold(conns ...net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open = append(p.open, conns...)
 }
 
 // take returns the connections since the last call.
@@ -134,6 +147,7 @@ func (p *proxy) serve(ctx context.Context, listener string, client *net.TCPConn)
 		return
 	}
 	defer onward.Close()
+	p.hold(client, onward)
 	relay(client, onward.(*net.TCPConn))
 }
 

@@ -1,0 +1,81 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+// abortHops ends the connections to the app from addresses that this namespace
+// does not have: those that the proxy has from its clients' addresses, or has
+// had from ::6. Once the routing that they rested on is gone, no answer comes
+// back to them, so that they and their clients would hang: now both ends are
+// reset, and the proxy closes the client's.
+//
+// A kernel may not let itself be asked for it (CONFIG_INET_DIAG_DESTROY).
+func (h *Host) abortHops(family ruleset.Family) error {
+	addresses, err := h.netlink.AddrList(nil, netlinkFamily(family))
+	if err != nil {
+		return fmt.Errorf("listing the addresses: %w", err)
+	}
+	own := map[netip.Addr]bool{}
+	for _, a := range addresses {
+		ip, _ := netip.AddrFromSlice(a.IP)
+		own[ip.Unmap()] = true
+	}
+	sockets, err := h.netlink.SocketDiagTCP(uint8(netlinkFamily(family)))
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil // CONFIG_INET_DIAG
+	}
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return fmt.Errorf("listing the sockets: %w", err)
+	}
+	for _, socket := range sockets {
+		src, _ := netip.AddrFromSlice(socket.ID.Source)
+		dst, _ := netip.AddrFromSlice(socket.ID.Destination)
+		src, dst = src.Unmap(), dst.Unmap()
+		if ruleset.ThisHost(src) || own[src] || !own[dst] {
+			continue
+		}
+		err := destroy(family, socket.ID)
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			return nil
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("resetting the connection from %s to %s: %w", src, dst, err)
+		}
+	}
+	return nil
+}
+
+// destroy resets a TCP connection of this namespace (SOCK_DESTROY of
+// sock_diag(7)).
+func destroy(family ruleset.Family, id netlink.SocketID) error {
+	addresses := make([]byte, 32)
+	src, dst := id.Source.To16(), id.Destination.To16()
+	if family == ruleset.IPv4 {
+		src, dst = id.Source.To4(), id.Destination.To4()
+	}
+	copy(addresses, src)
+	copy(addresses[16:], dst)
+	// struct inet_diag_req_v2
+	request := []byte{uint8(netlinkFamily(family)), unix.IPPROTO_TCP, 0, 0}
+	request = binary.NativeEndian.AppendUint32(request, 1<<32-1) // in any state
+	request = binary.BigEndian.AppendUint16(request, id.SourcePort)
+	request = binary.BigEndian.AppendUint16(request, id.DestinationPort)
+	request = append(request, addresses...)
+	for _, n := range []uint32{id.Interface, id.Cookie[0], id.Cookie[1]} {
+		request = binary.NativeEndian.AppendUint32(request, n)
+	}
+	req := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
+	req.AddRawData(request)
+	_, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
+	return err
+}
