@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
@@ -43,35 +42,34 @@ func (j job) apply(ctx context.Context, verify bool) error {
 	if err := j.compare(ctx, result.Holds); err != nil {
 		return err
 	}
-	proved, err := j.host.Proved(result.Holds)
+	proved, err := j.host.Proved(ctx, result.Holds)
 	if err != nil {
 		return fmt.Errorf("%w: %w", kernel.ErrVerify, err)
 	}
 	if proved {
 		return j.say(string(j.spec.System), did+", read back; proved by an earlier run")
 	}
-	unproved, err := j.probe(ctx)
+	proof, err := j.probe(ctx, result.Holds)
 	if err != nil {
 		return err
 	}
-	if len(unproved) == 0 {
-		if err := j.host.RememberProof(result.Holds); err != nil {
-			return fmt.Errorf("%w: %w", kernel.ErrVerify, err)
-		}
-	}
-	return j.say(string(j.spec.System), did+", "+verified(unproved))
+	return j.say(string(j.spec.System), did+", "+proof)
 }
 
 // verify proves that the namespace holds the wanted rules.
 func (j job) verify(ctx context.Context) error {
-	if err := j.compare(ctx, nil); err != nil {
+	holds, err := kernel.Read(ctx, j.host, j.host.Families())
+	if err != nil {
+		return fmt.Errorf("%w: %w", kernel.ErrVerify, err)
+	}
+	if err := j.compare(ctx, holds); err != nil {
 		return err
 	}
-	unproved, err := j.probe(ctx)
+	proof, err := j.probe(ctx, holds)
 	if err != nil {
 		return err
 	}
-	return j.say(string(j.spec.System), verified(unproved))
+	return j.say(string(j.spec.System), proof)
 }
 
 // remove takes everything of Shunt's away.
@@ -93,8 +91,8 @@ func (j job) remove(ctx context.Context) error {
 	return j.say("Shunt's rules", "nothing to remove")
 }
 
-// compare reads the namespace, where that has not been done, and fails where
-// it differs from the wanted rules. It says what rules of others block.
+// compare fails where what the namespace holds is not what is wanted, and says
+// what rules of others block.
 func (j job) compare(ctx context.Context, holds []ruleset.RuleSet) error {
 	found, err := kernel.Verify(ctx, j.host, j.want, holds)
 	for _, warning := range found.Warnings {
@@ -104,21 +102,28 @@ func (j job) compare(ctx context.Context, holds []ruleset.RuleSet) error {
 	return failed(found.Findings, err)
 }
 
-// probe sends probes and returns the families that could not be probed. Where
-// one gets lost, what an earlier run has proved is so no more.
-func (j job) probe(ctx context.Context) (unproved []ruleset.Family, err error) {
-	findings, probed, err := j.host.Probe(ctx, j.spec, j.want)
-	err = failed(findings, err)
-	for _, rs := range j.want {
-		if !slices.Contains(probed, rs.Family) {
-			unproved = append(unproved, rs.Family)
-		}
-		if err != nil {
+// probe sends probes, and says what they have proved. Where all arrived, that
+// is remembered; where one gets lost, what an earlier run has proved is so no
+// more.
+func (j job) probe(ctx context.Context, holds []ruleset.RuleSet) (proof string, err error) {
+	probed, err := j.host.Probe(ctx, j.spec, j.want, holds)
+	if err := failed(probed.Findings, err); err != nil {
+		for _, rs := range j.want {
 			_, forgetting := j.host.ForgetProof(rs.Family)
 			err = errors.Join(err, forgetting)
 		}
+		return "", err
 	}
-	return unproved, err
+	if len(probed.Unproved) == 0 {
+		if err := j.host.RememberProof(ctx, holds); err != nil {
+			return "", fmt.Errorf("%w: %w", kernel.ErrVerify, err)
+		}
+	}
+	proof = "verified"
+	if len(probed.Unproved) > 0 {
+		proof += ", but " + strings.Join(probed.Unproved, ", and ")
+	}
+	return proof, nil
 }
 
 // failed is the error of a verification, nil where all is well.
@@ -131,15 +136,6 @@ func failed(findings []string, err error) error {
 		errs = append(errs, fmt.Errorf("%w: %s", kernel.ErrVerify, f))
 	}
 	return errors.Join(errs...)
-}
-
-// verified says what the run has proved.
-func verified(unproved []ruleset.Family) string {
-	words := "verified"
-	for _, family := range unproved {
-		words += ", but " + family.String() + " could not be probed here"
-	}
-	return words
 }
 
 func (j job) say(what, did string) error {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -27,80 +28,190 @@ const probePatience = time.Second
 // probePort is where probes to an address outside go.
 const probePort = 443
 
-// Probe sends real connections through the namespace and returns those that do
+// maxLost is how many probes may get lost before no more are sent: each takes
+// its patience, and a few tell what there is to tell.
+const maxLost = 3
+
+// Probed is what probes have shown.
+type Probed struct {
+	// Findings are the probes that did not end where they should.
+	Findings []string
+	// Unproved says what no probe could show.
+	Unproved []string
+}
+
+// Probe sends real connections through the namespace and finds those that do
 // not end where Trace says that the wanted rules take them: over loopback, to
-// the pod's own address, out, and DNS queries; and in SystemTProxy in, by the
-// way that a proxy's call to its own pod takes. Where the proxy listens
-// already, that a connection to nowhere stands shows that it took it.
+// the pod's own address, out by each interface of the pod, in by a link, and DNS
+// queries. Where the proxy listens already, that a connection to nowhere stands
+// shows that it took it. What the namespace holds tells which probes rules of
+// others keep out, as a firewall does: those are not sent.
 //
-// Nothing leaves the namespace: the address outside is behind a link of its
-// own, made for the time of the probes. The families that could be probed are
-// returned too.
-func (h *Host) Probe(ctx context.Context, spec interception.Spec, want []ruleset.RuleSet) (
-	findings []string, probed []ruleset.Family, err error,
-) {
-	if probed, err = h.openSink(h.families); err != nil {
-		return nil, nil, errors.Join(err, h.closeSink())
-	}
+// Nothing leaves the namespace: see guardProbes.
+func (h *Host) Probe(ctx context.Context, spec interception.Spec, want, holds []ruleset.RuleSet) (result Probed, err error) {
+	s, err := h.openSink(h.families)
 	defer func() { err = errors.Join(err, h.closeSink()) }()
+	if err != nil {
+		return Probed{}, err
+	}
 	for _, rs := range want {
-		if !slices.Contains(probed, rs.Family) {
+		if !slices.Contains(s.families, rs.Family) {
+			result.Unproved = append(result.Unproved, rs.Family.String()+" could not be probed here")
 			continue
 		}
-		own := probeAddress(rs.Family)
+		own := probeNets[rs.Family].own.Addr()
 		if err := h.awaitLocalRoute(netip.PrefixFrom(own, own.BitLen()), true); err != nil {
-			return nil, nil, fmt.Errorf("address %s of %s: %w", own, probeLink, err)
+			return Probed{}, fmt.Errorf("address %s of %s: %w", own, probeLink, err)
 		}
-		for _, p := range probes(spec, rs.Family) {
-			if err := p.run(ctx, rs); err != nil {
-				findings = append(findings, fmt.Sprintf("%s: probe %s: %v", rs.Family, p.Packet, err))
-			}
+		have, err := held(ctx, h, rs.Family, holds)
+		if err != nil {
+			return Probed{}, fmt.Errorf("reading the %s rules: %w", rs.Family, err)
 		}
+		probing{spec: spec, sink: s, want: rs, have: have, Probed: &result}.run(ctx)
 	}
-	return findings, probed, nil
+	return result, nil
 }
 
-func probeAddress(family ruleset.Family) netip.Addr {
-	for _, prefix := range probeAddresses {
-		if family.Of(prefix.Addr()) {
-			return prefix.Addr()
+// probing is what is done for one family.
+type probing struct {
+	*Probed
+	spec       interception.Spec
+	sink       sink
+	want, have ruleset.RuleSet
+}
+
+func (ps probing) run(ctx context.Context) {
+	blocked := false
+	for _, p := range probes(ps.spec, ps.want.Family, ps.sink) {
+		if blocked && p.Direction == ruleset.In {
+			continue
+		}
+		err := p.run(ctx, ps.want, ps.have)
+		if p.Direction == ruleset.In && (errors.Is(err, errKeptOut) || err != nil && ps.keepsOut(ctx, isLost(err))) {
+			blocked = true
+			ps.Unproved = append(ps.Unproved, "no probe could come in over "+ps.want.Family.String()+" here")
+			continue
+		}
+		if err == nil || errors.Is(err, errKeptOut) {
+			continue
+		}
+		ps.Findings = append(ps.Findings, fmt.Sprintf("%s: probe %s: %v", ps.want.Family, p, err))
+		if len(ps.Findings) == maxLost {
+			ps.Findings = append(ps.Findings, "no more probes were sent")
+			return
 		}
 	}
-	return netip.Addr{}
 }
+
+// keepsOut reports whether what our rules leave alone does not come in either:
+// then others drop it, and the probe that failed shows nothing. A datagram is
+// asked; and where the probe got lost rather than refused, connections to ports
+// that are left alone, of which as much must become.
+func (ps probing) keepsOut(ctx context.Context, lost bool) bool {
+	controls := []probe{inwards(ps.want.Family, "udp", 0)}
+	for _, r := range ps.spec.InboundExcludePorts {
+		if lost {
+			controls = append(controls, inwards(ps.want.Family, "tcp", r.First))
+		}
+	}
+	for _, p := range controls {
+		target, err := listen(ctx, p.Protocol, netip.AddrPortFrom(p.Dst, p.DstPort))
+		if err != nil {
+			continue // somebody has the port
+		}
+		p.DstPort = target.port
+		leftAlone := ruleset.Trace(ps.want, p.host(), p.Packet).Outcome.Fate == ruleset.Direct
+		err = p.reaches(ctx, target)
+		_ = target.Close()
+		if leftAlone && (isLost(err) || err != nil && p.Protocol == "udp") {
+			return true
+		}
+	}
+	return false
+}
+
+func isLost(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// errKeptOut is that of a probe that was not sent.
+var errKeptOut = errors.New("rules of others drop it")
 
 // probe is one packet that is sent, and stands for a connection.
-type probe struct{ ruleset.Packet }
+type probe struct {
+	ruleset.Packet
+	uplink string     // that it leaves by, if it does
+	via    netip.Addr // where it is sent, if not to its destination
+}
 
 // probes are the packets to send. Their ids are those of this process.
-func probes(spec interception.Spec, family ruleset.Family) []probe {
-	own := probeAddress(family)
+func probes(spec interception.Spec, family ruleset.Family, s sink) []probe {
+	addrs := probeNets[family]
+	own := addrs.own.Addr()
 	loopback, outside := netip.IPv6Loopback(), own.Prev()
 	if family == ruleset.IPv4 {
 		loopback = netip.MustParseAddr("127.0.0.1")
 	}
-	out := func(protocol string, dst netip.Addr, port uint16, mark uint32) probe {
-		return probe{ruleset.Packet{
+	out := func(protocol, uplink string, dst netip.Addr, port uint16, mark uint32) probe {
+		return probe{Packet: ruleset.Packet{
 			Direction: ruleset.Out, Family: family, Protocol: protocol, Dst: dst, DstPort: port, Mark: mark,
 			UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), State: ruleset.New,
-		}}
+		}, uplink: uplink}
 	}
-	all := []probe{
-		out("tcp", loopback, 0, 0), out("tcp", own, 0, 0),
-		out("tcp", outside, probePort, 0), out("tcp", outside, 53, 0), out("udp", outside, 53, 0),
-	}
-	for _, r := range spec.OutboundPorts {
-		all = append(all, out("tcp", outside, r.First, 0))
-	}
+	all := []probe{out("tcp", probeLink, loopback, 0, 0), out("tcp", probeLink, own, 0, 0)}
 	if spec.System == interception.SystemTProxy {
-		all = append(all, out("tcp", own, 0, spec.Mark+1))
+		all = append(all, out("tcp", probeLink, own, 0, spec.Mark+1))
+	}
+	if s.guarded {
+		all = append(all, inwards(family, "tcp", 0))
+		for _, r := range spec.InboundPorts.Ranges {
+			all = append(all, inwards(family, "tcp", r.First))
+		}
+		for _, r := range spec.UDPPorts {
+			all = append(all, inwards(family, "udp", r.First))
+		}
+	}
+	ways := maps.Clone(s.beyond[family])
+	if len(ways) == 0 {
+		ways = map[string]netip.Addr{probeLink: outside}
+	}
+	for _, uplink := range slices.Sorted(maps.Keys(ways)) {
+		to := ways[uplink]
+		all = append(all, out("tcp", uplink, to, probePort, 0), out("tcp", uplink, to, 53, 0), out("udp", uplink, to, 53, 0))
+		for _, r := range spec.OutboundPorts {
+			all = append(all, out("tcp", uplink, to, r.First, 0))
+		}
 	}
 	return all
 }
 
+// inwards is a probe that comes in by probeLink.
+func inwards(family ruleset.Family, protocol string, port uint16) probe {
+	addrs := probeNets[family]
+	return probe{Packet: ruleset.Packet{
+		Direction: ruleset.In, Family: family, Protocol: protocol, Src: addrs.visitor, Dst: addrs.own.Addr(), DstPort: port,
+		Interface: probeLink, State: ruleset.New,
+	}, uplink: probeLink, via: addrs.alias}
+}
+
+// host is the pod that the probe meets.
+func (p probe) host() ruleset.Host {
+	return ruleset.Host{Addresses: []netip.Addr{probeNets[p.Family].own.Addr()}, Uplink: p.uplink}
+}
+
+// String says what the probe is, and by which interface it goes.
+func (p probe) String() string {
+	if p.Direction == ruleset.In {
+		return p.Packet.String()
+	}
+	return p.Packet.String() + " by " + p.uplink
+}
+
 // run sends the probe where the rules take it to a listener that can be had
-// here; a packet that is to leave cannot be followed.
-func (p *probe) run(ctx context.Context, rs ruleset.RuleSet) error {
+// here; a packet that is to leave cannot be followed, nor one that others keep
+// out.
+func (p *probe) run(ctx context.Context, want, have ruleset.RuleSet) error {
 	var target *listener
 	if p.DstPort == 0 {
 		var err error
@@ -110,8 +221,10 @@ func (p *probe) run(ctx context.Context, rs ruleset.RuleSet) error {
 		defer target.Close()
 		p.DstPort = target.port
 	}
-	host := ruleset.Host{Addresses: []netip.Addr{probeAddress(p.Family)}, Uplink: probeLink}
-	switch outcome := ruleset.Trace(rs, host, p.Packet).Outcome; {
+	if fate := ruleset.Trace(have, p.host(), p.Packet).Outcome.Fate; fate == ruleset.Dropped || fate == ruleset.Rejected {
+		return errKeptOut
+	}
+	switch outcome := ruleset.Trace(want, p.host(), p.Packet).Outcome; {
 	case outcome.Fate == ruleset.Direct && target != nil:
 		return p.reaches(ctx, target)
 	case outcome.Fate == ruleset.Redirected || outcome.Fate == ruleset.TProxied:
@@ -170,17 +283,45 @@ func (p *probe) stands(ctx context.Context) error {
 }
 
 func (p *probe) dial(ctx context.Context) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: probePatience, Control: onSocket(func(fd int) error {
-		if p.Mark == 0 {
-			return nil
+	dialer := net.Dialer{Timeout: probePatience, Control: onSocket(p.prepare)}
+	to := p.Dst
+	if p.Direction == ruleset.In {
+		to = p.via
+		if p.Protocol == "tcp" {
+			dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(p.Src, 0))
+		} else {
+			dialer.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(p.Src, 0))
 		}
-		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(p.Mark))
-	})}
-	conn, err := dialer.DialContext(ctx, p.network(), netip.AddrPortFrom(p.Dst, p.DstPort).String())
+	}
+	conn, err := dialer.DialContext(ctx, p.network(), netip.AddrPortFrom(to, p.DstPort).String())
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0) // the pod is not to be short of a port for it
 	}
 	return conn, err
+}
+
+// prepare makes a socket one that the guard knows, and lets the visitor's have
+// its address, which is not the pod's.
+func (p *probe) prepare(fd int) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, probePriority); err != nil {
+		return err
+	}
+	if p.Mark != 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(p.Mark)); err != nil {
+			return err
+		}
+	}
+	if p.Direction == ruleset.In {
+		return setTransparent(fd, p.Family == ruleset.IPv6)
+	}
+	return nil
+}
+
+func setTransparent(fd int, v6 bool) error {
+	if v6 {
+		return unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1)
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TRANSPARENT, 1)
 }
 
 func (p *probe) network() string { return p.Protocol + fmt.Sprint(int(p.Family)) }
@@ -199,12 +340,7 @@ func listen(ctx context.Context, protocol string, at netip.AddrPort) (*listener,
 	if v6 {
 		network = protocol + "6"
 	}
-	config := net.ListenConfig{Control: onSocket(func(fd int) error {
-		if v6 {
-			return unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1)
-		}
-		return unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TRANSPARENT, 1)
-	})}
+	config := net.ListenConfig{Control: onSocket(func(fd int) error { return setTransparent(fd, v6) })}
 	config.SetMultipathTCP(false)
 	if protocol == "udp" {
 		packets, err := config.ListenPacket(ctx, network, at.String())

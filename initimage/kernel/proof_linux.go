@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -22,9 +23,9 @@ const proofTable = 1330133
 
 // Proved reports whether an earlier run sent its probes through all that the
 // namespace holds now, and every one arrived.
-func (h *Host) Proved(holds []ruleset.RuleSet) (bool, error) {
+func (h *Host) Proved(ctx context.Context, holds []ruleset.RuleSet) (bool, error) {
 	for _, rs := range holds {
-		wanted, err := h.fingerprint(rs)
+		wanted, err := h.fingerprint(ctx, rs)
 		if err != nil {
 			return false, err
 		}
@@ -41,12 +42,12 @@ func (h *Host) Proved(holds []ruleset.RuleSet) (bool, error) {
 
 // RememberProof notes that the probes arrived. It is the last step of a run: one that
 // is killed before it proves nothing to the next.
-func (h *Host) RememberProof(holds []ruleset.RuleSet) error {
+func (h *Host) RememberProof(ctx context.Context, holds []ruleset.RuleSet) error {
 	for _, rs := range holds {
 		if _, err := h.ForgetProof(rs.Family); err != nil {
 			return err
 		}
-		fingerprint, err := h.fingerprint(rs)
+		fingerprint, err := h.fingerprint(ctx, rs)
 		if err != nil {
 			return err
 		}
@@ -92,14 +93,22 @@ func (h *Host) proofs(family ruleset.Family) ([]netlink.Route, error) {
 }
 
 // fingerprint is that of everything that a probe of a family goes through:
-// all rules of the backend, ours and others', our routing and what comes before
+// all rules of both backends, ours and others', our routing and what comes before
 // it, and nf_tables' generation, which every change by anyone raises.
-func (h *Host) fingerprint(rs ruleset.RuleSet) (uint32, error) {
+func (h *Host) fingerprint(ctx context.Context, rs ruleset.RuleSet) (uint32, error) {
 	generation, err := nftGeneration()
 	if err != nil {
 		return 0, err
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d\n%s", h.backend.name, generation, rs))
+	text, err := h.SaveOther(ctx, rs.Family)
+	if err != nil {
+		return 0, fmt.Errorf("reading the %s rules of the other backend: %w", rs.Family, err)
+	}
+	other, err := ruleset.Parse(rs.Family, text)
+	if err != nil {
+		return 0, fmt.Errorf("parsing the %s rules of the other backend: %w", rs.Family, err)
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d\n%s\n%s", h.backend.name, generation, rs, other))
 	// 0 would be the kernel's choice of a metric.
 	return max(1, binary.NativeEndian.Uint32(sum[:])), nil
 }

@@ -57,6 +57,19 @@ func Verify(ctx context.Context, ns Inspected, want, holds []ruleset.RuleSet) (V
 	return all, nil
 }
 
+// Read returns all that families hold. Its errors are ErrPreflight.
+func Read(ctx context.Context, ns Namespace, families []ruleset.Family) ([]ruleset.RuleSet, error) {
+	var holds []ruleset.RuleSet
+	for _, family := range families {
+		rs, err := read(ctx, ns, family)
+		if err != nil {
+			return nil, fmt.Errorf("%w: reading the %s rules: %w", ErrPreflight, family, err)
+		}
+		holds = append(holds, rs)
+	}
+	return holds, nil
+}
+
 // held returns what a family holds, as it has been read before or is now.
 func held(ctx context.Context, ns Namespace, family ruleset.Family, holds []ruleset.RuleSet) (ruleset.RuleSet, error) {
 	for _, rs := range holds {

@@ -310,9 +310,19 @@ func TestKillInVerification(t *testing.T) {
 	}
 }
 
-// killProbing runs shunt-init and kills the run as soon as its link is there; ok is
-// false where it was gone before.
+// killProbing runs shunt-init and kills the run as soon as its link is there;
+// ok is false where it was gone before.
 func killProbing(t *testing.T, pod *netns.NS, bin string, args ...string) (ok bool) {
+	t.Helper()
+	return killOnce(t, pod, func() bool {
+		_, err := pod.Netlink().LinkByName(probeLink)
+		return err == nil
+	}, bin, args...)
+}
+
+// killOnce runs shunt-init and kills it once something is so; ok is false where
+// it is no longer so then.
+func killOnce(t *testing.T, pod *netns.NS, so func() bool, bin string, args ...string) (ok bool) {
 	t.Helper()
 	cmd := pod.Command(t.Context(), bin, args...)
 	if err := cmd.Start(); err != nil {
@@ -324,18 +334,17 @@ func killProbing(t *testing.T, pod *netns.NS, bin string, args ...string) (ok bo
 		_ = cmd.Wait()
 	}()
 	for {
-		_, err := pod.Netlink().LinkByName(probeLink)
+		now := so()
 		select {
 		case <-ended:
 		default:
-			if err != nil {
+			if !now {
 				continue
 			}
 			_ = cmd.Process.Kill()
 			<-ended
 		}
-		_, err = pod.Netlink().LinkByName(probeLink)
-		return err == nil
+		return so()
 	}
 }
 

@@ -1,0 +1,134 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+// probePriority is the priority (SO_PRIORITY) of the sockets that send probes:
+// a sign of theirs that no rule of iptables looks at, and no translation of
+// addresses takes away.
+const probePriority = 0x133
+
+// guardTable is there as long as probes are.
+var guardTable = &nftables.Table{Name: probeLink, Family: nftables.TableFamilyINet}
+
+// Where the chains of the guard stand: before anything else looks at a packet,
+// and after everybody has.
+var (
+	beforeAll = nftables.ChainPriorityRef(*nftables.ChainPriorityConntrackDefrag + 1)
+	afterAll  = nftables.ChainPriorityRef(*nftables.ChainPriorityConntrackConfirm - 1)
+)
+
+// guardProbes keeps probes from the wire, at the last hook that there is, and
+// lets those in that come by the link from its other end. That end is another
+// host to them: what is sent there is not tracked, so that no rule of nat takes
+// it for a connection of the pod's; and what the pod calls its own address is
+// called the alias there. It reports whether the kernel has what that takes.
+func guardProbes(link, peer int) (bool, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return false, fmt.Errorf("opening a socket to nf_tables: %w", err)
+	}
+	table := conn.AddTable(guardTable)
+	chain := func(name string, hook *nftables.ChainHook, priority *nftables.ChainPriority) func(...expr.Any) {
+		c := conn.AddChain(&nftables.Chain{
+			Name: name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: priority,
+		})
+		return func(exprs ...expr.Any) { conn.AddRule(&nftables.Rule{Table: table, Chain: c, Exprs: exprs}) }
+	}
+	sent := chain("sent", nftables.ChainHookOutput, beforeAll)
+	arriving := chain("arriving", nftables.ChainHookPrerouting, beforeAll)
+	leaving := chain("leaving", nftables.ChainHookPostrouting, afterAll)
+	sent(append(met(expr.MetaKeyOIF, peer), &expr.Notrack{})...)
+	arriving(append(met(expr.MetaKeyIIF, peer), &expr.Notrack{})...)
+	for _, family := range ruleset.Families {
+		addrs := probeNets[family]
+		own := addrs.own.Addr()
+		arriving(append(met(expr.MetaKeyIIF, peer), exchange(family, false, own.AsSlice(), addrs.alias.AsSlice())...)...)
+		leaving(append(met(expr.MetaKeyOIF, peer), exchange(family, true, addrs.alias.AsSlice(), own.AsSlice())...)...)
+	}
+	drop := met(expr.MetaKeyPRIORITY, probePriority)
+	for _, spared := range []int{loopbackIndex, link, peer} {
+		drop = append(drop, metOther(expr.MetaKeyOIF, spared)...)
+	}
+	leaving(append(drop, &expr.Verdict{Kind: expr.VerdictDrop})...)
+	err = conn.Flush()
+	if lacksNFT(err) || errors.Is(err, unix.ENOENT) { // nf_tables, or a part of it
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("keeping probes from the wire: %w", err)
+	}
+	return true, nil
+}
+
+// unguardProbes is the way back from guardProbes.
+func unguardProbes() error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("opening a socket to nf_tables: %w", err)
+	}
+	conn.DelTable(guardTable)
+	if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) && !lacksNFT(err) {
+		return fmt.Errorf("table %s: %w", guardTable.Name, err)
+	}
+	return nil
+}
+
+// lacksNFT reports whether a kernel without nf_tables says so.
+func lacksNFT(err error) bool {
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) ||
+		errors.Is(err, unix.EAFNOSUPPORT)
+}
+
+func met(key expr.MetaKey, value int) []expr.Any      { return compareMeta(key, expr.CmpOpEq, value) }
+func metOther(key expr.MetaKey, value int) []expr.Any { return compareMeta(key, expr.CmpOpNeq, value) }
+
+func compareMeta(key expr.MetaKey, op expr.CmpOp, value int) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: key, Register: 1},
+		&expr.Cmp{Op: op, Register: 1, Data: binaryutil.NativeEndian.PutUint32(uint32(value))},
+	}
+}
+
+// Places of the addresses in an IP header (RFC 791, 3.1; RFC 8200, 3), and of
+// the checksum. That of IPv6 has none, but nft mends those of tcp and udp only
+// together with one: half of the flow label, which nobody looks at, serves.
+const (
+	ipv4Source, ipv4Destination, ipv4Checksum = 12, 16, 10
+	ipv6Source, ipv6Destination, ipv6Checksum = 8, 24, 2
+)
+
+// exchange puts one address in the place of another.
+func exchange(family ruleset.Family, destination bool, from, to []byte) []expr.Any {
+	protocol, offset, checksum := byte(unix.NFPROTO_IPV4), uint32(ipv4Source), uint32(ipv4Checksum)
+	if destination {
+		offset = ipv4Destination
+	}
+	if family == ruleset.IPv6 {
+		protocol, offset, checksum = unix.NFPROTO_IPV6, ipv6Source, ipv6Checksum
+		if destination {
+			offset = ipv6Destination
+		}
+	}
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(len(from))},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: from},
+		&expr.Immediate{Register: 1, Data: to},
+		&expr.Payload{
+			OperationType: expr.PayloadWrite, SourceRegister: 1, Base: expr.PayloadBaseNetworkHeader,
+			Offset: offset, Len: uint32(len(to)), CsumType: expr.CsumTypeInet, CsumOffset: checksum,
+			CsumFlags: unix.NFT_PAYLOAD_L4CSUM_PSEUDOHDR,
+		},
+	}
+}
