@@ -93,22 +93,18 @@ func (h *Host) proofs(family ruleset.Family) ([]netlink.Route, error) {
 }
 
 // fingerprint is that of everything that a probe of a family goes through:
-// all rules of both backends, ours and others', our routing and what comes before
+// all rules, ours and others', our routing and what comes before
 // it, and nf_tables' generation, which every change by anyone raises.
 func (h *Host) fingerprint(ctx context.Context, rs ruleset.RuleSet) (uint32, error) {
 	generation, err := nftGeneration()
 	if err != nil {
 		return 0, err
 	}
-	text, err := h.SaveOther(ctx, rs.Family)
+	others, err := h.Others(ctx, rs.Family)
 	if err != nil {
-		return 0, fmt.Errorf("reading the %s rules of the other backend: %w", rs.Family, err)
+		return 0, fmt.Errorf("reading the %s rules of others: %w", rs.Family, err)
 	}
-	other, err := ruleset.Parse(rs.Family, text)
-	if err != nil {
-		return 0, fmt.Errorf("parsing the %s rules of the other backend: %w", rs.Family, err)
-	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d\n%s\n%s", h.backend.name, generation, rs, other))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d\n%s\n%s", h.backend.name, generation, rs, others))
 	// 0 would be the kernel's choice of a metric.
 	return max(1, binary.NativeEndian.Uint32(sum[:])), nil
 }
