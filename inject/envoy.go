@@ -32,7 +32,7 @@ func envoyContainer(mode interception.Mode, cfg Config) corev1.Container {
 	}
 	c.StartupProbe = startupProbe()
 	c.ReadinessProbe = healthProbe(15, 4)
-	c.VolumeMounts = []corev1.VolumeMount{sharedMount(true)}
+	c.VolumeMounts = []corev1.VolumeMount{sharedMount(true), noToken()}
 	if cfg.drains() {
 		c.Lifecycle = drain(cfg.DrainDuration.Duration)
 	}

@@ -24,7 +24,7 @@ func initContainer(mode interception.Mode, spec interception.Spec, opts intercep
 		ImagePullPolicy:          cfg.PullPolicy,
 		Args:                     interception.Args(spec, opts),
 		Resources:                *cfg.InitResources.DeepCopy(),
-		VolumeMounts:             []corev1.VolumeMount{sharedMount(false)},
+		VolumeMounts:             []corev1.VolumeMount{sharedMount(false), noToken()},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		// Added capabilities are not ambient in a container: only uid 0 has
 		// the use of them.

@@ -81,7 +81,7 @@ var overwritten = map[string]string{
 // None is below another one: by a symbolic link in the volume of the one, the
 // other could come to lie anywhere.
 var addedMounts = []string{
-	"/var/run/secrets/kubernetes.io/serviceaccount",     // the API server's plug-in ServiceAccount
+	tokenDirectory, // of a custom sidecar
 	"/var/run/secrets/eks.amazonaws.com/serviceaccount", // amazon-eks-pod-identity-webhook
 	"/var/run/secrets/pods.eks.amazonaws.com/serviceaccount",
 	"/var/run/secrets/azure/tokens", // azure-workload-identity

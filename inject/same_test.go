@@ -168,7 +168,6 @@ func TestWhatOthersSetStays(t *testing.T) {
 		"AlwaysPullImages":        each(func(c *corev1.Container) { c.ImagePullPolicy = corev1.PullAlways }),
 		"termination message":     each(func(c *corev1.Container) { c.TerminationMessagePath = "/dev/termination-log" }),
 		"procMount":               each(func(c *corev1.Container) { c.SecurityContext.ProcMount = new(corev1.DefaultProcMount) }),
-		"ServiceAccount":          mounted("/var/run/secrets/kubernetes.io/serviceaccount"),
 		"eks, by IAM role":        mounted("/var/run/secrets/eks.amazonaws.com/serviceaccount"),
 		"eks, by pod identity":    mounted("/var/run/secrets/pods.eks.amazonaws.com/serviceaccount"),
 		"azure-workload-identity": mounted("/var/run/secrets/azure/tokens"),
@@ -191,7 +190,7 @@ func TestWhatOthersSetStays(t *testing.T) {
 
 // TestWhatOnlyLooksAlikeIsPutBack: what is near to the list.
 func TestWhatOnlyLooksAlikeIsPutBack(t *testing.T) {
-	const token = "/var/run/secrets/kubernetes.io/serviceaccount"
+	const token = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
 	for name, set := range map[string]func(*corev1.Container){
 		"writable token": func(c *corev1.Container) {
 			c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "a", MountPath: token})

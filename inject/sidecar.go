@@ -30,6 +30,17 @@ func sharedMount(readOnly bool) corev1.VolumeMount {
 	return corev1.VolumeMount{Name: sharedVolume, MountPath: envoy.SharedDirectory, ReadOnly: readOnly}
 }
 
+// tokenDirectory is where the API server's plug-in ServiceAccount mounts the
+// pod's token into every container that has nothing mounted there.
+const tokenDirectory = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+// noToken mounts an empty folder there. Neither of our containers asks the API
+// server anything; and when the plug-in changes what we have put in, the API
+// server asks the webhook about the pod once more.
+func noToken() corev1.VolumeMount {
+	return corev1.VolumeMount{Name: sharedVolume, MountPath: tokenDirectory, SubPath: "no-token", ReadOnly: true}
+}
+
 // proxyIdentity is the user that the proxy runs as. In TPROXY its sockets take
 // other hosts' addresses (IP_TRANSPARENT) and marks (SO_MARK), which needs
 // NET_ADMIN; a process in a container has an added capability only as uid 0.

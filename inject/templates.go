@@ -95,7 +95,7 @@ func (r request) mustTemplated(c corev1.Container, cfg Config) corev1.Container 
 
 // makeRoom takes out of a container what another one has in another way: a
 // merge would leave both, and Kubernetes takes one way only to probe, to run a
-// hook, or to say what a variable is.
+// hook, to say what a variable is, or to mount something at a path.
 func makeRoom(base, over corev1.Container) corev1.Container {
 	made := base.DeepCopy()
 	for _, probe := range []struct{ base, over *corev1.Probe }{
@@ -119,6 +119,9 @@ func makeRoom(base, over corev1.Container) corev1.Container {
 			have.Value, have.ValueFrom = "", nil
 		}
 	}
+	made.VolumeMounts = slices.DeleteFunc(made.VolumeMounts, func(have corev1.VolumeMount) bool {
+		return slices.ContainsFunc(over.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == have.MountPath })
+	})
 	return *made
 }
 

@@ -166,6 +166,12 @@ func mounts(pod *corev1.Pod, c corev1.Container, node Node) ([]Mount, error) {
 				return nil, err
 			}
 		}
+		if m.SubPath != "" { // which kubelet makes
+			source = filepath.Join(source, m.SubPath)
+			if err := os.MkdirAll(source, 0o750); err != nil {
+				return nil, fmt.Errorf("making %s of volume %s: %w", m.SubPath, m.Name, err)
+			}
+		}
 		made = append(made, Mount{Path: filepath.Clean(m.MountPath), Source: source, ReadOnly: m.ReadOnly})
 	}
 	return made, nil

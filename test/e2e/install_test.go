@@ -39,6 +39,28 @@ var _ = Describe("the installation", Label(short), func() {
 		Expect(injected(ready(ctx, other, "asks"))).To(BeTrue())
 	})
 
+	It("is asked about a pod once, and only the pod's own containers have its token", func(ctx SpecContext) {
+		for _, mode := range []string{"REDIRECT", "TPROXY", "NONE"} {
+			pod := newPod(newNamespace(ctx, true), "once")
+			pod.Annotations[modeKey] = mode
+			before := admissions(ctx)
+			create(ctx, pod)
+			after := admissions(ctx)
+			Expect(after.since(before).count()).To(BeEquivalentTo(1), mode)
+			pod = ready(ctx, pod.Namespace, "once")
+			Expect(injected(pod)).To(BeTrue())
+			holders := []string{}
+			for _, container := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+				for _, mount := range container.VolumeMounts {
+					if strings.HasPrefix(mount.Name, "kube-api-access") {
+						holders = append(holders, container.Name)
+					}
+				}
+			}
+			Expect(holders).To(HaveExactElements("app"), mode)
+		}
+	})
+
 	It("refuses a pod that runs as the proxy, and says so", func(ctx SpecContext) {
 		pod := newPod(newNamespace(ctx, true), "proxy-uid")
 		pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(1337))}
