@@ -215,6 +215,10 @@ func TestUnusualBodies(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			s := serve(t, inject.DefaultConfig(), enabledNamespace(), logr.Discard())
 			got := s.post(t, test.body, test.edit)
+			// What an answer may take is too short on a machine that is very busy.
+			for try := 1; try < 10 && bytes.Contains(got.body, []byte("Abandoned")); try++ {
+				got = s.post(t, test.body, test.edit)
+			}
 			var review admissionv1.AdmissionReview
 			if err := json.Unmarshal(got.body, &review); err != nil {
 				t.Fatalf("code %d: %v: %s", got.code, err, got.body)
