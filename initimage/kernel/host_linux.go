@@ -93,6 +93,9 @@ func (h *Host) String() string { return "iptables-" + string(h.backend.name) + "
 // read without a process.
 func (h *Host) Save(ctx context.Context, family ruleset.Family) (string, error) {
 	text, err := h.backend.save(ctx, family)
+	if err != nil && h.backend.name == interception.BackendNFT {
+		text, err = h.saveByChain(ctx, family, err)
+	}
 	h.printed[family] = nil
 	for line := range strings.Lines(text) {
 		if table, begins := strings.CutPrefix(strings.TrimSpace(line), "*"); begins {

@@ -67,7 +67,7 @@ func (h *Host) Probe(ctx context.Context, spec interception.Spec, want, holds []
 		if err != nil {
 			return Probed{}, fmt.Errorf("reading the %s rules: %w", rs.Family, err)
 		}
-		probing{spec: spec, sink: s, want: rs, have: have, Probed: &result}.run(ctx)
+		(&probing{spec: spec, sink: s, want: rs, have: have, Probed: &result}).run(ctx)
 	}
 	return result, nil
 }
@@ -80,7 +80,7 @@ type probing struct {
 	want, have ruleset.RuleSet
 }
 
-func (ps probing) run(ctx context.Context) {
+func (ps *probing) run(ctx context.Context) {
 	blocked := false
 	for _, p := range probes(ps.spec, ps.want.Family, ps.sink) {
 		if blocked && p.Direction == ruleset.In {
@@ -107,7 +107,7 @@ func (ps probing) run(ctx context.Context) {
 // then others drop it, and the probe that failed shows nothing. A datagram is
 // asked; and where the probe got lost rather than refused, connections to ports
 // that are left alone, of which as much must become.
-func (ps probing) keepsOut(ctx context.Context, lost bool) bool {
+func (ps *probing) keepsOut(ctx context.Context, lost bool) bool {
 	controls := []probe{inwards(ps.want.Family, "udp", 0)}
 	for _, r := range ps.spec.InboundExcludePorts {
 		if lost {

@@ -109,13 +109,99 @@ func (h *Host) readRoutes(family ruleset.Family, r *ruleset.Routing) error {
 	for _, route := range routes {
 		table := uint32(route.Table)
 		switch {
-		case route.Protocol == routingProtocol && route.Type == unix.RTN_LOCAL:
-			r.Routes = append(r.Routes, ruleset.LocalRoute{Table: table})
+		case route.Protocol == routingProtocol && table == proofTable:
+		case route.Protocol == routingProtocol:
+			r.Routes = append(r.Routes, localRoute(route))
 		case slices.ContainsFunc(r.Rules, func(p ruleset.PolicyRule) bool { return p.Table == table }):
 			r.Intruders = append(r.Intruders, fmt.Sprintf("route %s table %d", route.Dst, table))
 		}
 	}
 	return nil
+}
+
+// localRoute is the way back from plainRoute, and says what is other in a
+// route that somebody has changed.
+func localRoute(route netlink.Route) ruleset.LocalRoute {
+	l := ruleset.LocalRoute{Table: uint32(route.Table)}
+	bits := 0
+	if route.Dst != nil {
+		bits, _ = route.Dst.Mask.Size()
+	}
+	if bits != 0 || route.Type != unix.RTN_LOCAL {
+		l.Changed = fmt.Sprintf("type %d %s", route.Type, route.Dst)
+	}
+	return l
+}
+
+// plainRoute is a route as a rule set has it.
+func plainRoute(family ruleset.Family, table uint32) *netlink.Route {
+	return &netlink.Route{
+		LinkIndex: loopbackIndex, Dst: anywhere(family), Table: int(table),
+		Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST, Protocol: routingProtocol,
+	}
+}
+
+// removeChanged takes the routes of ours away that somebody has changed.
+func (h *Host) removeChanged(family ruleset.Family, changed ruleset.LocalRoute) error {
+	filter := &netlink.Route{Table: int(changed.Table), Protocol: routingProtocol}
+	routes, err := h.netlink.RouteListFiltered(netlinkFamily(family), filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
+	if err != nil {
+		return err
+	}
+	for _, route := range routes {
+		if localRoute(route) != changed {
+			continue
+		}
+		if err := h.netlink.RouteDel(&route); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeNarrowed takes the rules of ours away that somebody has narrowed from
+// one that is not. The kernel deletes the first rule that has what it is told
+// of, so that it is told all.
+func (h *Host) removeNarrowed(plain *netlink.Rule) error {
+	wanted := policyRule(*plain)
+	rules, err := h.netlink.RuleList(plain.Family)
+	if err != nil {
+		return err
+	}
+	for _, rule := range rules {
+		found := policyRule(rule)
+		narrowed := found.Narrowed != ""
+		found.Narrowed = ""
+		if !narrowed || rule.Protocol != routingProtocol || found != wanted {
+			continue
+		}
+		if err := h.netlink.RuleDel(&rule); err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return nil
+}
+
+// putRule adds a rule, in the place of what somebody has narrowed it to: to the
+// kernel that is the same.
+func (h *Host) putRule(rule *netlink.Rule) error {
+	err := h.netlink.RuleAdd(rule)
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	if err := h.removeNarrowed(rule); err != nil {
+		return err
+	}
+	return h.netlink.RuleAdd(rule)
+}
+
+// putRoute adds a route, in the place of one that somebody has made of it.
+func (h *Host) putRoute(route *netlink.Route) error {
+	err := h.netlink.RouteAdd(route)
+	if errors.Is(err, unix.EEXIST) {
+		return h.netlink.RouteReplace(route)
+	}
+	return err
 }
 
 // forever is INFINITY_LIFE_TIME of the kernel. An address that is valid for
@@ -132,7 +218,7 @@ func (h *Host) AddRouting(family ruleset.Family, add ruleset.Routing) error {
 		}
 	}
 	return h.change(family, add, routingEffects{
-		address: h.netlink.AddrAdd, route: h.netlink.RouteAdd, rule: h.netlink.RuleAdd, adds: true, ignore: unix.EEXIST})
+		address: h.netlink.AddrAdd, route: h.putRoute, rule: h.putRule, adds: true, ignore: unix.EEXIST})
 }
 
 // RemoveRouting implements Namespace. What is gone already is no error.
@@ -176,15 +262,29 @@ func (h *Host) change(family ruleset.Family, r ruleset.Routing, do routingEffect
 		}
 	}
 	for _, l := range r.Routes {
-		route := &netlink.Route{
-			LinkIndex: lo.Attrs().Index, Dst: anywhere(family), Table: int(l.Table),
-			Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST, Protocol: routingProtocol,
+		if l.Changed != "" && do.adds {
+			continue // what others made of a route is not put back
 		}
-		if err := do.route(route); !ignored(err) {
+		if l.Changed != "" {
+			if err := h.removeChanged(family, l); err != nil {
+				return fmt.Errorf("route %s of table %d: %w", l.Changed, l.Table, err)
+			}
+			continue
+		}
+		if err := do.route(plainRoute(family, l.Table)); !ignored(err) {
 			return fmt.Errorf("route of table %d: %w", l.Table, err)
 		}
 	}
 	for _, p := range r.Rules {
+		if p.Narrowed != "" && do.adds {
+			continue // nor of a rule
+		}
+		if p.Narrowed != "" {
+			if err := h.removeNarrowed(netlinkRule(family, p)); err != nil {
+				return fmt.Errorf("rule %q: %w", p, err)
+			}
+			continue
+		}
 		if err := do.rule(netlinkRule(family, p)); !ignored(err) {
 			return fmt.Errorf("rule %q: %w", p, err)
 		}
@@ -248,6 +348,7 @@ func netlinkRule(family ruleset.Family, p ruleset.PolicyRule) *netlink.Rule {
 func policyRule(rule netlink.Rule) ruleset.PolicyRule {
 	p := ruleset.PolicyRule{
 		Mark: rule.Mark, OutInterface: rule.OifName, Table: uint32(rule.Table), Priority: uint32(rule.Priority),
+		Narrowed: narrowing(rule),
 	}
 	if rule.Mask != nil {
 		p.Mask = *rule.Mask
@@ -258,6 +359,36 @@ func policyRule(rule netlink.Rule) ruleset.PolicyRule {
 		p.Source = netip.PrefixFrom(addr, bits)
 	}
 	return p
+}
+
+// narrowing is what a rule of ours looks at that none of those does that we
+// put.
+func narrowing(rule netlink.Rule) string {
+	var words []string
+	add := func(is bool, format string, args ...any) {
+		if is {
+			words = append(words, fmt.Sprintf(format, args...))
+		}
+	}
+	add(rule.Invert, "not")
+	add(rule.Dst != nil, "to %s", rule.Dst)
+	add(rule.IifName != "", "iif %s", rule.IifName)
+	add(rule.Tos != 0, "tos %#x", rule.Tos)
+	add(rule.TunID != 0, "tun_id %d", rule.TunID)
+	add(rule.IPProto != 0, "ipproto %d", rule.IPProto)
+	if p := rule.Sport; p != nil {
+		add(true, "sport %d-%d", p.Start, p.End)
+	}
+	if p := rule.Dport; p != nil {
+		add(true, "dport %d-%d", p.Start, p.End)
+	}
+	if u := rule.UIDRange; u != nil {
+		add(true, "uidrange %d-%d", u.Start, u.End)
+	}
+	add(rule.SuppressPrefixlen >= 0, "suppress_prefixlength %d", rule.SuppressPrefixlen)
+	add(rule.SuppressIfgroup >= 0, "suppress_ifgroup %d", rule.SuppressIfgroup)
+	add(rule.Type != 0 && rule.Type != unix.FR_ACT_TO_TBL, "action %d", rule.Type)
+	return strings.Join(words, " ")
 }
 
 // unreachableRule refuses every route but those of the local table.

@@ -150,10 +150,7 @@ func hostRoute(to netip.Addr, link int) *netlink.Route {
 }
 
 func visitRoute(family ruleset.Family) *netlink.Route {
-	return &netlink.Route{
-		LinkIndex: loopbackIndex, Dst: anywhere(family), Table: visitTable,
-		Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST, Protocol: routingProtocol,
-	}
+	return plainRoute(family, visitTable)
 }
 
 func visitRule(family ruleset.Family) *netlink.Rule {

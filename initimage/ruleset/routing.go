@@ -34,6 +34,9 @@ type PolicyRule struct {
 	// (SO_BINDTODEVICE); "" matches all packets, of bound sockets or not.
 	OutInterface string
 	Table        uint32
+	// Narrowed is what else a packet has to match, as ip(8) would say it, where
+	// somebody has changed the rule. One that is built has none.
+	Narrowed string
 	// Priority is 0 in a rule set that is built: straight behind the rule of
 	// the local table, which is there longer. A greater one comes later.
 	Priority uint32
@@ -43,6 +46,9 @@ type PolicyRule struct {
 // packet that is routed by it is given to a socket of this host.
 type LocalRoute struct {
 	Table uint32
+	// Changed is what the route is instead, as ip(8) would say it, where somebody
+	// has changed it. One that is built has none.
+	Changed string
 }
 
 // lines prints the routing, a command of ip(8) a line.
@@ -58,7 +64,7 @@ func (r Routing) lines(f Family) []string {
 		lines = append(lines, fmt.Sprintf("ip -%d rule add %s", f, p))
 	}
 	for _, l := range r.Routes {
-		lines = append(lines, fmt.Sprintf("ip -%d route add local default dev lo table %d", f, l.Table))
+		lines = append(lines, fmt.Sprintf("ip -%d route add %s table %d", f, cmp.Or(l.Changed, "local default dev lo"), l.Table))
 	}
 	for _, words := range r.Intruders {
 		lines = append(lines, fmt.Sprintf("ip -%d %s (of others, before ours)", f, words))
@@ -77,6 +83,9 @@ func (p PolicyRule) String() string {
 	}
 	if p.OutInterface != "" {
 		words = append(words, "oif", p.OutInterface)
+	}
+	if p.Narrowed != "" {
+		words = append(words, p.Narrowed)
 	}
 	words = append(words, "lookup", strconv.FormatUint(uint64(p.Table), 10))
 	if p.Priority != 0 {
@@ -155,18 +164,21 @@ func (r *Routing) canonical() {
 	slices.SortFunc(r.Addresses, netip.Prefix.Compare)
 	slices.SortFunc(r.Rules, func(a, b PolicyRule) int {
 		return cmp.Or(cmp.Compare(a.Mark, b.Mark), cmp.Compare(a.Mask, b.Mask), a.Source.Compare(b.Source),
-			cmp.Compare(a.OutInterface, b.OutInterface), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Priority, b.Priority))
+			cmp.Compare(a.OutInterface, b.OutInterface), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Priority, b.Priority),
+			cmp.Compare(a.Narrowed, b.Narrowed))
 	})
-	slices.SortFunc(r.Routes, func(a, b LocalRoute) int { return cmp.Compare(a.Table, b.Table) })
+	slices.SortFunc(r.Routes, func(a, b LocalRoute) int {
+		return cmp.Or(cmp.Compare(a.Table, b.Table), cmp.Compare(a.Changed, b.Changed))
+	})
 }
 
 // local reports whether a packet is routed to this host, whatever its
 // destination. The socket that sends it is bound to an interface, or to "".
 func (r Routing) local(src netip.Addr, mark uint32, bound string) bool {
 	return slices.ContainsFunc(r.Rules, func(p PolicyRule) bool {
-		return mark&p.Mask == p.Mark &&
+		return p.Narrowed == "" && mark&p.Mask == p.Mark &&
 			(!p.Source.IsValid() || p.Source.Contains(src)) &&
 			(p.OutInterface == "" || p.OutInterface == bound) &&
-			slices.Contains(r.Routes, LocalRoute{p.Table})
+			slices.Contains(r.Routes, LocalRoute{Table: p.Table})
 	})
 }
