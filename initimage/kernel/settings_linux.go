@@ -9,7 +9,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
 // setting is a sysctl of the namespace that a system rests on.
@@ -27,9 +30,13 @@ var settings = []setting{{
 	why: "the answer to a cookie carries no SYN, by which TPROXY would find the proxy's listener",
 }}
 
-// RequireSettings reads the sysctls that a system rests on, and names those that
-// it does not work with. Its errors are ErrPreflight.
+// RequireSettings reads what else of a namespace a system rests on, sysctls and
+// addresses, and names what it does not work with. Its errors are ErrPreflight.
 func (h *Host) RequireSettings(system interception.System) error {
+	return errors.Join(requireSysctls(system), h.requireAddress(system))
+}
+
+func requireSysctls(system interception.System) error {
 	var errs []error
 	for _, s := range settings {
 		if s.system != system {
@@ -48,4 +55,27 @@ func (h *Host) RequireSettings(system interception.System) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// requireAddress refuses a pod that has its IPv4 address on lo alone where nat
+// takes what comes in: REDIRECT gives a packet an address of the interface that
+// it came in by, and drops it where there is none. IPv6 has a link-local one.
+func (h *Host) requireAddress(system interception.System) error {
+	uplink := h.leavesBy(probeNets[ruleset.IPv4].beyond)
+	if system == interception.SystemTProxy || uplink == 0 {
+		return nil
+	}
+	link, err := h.netlink.LinkByIndex(uplink)
+	if err != nil {
+		return fmt.Errorf("%w: finding interface %d: %w", ErrPreflight, uplink, err)
+	}
+	addrs, err := h.netlink.AddrList(link, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("%w: listing the addresses of %s: %w", ErrPreflight, link.Attrs().Name, err)
+	}
+	if len(addrs) == 0 {
+		return fmt.Errorf("%w: interface %s has no IPv4 address, so that REDIRECT drops what comes in by it; "+
+			"accepted here: system tproxy, or an address on it", ErrPreflight, link.Attrs().Name)
+	}
+	return nil
 }

@@ -34,6 +34,7 @@ func (b *builder) dns() {
 			rule("DNS over tcp to the proxy", Redirect{b.spec.DNS.Port}, append(server, tcp)...),
 		}
 	})...)
+	b.nat.add(chainDNSOutput, b.neighbours()...)
 	b.nat.add(chainDNSOutput, b.leaveAlone()...)
 	b.nat.add(chainDNSOutput, b.ofApp("DNS queries of the app", Jump{Chain: chainDNS})...)
 	b.nat.add("OUTPUT", rule("DNS queries over udp", Jump{Chain: chainDNSOutput}, udp, port(udp, dnsPort)))

@@ -112,6 +112,7 @@ func (b *builder) addOutbound(hop, overLoopback []Rule) {
 // outputPolicy decides whose connections are the pod's own.
 //
 //	who    | to            | goes
+//	anyone | a neighbour's link-local address (IPv6) | direct
 //	proxy  | the app, as its inbound hop | direct
 //	anyone | over loopback | as overLoopback says, or else direct
 //	proxy  | anywhere else | direct: it is the end of the interception
@@ -121,6 +122,7 @@ func (b *builder) outputPolicy(hop, overLoopback []Rule) []Rule {
 	for _, name := range b.spec.ExcludeInterfaces {
 		rules = append(rules, rule("interface left alone", Return, OutInterface{Name: name}))
 	}
+	rules = append(rules, b.neighbours()...)
 	rules = append(rules, forPorts("outbound ports left alone", Return, tcp, b.spec.OutboundExcludePorts)...)
 	rules = append(rules, hop...)
 	if b.capturesDNS() {
@@ -132,6 +134,18 @@ func (b *builder) outputPolicy(hop, overLoopback []Rule) []Rule {
 	rules = append(rules, b.leaveAlone()...)
 	return append(rules, b.ofApp("connections of the app", Jump{Chain: chainOutbound})...)
 }
+
+// neighbours leaves link-local IPv6 destinations alone. They are addresses on
+// one link only, to which the kernel binds a socket: it could not be taken
+// to the proxy, which listens on another, nor the proxy tell which link is meant.
+func (b *builder) neighbours() []Rule {
+	if b.family == IPv4 {
+		return nil
+	}
+	return []Rule{rule("a neighbour's link-local address: left alone", Return, Destination{Prefix: linkLocal})}
+}
+
+var linkLocal = netip.MustParsePrefix("fe80::/10")
 
 // to matches what goes to an address of the prefix. All addresses are no match
 // at all: iptables does not keep -d 0.0.0.0/0.

@@ -5,10 +5,12 @@ package rules
 import (
 	"errors"
 	"io/fs"
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/test/netns"
@@ -129,4 +131,94 @@ func TestSettingRefused(t *testing.T) {
 		t.Errorf("refused, but (-before +after):\n%s", diff)
 	}
 	run(t, pod, bin, "-m", "REDIRECT") // which it does not matter to
+}
+
+// TestAddressOnLoopback has the pod's addresses on lo alone, as some networks of
+// routed pods do: where REDIRECT would drop what comes in, that is said.
+func TestAddressOnLoopback(t *testing.T) {
+	netns.Require(t, "iptables-nft", "ip")
+	bin := buildShuntInit(t)
+	moved := lines(
+		"ip addr del 10.0.0.1/32 dev eth0", "ip addr add 10.0.0.1/32 dev lo", "ip addr del fd00::1/128 dev eth0",
+		"ip addr add fd00::1/128 dev lo", "ip route replace default via 169.254.1.1 dev eth0 onlink src 10.0.0.1")
+	pod := quietLab(t).Pod
+	moved(t, pod)
+	for _, system := range []string{"-m REDIRECT", "--system=ambient", "--system=legacy"} {
+		code, said := attempt(t, pod, bin, strings.Fields(system)...)
+		if code != exitPreflight || !strings.Contains(said, "interface eth0 has no IPv4 address") {
+			t.Errorf("%s: exit code %d: %s", system, code, said)
+		}
+	}
+	spec := interception.Default()
+	spec.System = interception.SystemTProxy
+	id := proxyIdentity{Identity: netns.Identity{UID: 1337, GID: 1337}}
+	newTraffic(t, spec, id, func(t *testing.T, pod *netns.NS) {
+		moved(t, pod)
+		run(t, pod, bin, istioArguments(spec.Mode())...)
+	}).run(t)
+}
+
+// TestLinkLocal holds what becomes of connections between neighbours' link-local
+// addresses: the pod's own are left alone, and those that come in go to the
+// proxy, as all that comes in, or are not answered.
+func TestLinkLocal(t *testing.T) {
+	netns.Require(t, "iptables-nft", "ip")
+	bin := buildShuntInit(t)
+	const port = 8080
+	for _, text := range []string{
+		"-m REDIRECT", "-m TPROXY", "--system=ambient", "--system=legacy", "-m REDIRECT --redirect-dns --capture-all-dns",
+	} {
+		t.Run(text, func(t *testing.T) {
+			t.Parallel()
+			spec, _, err := interception.ParseArgs(strings.Fields(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			lab := quietLab(t)
+			run(t, lab.Pod, bin, strings.Fields(text)...)
+			p := startProxy(t, lab.Pod, spec, proxyIdentity{Identity: netns.Identity{UID: 1337, GID: 1337}})
+			listenBoth(t, lab.Pod, "tcp", port, netns.ListenOptions{Name: serverApp, Identity: app})
+			for _, network := range []string{"tcp", "udp"} {
+				for _, number := range []uint16{port, 53} {
+					listenBoth(t, lab.Outside, network, number, netns.ListenOptions{Name: serverOutside})
+					to := netip.AddrPortFrom(linkLocalOf(t, lab.Outside), number)
+					reply, err := lab.Pod.Ask(t.Context(), network, to, netns.DialOptions{Identity: app})
+					if err != nil || reply.Server != serverOutside || len(p.take()) > 0 {
+						t.Errorf("the app to %s %s: %+v, %v", network, to, reply, err)
+					}
+				}
+			}
+			own := netip.AddrPortFrom(linkLocalOf(t, lab.Pod), port)
+			if reply, err := lab.Pod.Ask(t.Context(), "tcp", own, netns.DialOptions{Identity: app}); err != nil || reply.Server != serverApp {
+				t.Errorf("the app to itself: %+v, %v", reply, err)
+			}
+			p.take()
+			reply, err := lab.Outside.Ask(t.Context(), "tcp", own, netns.DialOptions{Timeout: dropTime})
+			if reply.Server == serverApp && len(p.take()) == 0 {
+				t.Errorf("a neighbour got past the proxy: %+v, %v", reply, err)
+			}
+		})
+	}
+}
+
+// linkLocalOf is the link-local address of eth0, which is the link's name at
+// both of its ends.
+func linkLocalOf(t *testing.T, ns *netns.NS) netip.Addr {
+	t.Helper()
+	link, err := ns.Netlink().LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addrs, err := ns.Netlink().AddrList(link, netlink.FAMILY_V6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if a.IP.IsLinkLocalUnicast() {
+			addr, _ := netip.AddrFromSlice(a.IP)
+			return addr.WithZone("eth0")
+		}
+	}
+	t.Fatal("eth0 has no link-local address")
+	return netip.Addr{}
 }
