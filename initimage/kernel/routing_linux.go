@@ -119,89 +119,12 @@ func (h *Host) readRoutes(family ruleset.Family, r *ruleset.Routing) error {
 	return nil
 }
 
-// localRoute is the way back from plainRoute, and says what is other in a
-// route that somebody has changed.
-func localRoute(route netlink.Route) ruleset.LocalRoute {
-	l := ruleset.LocalRoute{Table: uint32(route.Table)}
-	bits := 0
-	if route.Dst != nil {
-		bits, _ = route.Dst.Mask.Size()
-	}
-	if bits != 0 || route.Type != unix.RTN_LOCAL {
-		l.Changed = fmt.Sprintf("type %d %s", route.Type, route.Dst)
-	}
-	return l
-}
-
 // plainRoute is a route as a rule set has it.
 func plainRoute(family ruleset.Family, table uint32) *netlink.Route {
 	return &netlink.Route{
 		LinkIndex: loopbackIndex, Dst: anywhere(family), Table: int(table),
 		Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST, Protocol: routingProtocol,
 	}
-}
-
-// removeChanged takes the routes of ours away that somebody has changed.
-func (h *Host) removeChanged(family ruleset.Family, changed ruleset.LocalRoute) error {
-	filter := &netlink.Route{Table: int(changed.Table), Protocol: routingProtocol}
-	routes, err := h.netlink.RouteListFiltered(netlinkFamily(family), filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
-	if err != nil {
-		return err
-	}
-	for _, route := range routes {
-		if localRoute(route) != changed {
-			continue
-		}
-		if err := h.netlink.RouteDel(&route); err != nil && !errors.Is(err, unix.ESRCH) {
-			return err
-		}
-	}
-	return nil
-}
-
-// removeNarrowed takes the rules of ours away that somebody has narrowed from
-// one that is not. The kernel deletes the first rule that has what it is told
-// of, so that it is told all.
-func (h *Host) removeNarrowed(plain *netlink.Rule) error {
-	wanted := policyRule(*plain)
-	rules, err := h.netlink.RuleList(plain.Family)
-	if err != nil {
-		return err
-	}
-	for _, rule := range rules {
-		found := policyRule(rule)
-		narrowed := found.Narrowed != ""
-		found.Narrowed = ""
-		if !narrowed || rule.Protocol != routingProtocol || found != wanted {
-			continue
-		}
-		if err := h.netlink.RuleDel(&rule); err != nil && !errors.Is(err, unix.ENOENT) {
-			return err
-		}
-	}
-	return nil
-}
-
-// putRule adds a rule, in the place of what somebody has narrowed it to: to the
-// kernel that is the same.
-func (h *Host) putRule(rule *netlink.Rule) error {
-	err := h.netlink.RuleAdd(rule)
-	if !errors.Is(err, unix.EEXIST) {
-		return err
-	}
-	if err := h.removeNarrowed(rule); err != nil {
-		return err
-	}
-	return h.netlink.RuleAdd(rule)
-}
-
-// putRoute adds a route, in the place of one that somebody has made of it.
-func (h *Host) putRoute(route *netlink.Route) error {
-	err := h.netlink.RouteAdd(route)
-	if errors.Is(err, unix.EEXIST) {
-		return h.netlink.RouteReplace(route)
-	}
-	return err
 }
 
 // forever is INFINITY_LIFE_TIME of the kernel. An address that is valid for
@@ -218,13 +141,13 @@ func (h *Host) AddRouting(family ruleset.Family, add ruleset.Routing) error {
 		}
 	}
 	return h.change(family, add, routingEffects{
-		address: h.netlink.AddrAdd, route: h.putRoute, rule: h.putRule, adds: true, ignore: unix.EEXIST})
+		cut: h.netlink.RuleAdd, address: h.netlink.AddrAdd, route: h.putRoute, rule: h.putRule, adds: true, ignore: unix.EEXIST})
 }
 
 // RemoveRouting implements Namespace. What is gone already is no error.
 func (h *Host) RemoveRouting(family ruleset.Family, remove ruleset.Routing) error {
 	err := h.change(family, remove, routingEffects{
-		address: h.netlink.AddrDel, route: h.netlink.RouteDel, rule: h.netlink.RuleDel, ignore: unix.ENOENT})
+		cut: h.netlink.RuleDel, address: h.netlink.AddrDel, route: h.removeRoute, rule: h.removeRule, ignore: unix.ENOENT})
 	byMark := slices.ContainsFunc(remove.Rules, func(p ruleset.PolicyRule) bool { return p.Mark != 0 })
 	if err == nil && (byMark || len(remove.Addresses) > 0) {
 		err = h.abortHops(family)
@@ -232,11 +155,12 @@ func (h *Host) RemoveRouting(family ruleset.Family, remove ruleset.Routing) erro
 	return err
 }
 
-// routingEffects are the three ways in which routing is changed.
+// routingEffects are the ways in which routing is changed.
 type routingEffects struct {
+	cut     func(*netlink.Rule) error
 	address func(netlink.Link, *netlink.Addr) error
-	route   func(*netlink.Route) error
-	rule    func(*netlink.Rule) error
+	route   func(ruleset.Family, ruleset.LocalRoute) error
+	rule    func(ruleset.Family, ruleset.PolicyRule) error
 	adds    bool
 	ignore  error // what is said where there is nothing to do
 }
@@ -248,7 +172,7 @@ func (h *Host) change(family ruleset.Family, r ruleset.Routing, do routingEffect
 	}
 	ignored := func(err error) bool { return err == nil || errors.Is(err, do.ignore) || errors.Is(err, unix.ESRCH) }
 	if r.Unreachable {
-		if err := do.rule(unreachableRule(family)); !ignored(err) {
+		if err := do.cut(unreachableRule(family)); !ignored(err) {
 			return fmt.Errorf("the rule that cuts off: %w", err)
 		}
 	}
@@ -262,30 +186,12 @@ func (h *Host) change(family ruleset.Family, r ruleset.Routing, do routingEffect
 		}
 	}
 	for _, l := range r.Routes {
-		if l.Changed != "" && do.adds {
-			continue // what others made of a route is not put back
-		}
-		if l.Changed != "" {
-			if err := h.removeChanged(family, l); err != nil {
-				return fmt.Errorf("route %s of table %d: %w", l.Changed, l.Table, err)
-			}
-			continue
-		}
-		if err := do.route(plainRoute(family, l.Table)); !ignored(err) {
+		if err := do.route(family, l); !ignored(err) {
 			return fmt.Errorf("route of table %d: %w", l.Table, err)
 		}
 	}
 	for _, p := range r.Rules {
-		if p.Narrowed != "" && do.adds {
-			continue // nor of a rule
-		}
-		if p.Narrowed != "" {
-			if err := h.removeNarrowed(netlinkRule(family, p)); err != nil {
-				return fmt.Errorf("rule %q: %w", p, err)
-			}
-			continue
-		}
-		if err := do.rule(netlinkRule(family, p)); !ignored(err) {
+		if err := do.rule(family, p); !ignored(err) {
 			return fmt.Errorf("rule %q: %w", p, err)
 		}
 	}
@@ -359,36 +265,6 @@ func policyRule(rule netlink.Rule) ruleset.PolicyRule {
 		p.Source = netip.PrefixFrom(addr, bits)
 	}
 	return p
-}
-
-// narrowing is what a rule of ours looks at that none of those does that we
-// put.
-func narrowing(rule netlink.Rule) string {
-	var words []string
-	add := func(is bool, format string, args ...any) {
-		if is {
-			words = append(words, fmt.Sprintf(format, args...))
-		}
-	}
-	add(rule.Invert, "not")
-	add(rule.Dst != nil, "to %s", rule.Dst)
-	add(rule.IifName != "", "iif %s", rule.IifName)
-	add(rule.Tos != 0, "tos %#x", rule.Tos)
-	add(rule.TunID != 0, "tun_id %d", rule.TunID)
-	add(rule.IPProto != 0, "ipproto %d", rule.IPProto)
-	if p := rule.Sport; p != nil {
-		add(true, "sport %d-%d", p.Start, p.End)
-	}
-	if p := rule.Dport; p != nil {
-		add(true, "dport %d-%d", p.Start, p.End)
-	}
-	if u := rule.UIDRange; u != nil {
-		add(true, "uidrange %d-%d", u.Start, u.End)
-	}
-	add(rule.SuppressPrefixlen >= 0, "suppress_prefixlength %d", rule.SuppressPrefixlen)
-	add(rule.SuppressIfgroup >= 0, "suppress_ifgroup %d", rule.SuppressIfgroup)
-	add(rule.Type != 0 && rule.Type != unix.FR_ACT_TO_TBL, "action %d", rule.Type)
-	return strings.Join(words, " ")
 }
 
 // unreachableRule refuses every route but those of the local table.

@@ -189,11 +189,12 @@ func TestLinkLocal(t *testing.T) {
 				}
 			}
 			own := netip.AddrPortFrom(linkLocalOf(t, lab.Pod), port)
-			if reply, err := lab.Pod.Ask(t.Context(), "tcp", own, netns.DialOptions{Identity: app}); err != nil || reply.Server != serverApp {
+			reply, err := lab.Pod.Ask(t.Context(), "tcp", own, netns.DialOptions{Identity: app})
+			if err != nil || reply.Server != serverApp {
 				t.Errorf("the app to itself: %+v, %v", reply, err)
 			}
 			p.take()
-			reply, err := lab.Outside.Ask(t.Context(), "tcp", own, netns.DialOptions{Timeout: dropTime})
+			reply, err = lab.Outside.Ask(t.Context(), "tcp", own, netns.DialOptions{Timeout: dropTime})
 			if reply.Server == serverApp && len(p.take()) == 0 {
 				t.Errorf("a neighbour got past the proxy: %+v, %v", reply, err)
 			}
