@@ -126,12 +126,18 @@ func TestFailedProbeHoldsBack(t *testing.T) {
 						t.Errorf("once it is gone: exit code %d, %q, want %q", code, said, want)
 					}
 				}
-				// Of what is in the way later, --verify tells, and the next run again.
+				if backend == interception.BackendLegacy {
+					return // a lost probe is waited for
+				}
+				// What is in the way later is found by --verify, which leaves the
+				// next run nothing to rely on.
 				o.put(t, pod)
-				for _, args := range [][]string{append(args, "--verify"), args} {
-					if code, said := attempt(t, pod, bin, args...); code != exitVerify {
-						t.Errorf("put again, %q: exit code %d, want %d:\n%s", args, code, exitVerify, said)
-					}
+				if code, said := attempt(t, pod, bin, append(args, "--verify")...); code != exitVerify {
+					t.Errorf("--verify: exit code %d, want %d:\n%s", code, exitVerify, said)
+				}
+				o.take(t, pod)
+				if said := run(t, pod, bin, args...); !strings.Contains(said, "nothing to change"+saysVerified) {
+					t.Errorf("after --verify that failed: %q", said)
 				}
 			})
 		}
