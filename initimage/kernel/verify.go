@@ -120,7 +120,7 @@ func countRules(rs ruleset.RuleSet) int {
 // alone, and tells what rules of others do to their ways.
 func interference(want, have ruleset.RuleSet, others []ruleset.RuleSet, host ruleset.Host) Verdict {
 	mine := []ruleset.RuleSet{have}
-	c := comparison{host: host, ports: want.ProxyPorts(), wanted: ruleset.NewStack(want.Routing, want)}
+	c := comparison{ports: want.ProxyPorts(), wanted: ruleset.NewStack(want.Routing, want)}
 	c.held = []*ruleset.Stack{ruleset.NewStack(want.Routing, slices.Concat(mine, others)...)}
 	if len(others) > 0 {
 		c.held = append(c.held, ruleset.NewStack(want.Routing, slices.Concat(others, mine)...))
@@ -128,8 +128,12 @@ func interference(want, have ruleset.RuleSet, others []ruleset.RuleSet, host rul
 	for _, rs := range slices.Concat(mine, others) {
 		c.opaque = c.opaque || rs.Opaque()
 	}
-	trials, whole := ruleset.Trials(want, slices.Concat(mine, others), host)
-	for _, t := range trials {
+	whole := true
+	for t := range ruleset.Trials(want, slices.Concat(mine, others), host) {
+		if c.met > maxMet {
+			whole = false
+			break
+		}
 		c.try(t)
 	}
 	// A rule that takes packets elsewhere need not be said to block others.
@@ -145,54 +149,62 @@ func interference(want, have ruleset.RuleSet, others []ruleset.RuleSet, host rul
 
 // comparison is of the ways that packets are to go and those that they go.
 type comparison struct {
-	host               ruleset.Host
 	wanted             *ruleset.Stack
 	held               []*ruleset.Stack // in either order of those that have the same priority
 	opaque             bool             // they have matches that are not understood
 	ports              map[uint16]bool  // of the proxy
+	met                int              // rules that packets have been held against
 	findings, warnings []remark
 }
+
+// maxMet bounds the time that rules of others can take: some seconds.
+const maxMet = 1 << 28
 
 // try walks a packet and, where it goes the way that it should, its answer.
 // What is not understood is taken both ways.
 func (c *comparison) try(t ruleset.Trial) {
-	should := t.Walk(c.wanted, c.host)
+	should := t.Walk(c.wanted)
 	if t.Unsent(should) {
 		return
 	}
-	answer := t.Answer(should.Answer).Walk(c.wanted, c.host)
+	answer := t.Answer(should.Answer).Walk(c.wanted)
 	assumptions := []ruleset.Assumption{t.Assumed}
 	if c.opaque {
 		assumptions = append(assumptions, ruleset.EveryRule)
 	}
 	for _, stack := range c.held {
 		for _, t.Assumed = range assumptions {
-			does := t.Walk(stack, c.host)
-			by := culprits(does)
+			does := t.Walk(stack)
+			c.met += should.Met + does.Met
 			if should.Zone != 0 && should.Zone != does.Zone {
-				c.find(by, fmt.Sprintf("rules of others have conntrack take a packet of the proxy's for one of the app's (%s)", t.Packet))
+				c.find(culprits(t.Explain(stack)), fmt.Sprintf("rules of others have conntrack take a packet of the proxy's for one of the app's (%s)", t.Packet))
 			}
-			if !c.judge(t, "", should.Outcome, does.Outcome, by) || does.Untracked {
+			if !c.judge(t, "", should.Outcome, does.Outcome, func() []string { return culprits(t.Explain(stack)) }) || does.Untracked {
 				continue
 			}
 			back := t.Answer(should.Answer)
 			back.Packet.ConnMark = does.Answer.ConnMark
-			walked := back.Walk(stack, c.host)
+			walked := back.Walk(stack)
+			c.met += answer.Met + walked.Met
 			lost := walked.Untracked && !answer.Untracked || walked.Zone != does.Zone && answer.Zone == should.Zone
 			if should.Outcome.Fate == ruleset.Redirected && lost {
 				walked.Outcome = ruleset.Outcome{Fate: ruleset.Dropped} // nat does not put its addresses back
 			}
-			c.judge(back, "the answer to ", answer.Outcome, walked.Outcome, append(by, culprits(walked)...))
+			c.judge(back, "the answer to ", answer.Outcome, walked.Outcome, func() []string {
+				return culprits(t.Explain(stack), back.Explain(stack))
+			})
 		}
 	}
 }
 
-// culprits are the rules of others on a way that can have changed it.
-func culprits(p ruleset.Path) []string {
+// culprits are the rules of others on a packet's ways that can have changed them.
+func culprits(ways ...ruleset.Path) []string {
 	var by []string
-	for _, s := range p.Steps {
-		if s.Foreign && s.Acts() {
-			by = append(by, s.String())
+	for _, p := range ways {
+		for _, s := range p.Steps {
+			if s.Foreign && s.Acts() {
+				by = append(by, s.String())
+			}
 		}
 	}
 	return by
@@ -209,15 +221,16 @@ func culprits(p ruleset.Path) []string {
 //
 // What the pod sends to its own loopback is for others to say, too. The proxy's
 // hop to the app is not: it is the end of a connection's way through the proxy.
-func (c *comparison) judge(t ruleset.Trial, what string, wanted, got ruleset.Outcome, by []string) bool {
+func (c *comparison) judge(t ruleset.Trial, what string, wanted, got ruleset.Outcome, culprits func() []string) bool {
 	if wanted == got {
 		return true
 	}
+	by := culprits()
 	blocked := func(o ruleset.Outcome) bool { return o.Fate == ruleset.Dropped || o.Fate == ruleset.Rejected }
 	if blocked(wanted) && blocked(got) || len(by) == 0 {
 		return false // where no rule of others acts, ours have been found to differ
 	}
-	left := wanted.Fate == ruleset.Direct && !t.Hop(c.host) || t.Packet.Direction == ruleset.Out && t.Packet.Dst.IsLoopback()
+	left := wanted.Fate == ruleset.Direct && !t.Hop() || t.Packet.Direction == ruleset.Out && t.Packet.Dst.IsLoopback()
 	intercepted := got.Fate == ruleset.Local || got.Fate == ruleset.TProxied || c.ports[got.Port]
 	switch {
 	case blocked(got) && (t.Packet.State == ruleset.Invalid || t.Packet.State == ruleset.Untracked):

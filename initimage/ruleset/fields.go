@@ -34,11 +34,13 @@ func is[T Match](m Match) bool {
 	return ok
 }
 
-// have returns the trials whose packets, as they begin, have all that is asked
+// have keeps the trials whose packets, as they begin, have all that is asked
 // for.
 func (g *trialMaker) have(trials []Trial, asked []Match) []Trial {
+	g.room = trials
+	h := &g.hop
 	return slices.DeleteFunc(trials, func(t Trial) bool {
-		h := &hop{host: g.host.behind(t.Uplink), hook: "OUTPUT", Packet: t.Packet, tracked: true}
+		*h = hop{host: t.host, hook: "OUTPUT", Packet: t.Packet, tracked: true}
 		if h.Direction == Out && !h.Src.IsValid() {
 			h.Src = sourceFor(h.host, h.Packet)
 		}
@@ -55,15 +57,15 @@ func byInInterface(g *trialMaker, t Trial, asked []Match, _ string, free bool) [
 	}
 	if t.Packet.Direction == Out { // it comes in over lo, if at all
 		if meets(loopbackName) {
-			return []Trial{t}
+			return append(g.room[:0], t)
 		}
 		return nil
 	}
-	var all []Trial
+	all := g.room[:0]
 	for _, name := range g.interfaces(asked, free) {
 		if meets(name) {
-			t.Packet.Interface, t.Uplink = name, name
-			all = append(all, t)
+			t.Packet.Interface = name
+			all = append(all, g.by(name, t))
 		}
 	}
 	return all
@@ -99,24 +101,23 @@ func byOutInterface(g *trialMaker, t Trial, asked []Match, _ string, free bool) 
 	if t.Packet.Direction == In {
 		return nil
 	}
-	var all []Trial
+	all := g.room[:0]
 	if meets(loopbackName) { // whether it leaves over lo is up to its destination
 		all = append(all, t)
 	}
 	for _, name := range g.interfaces(asked, free) {
 		if meets(name) {
-			t.Uplink = name
-			all = append(all, t)
+			all = append(all, g.by(name, t))
 		}
 	}
 	return all
 }
 
 func byProtocol(g *trialMaker, t Trial, asked []Match, _ string, _ bool) []Trial {
-	if all := g.have([]Trial{t}, asked); all != nil {
+	if all := g.have(append(g.room[:0], t), asked); len(all) > 0 {
 		return all
 	}
-	var all []Trial
+	all := g.room[:0]
 	for _, protocol := range []string{"tcp", "udp"} {
 		t.Packet.Protocol = protocol
 		all = append(all, t)
@@ -132,7 +133,7 @@ func bySource(g *trialMaker, t Trial, asked []Match, _ string, free bool) []Tria
 	var pool []netip.Addr
 	transparent := t.Packet.Src.IsValid() && !g.host.local(t.Packet.Src)
 	if t.Packet.Direction == Out && !transparent && !free {
-		pool = g.host.behind(t.Uplink).Addresses
+		pool = t.host.Addresses
 	} else {
 		for _, m := range asked {
 			if s, is := m.(Source); is {
@@ -141,7 +142,7 @@ func bySource(g *trialMaker, t Trial, asked []Match, _ string, free bool) []Tria
 		}
 		pool = append(pool, g.outside...)
 	}
-	all := []Trial{t}
+	all := append(g.room[:0], t)
 	for _, addr := range pool {
 		if !addr.IsValid() || !g.family.Of(addr) || t.Packet.Direction == In && (g.host.local(addr) || ThisHost(addr)) {
 			continue
@@ -153,7 +154,7 @@ func bySource(g *trialMaker, t Trial, asked []Match, _ string, free bool) []Tria
 }
 
 func byDestination(g *trialMaker, t Trial, asked []Match, hook string, free bool) []Trial {
-	pool := slices.Clone(g.host.behind(t.Uplink).Addresses)
+	as, pool := t, slices.Clone(t.host.Addresses)
 	if t.Packet.Direction == Out {
 		for _, m := range asked {
 			d, is := m.(Destination)
@@ -169,16 +170,16 @@ func byDestination(g *trialMaker, t Trial, asked []Match, hook string, free bool
 		}
 		pool = append(append(pool, g.outside...), g.family.loopback())
 	}
-	all := []Trial{t}
+	all := append(g.room[:0], t)
 	for _, addr := range pool {
 		if addr.IsValid() && g.family.Of(addr) {
 			t.Packet.Dst = addr
 			all = append(all, t)
 		}
 	}
-	found := g.have(slices.Clone(all), asked)
+	found := g.have(all, asked)
 	if rewritten(hook) && !free {
-		found = append(found, all[0])
+		found = append(found, as)
 	}
 	return found
 }
@@ -202,7 +203,7 @@ func lastOf(p netip.Prefix) netip.Addr {
 }
 
 func byPort(g *trialMaker, t Trial, asked []Match, hook string, free bool) []Trial {
-	source := asked[0].(Ports).Source
+	as, source := t, asked[0].(Ports).Source
 	pool := []uint16{g.port}
 	for _, m := range asked {
 		for _, r := range m.(Ports).Ranges {
@@ -216,7 +217,7 @@ func byPort(g *trialMaker, t Trial, asked []Match, hook string, free bool) []Tri
 		}
 	}
 	pool = append(pool, g.ownPorts...)
-	all := []Trial{t}
+	all := append(g.room[:0], t)
 	for _, port := range pool {
 		switch {
 		case source && g.proxy[port] && t.Packet.Direction == Out:
@@ -228,9 +229,9 @@ func byPort(g *trialMaker, t Trial, asked []Match, hook string, free bool) []Tri
 		}
 		all = append(all, t)
 	}
-	found := g.have(slices.Clone(all), asked)
+	found := g.have(all, asked)
 	if rewritten(hook) && !free {
-		found = append(found, all[0])
+		found = append(found, as)
 	}
 	return found
 }
@@ -239,7 +240,7 @@ func byOwner(g *trialMaker, t Trial, asked []Match, _ string, _ bool) []Trial {
 	if t.Packet.Direction == In {
 		return nil
 	}
-	all := []Trial{t}
+	all := append(g.room[:0], t)
 	for _, m := range asked {
 		o := m.(Owner)
 		for _, id := range []uint32{o.First, o.Last, o.Last + 1, o.First - 1, 0} {
@@ -255,21 +256,21 @@ func byOwner(g *trialMaker, t Trial, asked []Match, _ string, _ bool) []Trial {
 	return g.have(all, asked)
 }
 
-func bySYN(_ *trialMaker, t Trial, asked []Match, _ string, _ bool) []Trial {
+func bySYN(g *trialMaker, t Trial, asked []Match, _ string, _ bool) []Trial {
 	opens := t.Packet.State == New || t.Packet.State == Related
 	if t.Packet.Protocol != "tcp" || opens == asked[0].(SYN).Not {
 		return nil
 	}
-	return []Trial{t}
+	return append(g.room[:0], t)
 }
 
 // byState leaves a packet its state, which is not seen before conntrack is, and
 // gives it those that the rule takes.
 func byState(g *trialMaker, t Trial, asked []Match, _ string, _ bool) []Trial {
-	if as := g.have([]Trial{t}, asked); len(as) > 0 {
+	if as := g.have(append(g.room[:0], t), asked); len(as) > 0 {
 		return as
 	}
-	all := []Trial{}
+	all := g.room[:0]
 	for _, s := range states {
 		variant := t
 		variant.Packet.State = s
@@ -280,11 +281,11 @@ func byState(g *trialMaker, t Trial, asked []Match, _ string, _ bool) []Trial {
 
 // byMark gives a packet the marks that rules of ours look for. Those of others
 // come from rules, on the packet's way.
-func byMark(_ *trialMaker, t Trial, asked []Match, _ string, free bool) []Trial {
+func byMark(g *trialMaker, t Trial, asked []Match, _ string, free bool) []Trial {
 	if !free {
-		return []Trial{t}
+		return append(g.room[:0], t)
 	}
-	all := []Trial{t}
+	all := append(g.room[:0], t)
 	for _, m := range asked {
 		mark := m.(Mark)
 		switch {

@@ -61,7 +61,7 @@ type Interface struct {
 
 // behind returns the host with everything else behind one of its interfaces,
 // whose addresses come first.
-func (h Host) behind(name string) Host {
+func (h *Host) behind(name string) Host {
 	at := Host{Uplink: name, Interfaces: h.Interfaces, NoLocalnet: h.NoLocalnet}
 	for _, i := range h.Interfaces {
 		if i.Name == name {
@@ -75,7 +75,7 @@ func (h Host) behind(name string) Host {
 }
 
 // local reports whether addr is one of the host's own addresses.
-func (h Host) local(addr netip.Addr) bool {
+func (h *Host) local(addr netip.Addr) bool {
 	if addr.IsLoopback() {
 		return true
 	}
@@ -97,7 +97,7 @@ func ThisHost(addr netip.Addr) bool {
 
 // address returns the host's first own address of a family, which stands for
 // the one that the kernel would choose.
-func (h Host) address(f Family) netip.Addr {
+func (h *Host) address(f Family) netip.Addr {
 	for _, own := range h.Addresses {
 		if f.Of(own) {
 			return own

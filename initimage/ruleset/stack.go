@@ -16,10 +16,11 @@ type Base struct {
 }
 
 // Stack is the netfilter rules of all parties in a namespace, in the order in
-// which the kernel goes through them.
+// which the kernel goes through them. One packet at a time can be walked.
 type Stack struct {
 	routing Routing
 	hooks   map[string][]base
+	hop     hop // of the packet
 }
 
 // base is a chain that the kernel calls.

@@ -52,13 +52,19 @@ func Trace(rs RuleSet, host Host, p Packet) Path {
 // connection, and for a packet that comes back over lo only those of OUTPUT:
 // its destination has been settled there.
 func (s *Stack) Trace(host Host, p Packet, assumed Assumption) Path {
+	return s.trace(&host, p, assumed, true)
+}
+
+// trace walks a packet; the path has its steps only where they are wanted.
+func (s *Stack) trace(host *Host, p Packet, assumed Assumption, steps bool) Path {
 	if p.State == "" {
 		p.State = New
 	}
 	if p.Direction == Out && !p.Src.IsValid() {
 		p.Src = sourceFor(host, p)
 	}
-	h := &hop{stack: s, host: host, assumed: assumed, Packet: p, opens: p.State == New || p.State == Related}
+	h := &s.hop
+	*h = hop{stack: s, host: host, assumed: assumed, recording: steps, Packet: p, opens: p.State == New || p.State == Related}
 	if p.Direction == Out {
 		h.bound = p.Interface
 		h.output()
@@ -83,7 +89,7 @@ func (a Assumption) holds(r *Rule) bool { return a == nil || a[nil] || a[r] }
 
 // sourceFor is the address that the kernel gives a socket that names none: the
 // destination itself where that is the host's own.
-func sourceFor(host Host, p Packet) netip.Addr {
+func sourceFor(host *Host, p Packet) netip.Addr {
 	if host.local(p.Dst) {
 		return p.Dst
 	}
@@ -94,7 +100,7 @@ func sourceFor(host Host, p Packet) netip.Addr {
 type hop struct {
 	Packet
 	stack   *Stack
-	host    Host
+	host    *Host
 	assumed Assumption
 	hook    string
 	in, out string // interfaces
@@ -108,6 +114,15 @@ type hop struct {
 	port    uint16 // of that fate
 	steps   []Step
 	met     int
+
+	recording bool // the steps are wanted
+}
+
+// step notes a rule that takes part.
+func (h *hop) step(b *base, c *Chain, number int, r Rule, foreign bool) {
+	if h.recording {
+		h.steps = append(h.steps, Step{b.table, c.Name, number, r, foreign})
+	}
 }
 
 // loopbackName is the name of the loopback interface in every namespace.
@@ -242,7 +257,7 @@ func (h *hop) passHook(hook string) {
 		h.tracked = h.looped || hook != "PREROUTING" && hook != "OUTPUT" || b.priority > priorityConntrack
 		dst, src, mark := h.Dst, h.Src, h.Packet.Mark
 		if end := h.walk(b, b.chain, 0); end != actionAccept && b.chain.Policy == string(Drop) && !h.sealed() {
-			h.steps = append(h.steps, Step{Table: b.table, Chain: b.chain.Name, Rule: Rule{Target: Drop}, Foreign: true})
+			h.step(b, b.chain, 0, Rule{Target: Drop}, true)
 			h.seal(Dropped)
 		}
 		if hook == "OUTPUT" && b.reroutes && (dst != h.Dst || src != h.Src || mark != h.Packet.Mark) && !h.sealed() {
@@ -280,7 +295,7 @@ func (h *hop) walk(b *base, c *Chain, depth int) action {
 		if !h.meets(r) {
 			continue
 		}
-		h.steps = append(h.steps, Step{b.table, c.Name, i + 1, *r, b.foreign || !ownedChain(c.Name) && !r.Owned()})
+		h.step(b, c, i+1, *r, b.foreign || !ownedChain(c.Name) && !r.Owned())
 		end := h.apply(b, r, depth)
 		if h.sealed() {
 			return actionStop

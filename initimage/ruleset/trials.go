@@ -1,6 +1,8 @@
 package ruleset
 
 import (
+	"hash/maphash"
+	"iter"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,12 +13,14 @@ type Trial struct {
 	Packet  Packet
 	Uplink  string // the interface by which it leaves, if it leaves the host
 	Assumed Assumption
+	host    *Host // behind that interface
 }
 
-// Walk takes the trial's packet through a stack.
-func (t Trial) Walk(s *Stack, host Host) Path {
-	return s.Trace(host.behind(t.Uplink), t.Packet, t.Assumed)
-}
+// Walk takes the trial's packet through a stack, and does not note its steps.
+func (t Trial) Walk(s *Stack) Path { return s.trace(t.host, t.Packet, t.Assumed, false) }
+
+// Explain takes it through the stack and notes its steps.
+func (t Trial) Explain(s *Stack) Path { return s.trace(t.host, t.Packet, t.Assumed, true) }
 
 // Unsent reports whether nobody sends such a packet: one that opens a connection
 // has no mark that our rules route it by.
@@ -26,8 +30,8 @@ func (t Trial) Unsent(wanted Path) bool {
 
 // Hop reports whether the packet is one that the proxy sends on to the app: to
 // an address of the host, from one that no other process sends from.
-func (t Trial) Hop(host Host) bool {
-	p := t.Packet
+func (t Trial) Hop() bool {
+	p, host := t.Packet, t.host
 	return p.Direction == Out && p.State == New && host.local(p.Dst) && p.Src.IsValid() &&
 		(!host.local(p.Src) || p.Family.passthroughSource().Contains(p.Src))
 }
@@ -38,12 +42,8 @@ func (t Trial) Answer(p Packet) Trial {
 	return t
 }
 
-// maxTrials bounds the trials that one namespace gets, and so the time that
-// rules of others can take.
-const maxTrials = 1 << 15
-
 // Trials returns packets that show what rules of others do to the ways that
-// the wanted rules give; whole is false where there would be too many.
+// the wanted rules give.
 //
 // First come packets of our own, one for each way through the wanted rules, and
 // their answers. Then, for each rule of others that can change where a packet
@@ -57,46 +57,56 @@ const maxTrials = 1 << 15
 // Marks are not set, but for those of our proxy: no process of a pod can set
 // one that could not take the rules away. A rule that looks for a mark is tried
 // together with those that set it.
-func Trials(want RuleSet, others []RuleSet, host Host) (trials []Trial, whole bool) {
-	g := &trialMaker{
-		host: host, family: want.Family, seen: map[trialKey]bool{}, wanted: NewStack(want.Routing, want), proxy: want.ProxyPorts(),
-	}
-	ours := waysOf(want, true)
-	var theirs []way
-	for _, rs := range others {
-		theirs = append(theirs, waysOf(rs, false)...)
-	}
-	theirs = pairMarks(theirs)
-	g.learn(slices.Concat(ours, theirs), len(ours))
-	bases := g.bases(want, ours)
-	for _, b := range bases {
-		g.add(b)
-	}
-	for _, w := range theirs {
+func Trials(want RuleSet, others []RuleSet, host Host) iter.Seq[Trial] {
+	return func(yield func(Trial) bool) {
+		g := &trialMaker{
+			host: &host, hosts: map[string]*Host{}, family: want.Family, wanted: NewStack(want.Routing, want),
+			proxy: want.ProxyPorts(), seed: maphash.MakeSeed(), seen: map[uint64]bool{}, yield: yield,
+		}
+		ours := waysOf(want, true)
+		var theirs []way
+		for _, rs := range others {
+			theirs = append(theirs, waysOf(rs, false)...)
+		}
+		theirs = pairMarks(theirs)
+		g.learn(slices.Concat(ours, theirs), len(ours))
+		bases := g.bases(want, ours)
 		for _, b := range bases {
-			for _, t := range g.meet(b, w, false) {
-				g.add(t)
+			if !g.add(b) {
+				return
 			}
 		}
-		if len(g.trials) > maxTrials {
-			return g.trials[:maxTrials], false
+		for i := range theirs {
+			for _, b := range bases {
+				for _, t := range g.meet(b, &theirs[i], false) {
+					if !g.add(t) {
+						return
+					}
+				}
+			}
 		}
 	}
-	return g.trials, true
 }
 
 // trialMaker makes trials for one family of a host.
 type trialMaker struct {
-	host     Host
+	host     *Host
 	family   Family
 	wanted   *Stack
 	proxy    map[uint16]bool // ports that the proxy listens on
 	ownPorts []uint16        // that the wanted rules name
 	port     uint16          // that no rule names
 	outside  []netip.Addr
-	edges    []netip.Addr // just outside of the ranges that the wanted rules name
-	trials   []Trial
-	seen     map[trialKey]bool
+	edges    []netip.Addr     // just outside of the ranges that the wanted rules name
+	hosts    map[string]*Host // the host behind each of its interfaces
+	seed     maphash.Seed
+	seen     map[uint64]bool // hashes of the trials so far
+	yield    func(Trial) bool
+
+	// Room for trials on their way: most of those that are made are not kept,
+	// and shunt-init runs without a garbage collector.
+	met, next, room []Trial
+	hop             hop
 }
 
 type trialKey struct {
@@ -105,24 +115,38 @@ type trialKey struct {
 	assumed *Rule
 }
 
+// by has the packet leave by an interface.
+func (g *trialMaker) by(uplink string, t Trial) Trial {
+	if g.hosts[uplink] == nil {
+		host := g.host.behind(uplink)
+		g.hosts[uplink] = &host
+	}
+	t.Uplink, t.host = uplink, g.hosts[uplink]
+	return t
+}
+
 // stray reports whether a packet is neither from nor to the host.
 func (g *trialMaker) stray(p Packet) bool {
 	from := p.Direction == Out && !p.Src.IsValid() || g.host.local(p.Src)
 	return !from && !g.host.local(p.Dst) && !ThisHost(p.Dst)
 }
 
-func (g *trialMaker) add(t Trial) {
+// add hands a trial out, unless it was handed out before; it returns false when
+// no more are wanted.
+func (g *trialMaker) add(t Trial) bool {
 	if g.stray(t.Packet) {
-		return
+		return true
 	}
 	key := trialKey{packet: t.Packet, uplink: t.Uplink}
 	for r := range t.Assumed {
 		key.assumed = r // a rule's own conditions tell the trials of its way apart
 	}
-	if !g.seen[key] {
-		g.seen[key] = true
-		g.trials = append(g.trials, t)
+	hash := maphash.Comparable(g.seed, key)
+	if g.seen[hash] {
+		return true
 	}
+	g.seen[hash] = true
+	return g.yield(t)
 }
 
 // maxOwnPorts bounds the ports of ours that a range of others is tried with.
@@ -185,7 +209,7 @@ func (g *trialMaker) bases(want RuleSet, ours []way) []Trial {
 	var bases []Trial
 	known := map[string]bool{}
 	keep := func(t Trial) Path {
-		path := t.Walk(g.wanted, g.host)
+		path := t.Explain(g.wanted)
 		if t.Unsent(path) || g.stray(t.Packet) {
 			return path
 		}
@@ -200,9 +224,9 @@ func (g *trialMaker) bases(want RuleSet, ours []way) []Trial {
 	for _, seed := range seeds {
 		try(seed)
 	}
-	for _, w := range ours {
+	for i := range ours {
 		for _, seed := range seeds {
-			for _, t := range g.meet(seed, w, true) {
+			for _, t := range g.meet(seed, &ours[i], true) {
 				try(t)
 			}
 		}
@@ -240,7 +264,7 @@ func (g *trialMaker) seeds(want RuleSet) []Trial {
 		if p.DstPort == 0 {
 			p.DstPort = g.port
 		}
-		seeds = append(seeds, Trial{Packet: p, Uplink: g.host.Uplink, Assumed: NoRule})
+		seeds = append(seeds, g.by(g.host.Uplink, Trial{Packet: p, Assumed: NoRule}))
 	}
 	for _, protocol := range []string{"tcp", "udp"} {
 		for _, dst := range append([]netip.Addr{own}, g.family.thisHost()...) {
@@ -266,8 +290,9 @@ const (
 )
 
 // meet returns variants of a packet that meet what a rule asks for, so far as a
-// packet can have it; free says that it may have any mark and any source.
-func (g *trialMaker) meet(base Trial, w way, free bool) []Trial {
+// packet can have it; free says that it may have any mark and any source. They
+// are good until the next call.
+func (g *trialMaker) meet(base Trial, w *way, free bool) []Trial {
 	out := base.Packet.Direction == Out
 	switch w.hook {
 	case "OUTPUT", "POSTROUTING":
@@ -285,28 +310,24 @@ func (g *trialMaker) meet(base Trial, w way, free bool) []Trial {
 			base.Assumed[r] = true
 		}
 	}
-	met := []Trial{base}
-	for _, f := range fields {
-		var asked []Match
-		for _, m := range w.matches {
-			if f.of(m) {
-				asked = append(asked, m)
-			}
-		}
+	met, next := append(g.met[:0], base), g.next[:0]
+	for i := range fields {
+		asked := w.asked(i)
 		if len(asked) == 0 {
 			continue
 		}
-		var next []Trial
+		next = next[:0]
 		for _, t := range met {
 			n := 0
-			for _, variant := range f.variants(g, t, asked, w.hook, free) {
+			for _, variant := range fields[i].variants(g, t, asked, w.hook, free) {
 				if n < maxValues && len(next) < maxMet {
 					next = append(next, variant)
 					n++
 				}
 			}
 		}
-		met = next
+		met, next = next, met
 	}
+	g.met, g.next = met, next
 	return met
 }

@@ -12,7 +12,23 @@ type way struct {
 	matches []Match
 	opaque  []*Rule // of these rules, those with a match that is not understood
 	rule    *Rule
-	reason  string // of ours: the chains and comments on the way
+	reason  string    // of ours: the chains and comments on the way
+	sorted  [][]Match // by the field that they ask for; see asked
+}
+
+// asked are the conditions of the way that ask for a field.
+func (w *way) asked(f int) []Match {
+	if w.sorted == nil {
+		w.sorted = make([][]Match, len(fields))
+		for _, m := range w.matches {
+			for i := range fields {
+				if fields[i].of(m) {
+					w.sorted[i] = append(w.sorted[i], m)
+				}
+			}
+		}
+	}
+	return w.sorted[f]
 }
 
 // maxWays bounds the ways through one rule set.
@@ -75,6 +91,7 @@ func (f *wayFinder) through(b *base, c *Chain, lead way, depth int) {
 }
 
 func (w way) with(matches ...Match) way {
+	w.sorted = nil
 	w.matches = slices.Concat(w.matches, matches)
 	return w
 }
