@@ -201,7 +201,7 @@ func (r *nativeReader) elements(set string) ([]setElement, error) {
 			b := bound{setElement: setElement{first: attributes(attrs[unix.NFTA_SET_ELEM_KEY])[unix.NFTA_DATA_VALUE]}}
 			b.last = attributes(attrs[setElementKeyEnd])[unix.NFTA_DATA_VALUE]
 			b.verdict = attributes(attrs[unix.NFTA_SET_ELEM_DATA])[unix.NFTA_DATA_VERDICT]
-			b.end = len(attrs[unix.NFTA_SET_ELEM_FLAGS]) == 4 && bigEndian(attrs[unix.NFTA_SET_ELEM_FLAGS])&unix.NFT_SET_ELEM_INTERVAL_END != 0
+			b.end = bigEndian(attrs[unix.NFTA_SET_ELEM_FLAGS])&unix.NFT_SET_ELEM_INTERVAL_END != 0
 			interval = interval || b.end
 			bounds = append(bounds, b)
 		}

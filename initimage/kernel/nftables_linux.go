@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
+
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 

@@ -92,8 +92,8 @@ func compare(want, have ruleset.RuleSet, others []ruleset.RuleSet, host ruleset.
 		v.Findings = append(v.Findings, "differs from what is wanted (- missing, + not wanted): "+line)
 	}
 	if hasForeign(have, own) || len(others) > 0 {
-		theirs := interference(want, have, others, host)
-		v.Findings, v.Warnings = append(v.Findings, theirs.Findings...), append(v.Warnings, theirs.Warnings...)
+		found := interference(want, have, others, host)
+		v.Findings, v.Warnings = append(v.Findings, found.Findings...), append(v.Warnings, found.Warnings...)
 	}
 	return v
 }
@@ -177,7 +177,8 @@ func (c *comparison) try(t ruleset.Trial) {
 			does := t.Walk(stack)
 			c.met += should.Met + does.Met
 			if should.Zone != 0 && should.Zone != does.Zone {
-				c.find(culprits(t.Explain(stack)), fmt.Sprintf("rules of others have conntrack take a packet of the proxy's for one of the app's (%s)", t.Packet))
+				c.find(culprits(t.Explain(stack)),
+					fmt.Sprintf("rules of others have conntrack take a packet of the proxy's for one of the app's (%s)", t.Packet))
 			}
 			if !c.judge(t, "", should.Outcome, does.Outcome, func() []string { return culprits(t.Explain(stack)) }) || does.Untracked {
 				continue
@@ -210,6 +211,9 @@ func culprits(ways ...ruleset.Path) []string {
 	return by
 }
 
+// blocked reports whether a packet gets nowhere.
+func blocked(o ruleset.Outcome) bool { return o.Fate == ruleset.Dropped || o.Fate == ruleset.Rejected }
+
 // judge compares two ends of a packet, and reports whether they are alike.
 //
 //	it should go             | it goes                     | that is
@@ -226,23 +230,36 @@ func (c *comparison) judge(t ruleset.Trial, what string, wanted, got ruleset.Out
 		return true
 	}
 	by := culprits()
-	blocked := func(o ruleset.Outcome) bool { return o.Fate == ruleset.Dropped || o.Fate == ruleset.Rejected }
-	if blocked(wanted) && blocked(got) || len(by) == 0 {
-		return false // where no rule of others acts, ours have been found to differ
-	}
-	left := wanted.Fate == ruleset.Direct && !t.Hop() || t.Packet.Direction == ruleset.Out && t.Packet.Dst.IsLoopback()
-	intercepted := got.Fate == ruleset.Local || got.Fate == ruleset.TProxied || c.ports[got.Port]
 	switch {
-	case blocked(got) && (t.Packet.State == ruleset.Invalid || t.Packet.State == ruleset.Untracked):
+	case len(by) == 0, blocked(wanted) && blocked(got):
+		// Where no rule of others acts, ours have been found to differ.
 	case blocked(got):
-		last := by[len(by)-1]
-		c.say(&c.warnings, last, fmt.Sprintf("rules of others block connections, such as %s%s: %s, by %s", what, describe(t), got, last))
-	case left && !intercepted:
-	case blocked(wanted) && (got.Fate == ruleset.Rewritten || got.Fate == ruleset.Redirected && !intercepted):
-	default:
+		if t.Packet.State != ruleset.Invalid && t.Packet.State != ruleset.Untracked {
+			last := by[len(by)-1]
+			c.say(&c.warnings, last,
+				fmt.Sprintf("rules of others block connections, such as %s%s: %s, by %s", what, describe(t), got, last))
+		}
+	case c.intercepted(got) || !theirs(t, wanted, got):
 		c.find(by, fmt.Sprintf("rules of others change the way of %s%s: %s, wanted %s", what, describe(t), got, wanted))
 	}
 	return false
+}
+
+// intercepted reports whether a packet gets to the proxy, or to a socket that
+// is not for its destination.
+func (c *comparison) intercepted(got ruleset.Outcome) bool {
+	return got.Fate == ruleset.Local || got.Fate == ruleset.TProxied || c.ports[got.Port]
+}
+
+// theirs reports whether others may have a packet go where it does.
+func theirs(t ruleset.Trial, wanted, got ruleset.Outcome) bool {
+	switch {
+	case t.Packet.Direction == ruleset.Out && t.Packet.Dst.IsLoopback():
+		return true
+	case blocked(wanted):
+		return got.Fate == ruleset.Rewritten || got.Fate == ruleset.Redirected
+	}
+	return wanted.Fate == ruleset.Direct && !t.Hop()
 }
 
 // find adds a finding about the last of some rules.

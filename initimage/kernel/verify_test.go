@@ -197,7 +197,8 @@ func TestVerifyLooksAtOthers(t *testing.T) {
 		{other: "*nat\n-A OUTPUT -p tcp -j REDIRECT --to-ports 9\nCOMMIT\n", want: harmful},
 		{other: "*nat\n-A OUTPUT -p tcp -j ACCEPT\nCOMMIT\n", want: harmless},
 		{other: "*nat\n-A PREROUTING -d 127.0.0.0/8 -p tcp -j REDIRECT --to-ports 15006\nCOMMIT\n", want: harmful},
-		{other: "*nat\n:SHUNT_OUTPUT - [0:0]\n-A OUTPUT -j SHUNT_OUTPUT\n-A SHUNT_OUTPUT -p tcp -j REDIRECT --to-ports 15001\nCOMMIT\n", want: harmful},
+		{other: "*nat\n:SHUNT_OUTPUT - [0:0]\n-A OUTPUT -j SHUNT_OUTPUT\n" +
+			"-A SHUNT_OUTPUT -p tcp -j REDIRECT --to-ports 15001\nCOMMIT\n", want: harmful},
 
 		// By interface.
 		{rules: "raw OUTPUT -o eth1 -j CT --notrack", want: harmful},
@@ -226,7 +227,8 @@ func TestVerifyLooksAtOthers(t *testing.T) {
 		{other: "*nat\n-A PREROUTING -p tcp --dport 22 -j DNAT --to-destination 10.0.0.5:22\nCOMMIT\n", want: harmless},
 		{other: "*nat\n-A PREROUTING -p tcp --dport 22 -j REDIRECT --to-ports 15006\nCOMMIT\n", want: harmful},
 		{args: "-m TPROXY", rules: "raw PREROUTING -p tcp --dport 9090 -j CT --notrack", want: harmless}, // mangle takes it all the same
-		{args: "-m TPROXY", other: "*mangle\n-A PREROUTING -p tcp --dport 9090 -j TPROXY --on-port 9999 --on-ip 0.0.0.0 --tproxy-mark 0x1/0x1\nCOMMIT\n", want: harmful},
+		{args: "-m TPROXY", other: "*mangle\n" +
+			"-A PREROUTING -p tcp --dport 9090 -j TPROXY --on-port 9999 --on-ip 0.0.0.0 --tproxy-mark 0x1/0x1\nCOMMIT\n", want: harmful},
 
 		// By address, owner and state.
 		{args: "--system ambient", rules: "mangle PREROUTING -d 10.78.0.1/32 -j MARK --set-xmark 0x539/0xffffffff", want: harmful},
@@ -251,7 +253,8 @@ func TestVerifyLooksAtOthers(t *testing.T) {
 
 		// Several rules together.
 		{rules: ":raw THEIRS\nraw OUTPUT -o eth1 -j THEIRS\nraw THEIRS -p tcp --dport 9090 -j CT --notrack", want: harmful},
-		{rules: ":raw THEIRS\nraw OUTPUT -g THEIRS\nraw THEIRS ! -o eth1 -j RETURN\nraw THEIRS -p tcp ! --dport 9090 -j RETURN\nraw THEIRS -j CT --notrack", want: harmful},
+		{rules: ":raw THEIRS\nraw OUTPUT -g THEIRS\nraw THEIRS ! -o eth1 -j RETURN\n" +
+			"raw THEIRS -p tcp ! --dport 9090 -j RETURN\nraw THEIRS -j CT --notrack", want: harmful},
 		{rules: ":raw THEIRS\nraw OUTPUT -j THEIRS\nraw OUTPUT -j CT --notrack\nraw THEIRS ! -o eth1 -j ACCEPT", want: harmful},
 		{rules: "raw OUTPUT -j ACCEPT\nraw OUTPUT -j CT --notrack", want: harmless},
 		{rules: "raw PREROUTING -i eth1 -j MARK --set-xmark 0x77/0xffffffff", want: harmless,
@@ -269,7 +272,8 @@ func TestVerifyLooksAtOthers(t *testing.T) {
 		{rules: "filter OUTPUT -m bpf --bytecode 1 -j NFQUEUE --queue-num 1", want: harmless},
 		{rules: "mangle PREROUTING -j CONNMARK --save-mark --nfmask 0xff0000 --ctmask 0xff0000", want: harmless},
 		{other: "*nat\n-A POSTROUTING -o eth0 -j MASQUERADE\nCOMMIT\n", want: harmless},
-		{other: "*nat\n:DOCKER_OUTPUT - [0:0]\n-A OUTPUT -d 127.0.0.11/32 -j DOCKER_OUTPUT\n-A DOCKER_OUTPUT -d 127.0.0.11/32 -p tcp -m tcp --dport 53 -j DNAT --to-destination 127.0.0.11:41455\nCOMMIT\n", want: harmless},
+		{other: "*nat\n:DOCKER_OUTPUT - [0:0]\n-A OUTPUT -d 127.0.0.11/32 -j DOCKER_OUTPUT\n" +
+			"-A DOCKER_OUTPUT -p tcp -m tcp --dport 53 -j DNAT --to-destination 127.0.0.11:41455\nCOMMIT\n", want: harmless},
 		// A match that is not known is taken both ways.
 		{rules: "raw OUTPUT -m string --string x --algo bm -j CT --notrack", want: harmful},
 		{rules: "raw OUTPUT -p tcp --dport 9090 -m bpf --bytecode 1 -j CT --notrack", want: harmful},
@@ -316,7 +320,7 @@ func addForeign(t *testing.T, ns *Fake, lines string) {
 	rs.Tables = slices.Clone(rs.Tables)
 	for line := range strings.SplitSeq(lines, "\n") {
 		words := strings.SplitN(line, " ", 4)
-		text, declaration := "", ""
+		var text, declaration string
 		switch {
 		case words[0] == "policy":
 			text = "*" + words[1] + "\n:" + words[2] + " " + words[3] + " [0:0]\nCOMMIT\n"

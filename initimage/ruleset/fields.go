@@ -34,6 +34,12 @@ func is[T Match](m Match) bool {
 	return ok
 }
 
+// with is the room for trials, with one in it.
+func (g *trialMaker) with(t Trial) []Trial {
+	g.room = append(g.room[:0], t)
+	return g.room
+}
+
 // have keeps the trials whose packets, as they begin, have all that is asked
 // for.
 func (g *trialMaker) have(trials []Trial, asked []Match) []Trial {
@@ -57,7 +63,7 @@ func byInInterface(g *trialMaker, t Trial, asked []Match, _ string, free bool) [
 	}
 	if t.Packet.Direction == Out { // it comes in over lo, if at all
 		if meets(loopbackName) {
-			return append(g.room[:0], t)
+			return g.with(t)
 		}
 		return nil
 	}
@@ -114,7 +120,7 @@ func byOutInterface(g *trialMaker, t Trial, asked []Match, _ string, free bool) 
 }
 
 func byProtocol(g *trialMaker, t Trial, asked []Match, _ string, _ bool) []Trial {
-	if all := g.have(append(g.room[:0], t), asked); len(all) > 0 {
+	if all := g.have(g.with(t), asked); len(all) > 0 {
 		return all
 	}
 	all := g.room[:0]
@@ -142,7 +148,7 @@ func bySource(g *trialMaker, t Trial, asked []Match, _ string, free bool) []Tria
 		}
 		pool = append(pool, g.outside...)
 	}
-	all := append(g.room[:0], t)
+	all := g.with(t)
 	for _, addr := range pool {
 		if !addr.IsValid() || !g.family.Of(addr) || t.Packet.Direction == In && (g.host.local(addr) || ThisHost(addr)) {
 			continue
@@ -170,7 +176,7 @@ func byDestination(g *trialMaker, t Trial, asked []Match, hook string, free bool
 		}
 		pool = append(append(pool, g.outside...), g.family.loopback())
 	}
-	all := append(g.room[:0], t)
+	all := g.with(t)
 	for _, addr := range pool {
 		if addr.IsValid() && g.family.Of(addr) {
 			t.Packet.Dst = addr
@@ -217,7 +223,7 @@ func byPort(g *trialMaker, t Trial, asked []Match, hook string, free bool) []Tri
 		}
 	}
 	pool = append(pool, g.ownPorts...)
-	all := append(g.room[:0], t)
+	all := g.with(t)
 	for _, port := range pool {
 		switch {
 		case source && g.proxy[port] && t.Packet.Direction == Out:
@@ -240,7 +246,7 @@ func byOwner(g *trialMaker, t Trial, asked []Match, _ string, _ bool) []Trial {
 	if t.Packet.Direction == In {
 		return nil
 	}
-	all := append(g.room[:0], t)
+	all := g.with(t)
 	for _, m := range asked {
 		o := m.(Owner)
 		for _, id := range []uint32{o.First, o.Last, o.Last + 1, o.First - 1, 0} {
@@ -261,13 +267,13 @@ func bySYN(g *trialMaker, t Trial, asked []Match, _ string, _ bool) []Trial {
 	if t.Packet.Protocol != "tcp" || opens == asked[0].(SYN).Not {
 		return nil
 	}
-	return append(g.room[:0], t)
+	return g.with(t)
 }
 
 // byState leaves a packet its state, which is not seen before conntrack is, and
 // gives it those that the rule takes.
 func byState(g *trialMaker, t Trial, asked []Match, _ string, _ bool) []Trial {
-	if as := g.have(append(g.room[:0], t), asked); len(as) > 0 {
+	if as := g.have(g.with(t), asked); len(as) > 0 {
 		return as
 	}
 	all := g.room[:0]
@@ -283,9 +289,9 @@ func byState(g *trialMaker, t Trial, asked []Match, _ string, _ bool) []Trial {
 // come from rules, on the packet's way.
 func byMark(g *trialMaker, t Trial, asked []Match, _ string, free bool) []Trial {
 	if !free {
-		return append(g.room[:0], t)
+		return g.with(t)
 	}
-	all := append(g.room[:0], t)
+	all := g.with(t)
 	for _, m := range asked {
 		mark := m.(Mark)
 		switch {

@@ -82,7 +82,10 @@ func (s *Stack) add(party string, t *Table) {
 				at.Priority = natPriority(c.Name)
 			}
 		}
-		b := base{table: name, foreign: party != "", chains: chains, chain: c, priority: at.Priority, nat: at.NAT, reroutes: at.NAT || at.Route}
+		b := base{
+			table: name, foreign: party != "", chains: chains, chain: c,
+			priority: at.Priority, nat: at.NAT, reroutes: at.NAT || at.Route,
+		}
 		if b.nat {
 			b.rank, b.priority = at.Priority, natPriority(at.Hook)
 		}

@@ -128,14 +128,12 @@ func (r Redirect) args() []string {
 }
 
 func (d DNAT) args() []string {
-	to := ""
+	to := ":" + strconv.Itoa(int(d.Port))
 	switch {
 	case d.Address.IsValid() && d.Port != 0:
 		to = netip.AddrPortFrom(d.Address, d.Port).String()
 	case d.Address.IsValid():
 		to = d.Address.String()
-	default:
-		to = ":" + strconv.Itoa(int(d.Port))
 	}
 	return []string{"-j", "DNAT", "--to-destination", to}
 }

@@ -254,15 +254,21 @@ func (h *hop) passHook(hook string) {
 		if h.sealed() || b.nat && (h.mapped || h.skipsNAT(hook)) {
 			continue
 		}
-		h.tracked = h.looped || hook != "PREROUTING" && hook != "OUTPUT" || b.priority > priorityConntrack
-		dst, src, mark := h.Dst, h.Src, h.Packet.Mark
-		if end := h.walk(b, b.chain, 0); end != actionAccept && b.chain.Policy == string(Drop) && !h.sealed() {
-			h.step(b, b.chain, 0, Rule{Target: Drop}, true)
-			h.seal(Dropped)
-		}
-		if hook == "OUTPUT" && b.reroutes && (dst != h.Dst || src != h.Src || mark != h.Packet.Mark) && !h.sealed() {
+		entering := hook == "PREROUTING" || hook == "OUTPUT"
+		h.tracked = h.looped || !entering || b.priority > priorityConntrack
+		dst, mark := h.Dst, h.Packet.Mark
+		h.pass(b)
+		if changed := dst != h.Dst || mark != h.Packet.Mark; changed && hook == "OUTPUT" && b.reroutes && !h.sealed() {
 			h.depart()
 		}
+	}
+}
+
+// pass walks one chain, and does as its policy says at its end.
+func (h *hop) pass(b *base) {
+	if end := h.walk(b, b.chain, 0); end != actionAccept && b.chain.Policy == string(Drop) && !h.sealed() {
+		h.step(b, b.chain, 0, Rule{Target: Drop}, true)
+		h.seal(Dropped)
 	}
 }
 

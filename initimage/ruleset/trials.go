@@ -155,12 +155,7 @@ const maxOwnPorts = 64
 // learn takes in what the rules name; the first of them are ours.
 func (g *trialMaker) learn(ways []way, ours int) {
 	named := func(port uint16) bool {
-		return slices.ContainsFunc(ways, func(w way) bool {
-			return slices.ContainsFunc(w.matches, func(m Match) bool {
-				p, is := m.(Ports)
-				return is && !p.Not && p.Ranges.Contains(port) && !(len(p.Ranges) == 1 && p.Ranges[0].First == 0)
-			})
-		})
+		return slices.ContainsFunc(ways, func(w way) bool { return w.namesPort(port) })
 	}
 	for g.port = unnamedPort; named(g.port) && g.port < unnamedPort+1000; {
 		g.port++
@@ -175,18 +170,23 @@ func (g *trialMaker) learn(ways []way, ours int) {
 	}
 	for _, w := range ways[:ours] {
 		for _, m := range w.matches {
-			switch m := m.(type) {
-			case Ports:
-				for _, r := range m.Ranges {
-					if len(g.ownPorts) < maxOwnPorts {
-						g.ownPorts = union(g.ownPorts, r.First)
-					}
-				}
-			case Destination:
-				if next := lastOf(m.Prefix).Next(); next.IsValid() && len(g.edges) < maxOwnPorts {
-					g.edges = append(g.edges, next)
-				}
+			g.learnOwn(m)
+		}
+	}
+}
+
+// learnOwn takes in what a rule of ours names.
+func (g *trialMaker) learnOwn(m Match) {
+	switch m := m.(type) {
+	case Ports:
+		for _, r := range m.Ranges {
+			if len(g.ownPorts) < maxOwnPorts {
+				g.ownPorts = union(g.ownPorts, r.First)
 			}
+		}
+	case Destination:
+		if next := lastOf(m.Prefix).Next(); next.IsValid() && len(g.edges) < maxOwnPorts {
+			g.edges = append(g.edges, next)
 		}
 	}
 }
@@ -310,7 +310,8 @@ func (g *trialMaker) meet(base Trial, w *way, free bool) []Trial {
 			base.Assumed[r] = true
 		}
 	}
-	met, next := append(g.met[:0], base), g.next[:0]
+	g.met = append(g.met[:0], base)
+	met, next := g.met, g.next[:0]
 	for i := range fields {
 		asked := w.asked(i)
 		if len(asked) == 0 {

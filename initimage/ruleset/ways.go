@@ -64,24 +64,15 @@ func (f *wayFinder) through(b *base, c *Chain, lead way, depth int) {
 		if r.passive() || owned != f.ours || len(f.ways) >= maxWays {
 			continue
 		}
-		here := lead.with(r.Matches...)
-		here.rule, here.reason = r, lead.reason+"\n"+c.Name+" "+r.Comment
-		if r.opaque() {
-			here.opaque = append(slices.Clone(here.opaque), r)
+		here := lead.to(c, r)
+		jump, leads := r.jump()
+		next := b.chains[jump.Chain]
+		if leads && next != nil && depth < maxDepth {
+			f.through(b, next, here, depth+1)
+		} else {
+			f.keep(here)
 		}
-		if jump, leads := r.jump(); leads && b.chains[jump.Chain] != nil && depth < maxDepth {
-			f.through(b, b.chains[jump.Chain], here, depth+1)
-			if !jump.Goto {
-				continue
-			}
-		} else if !f.ours || !f.reasons[here.reason] {
-			f.reasons[here.reason] = true
-			f.ways = append(f.ways, here)
-		}
-		if f.ours {
-			continue
-		}
-		if past, ok := opposite(r); ok {
+		if past, known := opposite(r); known && !f.ours && (!leads || jump.Goto) {
 			f.ways = append(f.ways, lead.with(past))
 			if r.ends() {
 				lead = lead.with(past)
@@ -90,10 +81,37 @@ func (f *wayFinder) through(b *base, c *Chain, lead way, depth int) {
 	}
 }
 
+// keep notes a way, of ours one for each reason.
+func (f *wayFinder) keep(w way) {
+	if f.ours && f.reasons[w.reason] {
+		return
+	}
+	f.reasons[w.reason] = true
+	f.ways = append(f.ways, w)
+}
+
+// to goes on to a rule of a chain.
+func (w way) to(c *Chain, r *Rule) way {
+	here := w.with(r.Matches...)
+	here.rule, here.reason = r, w.reason+"\n"+c.Name+" "+r.Comment
+	if r.opaque() {
+		here.opaque = append(slices.Clone(here.opaque), r)
+	}
+	return here
+}
+
 func (w way) with(matches ...Match) way {
 	w.sorted = nil
 	w.matches = slices.Concat(w.matches, matches)
 	return w
+}
+
+// namesPort reports whether the way is only for ports among which this one is.
+func (w way) namesPort(port uint16) bool {
+	return slices.ContainsFunc(w.matches, func(m Match) bool {
+		p, is := m.(Ports)
+		return is && !p.Not && p.Ranges.Contains(port) && (len(p.Ranges) > 1 || p.Ranges[0].First > 0)
+	})
 }
 
 // names reports whether the way is only for addresses of a range that has this

@@ -3,6 +3,7 @@
 package rules
 
 import (
+	_ "embed"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -65,78 +66,10 @@ in tcp [fd00::1]:9090
 out tcp [fd00::9]:9090
 `
 
-// changesOfOthers are what other parties put into a namespace, a line each:
-// commands of iptables by the backend's name, or with "native" the chains of an
-// nft table of their own.
-const changesOfOthers = `
-nft -t raw -A OUTPUT -o eth1 -j CT --notrack
-nft -t raw -A OUTPUT ! -o eth0 -p tcp -j CT --notrack
-nft -t raw -A PREROUTING -i eth1 -j CT --notrack
-nft -t raw -A OUTPUT -o tun0 -j CT --notrack
-nft -t raw -A OUTPUT -p tcp --dport 9090 -j CT --notrack
-nft -t raw -A PREROUTING -p tcp --dport 9090 -j CT --notrack
-nft -t raw -A PREROUTING -p tcp -m multiport --dports 9000:9100 -j CT --notrack
-nft -t raw -A PREROUTING -p udp --dport 9090 -j CT --notrack
-nft -t raw -A OUTPUT -m owner --uid-owner 2000 -j CT --notrack
-nft -t raw -A OUTPUT -s 10.1.0.1 -j CT --notrack
-nft -t raw -A OUTPUT ! -d 10.0.0.0/16 -p tcp -j CT --notrack
-nft -t raw -N THEIRS; nft -t raw -A OUTPUT -o eth1 -g THEIRS; nft -t raw -A THEIRS -p tcp ! --dport 9090 -j RETURN; nft -t raw -A THEIRS -j CT --notrack
-nft -t nat -A OUTPUT -p tcp --dport 9090 -j REDIRECT --to-ports 9999
-nft -t nat -A PREROUTING -p tcp --dport 9090 -j REDIRECT --to-ports 9999
-nft -t nat -I PREROUTING -p tcp --dport 9090 -j REDIRECT --to-ports 9999
-nft -t nat -I OUTPUT -p tcp --dport 9090 -j ACCEPT
-nft -t mangle -A OUTPUT -o eth1 -j MARK --set-mark 0x539
-nft -t mangle -A OUTPUT -o eth1 -j MARK --set-mark 0x40
-nft -t mangle -A PREROUTING -i eth0 -j MARK --set-mark 0x539
-nft -t mangle -A PREROUTING -i eth0 -j MARK --set-mark 0x40
-nft -t mangle -A PREROUTING -d 10.1.0.1 -j MARK --set-mark 0x539
-nft -t mangle -A INPUT -j CONNMARK --set-mark 0x539
-nft -t mangle -A INPUT -i eth1 -p tcp -j CONNMARK --set-mark 0x539
-nft -t mangle -A INPUT -j CONNMARK --set-mark 0x111
-nft -t mangle -A INPUT -j CONNMARK --set-mark 0x10000/0x10000
-nft -t mangle -A PREROUTING -i eth1 -j MARK --set-mark 0x77; legacy -t nat -A PREROUTING -m mark --mark 0x77 -p tcp --dport 9090 -j REDIRECT --to-ports 9999
-legacy -t nat -A OUTPUT -o eth1 -p tcp -j REDIRECT --to-ports 9999
-legacy -t nat -A PREROUTING -i eth0 -p tcp -j REDIRECT --to-ports 22
-legacy -t nat -A PREROUTING -p tcp --dport 9090 -j REDIRECT --to-ports 9999
-legacy -t nat -A OUTPUT -p tcp --dport 9090 -j REDIRECT --to-ports 9999
-legacy -t nat -A OUTPUT -p tcp --dport 9090 -j ACCEPT
-legacy -t nat -A OUTPUT -p tcp --dport 9090 -j DNAT --to-destination 10.0.0.9:80
-legacy -t nat -A PREROUTING -p tcp --dport 22 -j REDIRECT --to-ports 9999
-legacy -t nat -A OUTPUT -d 127.0.0.11 -p tcp --dport 53 -j DNAT --to-destination 127.0.0.11:9999
-legacy -t raw -A OUTPUT -p tcp --dport 9090 -j CT --notrack
-legacy -t mangle -A PREROUTING -p tcp --dport 9090 -j TPROXY --on-port 9999 --tproxy-mark 1
-legacy -t mangle -A OUTPUT -d 10.78.0.9 -j MARK --set-mark 0x539
-native chain c { type nat hook output priority -110; tcp dport 9090 redirect to :9999; }
-native chain c { type nat hook output priority -90; tcp dport 9090 redirect to :9999; }
-native chain c { type nat hook prerouting priority -110; tcp dport 9090 redirect to :9999; }
-native chain c { type nat hook output priority -110; ip daddr 10.78.0.9 tcp dport 80 dnat ip to 10.0.0.9:80; }
-native chain c { type nat hook output priority -110; oifname "eth1" tcp dport { 80, 9000-9100 } dnat ip to 10.0.0.9; }
-native chain c { type filter hook output priority -310; oifname "eth1" notrack; }
-native chain c { type filter hook output priority -310; meta oif eth1 ct state untracked,invalid notrack; }
-native chain c { type filter hook output priority -150; notrack; }
-native chain c { type filter hook prerouting priority -310; tcp dport 9090 notrack; }
-native chain c { type filter hook prerouting priority -310; tcp dport vmap { 9090 : jump d, 8080 : accept }; }; chain d { notrack; }
-native chain c { type filter hook output priority -310; meta skuid 2000-3000 notrack; }
-native chain c { type filter hook output priority -310; ip daddr { 10.77.0.0/16, 10.78.0.5-10.78.0.20 } tcp dport != 80 notrack; }
-native chain c { type filter hook prerouting priority -160; iifname "eth1" meta mark set 0x539; }
-native chain c { type filter hook prerouting priority -110; iifname "eth1" meta mark set 0x539; }
-native chain c { type filter hook input priority 0; iifname "eth1" ct mark set 0x539; }
-native chain c { type route hook output priority -140; oifname "eth1" meta mark set 0x539; }
-native chain c { type filter hook prerouting priority -160; ip protocol tcp tcp dport 9090 tproxy ip to :9999 meta mark set 1 accept; }
-native chain c { type filter hook output priority 0; tcp flags syn tcp option maxseg size set 1200; }
-native chain c { type filter hook forward priority 0; policy drop; }
-native chain c { type filter hook output priority -310; ip6 daddr fd00::/64 tcp dport 9090 notrack; }
-nft -t mangle -A OUTPUT -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1200
-nft -t mangle -A POSTROUTING -j TTL --ttl-set 64
-nft -t filter -A INPUT -p tcp -m recent --set --name theirs
-nft -t filter -A OUTPUT -p tcp -m string --string never --algo bm -j REJECT
-nft -t raw -A OUTPUT -p tcp -m statistic --mode nth --every 1 --packet 0 -j CT --notrack
-nft -t nat -A POSTROUTING -o eth1 -j MASQUERADE
-blocks nft -t filter -A INPUT -p tcp --dport 15006 -j REJECT --reject-with tcp-reset; nft -t filter -A INPUT -p tcp --dport 15001 -j REJECT --reject-with tcp-reset
-blocks nft -t filter -A INPUT -i eth1 -p tcp -j DROP
-blocks native chain c { type filter hook input priority 10; policy drop; iifname "lo" accept; ct state established accept; }
-blocks legacy -t raw -A PREROUTING -i eth1 -p tcp --dport 9090 -j DROP
-`
+// changesOfOthers is testdata/others.txt.
+//
+//go:embed testdata/others.txt
+var changesOfOthers string
 
 // TestVerifyAgreesAboutOthers makes each change of others in a pod with rules
 // of ours, crosses it with real connections, and asks verification about it:
@@ -159,7 +92,7 @@ func testOthers(t *testing.T, backend interception.Backend, args string) {
 	counts := map[effect]int{}
 	for line := range strings.Lines(changesOfOthers) {
 		line = strings.TrimSpace(line)
-		if line == "" {
+		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
 		change, blocks := strings.CutPrefix(line, "blocks ")
@@ -326,7 +259,9 @@ func (o *others) cross(t *testing.T, patience time.Duration) (worst effect, told
 }
 
 // isHop reports whether a crossing is the proxy's inbound hop.
-func isHop(text string) bool { return strings.Contains(text, "from=") && strings.Contains(text, "uid=1337") }
+func isHop(text string) bool {
+	return strings.Contains(text, "from=") && strings.Contains(text, "uid=1337")
+}
 
 // end opens one connection. One that is left alone may end where others have it
 // end, but for the proxy. The proxy's hop to the app may not.

@@ -1,0 +1,247 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+func (n *nativeRule) meta(attrs attributeMap) error {
+	key := bigEndian(attrs[unix.NFTA_META_KEY])
+	if attrs[unix.NFTA_META_SREG] != nil {
+		n.setMeta(key, n.loaded(attrs[unix.NFTA_META_SREG]))
+		return nil
+	}
+	o, known := metaOperands[key]
+	if !known {
+		o.size = 4
+	}
+	n.load(attrs[unix.NFTA_META_DREG], o)
+	return nil
+}
+
+func (n *nativeRule) connection(attrs attributeMap) error {
+	key := bigEndian(attrs[unix.NFTA_CT_KEY])
+	if attrs[unix.NFTA_CT_SREG] != nil {
+		n.setConnection(key, n.loaded(attrs[unix.NFTA_CT_SREG]))
+		return nil
+	}
+	o := operand{size: 4}
+	switch key {
+	case unix.NFT_CT_STATE:
+		o.property = propertyState
+	case unix.NFT_CT_MARK:
+		o.property = propertyConnMark
+	}
+	n.load(attrs[unix.NFTA_CT_DREG], o)
+	return nil
+}
+
+// payload loads a part of the packet, or writes one.
+func (n *nativeRule) payload(attrs attributeMap) error {
+	base, offset := bigEndian(attrs[unix.NFTA_PAYLOAD_BASE]), bigEndian(attrs[unix.NFTA_PAYLOAD_OFFSET])
+	size := bigEndian(attrs[unix.NFTA_PAYLOAD_LEN])
+	o := n.reader.payload(base, offset, size)
+	if attrs[unix.NFTA_PAYLOAD_SREG] == nil {
+		n.load(attrs[unix.NFTA_PAYLOAD_DREG], o)
+		return nil
+	}
+	ports := base == unix.NFT_PAYLOAD_TRANSPORT_HEADER && offset < 4
+	if ports || o.property == propertySource || o.property == propertyDestination {
+		n.do(unknownTarget("payload set"))
+	}
+	return nil
+}
+
+// header loads a part of an option, or writes one, which changes no way.
+func (n *nativeRule) header(attrs attributeMap) error {
+	if attrs[unix.NFTA_EXTHDR_SREG] == nil {
+		n.load(attrs[unix.NFTA_EXTHDR_DREG], operand{})
+	}
+	return nil
+}
+
+func (n *nativeRule) byteorder(attrs attributeMap) error {
+	o := n.loaded(attrs[unix.NFTA_BYTEORDER_SREG])
+	o.network = !o.network
+	n.load(attrs[unix.NFTA_BYTEORDER_DREG], o)
+	return nil
+}
+
+func (n *nativeRule) cmp(attrs attributeMap) error {
+	value := attributes(attrs[unix.NFTA_CMP_DATA])[unix.NFTA_DATA_VALUE]
+	n.compare(n.loaded(attrs[unix.NFTA_CMP_SREG]), bigEndian(attrs[unix.NFTA_CMP_OP]), value)
+	return nil
+}
+
+func (n *nativeRule) inRange(attrs attributeMap) error {
+	between := setElement{
+		first: attributes(attrs[unix.NFTA_RANGE_FROM_DATA])[unix.NFTA_DATA_VALUE],
+		last:  attributes(attrs[unix.NFTA_RANGE_TO_DATA])[unix.NFTA_DATA_VALUE],
+	}
+	not := bigEndian(attrs[unix.NFTA_RANGE_OP]) == unix.NFT_RANGE_NEQ
+	n.within(n.loaded(attrs[unix.NFTA_RANGE_SREG]), []setElement{between}, not)
+	return nil
+}
+
+// nat is for destinations; where a packet comes from is nothing to us.
+func (n *nativeRule) nat(attrs attributeMap) error {
+	if bigEndian(attrs[unix.NFTA_NAT_TYPE]) == natDestination {
+		n.do(ruleset.DNAT{Address: n.address(attrs[unix.NFTA_NAT_REG_ADDR_MIN]), Port: n.port(attrs[unix.NFTA_NAT_REG_PROTO_MIN])})
+	}
+	return nil
+}
+
+func (n *nativeRule) tproxy(attrs attributeMap) ruleset.Target {
+	t := ruleset.TProxy{Address: n.address(attrs[tproxyAddress]), Port: n.port(attrs[tproxyPort])}
+	if !t.Address.IsValid() {
+		t.Address, _ = netip.AddrFromSlice(anywhere(n.reader.family).IP)
+	}
+	return t
+}
+
+// match is one of iptables' own kind.
+func (n *nativeRule) match(attrs attributeMap) error {
+	if name := text(attrs[matchName]); name != "comment" {
+		n.unknown(name)
+	}
+	return nil
+}
+
+// verdicts, by their codes.
+var verdicts = map[int32]ruleset.Target{0: ruleset.Drop, 1: ruleset.Accept, unix.NFT_RETURN: ruleset.Return}
+
+func (n *nativeRule) immediate(attrs attributeMap) error {
+	data := attributes(attrs[unix.NFTA_IMMEDIATE_DATA])
+	if verdict := data[unix.NFTA_DATA_VERDICT]; verdict != nil {
+		if t := verdictOf(verdict); t != nil {
+			n.do(t)
+		}
+		return nil
+	}
+	n.registers[slot(attrs[unix.NFTA_IMMEDIATE_DREG])] = operand{property: propertyConstant, value: data[unix.NFTA_DATA_VALUE]}
+	return nil
+}
+
+// verdictOf reads a verdict; nil for the one that goes on.
+func verdictOf(data []byte) ruleset.Target {
+	attrs := attributes(data)
+	chain := text(attrs[unix.NFTA_VERDICT_CHAIN])
+	switch code := int32(bigEndian(attrs[unix.NFTA_VERDICT_CODE])); code {
+	case unix.NFT_JUMP:
+		return ruleset.Jump{Chain: chain}
+	case unix.NFT_GOTO:
+		return ruleset.Jump{Chain: chain, Goto: true}
+	case unix.NFT_CONTINUE:
+		return nil
+	default:
+		if t, known := verdicts[code]; known {
+			return t
+		}
+		return ruleset.OpaqueTarget{Args: []string{"-j", fmt.Sprintf("nft:verdict %d", code)}}
+	}
+}
+
+func (n *nativeRule) bitwise(attrs attributeMap) error {
+	o := n.registers[slot(attrs[unix.NFTA_BITWISE_SREG])]
+	if o.mask != nil || bigEndian(attrs[bitwiseOperation]) != 0 {
+		o = operand{} // twice, or a shift
+	} else {
+		o.mask = attributes(attrs[unix.NFTA_BITWISE_MASK])[unix.NFTA_DATA_VALUE]
+		o.xor = attributes(attrs[unix.NFTA_BITWISE_XOR])[unix.NFTA_DATA_VALUE]
+	}
+	n.registers[slot(attrs[unix.NFTA_BITWISE_DREG])] = o
+	return nil
+}
+
+func (n *nativeRule) port(register []byte) uint16 {
+	if value := n.registers[slot(register)].value; register != nil && len(value) >= 2 {
+		return binary.BigEndian.Uint16(value)
+	}
+	return 0
+}
+
+func (n *nativeRule) address(register []byte) netip.Addr {
+	if register == nil {
+		return netip.Addr{}
+	}
+	addr, _ := netip.AddrFromSlice(n.registers[slot(register)].value)
+	return addr
+}
+
+// setMeta is a statement that sets something about a packet; of that, only the
+// mark matters to us.
+func (n *nativeRule) setMeta(key uint32, o operand) {
+	if key != unix.NFT_META_MARK {
+		return
+	}
+	mask, xor := o.bits()
+	switch {
+	case o.property == propertyConstant:
+		n.do(ruleset.SetMark{Value: native(o.value), Mask: math.MaxUint32})
+	case o.property == propertyMark:
+		n.do(ruleset.SetMark{Value: xor, Mask: ^mask})
+	case o.property == propertyConnMark && xor == 0:
+		n.do(ruleset.RestoreMark{Masks: ruleset.Masks{SpareConnection: ^mask}})
+	default:
+		n.do(unknownTarget("meta mark set"))
+	}
+}
+
+func (n *nativeRule) setConnection(key uint32, o operand) {
+	if key != unix.NFT_CT_MARK {
+		return
+	}
+	mask, xor := o.bits()
+	switch {
+	case o.property == propertyConstant:
+		n.do(ruleset.SetMark{Connection: true, Value: native(o.value), Mask: math.MaxUint32})
+	case o.property == propertyConnMark:
+		n.do(ruleset.SetMark{Connection: true, Value: xor, Mask: ^mask})
+	case o.property == propertyMark && xor == 0:
+		n.do(ruleset.SaveMark{Masks: ruleset.Masks{SparePacket: ^mask}})
+	default:
+		n.do(unknownTarget("ct mark set"))
+	}
+}
+
+// lookup looks a property up in a set, or in a map of verdicts.
+func (n *nativeRule) lookup(attrs attributeMap) error {
+	o := n.registers[slot(attrs[unix.NFTA_LOOKUP_SREG])]
+	set := text(attrs[unix.NFTA_LOOKUP_SET])
+	if attrs[unix.NFTA_LOOKUP_DREG] == nil {
+		if o.property == propertyUnknown {
+			n.unknown("set")
+			return nil
+		}
+		elements, err := n.reader.elements(set)
+		n.within(o, elements, bigEndian(attrs[lookupFlags])&lookupFlagInverse != 0)
+		return err
+	}
+	if slot(attrs[unix.NFTA_LOOKUP_DREG]) != unix.NFT_REG_VERDICT {
+		n.registers[slot(attrs[unix.NFTA_LOOKUP_DREG])] = operand{}
+		return nil
+	}
+	elements, err := n.reader.elements(set)
+	if err != nil {
+		return err
+	}
+	n.finish()
+	for _, e := range elements[:min(len(elements), maxAlternatives)] {
+		one := &nativeRule{reader: n.reader, ways: n.ways}
+		one.within(o, []setElement{e}, false)
+		verdict := verdictOf(e.verdict)
+		if one.never || verdict == nil {
+			continue
+		}
+		one.do(verdict)
+		one.finish()
+		n.rules = append(n.rules, one.rules...)
+	}
+	return nil
+}

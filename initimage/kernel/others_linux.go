@@ -1,0 +1,151 @@
+package kernel
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+// Others implements Inspected. It is for after Save: of iptables' tables in
+// nf_tables, it reads those natively that iptables could not print.
+func (h *Host) Others(ctx context.Context, family ruleset.Family) ([]ruleset.RuleSet, error) {
+	var others []ruleset.RuleSet
+	var printed []string
+	other := interception.BackendNFT
+	if h.backend.name == other {
+		other, printed = interception.BackendLegacy, h.printed[family]
+	}
+	names, err := backend{name: other}.tables(family)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) > 0 {
+		rs, err := readOther(ctx, other, family)
+		if err != nil {
+			return nil, err
+		}
+		others = append(others, rs)
+		if other == interception.BackendNFT {
+			for _, t := range rs.Tables {
+				printed = append(printed, t.Name)
+			}
+		}
+	}
+	native, err := nativeRules(family, printed, h.netlink)
+	if err != nil {
+		return nil, fmt.Errorf("reading the native rules of nf_tables: %w", err)
+	}
+	return slices.DeleteFunc(append(others, native), ruleset.RuleSet.Empty), nil
+}
+
+// readOther reads the rules of the backend that is not used.
+func readOther(ctx context.Context, name interception.Backend, family ruleset.Family) (ruleset.RuleSet, error) {
+	b, err := findBackend(name)
+	if err != nil {
+		return ruleset.RuleSet{}, err
+	}
+	text, err := b.save(ctx, family)
+	if err != nil {
+		return ruleset.RuleSet{}, err
+	}
+	rs, err := ruleset.Parse(family, text)
+	if err != nil {
+		return ruleset.RuleSet{}, fmt.Errorf("parsing the rules of iptables-%s: %w", name, err)
+	}
+	rs.Party = "iptables-" + string(name)
+	return rs, nil
+}
+
+// Addresses implements Inspected. Everything is behind the interface of the
+// default route, or else the first that there is; the walk takes packets by the
+// others too.
+func (h *Host) Addresses() (ruleset.Host, error) {
+	host := ruleset.Host{Uplink: probeLink}
+	links, err := h.netlink.LinkList()
+	if err != nil {
+		return host, fmt.Errorf("listing the interfaces: %w", err)
+	}
+	uplinks, err := h.defaultLinks()
+	if err != nil {
+		return host, fmt.Errorf("listing the default routes: %w", err)
+	}
+	for _, link := range links {
+		at := link.Attrs()
+		if at.Flags&net.FlagLoopback != 0 || at.Name == probeLink || at.Name == probePeer {
+			continue
+		}
+		own, err := h.addressesOf(link)
+		if err != nil {
+			return host, err
+		}
+		host.Interfaces = append(host.Interfaces, ruleset.Interface{Name: at.Name, Addresses: own})
+		if host.Uplink == probeLink || uplinks[at.Index] {
+			host.Uplink = at.Name
+			host.Addresses = append(own, host.Addresses...)
+		} else {
+			host.Addresses = append(host.Addresses, own...)
+		}
+	}
+	host.NoLocalnet, err = noLocalnet(host.Interfaces)
+	return host, err
+}
+
+// addressesOf are the addresses of an interface that others can reach it by.
+func (h *Host) addressesOf(link netlink.Link) ([]netip.Addr, error) {
+	addrs, err := h.netlink.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("listing the addresses of %s: %w", link.Attrs().Name, err)
+	}
+	var own []netip.Addr
+	for _, a := range addrs {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && !ip.IsLoopback() && !ip.IsLinkLocalUnicast() {
+			own = append(own, ip)
+		}
+	}
+	return own, nil
+}
+
+// noLocalnet reports whether the kernel drops what comes in for 127.0.0.0/8 by
+// every interface.
+func noLocalnet(interfaces []ruleset.Interface) (bool, error) {
+	for _, i := range append([]ruleset.Interface{{Name: "all"}}, interfaces...) {
+		value, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + i.Name + "/route_localnet")
+		if err != nil && !os.IsNotExist(err) {
+			return false, fmt.Errorf("reading route_localnet of %s: %w", i.Name, err)
+		}
+		if strings.TrimSpace(string(value)) == "1" {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// defaultLinks are the indices of the interfaces that default routes lead by.
+func (h *Host) defaultLinks() (map[int]bool, error) {
+	links := map[int]bool{}
+	for _, family := range h.families {
+		routes, err := h.netlink.RouteList(nil, netlinkFamily(family))
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range routes {
+			ones := 0
+			if r.Dst != nil {
+				ones, _ = r.Dst.Mask.Size()
+			}
+			if ones == 0 {
+				links[r.LinkIndex] = true
+			}
+		}
+	}
+	return links, nil
+}
