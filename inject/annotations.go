@@ -118,7 +118,7 @@ type request struct {
 	native            *bool
 	logLevel          string
 	componentLogLevel string
-	concurrency       int32
+	concurrency       *int32 // 0 for all cores
 	dropInvalid       *bool
 	resources         quantities
 	image             string

@@ -53,7 +53,7 @@ const (
 	readinessPrefix = "readiness.status." + sidecarPrefix
 
 	acceptedTruth       = "true, false"
-	acceptedConcurrency = "a whole number from 1 to 1024"
+	acceptedConcurrency = "a whole number from 1 to 1024, or 0 for all cores"
 )
 
 // proxyAnnotations are the rows of what the proxy is and has.
@@ -81,12 +81,12 @@ var proxyAnnotations = []Annotation{
 		Key: ConcurrencyKey, Places: settingPlaces, Since: firstRelease, Field: "concurrency", Envoy: true,
 		Sets:     "Envoy's worker threads",
 		Accepted: acceptedConcurrency, Default: ofConfiguration + "2",
-		read: into(parseConcurrency, func(r *request) *int32 { return &r.concurrency }),
+		read: into(parseConcurrency, func(r *request) **int32 { return &r.concurrency }),
 	},
 	{
 		Key: ProxyConfigKey, Places: settingPlaces, Since: firstRelease,
 		Sets: "concurrency, terminationDrainDuration (or else drainDuration) and holdApplicationUntilProxyStarts, where no " +
-			"key of the same place says the first two; other fields of Istio's ProxyConfig are warned about",
+			"key of the same place says the first two; other fields are warned about",
 		Accepted: acceptedProxyConfig, Default: "what the injector's configuration says",
 		read: into(parseProxyConfig, func(r *request) *proxyConfig { return &r.config }),
 	},
@@ -98,25 +98,25 @@ var proxyAnnotations = []Annotation{
 	},
 	{
 		Key: ProxyCPUKey, Places: settingPlaces, Since: firstRelease, Field: "proxyResources.requests.cpu",
-		Sets:     "the proxy's CPU request; its other requests and limits stay as they are",
+		Sets:     "the proxy's CPU request; a limit that nobody says and that is below it is raised to it",
 		Accepted: acceptedCPU, Default: ofConfiguration + "100m",
 		read: into(parseCPU, func(r *request) **resource.Quantity { return &r.resources.cpu }),
 	},
 	{
 		Key: ProxyCPULimitKey, Places: settingPlaces, Since: firstRelease, Field: "proxyResources.limits.cpu",
-		Sets:     "the proxy's CPU limit; its other requests and limits stay as they are",
+		Sets:     "the proxy's CPU limit; a request that nobody says and that is above it is lowered to it",
 		Accepted: acceptedCPULimit, Default: ofConfiguration + "2",
 		read: into(parseCPU, func(r *request) **resource.Quantity { return &r.resources.cpuLimit }),
 	},
 	{
 		Key: ProxyMemoryKey, Places: settingPlaces, Since: firstRelease, Field: "proxyResources.requests.memory",
-		Sets:     "the proxy's memory request; its other requests and limits stay as they are",
+		Sets:     "the proxy's memory request; a limit that nobody says and that is below it is raised to it",
 		Accepted: acceptedMemory, Default: ofConfiguration + "128Mi",
 		read: into(parseMemory, func(r *request) **resource.Quantity { return &r.resources.memory }),
 	},
 	{
 		Key: ProxyMemoryLimitKey, Places: settingPlaces, Since: firstRelease, Field: "proxyResources.limits.memory",
-		Sets:     "the proxy's memory limit; its other requests and limits stay as they are",
+		Sets:     "the proxy's memory limit; a request that nobody says and that is above it is lowered to it",
 		Accepted: acceptedMemoryLimit, Default: ofConfiguration + "1Gi",
 		read: into(parseMemory, func(r *request) **resource.Quantity { return &r.resources.memoryLimit }),
 	},
@@ -151,7 +151,8 @@ var readinessAnnotations = []Annotation{
 	{
 		Key: HealthPortKey, Places: settingPlaces, Since: firstRelease,
 		Sets: "the port that the proxy answers for its health on, which is never intercepted; " +
-			"with 0 it stays 15021, and the proxy's readiness is not the pod's",
+			"with 0 it stays 15021, and the proxy's readiness is not the pod's; for a port below 1024 the pod gets the sysctl " +
+			unprivilegedSysctl,
 		Accepted: acceptedHealth, Default: "15021",
 		read: into(parseHealthPort, func(r *request) *healthPort { return &r.healthPort }),
 	},
@@ -176,12 +177,12 @@ var readinessAnnotations = []Annotation{
 }
 
 // parseConcurrency reads a number of threads.
-func parseConcurrency(text string) (int32, error) {
+func parseConcurrency(text string) (*int32, error) {
 	n, err := strconv.ParseUint(text, 10, 31)
-	if err != nil || n < 1 || n > maxConcurrency {
-		return 0, &interception.ValueError{Value: text, Accepted: acceptedConcurrency}
+	if err != nil || n > maxConcurrency {
+		return nil, &interception.ValueError{Value: text, Accepted: acceptedConcurrency}
 	}
-	return int32(n), nil
+	return new(int32(n)), nil
 }
 
 func onePort(port uint16) interception.PortRange {

@@ -51,7 +51,7 @@ func TestValidateNamesEachSetting(t *testing.T) {
 		"proxyGID":                     func(c *inject.Config) { c.ProxyGID = 1 << 31 },
 		"initResources.limits[memory]": func(c *inject.Config) { c.InitResources.Limits["memory"] = resource.MustParse("-1") },
 		"proxyResources.requests[cpu]": func(c *inject.Config) { c.ProxyResources.Limits["cpu"] = resource.MustParse("1m") },
-		"concurrency":                  func(c *inject.Config) { c.Concurrency = 0 },
+		"concurrency":                  func(c *inject.Config) { c.Concurrency = -1 },
 		"logLevel":                     func(c *inject.Config) { c.LogLevel = "verbose" },
 		"defaultPolicy":                func(c *inject.Config) { c.DefaultPolicy = "" },
 		"revision":                     func(c *inject.Config) { c.Revision = "a_b" },

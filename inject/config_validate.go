@@ -43,7 +43,9 @@ func (c Config) Validate() field.ErrorList {
 	errs = append(errs, checkRange("proxyGID", c.ProxyGID, maxID)...)
 	errs = append(errs, checkResources(field.NewPath("initResources"), c.InitResources)...)
 	errs = append(errs, checkResources(field.NewPath("proxyResources"), c.ProxyResources)...)
-	errs = append(errs, checkRange("concurrency", int64(c.Concurrency), maxConcurrency)...)
+	if c.Concurrency < 0 || c.Concurrency > maxConcurrency {
+		errs = append(errs, field.Invalid(field.NewPath("concurrency"), c.Concurrency, "accepted: "+acceptedConcurrency))
+	}
 	errs = append(errs, checkOneOf("logLevel", c.LogLevel, logLevels...)...)
 	if c.ComponentLogLevel != "" {
 		errs = append(errs, checkParsed("componentLogLevel", c.ComponentLogLevel, parseComponentLogLevels)...)

@@ -54,15 +54,18 @@ func drain(most time.Duration) *corev1.Lifecycle {
 	}}}
 }
 
-// envoyArgs is Envoy's command line. Kubernetes replaces $(NAME) in it.
+// envoyArgs is Envoy's command line. Kubernetes replaces $(NAME) in it. Without
+// --concurrency Envoy takes all cores, and for 0 it would take one.
 func envoyArgs(cfg Config) []string {
 	args := []string{
 		"--config-path", envoy.SharedDirectory + "/" + envoy.BootstrapFile,
 		"--service-cluster", ProxyContainerName,
 		"--service-node", "$(POD_NAME).$(POD_NAMESPACE)",
-		"--concurrency", strconv.Itoa(int(cfg.Concurrency)),
-		"--log-level", cfg.LogLevel,
 	}
+	if cfg.Concurrency > 0 {
+		args = append(args, "--concurrency", strconv.Itoa(int(cfg.Concurrency)))
+	}
+	args = append(args, "--log-level", cfg.LogLevel)
 	if cfg.ComponentLogLevel != "" {
 		args = append(args, "--component-log-level", cfg.ComponentLogLevel)
 	}

@@ -232,11 +232,30 @@ func (e explainer) gaveWay(path string) string {
 		return "lowered for the pod's terminationGracePeriodSeconds"
 	case e.plan.Guaranteed && e.levelled(path):
 		return "request and limit made the same, because the pod is Guaranteed"
+	case e.followed(path):
+		return "made the same as what is asked for beside it"
 	case path == "dnsCapture" && e.effective.DNSCapture != dns:
 		return "nothing is captured in mode " + string(e.plan.Mode)
 	default:
 		return ""
 	}
+}
+
+// followed reports whether a request or limit of the proxy's gave way to the
+// other one, which alone is asked for.
+func (e explainer) followed(path string) bool {
+	whose, which, _ := strings.Cut(path, ".")
+	kind, name, _ := strings.Cut(which, ".")
+	if whose != "proxyResources" || !slices.Contains(qosResources, corev1.ResourceName(name)) {
+		return false
+	}
+	request, limit := e.req.resources.of(corev1.ResourceName(name))
+	said, now, before := request, e.effective.ProxyResources.Limits, e.asked.ProxyResources.Limits
+	if kind == "requests" {
+		said, now, before = limit, e.effective.ProxyResources.Requests, e.asked.ProxyResources.Requests
+	}
+	is, was := now[corev1.ResourceName(name)], before[corev1.ResourceName(name)]
+	return (request == nil) != (limit == nil) && said != nil && said.Cmp(is) == 0 && is.Cmp(was) != 0
 }
 
 // levelled reports whether a field is a request or limit of a Guaranteed pod

@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -37,11 +38,67 @@ var idle = map[string]string{
 	sidecarPrefix + "proxyImageType":                     "the image is the one of the injector's configuration",
 	sidecarPrefix + "statsCompression":                   ofStatistics,
 	sidecarPrefix + "statsEvictionInterval":              ofStatistics,
+	sidecarPrefix + "statsFlushInterval":                 ofStatistics,
+	sidecarPrefix + "statsHistogramBins":                 ofStatistics,
 	sidecarPrefix + "statsHistogramBuckets":              ofStatistics,
 	sidecarPrefix + "statsInclusionPrefixes":             ofStatistics,
 	sidecarPrefix + "statsInclusionRegexps":              ofStatistics,
 	sidecarPrefix + "statsInclusionSuffixes":             ofStatistics,
 	"readiness.status.sidecar.istio.io/applicationPorts": ofAgent,
+}
+
+// idlePrefixes begin Istio's keys of pods that are for something else than its
+// sidecar, each with the reason why Shunt does not act on them.
+var idlePrefixes = map[string]string{
+	"ambient.istio.io":    "it is for Istio's ambient mode, which has no sidecars",
+	"networking.istio.io": ofControlPlane,
+	"prometheus.istio.io": "it is for Istio's agent, which merges the application's metrics with the proxy's; Shunt's Envoy has its own " +
+		"at port 15090",
+}
+
+// idleReason says why Shunt does not act on a key of Istio's in a place; empty
+// for any other.
+func idleReason(key string, place Place) string {
+	if reason, is := idle[key]; is {
+		return reason
+	}
+	if prefix, _, _ := strings.Cut(key, "/"); place != NamespaceAnnotation {
+		return idlePrefixes[prefix]
+	}
+	return ""
+}
+
+// rowsByName finds the rows whose keys have a name behind the slash, in small
+// letters.
+var rowsByName = func() map[string][]*Annotation {
+	rows := map[string][]*Annotation{}
+	for i := range annotations {
+		if _, name, cut := strings.Cut(strings.ToLower(annotations[i].Key), "/"); cut && annotations[i].read != nil {
+			rows[name] = append(rows[name], &annotations[i])
+		}
+	}
+	return rows
+}()
+
+// otherPrefix is the key of the table that is meant by one that has its name and
+// not its prefix, but one of the same domain, or one that is less than a third
+// different; empty for any other.
+func otherPrefix(key string) string {
+	prefix, name, _ := strings.Cut(strings.ToLower(key), "/")
+	if len(prefix) > longestKey {
+		return ""
+	}
+	for _, row := range rowsByName[name] {
+		wanted, _, _ := strings.Cut(row.Key, "/")
+		domain := "istio.io"
+		if strings.HasPrefix(row.Key, ShuntPrefix) {
+			domain = strings.TrimSuffix(ShuntPrefix, "/")
+		}
+		if strings.HasSuffix(prefix, domain) || distance(prefix, wanted) <= len(wanted)/3 {
+			return row.Key
+		}
+	}
+	return ""
 }
 
 // rowsByKey finds a row of the table by its key in small letters.
@@ -110,8 +167,8 @@ func understood(key string, place Place) bool {
 	row, known := rowByKey(key)
 	switch {
 	case !known:
-		_, isIdle := idle[key]
-		return !isIdle && !slices.ContainsFunc(ownPrefixes, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
+		return idleReason(key, place) == "" && otherPrefix(key) == "" &&
+			!slices.ContainsFunc(ownPrefixes, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
 	case place != NamespaceAnnotation && (row.Key == NamespaceInjectionKey || row.Key == InjectKey):
 		return true // the one is no pod's, the other is not just warned of
 	case key == RevisionKey && place == PodAnnotation:
@@ -123,7 +180,7 @@ func understood(key string, place Place) bool {
 
 // notUnderstood says why Shunt does not act on a key, and what may be meant.
 func notUnderstood(key string, place Place) string {
-	if reason, is := idle[key]; is {
+	if reason := idleReason(key, place); reason != "" {
 		return "Shunt does not act on this key: " + reason
 	}
 	row, known := rowByKey(key)
@@ -133,7 +190,7 @@ func notUnderstood(key string, place Place) string {
 	case known:
 		return fmt.Sprintf("not read as a %s; did you mean it as a %s?", place, row.Places[len(row.Places)-1])
 	}
-	if near := nearest(key); near != "" {
+	if near := cmp.Or(otherPrefix(key), nearest(key)); near != "" {
 		return fmt.Sprintf("unknown key, on which Shunt does not act; did you mean %s?", near)
 	}
 	return "unknown key, on which Shunt does not act"

@@ -109,9 +109,7 @@ func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) Plan {
 	plan.InitContainers = []corev1.Container{initContainer(req.mode, plan.Spec, plan.Options, cfg)}
 	plan.place(proxy, cfg)
 	plan.Volumes = append(initVolumes(req.mode, cfg), req.volumes(cfg)...)
-	if req.mode == interception.ModeTProxy {
-		plan.Sysctls = sysctls(pod, plan.proxy(), req.health(), cfg)
-	}
+	plan.Sysctls = sysctls(pod, plan.proxy(), req, cfg)
 	plan.Annotations, plan.ImagePullSecrets = addedAnnotations(pod, cfg), addedPullSecrets(pod, cfg)
 	plan.Status = plan.status(cfg)
 	if plan.Resources = raised(pod, plan.proxy(), cfg); plan.Resources != nil {

@@ -50,7 +50,7 @@ func (in *Injector) checkProxy(pod *corev1.Pod, req request, cfg Config) (found 
 		})
 		return found
 	}
-	found.addAll(req.resources.check(req.from, configured))
+	found.addAll(req.resources.check(req.from))
 	return found
 }
 

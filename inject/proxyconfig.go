@@ -15,6 +15,9 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
+// configMetadata are the settings of Istio's agent, in Istio's ProxyConfig.
+const configMetadata = "proxyMetadata"
+
 // Fields of Istio's ProxyConfig on which Shunt acts.
 const (
 	configConcurrency = "concurrency"
@@ -33,12 +36,14 @@ var idleConfig = map[string]string{
 	"binaryPath":                 ofAgent,
 	"caCertificatesPem":          ofControlPlane,
 	"configPath":                 ofAgent,
+	"connectionSettings":         byOverride,
 	"controlPlaneAuthPolicy":     ofControlPlane,
 	"customConfigFile":           byOverride,
 	"discoveryAddress":           ofControlPlane,
 	"discoveryRefreshDelay":      ofControlPlane,
 	"envoyAccessLogService":      byOverride,
 	"envoyMetricsService":        byOverride,
+	"envoyMetricsServiceAddress": byOverride,
 	"extraStatTags":              ofStatistics,
 	"fileFlushInterval":          "Envoy's access log is flushed every second",
 	"fileFlushMinSizeKb":         "Envoy's access log is flushed every second",
@@ -50,7 +55,7 @@ var idleConfig = map[string]string{
 	"proxyAdminPort":             "Envoy's administration interface is on port 15000",
 	"proxyBootstrapTemplatePath": ofAgent,
 	"proxyHeaders":               "Shunt's Envoy passes headers on as they are",
-	"proxyMetadata":              ofAgent,
+	configMetadata:               ofAgent,
 	"proxyStatsMatcher":          ofStatistics,
 	"readinessProbe":             "it is for machines outside a cluster",
 	"runtimeValues":              byOverride,
@@ -71,18 +76,20 @@ const byOverride = "Shunt's Envoy does without"
 // proxyConfig is what Shunt takes from a ProxyConfig; the zero value what it
 // says nothing of.
 type proxyConfig struct {
-	concurrency int32
+	concurrency *int32
 	drain       time.Duration
 	hold        *bool
 	idle        []string // names of fields on which Shunt does not act
+	unknown     []string // and of those that Istio does not have either
+	dnsCapture  bool     // whether Istio's agent is asked to capture DNS
 }
 
 // longestProxyConfig is far more than one has that says each field. To read YAML
 // takes longer than all else that a pod can have.
 const longestProxyConfig = 32 << 10
 
-// parseProxyConfig reads YAML, strictly: a field that Istio does not know
-// either is refused.
+// parseProxyConfig reads YAML. A field that nobody knows is warned about, as are
+// those on which Shunt does not act: Istio of another version may have it.
 func parseProxyConfig(text string) (proxyConfig, error) {
 	if len(text) > longestProxyConfig {
 		return proxyConfig{}, &interception.ValueError{
@@ -124,10 +131,10 @@ func (c *proxyConfig) take(name string, fields map[string]any) func() *field.Err
 	switch name {
 	case configConcurrency:
 		n, is := value.(float64)
-		if !is || n != math.Trunc(n) || n < 1 || n > maxConcurrency {
+		if !is || n != math.Trunc(n) || n < 0 || n > maxConcurrency {
 			return invalid(acceptedConcurrency)
 		}
-		c.concurrency = int32(n)
+		c.concurrency = new(int32(n))
 	case configDrain, configTermination:
 		text, _ := value.(string)
 		d, err := parseDuration(text)
@@ -145,12 +152,13 @@ func (c *proxyConfig) take(name string, fields map[string]any) func() *field.Err
 		c.hold = &hold
 	default:
 		if idleConfig[name] == "" {
-			return func() *field.Error {
-				unknown, _, _ := strings.Cut(unknownField(name, knownConfig()), "; ")
-				return field.Forbidden(field.NewPath(shorten(name)), unknown+"; accepted: the fields of Istio's ProxyConfig")
-			}
+			c.unknown = append(c.unknown, name)
+			return nil
 		}
 		c.idle = append(c.idle, name)
+		if metadata, is := value.(map[string]any); is && name == configMetadata {
+			c.dnsCapture = metadata["ISTIO_META_DNS_CAPTURE"] == "true"
+		}
 	}
 	return nil
 }
@@ -215,7 +223,7 @@ func (r *request) byConfig(field string) bool {
 	}
 	switch field {
 	case configConcurrency:
-		return r.config.concurrency != 0 && counts(ConcurrencyKey)
+		return r.config.concurrency != nil && counts(ConcurrencyKey)
 	case configDrain:
 		return r.config.drain != 0 && counts(DrainDurationKey)
 	case configHold:
@@ -233,7 +241,7 @@ func configWarnings(req request, cfg Config) []string {
 	}
 	if cfg.Sidecar.Type == SidecarCustom {
 		const forEnvoy = "it is for Envoy, and this injector's sidecar is another proxy"
-		if req.config.concurrency != 0 {
+		if req.config.concurrency != nil {
 			warn(configConcurrency, forEnvoy)
 		}
 		if req.config.drain != 0 {
@@ -241,7 +249,19 @@ func configWarnings(req request, cfg Config) []string {
 		}
 	}
 	for _, name := range req.config.idle {
-		warn(name, "Shunt does not act on this field: "+idleConfig[name])
+		reason := idleConfig[name]
+		if name == configMetadata && req.config.dnsCapture {
+			reason += fmt.Sprintf("; what ISTIO_META_DNS_CAPTURE asks for is %s: %s", DNSCaptureKey, DNSCaptureResolvers)
+		}
+		warn(name, "Shunt does not act on this field: "+reason)
+	}
+	for i, name := range req.config.unknown {
+		meant := ""
+		if i < mostTold { // the others are only counted
+			meant, _, _ = strings.Cut(unknownField(name, knownConfig()), "; ")
+			meant = strings.Replace(strings.TrimPrefix(meant, "unknown field"), ", ", "; ", 1)
+		}
+		warn(shorten(name), "unknown field, on which Shunt does not act"+meant)
 	}
 	return warnings
 }

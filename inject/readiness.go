@@ -16,7 +16,7 @@ const (
 	acceptedSeconds  = "a number of seconds such as 0 or 15"
 	acceptedPeriod   = "a number of seconds from 1"
 	acceptedFailures = "a number of failures from 1"
-	acceptedHealth   = "0 for no readiness probe, or a port from 1024 to 65535 that is none of the proxy's others: " +
+	acceptedHealth   = "0 for no readiness probe, or a port from 1 to 65535 that is none of the proxy's others: " +
 		"15000, 15001, 15006, 15053, 15090"
 )
 
@@ -43,7 +43,7 @@ func parseHealthPort(text string) (healthPort, error) {
 		}
 	case port == 0:
 		return healthPort{unasked: true}, nil
-	case port >= leastPort:
+	default:
 		return healthPort{port: port}, nil
 	}
 	return healthPort{}, &interception.ValueError{Value: text, Accepted: acceptedHealth}

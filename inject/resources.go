@@ -58,7 +58,8 @@ func parseMemory(text string) (*resource.Quantity, error) {
 }
 
 // over returns the requests and limits with what the pod asks for in place of
-// its own; those that it says nothing of stay. What is given is not changed.
+// its own; those that it says nothing of stay, as long as no request is above
+// its limit. What is given is not changed.
 func (q quantities) over(of corev1.ResourceRequirements) corev1.ResourceRequirements {
 	if q == (quantities{}) {
 		return of
@@ -75,6 +76,16 @@ func (q quantities) over(of corev1.ResourceRequirements) corev1.ResourceRequirem
 			delete(of.Limits, name)
 		default:
 			of.Limits = with(of.Limits, name, *limit)
+		}
+		// Of the two, the one that is not asked for gives way.
+		had, requested := of.Requests[name]
+		most, limited := of.Limits[name]
+		switch {
+		case !requested || !limited || had.Cmp(most) <= 0:
+		case request != nil && limit == nil:
+			of.Limits[name] = *request
+		case request == nil && limit != nil:
+			of.Requests[name] = *limit
 		}
 	}
 	return of
@@ -96,14 +107,9 @@ func with(list corev1.ResourceList, name corev1.ResourceName, q resource.Quantit
 	return list
 }
 
-// check finds requests that are above their limits, of which a pod may have
-// set only one, and the other is what it would have without the pod's word.
-func (q quantities) check(from source, without corev1.ResourceRequirements) field.ErrorList {
-	if q == (quantities{}) {
-		return nil
-	}
+// check finds requests that are above their limits, where both are asked for.
+func (q quantities) check(from source) field.ErrorList {
 	var errs field.ErrorList
-	effective := q.over(without)
 	for _, keys := range []struct {
 		name           corev1.ResourceName
 		request, limit string
@@ -111,22 +117,10 @@ func (q quantities) check(from source, without corev1.ResourceRequirements) fiel
 		{corev1.ResourceCPU, ProxyCPUKey, ProxyCPULimitKey},
 		{corev1.ResourceMemory, ProxyMemoryKey, ProxyMemoryLimitKey},
 	} {
-		request, requested := effective.Requests[keys.name]
-		limit, limited := effective.Limits[keys.name]
-		ownRequest, ownLimit := q.of(keys.name)
-		switch {
-		case !requested || !limited || request.Cmp(limit) <= 0:
-		case ownRequest == nil && ownLimit != nil:
-			errs = append(errs, from.invalid(keys.limit, fmt.Sprintf(
-				"the limit is below the request of the injector's configuration, %s; accepted: at least that, or with %s",
-				&request, keys.request)))
-		case ownRequest != nil && ownLimit == nil:
+		request, limit := q.of(keys.name)
+		if request != nil && limit != nil && !limit.IsZero() && request.Cmp(*limit) > 0 {
 			errs = append(errs, from.invalid(keys.request, fmt.Sprintf(
-				"the request is above the limit of the injector's configuration, %s; accepted: at most that, or with %s",
-				&limit, keys.limit)))
-		case ownRequest != nil:
-			errs = append(errs, from.invalid(keys.request, fmt.Sprintf(
-				"the request is above the limit in %s, %s; accepted: at most that", from.name(keys.limit), &limit)))
+				"the request is above the limit in %s, %s; accepted: at most that", from.name(keys.limit), limit)))
 		}
 	}
 	return errs

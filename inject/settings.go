@@ -150,7 +150,9 @@ func (r request) over(cfg Config, pod *corev1.Pod) Config {
 	r.overDetection(&cfg)
 	replace(&cfg.LogLevel, r.logLevel)
 	replace(&cfg.ComponentLogLevel, r.componentLogLevel)
-	replace(&cfg.Concurrency, r.concurrency)
+	if r.concurrency != nil {
+		cfg.Concurrency = *r.concurrency
+	}
 	if r.config.hold != nil {
 		cfg.HoldApplicationUntilProxyStarts = *r.config.hold
 	}

@@ -23,6 +23,11 @@ const (
 	portRangeSysctl = "net.ipv4.ip_local_port_range"
 	// reservedSysctl are those of them that it does not draw.
 	reservedSysctl = "net.ipv4.ip_local_reserved_ports"
+	// unprivilegedSysctl is the first port that a program without privileges can
+	// have, in IPv6 too. Some container runtimes set it to 0 in every pod; where
+	// they do not, the proxy could not listen below leastPort. It is on
+	// Kubernetes' list of safe ones since 1.22.
+	unprivilegedSysctl = "net.ipv4.ip_unprivileged_port_start"
 )
 
 // defaultPortRange is below that of clients, which is from 32768 on unless
@@ -31,7 +36,7 @@ const (
 const defaultPortRange = "10000-31999"
 
 // sysctlNames are all that the injector may set.
-var sysctlNames = []string{portRangeSysctl, reservedSysctl}
+var sysctlNames = []string{portRangeSysctl, reservedSysctl, unprivilegedSysctl}
 
 // leastPort is the first that a program without privileges can have: the
 // kernel takes no range that begins below it.
@@ -58,9 +63,24 @@ func checkPortRange(path *field.Path, text string) field.ErrorList {
 	return nil
 }
 
-// sysctls are those that a pod gets in TPROXY. A pod that has a range of its
-// own keeps it, and a list of reserved ports, too.
-func sysctls(pod *corev1.Pod, sidecar corev1.Container, health uint16, cfg Config) []corev1.Sysctl {
+// sysctls are those that a pod gets: in TPROXY a range of ports to draw from, and
+// for a health port below leastPort all ports for everybody, of which the
+// runtime's own value may be and less would take some from the application. A
+// pod that has its own keeps them.
+func sysctls(pod *corev1.Pod, sidecar corev1.Container, req request, cfg Config) []corev1.Sysctl {
+	var set []corev1.Sysctl
+	if req.mode == interception.ModeTProxy {
+		set = portSysctls(pod, sidecar, req.health(), cfg)
+	}
+	if req.health() < leastPort && !hasSysctl(pod, unprivilegedSysctl) {
+		set = append(set, corev1.Sysctl{Name: unprivilegedSysctl, Value: "0"})
+	}
+	return set
+}
+
+// portSysctls are those of TPROXY. A pod that has a range of its own keeps it,
+// and a list of reserved ports, too.
+func portSysctls(pod *corev1.Pod, sidecar corev1.Container, health uint16, cfg Config) []corev1.Sysctl {
 	drawn, err := parsePortRange(cfg.TProxyPortRange)
 	if err != nil {
 		panic("port range from a valid configuration: " + err.Error())

@@ -25,6 +25,12 @@ type Template struct {
 // builtinTemplate is the sidecar itself, which a list of templates begins with.
 const builtinTemplate = "sidecar"
 
+// gatewayTemplate is Istio's for its gateways.
+const (
+	gatewayTemplate = "gateway"
+	noGateway       = "Shunt has no gateway"
+)
+
 const acceptedTemplates = builtinTemplate + ", and behind it, separated by commas, names of templates of the injector's configuration"
 
 // parseTemplates reads names of templates, and leaves out the first one.
@@ -42,7 +48,11 @@ func parseTemplates(text string) ([]string, error) {
 		seen[names[i]] = true
 	}
 	if names[0] != builtinTemplate {
-		return nil, &interception.ValueError{Value: names[0], Reason: "the first one is the sidecar itself", Accepted: acceptedTemplates}
+		reason := "the first one is the sidecar itself"
+		if names[0] == gatewayTemplate {
+			reason = noGateway
+		}
+		return nil, &interception.ValueError{Value: names[0], Reason: reason, Accepted: acceptedTemplates}
 	}
 	return names[1:], nil
 }
@@ -53,8 +63,11 @@ func checkTemplateNames(req request, cfg Config) (found faults) {
 		if _, there := cfg.Templates[name]; !there {
 			found.add(func() *field.Error {
 				accepted := slices.Concat([]string{builtinTemplate}, slices.Sorted(maps.Keys(cfg.Templates)))
-				return req.from.invalid(TemplatesKey, fmt.Sprintf("the injector's configuration has no template %q; accepted: %s",
-					name, strings.Join(accepted, ", ")))
+				reason := fmt.Sprintf("the injector's configuration has no template %q", name)
+				if name == gatewayTemplate {
+					reason += ", and " + noGateway
+				}
+				return req.from.invalid(TemplatesKey, reason+"; accepted: "+strings.Join(accepted, ", "))
 			})
 		}
 	}

@@ -74,6 +74,14 @@ func WorstPods() []Worst { //nolint:funlen // a table
 			return corev1.Container{Name: "consul-dataplane-" + strings.Repeat("a", 200) + strconv.Itoa(i), Image: "a"}
 		}),
 		annotation("a status that is none", inject.StatusKey, "", "{", ""),
+		{"keys with another prefix", func(size int) *corev1.Pod {
+			pod := Small()
+			pod.Annotations = map[string]string{}
+			for i := range min(size, 200_000) / 100 {
+				pod.Annotations[fmt.Sprintf("sidecar%s%d.example/interceptionMode", strings.Repeat("-", 64), i)] = ""
+			}
+			return pod
+		}},
 		{"interfaces of two kinds", func(size int) *corev1.Pod {
 			return annotated(inject.ExcludeInterfacesKey, "x"+repeat(size/3, ",i%d"),
 				inject.KubevirtInterfacesKey, "y"+repeat(size/3, ",i%d"),
