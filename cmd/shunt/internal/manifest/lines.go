@@ -15,6 +15,9 @@ import (
 // lineInError finds the line that a YAML library's error names.
 var lineInError = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?`)
 
+// textFollows is wrong with a text that has a second document behind the first.
+const textFollows = "text follows its end; accepted: documents with a line --- between them"
+
 // unreadable says why the document cannot be read, on one line, with the line of
 // the file.
 func (d *Document) unreadable(err error) error {
@@ -32,6 +35,9 @@ func (d *Document) unreadable(err error) error {
 	line, _ := strconv.Atoi(found[1])
 	if line == 0 || strings.HasPrefix(text, "did not find expected") {
 		line++ // the libraries' parsers count from 0, their scanners from 1
+	}
+	if text == "did not find expected <document start>" {
+		text = textFollows
 	}
 	if strings.HasPrefix(text, "invalid map key") {
 		text = "a key that is not a string"

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 
 	"go.yaml.in/yaml/v3"
 	sigsyaml "sigs.k8s.io/yaml"
@@ -79,8 +81,12 @@ func readDocument(chunk []byte) (node *yaml.Node, empty bool, err error) {
 		return nil, false, err
 	}
 	var second yaml.Node
-	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
-		return nil, false, errors.New("text follows its end; accepted: documents with a line --- between them")
+	switch err := decoder.Decode(&second); {
+	case errors.Is(err, io.EOF):
+	case err != nil:
+		return nil, false, err
+	default:
+		return nil, false, fmt.Errorf("line %d: %s", second.Line, textFollows)
 	}
 	return node, node.Kind == yaml.DocumentNode && isNull(node.Content[0]), nil
 }
@@ -175,14 +181,19 @@ func JSON(docs []Document) ([]byte, error) {
 }
 
 // Join is the text of documents that may come from several files: a line ---
-// is put before each but the first, where there is none.
+// is put before each but the first, where there is none. JSON alone is a row of
+// values, and needs none.
 func Join(docs []Document) []byte {
+	isRow := !slices.ContainsFunc(docs, func(d Document) bool { return !json.Valid(d.Text) })
 	var all []byte
 	for _, doc := range docs {
-		if len(all) > 0 && !startsItself(doc.Text) {
+		if len(all) > 0 && !isRow && !startsItself(doc.Text) {
 			all = append(endLine(all), "---\n"...)
 		}
-		all = append(endLine(all), doc.Text...)
+		if !isRow {
+			all = endLine(all)
+		}
+		all = append(all, doc.Text...)
 	}
 	return all
 }
