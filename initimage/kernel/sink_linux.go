@@ -136,8 +136,10 @@ func (h *Host) inviteVisitor(family ruleset.Family, ends [2]netlink.Link) error 
 			return fmt.Errorf("route to %s: %w", route.Dst, err)
 		}
 	}
-	if err := h.netlink.RuleAdd(visitRule(family)); err != nil {
-		return fmt.Errorf("rule of table %d: %w", visitTable, err)
+	for _, rule := range probeRules(family) {
+		if err := h.netlink.RuleAdd(rule); err != nil {
+			return fmt.Errorf("rule of table %d: %w", rule.Table, err)
+		}
 	}
 	return nil
 }
@@ -153,11 +155,17 @@ func visitRoute(family ruleset.Family) *netlink.Route {
 	return plainRoute(family, visitTable)
 }
 
-func visitRule(family ruleset.Family) *netlink.Rule {
-	rule := netlink.NewRule()
-	rule.Family, rule.IifName, rule.Table = netlinkFamily(family), probePeer, visitTable
-	rule.Protocol, rule.Priority = routingProtocol, rulePriority
-	return rule
+// probeRules have what arrives at the other end looked up in visitTable, and
+// the link's addresses in main, where its routes are: a rule of others may send
+// everything elsewhere.
+func probeRules(family ruleset.Family) []*netlink.Rule {
+	visit, link := netlink.NewRule(), netlink.NewRule()
+	visit.IifName, visit.Table = probePeer, visitTable
+	link.Dst, link.Table = ipNet(probeNets[family].own.Masked()), unix.RT_TABLE_MAIN
+	for _, rule := range []*netlink.Rule{visit, link} {
+		rule.Family, rule.Protocol, rule.Priority = netlinkFamily(family), routingProtocol, rulePriority
+	}
+	return []*netlink.Rule{visit, link}
 }
 
 // loopbackIndex is the index of lo in every namespace (LOOPBACK_IFINDEX).
@@ -242,8 +250,10 @@ func (h *Host) removeProbeRouting(family ruleset.Family) error {
 	gone := func(err error) bool {
 		return err == nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EAFNOSUPPORT)
 	}
-	if err := h.netlink.RuleDel(visitRule(family)); !gone(err) {
-		return fmt.Errorf("rule of table %d: %w", visitTable, err)
+	for _, rule := range probeRules(family) {
+		if err := h.netlink.RuleDel(rule); !gone(err) {
+			return fmt.Errorf("rule of table %d: %w", rule.Table, err)
+		}
 	}
 	if err := h.netlink.RouteDel(visitRoute(family)); !gone(err) {
 		return fmt.Errorf("route of table %d: %w", visitTable, err)

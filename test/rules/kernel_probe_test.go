@@ -244,3 +244,23 @@ func TestFirewallIsNoBypass(t *testing.T) {
 		})
 	}
 }
+
+// TestProbesBesidePolicyRouting has a network plug-in route everything by a
+// table of its own: probes come in all the same, and leave nothing behind.
+func TestProbesBesidePolicyRouting(t *testing.T) {
+	netns.Require(t, "ip")
+	bin, lab := buildShuntInit(t), quietLab(t, "net1")
+	lines("ip route add default via 169.254.1.1 dev net1 onlink table 100", "ip rule add pref 10 lookup 100",
+		"ip -6 route add default dev net1 table 100", "ip -6 rule add pref 10 lookup 100")(t, lab.Pod)
+	strays, before := watch(t, lab.Outside), run(t, lab.Pod, "ip", "rule")
+	if said := run(t, lab.Pod, bin, "-m", "REDIRECT", "--ipv6=auto"); !strings.HasSuffix(said, saysVerified+"\n") {
+		t.Errorf("%q", said)
+	}
+	if n := strays(); n != 0 {
+		t.Errorf("%d packets of probes left the pod", n)
+	}
+	if after := run(t, lab.Pod, "ip", "rule"); after != before {
+		t.Errorf("rules before\n%safter\n%s", before, after)
+	}
+	noProbesLeft(t, lab.Pod)
+}
