@@ -164,10 +164,12 @@ const maxMet = 1 << 28
 // What is not understood is taken both ways.
 func (c *comparison) try(t ruleset.Trial) {
 	should := t.Walk(c.wanted)
-	if t.Unsent(should) {
+	answer := t.Answer(should).Walk(c.wanted)
+	if t.Unsent(should, answer) {
 		return
 	}
-	answer := t.Answer(should.Answer).Walk(c.wanted)
+	answered := !blocked(should.Outcome) &&
+		(t.Packet.Direction == ruleset.In || t.Packet.State == ruleset.New) // else it is an answer itself
 	assumptions := []ruleset.Assumption{t.Assumed}
 	if c.opaque {
 		assumptions = append(assumptions, ruleset.EveryRule)
@@ -180,11 +182,17 @@ func (c *comparison) try(t ruleset.Trial) {
 				c.find(culprits(t.Explain(stack)),
 					fmt.Sprintf("rules of others have conntrack take a packet of the proxy's for one of the app's (%s)", t.Packet))
 			}
-			if !c.judge(t, "", should.Outcome, does.Outcome, func() []string { return culprits(t.Explain(stack)) }) || does.Untracked {
+			if !c.judge(t, "", should.Outcome, does.Outcome, func() []string { return culprits(t.Explain(stack)) }) || !answered {
 				continue
 			}
-			back := t.Answer(should.Answer)
+			back := t.Answer(should)
 			back.Packet.ConnMark = does.Answer.ConnMark
+			if does.Untracked {
+				if t.Packet.State != ruleset.New || t.Packet.Protocol != "tcp" {
+					continue // whose it is, its connection's first packet says
+				}
+				back.Packet.State, back.Packet.Midstream = does.Answer.State, does.Answer.Midstream
+			}
 			walked := back.Walk(stack)
 			c.met += answer.Met + walked.Met
 			lost := walked.Untracked && !answer.Untracked || walked.Zone != does.Zone && answer.Zone == should.Zone

@@ -217,7 +217,7 @@ func TestVerifyLooksAtOthers(t *testing.T) {
 		{rules: "raw OUTPUT -p tcp --dport 9090 -j CT --notrack", want: harmful},
 		{rules: "raw PREROUTING -p tcp --dport 9090 -j CT --notrack", want: harmful},
 		{rules: "raw PREROUTING -p udp --dport 9090 -j CT --notrack", want: harmless},
-		{rules: "raw PREROUTING -p tcp --dport 22 -j CT --notrack", want: harmless}, // left alone
+		{rules: "raw PREROUTING -p tcp --dport 22 -j CT --notrack", want: harmful}, // the answers
 		{rules: "raw OUTPUT -p tcp -m multiport --dports 9090,9091 -j CT --notrack", want: harmful},
 		{rules: "raw PREROUTING -p tcp --dport 22:23 -j CT --notrack", want: harmful},
 		{rules: "nat PREROUTING -p tcp --dport 9090 -j REDIRECT --to-ports 9999", want: harmless}, // behind ours
@@ -237,7 +237,8 @@ func TestVerifyLooksAtOthers(t *testing.T) {
 		{rules: "raw OUTPUT ! -d 10.0.0.0/8 -p tcp -j CT --notrack", want: harmful},
 		{rules: "raw OUTPUT -s 10.78.0.1/32 -j CT --notrack", want: harmful},
 		{rules: "raw PREROUTING -s 10.9.0.0/16 -j CT --notrack", want: harmful},
-		{args: "-x 10.9.0.0/16", rules: "raw OUTPUT -d 10.9.0.0/16 -j CT --notrack", want: harmless},
+		{args: "-x 10.9.0.0/16", rules: "raw OUTPUT -d 10.9.0.0/16 -p udp -j CT --notrack", want: harmless},
+		{args: "-x 10.9.0.0/16", rules: "raw OUTPUT -d 10.9.0.0/16 -j CT --notrack", want: harmful}, // the answers
 		{args: "-x 10.9.0.0/24", rules: "raw OUTPUT -d 10.9.0.0/16 -j CT --notrack", want: harmful},
 		{rules: "raw OUTPUT -m owner --uid-owner 2000 -j CT --notrack", want: harmful},
 		{rules: "raw OUTPUT -m owner --uid-owner 1337 -j CT --notrack", want: harmful}, // its calls to its own pod

@@ -256,15 +256,21 @@ func byOwner(g *trialMaker, t Trial, asked []Match, _ string, _ bool) []Trial {
 			} else {
 				variant.Packet.UID = id
 			}
-			all = append(all, variant)
+			if t.Packet.opens() || !g.owned(o.Group, id) {
+				all = append(all, variant) // the app answers, and not the proxy
+			}
 		}
 	}
 	return g.have(all, asked)
 }
 
+// owned reports whether rules of ours look for a user or group.
+func (g *trialMaker) owned(group bool, id uint32) bool {
+	return slices.ContainsFunc(g.owners, func(o Owner) bool { return o.Group == group && o.First <= id && id <= o.Last })
+}
+
 func bySYN(g *trialMaker, t Trial, asked []Match, _ string, _ bool) []Trial {
-	opens := t.Packet.State == New || t.Packet.State == Related
-	if t.Packet.Protocol != "tcp" || opens == asked[0].(SYN).Not {
+	if t.Packet.Protocol != "tcp" || t.Packet.opens() == asked[0].(SYN).Not {
 		return nil
 	}
 	return g.with(t)

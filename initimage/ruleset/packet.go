@@ -40,6 +40,9 @@ type Packet struct {
 	ConnMark         uint32 // of its conntrack entry
 	Interface        string // that it arrives on (In), or that its socket is bound to (Out): "" or lo
 	State            State
+	// Midstream says that it is no connection's first, though conntrack takes it
+	// for that: it has not seen those before.
+	Midstream bool
 }
 
 // Host is what a walk has to know of the host beside its rules.

@@ -64,7 +64,7 @@ func (s *Stack) trace(host *Host, p Packet, assumed Assumption, steps bool) Path
 		p.Src = sourceFor(host, p)
 	}
 	h := &s.hop
-	*h = hop{stack: s, host: host, assumed: assumed, recording: steps, Packet: p, opens: p.State == New || p.State == Related}
+	*h = hop{stack: s, host: host, assumed: assumed, recording: steps, Packet: p, opens: p.opens()}
 	if p.Direction == Out {
 		h.bound = p.Interface
 		h.output()
@@ -74,6 +74,9 @@ func (s *Stack) trace(host *Host, p Packet, assumed Assumption, steps bool) Path
 	}
 	return Path{Steps: h.steps, Met: h.met, Outcome: h.outcome(), Answer: h.answer(p), Untracked: h.State == Untracked, Zone: h.zone}
 }
+
+// opens reports whether the packet is the first of a connection.
+func (p Packet) opens() bool { return (p.State == New || p.State == Related) && !p.Midstream }
 
 // Assumption holds the rules whose matches that are not understood are taken
 // for met; nil assumes nothing about any.
@@ -107,6 +110,7 @@ type hop struct {
 	bound   string // interface that the sending socket is bound to
 	opens   bool   // it is the first packet of a connection
 	looped  bool   // it comes in again over lo: conntrack knows it, and nat has settled its destination
+	taken   bool   // by a socket of this host, which its destination is not an address of
 	tracked bool   // conntrack has had its look at it
 	zone    uint16 // of conntrack
 	mapped  bool   // nat has given it an address at this hook
@@ -200,6 +204,7 @@ func (h *hop) input() {
 	if h.fate != TProxied && h.route() != loopbackName {
 		hook = "FORWARD"
 	}
+	h.taken = hook == "INPUT" && !h.host.local(h.Dst)
 	h.passHook(hook)
 }
 
@@ -215,7 +220,7 @@ func (h *hop) outcome() Outcome {
 	switch {
 	case h.fate != "":
 		return Outcome{h.fate, h.port}
-	case !h.host.local(h.Dst) && h.route() == loopbackName:
+	case h.taken:
 		return Outcome{Fate: Local}
 	}
 	return Outcome{Fate: Direct}
@@ -230,7 +235,7 @@ func (h *hop) answer(sent Packet) Packet {
 		Interface: h.host.Uplink, State: Established,
 	}
 	if h.State == Untracked {
-		back.State, back.ConnMark = New, 0
+		back.State, back.ConnMark, back.Midstream = New, 0, true
 	}
 	if outcome := h.outcome().Fate; sent.Direction == In || h.looped || outcome == Redirected {
 		back.Direction, back.Interface = Out, ""

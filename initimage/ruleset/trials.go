@@ -13,7 +13,8 @@ type Trial struct {
 	Packet  Packet
 	Uplink  string // the interface by which it leaves, if it leaves the host
 	Assumed Assumption
-	host    *Host // behind that interface
+	host    *Host     // behind that interface
+	proxy   [2]uint32 // uid and gid of the proxy
 }
 
 // Walk takes the trial's packet through a stack, and does not note its steps.
@@ -22,10 +23,14 @@ func (t Trial) Walk(s *Stack) Path { return s.trace(t.host, t.Packet, t.Assumed,
 // Explain takes it through the stack and notes its steps.
 func (t Trial) Explain(s *Stack) Path { return s.trace(t.host, t.Packet, t.Assumed, true) }
 
-// Unsent reports whether nobody sends such a packet: one that opens a connection
-// has no mark that our rules route it by.
-func (t Trial) Unsent(wanted Path) bool {
-	return wanted.Outcome.Fate == Local && t.Packet.State == New
+// Unsent reports whether nobody sends such a packet, by the way that it should
+// go and that its answer should: one that opens a connection has no mark that
+// our rules route it by, and comes from another host's address only where the
+// answers to that come back to the proxy.
+func (t Trial) Unsent(wanted, answer Path) bool {
+	p := t.Packet
+	transparent := p.Direction == Out && p.Src.IsValid() && !t.host.local(p.Src)
+	return p.opens() && (wanted.Outcome.Fate == Local || transparent && answer.Outcome.Fate != Local)
 }
 
 // Hop reports whether the packet is one that the proxy sends on to the app: to
@@ -36,9 +41,13 @@ func (t Trial) Hop() bool {
 		(!host.local(p.Src) || p.Family.passthroughSource().Contains(p.Src))
 }
 
-// Answer is the trial of a packet that answers this one's.
-func (t Trial) Answer(p Packet) Trial {
-	t.Packet = p
+// Answer is the trial of the packet that answers this one's, which has gone some
+// way. What got to the proxy, the proxy answers.
+func (t Trial) Answer(way Path) Trial {
+	t.Packet = way.Answer
+	if fate := way.Outcome.Fate; t.Packet.Direction == Out && (fate == Redirected || fate == TProxied) {
+		t.Packet.UID, t.Packet.GID = t.proxy[0], t.proxy[1]
+	}
 	return t
 }
 
@@ -62,6 +71,7 @@ func Trials(want RuleSet, others []RuleSet, host Host) iter.Seq[Trial] {
 		g := &trialMaker{
 			host: &host, hosts: map[string]*Host{}, family: want.Family, wanted: NewStack(want.Routing, want),
 			proxy: want.ProxyPorts(), seed: maphash.MakeSeed(), seen: map[uint64]bool{}, yield: yield,
+			proxyID: [2]uint32{defaultID, defaultID},
 		}
 		ours := waysOf(want, true)
 		var theirs []way
@@ -94,8 +104,10 @@ type trialMaker struct {
 	family   Family
 	wanted   *Stack
 	proxy    map[uint16]bool // ports that the proxy listens on
-	ownPorts []uint16        // that the wanted rules name
-	port     uint16          // that no rule names
+	owners   []Owner         // that the wanted rules look for
+	proxyID  [2]uint32
+	ownPorts []uint16 // that the wanted rules name
+	port     uint16   // that no rule names
 	outside  []netip.Addr
 	edges    []netip.Addr     // just outside of the ranges that the wanted rules name
 	hosts    map[string]*Host // the host behind each of its interfaces
@@ -121,7 +133,7 @@ func (g *trialMaker) by(uplink string, t Trial) Trial {
 		host := g.host.behind(uplink)
 		g.hosts[uplink] = &host
 	}
-	t.Uplink, t.host = uplink, g.hosts[uplink]
+	t.Uplink, t.host, t.proxy = uplink, g.hosts[uplink], g.proxyID
 	return t
 }
 
@@ -178,6 +190,13 @@ func (g *trialMaker) learn(ways []way, ours int) {
 // learnOwn takes in what a rule of ours names.
 func (g *trialMaker) learnOwn(m Match) {
 	switch m := m.(type) {
+	case Owner:
+		g.owners = union(g.owners, m)
+		if m.Group {
+			g.proxyID[1] = m.First
+		} else {
+			g.proxyID[0] = m.First
+		}
 	case Ports:
 		for _, r := range m.Ranges {
 			if len(g.ownPorts) < maxOwnPorts {
@@ -210,7 +229,7 @@ func (g *trialMaker) bases(want RuleSet, ours []way) []Trial {
 	known := map[string]bool{}
 	keep := func(t Trial) Path {
 		path := t.Explain(g.wanted)
-		if t.Unsent(path) || g.stray(t.Packet) {
+		if g.stray(t.Packet) || t.Unsent(path, t.Answer(path).Walk(g.wanted)) {
 			return path
 		}
 		if kind := g.kindOf(t.Packet, path); !known[kind] {
@@ -219,7 +238,7 @@ func (g *trialMaker) bases(want RuleSet, ours []way) []Trial {
 		}
 		return path
 	}
-	try := func(t Trial) { keep(t.Answer(keep(t).Answer)) }
+	try := func(t Trial) { keep(t.Answer(keep(t))) }
 	seeds := g.seeds(want)
 	for _, seed := range seeds {
 		try(seed)

@@ -78,6 +78,10 @@ func newMutation(t *testing.T, bin string, backend interception.Backend, text st
 	if m.spec, m.opts, err = interception.ParseArgs(m.args); err != nil {
 		t.Fatal(err)
 	}
+	// As in most pods; where it is not set, the kernel drops what the guard of loopback is for.
+	if err := m.pod.Sysctl("net/ipv4/conf/all/route_localnet", "1"); err != nil {
+		t.Fatal(err)
+	}
 	run(t, m.pod, bin, m.args...)
 	m.clean(t, "nothing")
 	return m

@@ -44,6 +44,7 @@ in tcp 10.0.0.1:8080
 in tcp 10.0.0.1:9090
 in tcp 10.0.0.1:22
 in from=10.78.0.9 if=eth1 tcp 10.0.0.1:8080
+in from=10.78.0.9 if=eth1 tcp 10.0.0.1:22
 in from=10.78.0.9 if=eth1 tcp 10.1.0.1:9090
 in udp 10.0.0.1:9090
 out tcp 10.0.0.9:80
