@@ -166,6 +166,20 @@ func (b backend) save(ctx context.Context, family ruleset.Family) (string, error
 	return runCommand(ctx, "", b.command(family, "save"))
 }
 
+// compatible finds tables that iptables-nft cannot read: it says so in a comment,
+// leaves them out, and ends with 0. It does write to them.
+func compatible(text string) error {
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "# Table ") && strings.Contains(line, "is incompatible") {
+			_, name, _ := strings.Cut(line, "`")
+			name, _, _ = strings.Cut(name, "'")
+			return fmt.Errorf("others have rules of nft's own in the table %s, which iptables-nft cannot read then; "+
+				"accepted: --backend=legacy, or without those rules", name)
+		}
+	}
+	return nil
+}
+
 // runCommand runs a command in the namespace of the calling thread and returns
 // what it printed; its error is what it said.
 func runCommand(ctx context.Context, stdin, path string, args ...string) (string, error) {

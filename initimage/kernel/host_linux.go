@@ -94,6 +94,9 @@ func (h *Host) Save(ctx context.Context, family ruleset.Family) (string, error) 
 	if err != nil && h.backend.name == interception.BackendNFT {
 		text, err = h.saveByChain(ctx, family, err)
 	}
+	if err == nil {
+		err = compatible(text)
+	}
 	h.printed[family] = nil
 	for line := range strings.Lines(text) {
 		if table, begins := strings.CutPrefix(strings.TrimSpace(line), "*"); begins {
