@@ -1,0 +1,188 @@
+//go:build linux
+
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/tools/txtar"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/test/netns"
+)
+
+// neighbour is what others put into a pod's network namespace, as a file of
+// testdata/neighbours: what it is, and in sections the commands that put it
+// there (iptables stands for the command of either backend), connections beside
+// those of everyConnection, and what shunt-init ends with, where not with 0:
+// "harm" are then the connections that went the wrong way. "except" says in which
+// order, or order and mode, the neighbour is not looked at, and why; "pending" what
+// is to be changed before all this is so.
+type neighbour struct {
+	name, setup, packets, harm, want, except, pending string
+}
+
+// everyConnection has to go its way whoever is there, where shunt-init says that
+// all is well. PROXY is the proxy's inbound port, as the mode has it.
+const everyConnection = `
+	in tcp 10.0.0.1:8080 -> PROXY
+	in tcp [fd00::1]:8080 -> PROXY
+	out tcp 10.0.0.9:80 -> redirect 15001
+	out tcp [fd00::9]:80 -> redirect 15001
+	out uid=1337 gid=1337 tcp 10.0.0.9:80 -> direct
+	out uid=1337 gid=1337 tcp [fd00::9]:80 -> direct
+	out tcp 127.0.0.1:8080 -> direct
+	out udp 10.0.0.9:53 -> direct`
+
+func neighbours(t *testing.T) []neighbour {
+	t.Helper()
+	files, err := filepath.Glob("testdata/neighbours/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no neighbours", err)
+	}
+	var all []neighbour
+	for _, file := range files {
+		archive, err := txtar.ParseFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := neighbour{name: strings.TrimSuffix(filepath.Base(file), ".txtar"), packets: everyConnection, want: "exit 0"}
+		for _, section := range archive.Files {
+			text := strings.TrimSpace(string(section.Data))
+			switch section.Name {
+			case "setup":
+				n.setup = text
+			case "packets":
+				n.packets += "\n" + text
+			case "harm":
+				n.harm = text
+			case "want":
+				n.want = text
+			case "except":
+				n.except = text
+			case "pending":
+				n.pending = text
+			default:
+				t.Fatalf("%s: section %s", file, section.Name)
+			}
+		}
+		all = append(all, n)
+	}
+	return all
+}
+
+// TestNeighbours runs shunt-init beside each neighbour: where that was there
+// first, as a network plug-in's is, and where it came later and shunt-init runs
+// again. Whatever it says, it must not say that all is well where a connection
+// goes another way.
+func TestNeighbours(t *testing.T) {
+	netns.Require(t, "iptables-nft", "iptables-legacy", "ip", "nft", "sysctl")
+	bin := buildShuntInit(t)
+	for _, n := range neighbours(t) {
+		for _, backend := range backends {
+			for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {
+				for _, order := range []string{"first", "later"} {
+					t.Run(fmt.Sprintf("%s/%s/%s/%s", n.name, order, backend, mode), func(t *testing.T) {
+						t.Parallel()
+						for line := range strings.Lines(n.except) {
+							if where, why, _ := strings.Cut(line, ": "); where == order || where == order+" "+string(mode) {
+								t.Skip(why)
+							}
+						}
+						n.check(t, bin, backend, mode, order == "later")
+					})
+				}
+			}
+		}
+	}
+}
+
+func (n neighbour) check(t *testing.T, bin string, backend interception.Backend, mode interception.Mode, later bool) {
+	spec, said, exit := interception.Default(), "", 0
+	spec.System = systemOf(mode)
+	inbound := map[interception.Mode]string{
+		interception.ModeRedirect: "redirect 15006", interception.ModeTProxy: "tproxy 15006",
+	}[mode]
+	packets, err := crossings(strings.ReplaceAll(ofMode(n.packets, mode), "PROXY", inbound))
+	if err != nil {
+		t.Fatal(err)
+	}
+	harm, err := crossings(n.harm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := argumentsOn(backend, "-m "+string(mode))
+	a := newArena(t, spec, slices.Concat(packets, harm), func(pod *netns.NS) {
+		if later {
+			run(t, pod, bin, args...)
+		}
+		n.enter(t, pod, backend)
+		out, err := pod.Command(t.Context(), bin, args...).CombinedOutput()
+		said = strings.TrimSpace(string(out))
+		if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
+			exit = failed.ExitCode()
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	})
+	complain := t.Errorf
+	if n.pending != "" {
+		complain = func(format string, args ...any) { t.Skipf("pending, "+n.pending+": "+format, args...) }
+	}
+	if got, want := fmt.Sprintf("exit %d", exit), n.wanted(backend, mode); got != want {
+		complain("%s, want %s; it said %s", got, want, said)
+		return
+	}
+	if exit != 0 {
+		packets = harm
+	}
+	for _, x := range packets {
+		if err := a.cross(t.Context(), x); err != nil {
+			complain("it said %s, but %v", said, err)
+		}
+	}
+}
+
+// wanted is what shunt-init is to end with.
+func (n neighbour) wanted(backend interception.Backend, mode interception.Mode) string {
+	want := n.want
+	for line := range strings.Lines(n.want) {
+		if of, text, is := strings.Cut(line, ": "); is && (of == string(mode) || of == string(backend)) {
+			want = strings.TrimSpace(text)
+		}
+	}
+	return want
+}
+
+// ofMode leaves out the lines that begin with another mode's name.
+func ofMode(text string, mode interception.Mode) string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		of, rest, is := strings.Cut(strings.TrimSpace(line), ": ")
+		switch {
+		case !is:
+			lines = append(lines, line)
+		case of == string(mode):
+			lines = append(lines, rest+"\n")
+		}
+	}
+	return strings.Join(lines, "")
+}
+
+// enter puts what is the neighbour's into a pod.
+func (n neighbour) enter(t *testing.T, pod *netns.NS, backend interception.Backend) {
+	t.Helper()
+	for line := range strings.Lines(n.setup) {
+		line = strings.TrimSpace(line)
+		if rest, is := strings.CutPrefix(line, "iptables "); is {
+			line = "iptables-" + string(backend) + " " + rest
+		}
+		run(t, pod, "sh", "-c", line)
+	}
+}
