@@ -22,10 +22,9 @@ import (
 // there (iptables stands for the command of either backend), connections beside
 // those of everyConnection, and what shunt-init ends with, where not with 0:
 // "harm" are then the connections that went the wrong way. "except" says in which
-// order, or order and mode, the neighbour is not looked at, and why; "pending" what
-// is to be changed before all this is so.
+// order, or order and mode, the neighbour is not looked at, and why.
 type neighbour struct {
-	name, setup, packets, harm, want, except, pending string
+	name, setup, packets, harm, want, except string
 }
 
 // everyConnection has to go its way whoever is there, where shunt-init says that
@@ -66,8 +65,6 @@ func neighbours(t *testing.T) []neighbour {
 				n.want = text
 			case "except":
 				n.except = text
-			case "pending":
-				n.pending = text
 			default:
 				t.Fatalf("%s: section %s", file, section.Name)
 			}
@@ -87,7 +84,11 @@ func TestNeighbours(t *testing.T) {
 	for _, n := range neighbours(t) {
 		for _, backend := range backends {
 			for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {
-				for _, order := range []string{"first", "later"} {
+				orders := []string{"first", "later"}
+				if backend == interception.BackendLegacy {
+					orders = orders[:1]
+				}
+				for _, order := range orders {
 					t.Run(fmt.Sprintf("%s/%s/%s/%s", n.name, order, backend, mode), func(t *testing.T) {
 						t.Parallel()
 						for line := range strings.Lines(n.except) {
@@ -113,7 +114,7 @@ func (n neighbour) check(t *testing.T, bin string, backend interception.Backend,
 	if err != nil {
 		t.Fatal(err)
 	}
-	harm, err := crossings(n.harm)
+	harm, err := crossings(ofMode(n.harm, mode))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,20 +132,15 @@ func (n neighbour) check(t *testing.T, bin string, backend interception.Backend,
 			t.Fatal(err)
 		}
 	})
-	complain := t.Errorf
-	if n.pending != "" {
-		complain = func(format string, args ...any) { t.Skipf("pending, "+n.pending+": "+format, args...) }
-	}
 	if got, want := fmt.Sprintf("exit %d", exit), n.wanted(backend, mode); got != want {
-		complain("%s, want %s; it said %s", got, want, said)
-		return
+		t.Fatalf("%s, want %s; it said %s", got, want, said)
 	}
 	if exit != 0 {
 		packets = harm
 	}
 	for _, x := range packets {
 		if err := a.cross(t.Context(), x); err != nil {
-			complain("it said %s, but %v", said, err)
+			t.Errorf("it said %s, but %v", said, err)
 		}
 	}
 }
