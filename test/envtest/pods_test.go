@@ -5,7 +5,6 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/shunt-dev/shunt/inject"
@@ -124,31 +123,5 @@ var _ = Describe("an injected pod", func() {
 		Expect(added.Spec.InitContainers[0].Env).To(BeEmpty())
 		Expect(added.Spec.InitContainers[0].VolumeMounts).To(Equal(pod.Spec.InitContainers[0].VolumeMounts))
 		Expect(told.texts).To(ConsistOf(HaveSuffix("init container shunt-init differs in env, volumeMounts")))
-	})
-
-	It("has the words of its own container over the proxy, with what the API server fills in", func(ctx SpecContext) {
-		pod := newPod(newNamespace(ctx, enabled), nil)
-		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{
-			Name: inject.ProxyContainerName, Image: "auto",
-			Env: []corev1.EnvVar{{Name: "POD_NAME", Value: "other"}},
-			Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{
-				HTTPGet: &corev1.HTTPGetAction{Path: "/end", Port: intstr.FromInt32(8080)},
-			}},
-			ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{
-				HTTPGet: &corev1.HTTPGetAction{Path: "/ready", Port: intstr.FromInt32(8080)},
-			}},
-		})
-		Expect(api.Create(ctx, pod)).To(Succeed())
-		Expect(pod.Spec.Containers).To(HaveLen(1))
-		proxy := pod.Spec.InitContainers[1]
-		Expect(proxy.Image).To(Equal(inject.DefaultConfig().ProxyImage))
-		Expect(proxy.ImagePullPolicy).To(Equal(corev1.PullIfNotPresent))
-		Expect(proxy.TerminationMessagePolicy).To(Equal(corev1.TerminationMessageFallbackToLogsOnError))
-		Expect(proxy.Env).To(ContainElement(corev1.EnvVar{Name: "POD_NAME", Value: "other"}))
-		copied := newPod(pod.Namespace, pod.Annotations)
-		copied.Spec = *pod.Spec.DeepCopy()
-		before := running.count("skipped", inject.ReasonAlreadyInjected)
-		Expect(api.Create(ctx, copied)).To(Succeed())
-		Expect(running.count("skipped", inject.ReasonAlreadyInjected)).To(Equal(before + 1))
 	})
 })
