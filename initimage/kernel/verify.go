@@ -185,25 +185,30 @@ func (c *comparison) try(t ruleset.Trial) {
 			if !c.judge(t, "", should.Outcome, does.Outcome, func() []string { return culprits(t.Explain(stack)) }) || !answered {
 				continue
 			}
-			back := t.Answer(should)
-			back.Packet.ConnMark = does.Answer.ConnMark
-			if does.Untracked {
-				if t.Packet.State != ruleset.New || t.Packet.Protocol != "tcp" {
-					continue // whose it is, its connection's first packet says
-				}
-				back.Packet.State, back.Packet.Midstream = does.Answer.State, does.Answer.Midstream
-			}
-			walked := back.Walk(stack)
-			c.met += answer.Met + walked.Met
-			lost := walked.Untracked && !answer.Untracked || walked.Zone != does.Zone && answer.Zone == should.Zone
-			if should.Outcome.Fate == ruleset.Redirected && lost {
-				walked.Outcome = ruleset.Outcome{Fate: ruleset.Dropped} // nat does not put its addresses back
-			}
-			c.judge(back, "the answer to ", answer.Outcome, walked.Outcome, func() []string {
-				return culprits(t.Explain(stack), back.Explain(stack))
-			})
+			c.tryAnswer(t, stack, should, answer, does)
 		}
 	}
+}
+
+// tryAnswer walks the answer to a packet that went as it should.
+func (c *comparison) tryAnswer(t ruleset.Trial, stack *ruleset.Stack, should, answer, does ruleset.Path) {
+	back := t.Answer(should)
+	back.Packet.ConnMark = does.Answer.ConnMark
+	if does.Untracked {
+		if t.Packet.State != ruleset.New || t.Packet.Protocol != "tcp" {
+			return // whose it is, its connection's first packet says
+		}
+		back.Packet.State, back.Packet.Midstream = does.Answer.State, does.Answer.Midstream
+	}
+	walked := back.Walk(stack)
+	c.met += answer.Met + walked.Met
+	lost := walked.Untracked && !answer.Untracked || walked.Zone != does.Zone && answer.Zone == should.Zone
+	if should.Outcome.Fate == ruleset.Redirected && lost {
+		walked.Outcome = ruleset.Outcome{Fate: ruleset.Dropped} // nat does not put its addresses back
+	}
+	c.judge(back, "the answer to ", answer.Outcome, walked.Outcome, func() []string {
+		return culprits(t.Explain(stack), back.Explain(stack))
+	})
 }
 
 // culprits are the rules of others on a packet's ways that can have changed them.
