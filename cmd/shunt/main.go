@@ -102,7 +102,7 @@ func newRoot(name string) *cobra.Command {
 		Args:              noArguments,
 		RunE:              noCommand,
 	}
-	root.AddCommand(newInject(name), newUninject(name), newRules(name), newConfig(name), newCheck(name), newVersion())
+	root.AddCommand(newInject(name), newUninject(name), newRules(name), newBootstrap(name), newConfig(name), newCheck(name), newVersion())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return usage(fmt.Errorf("%w; accepted: the flags that --help lists", err))
 	})

@@ -182,9 +182,24 @@ func rulesOfFiles(args rulesArgs, stdin io.Reader, stdout, stderr io.Writer) err
 		return err
 	}
 	injector := manifest.Injector{Config: cfg, Namespace: "default", Namespaces: namespacesOf(inputs)}
+	return eachInterception(injector, inputs, stderr, func(pod manifest.Interception) error {
+		if pod.Mode == interception.ModeNone {
+			fmt.Fprintf(stderr, "%s: no rules: the pod asks for the proxy alone: %s: NONE\n", pod.Place, inject.InterceptionModeKey)
+			return nil
+		}
+		fmt.Fprintf(stdout, "# %s\n", pod.Place)
+		return printRules(stdout, pod.Spec, pod.Options, args.families)
+	})
+}
+
+// eachInterception calls print for each pod of the inputs that has an init
+// container of ours, or would have one, and names the others on stderr.
+func eachInterception(injector manifest.Injector, inputs []input, stderr io.Writer, print func(manifest.Interception) error) error {
 	found := 0
 	var errs []error
+	var names []string
 	for _, in := range inputs {
+		names = append(names, in.name)
 		for _, doc := range in.docs {
 			pods, notes, err := injector.Interceptions(doc)
 			errs = append(errs, err)
@@ -193,8 +208,7 @@ func rulesOfFiles(args rulesArgs, stdin io.Reader, stdout, stderr io.Writer) err
 			}
 			found += len(pods) + len(notes)
 			for _, pod := range pods {
-				fmt.Fprintf(stdout, "# %s\n", pod.Place)
-				errs = append(errs, printRules(stdout, pod.Spec, pod.Options, args.families))
+				errs = append(errs, print(pod))
 			}
 		}
 	}
@@ -202,8 +216,7 @@ func rulesOfFiles(args rulesArgs, stdin io.Reader, stdout, stderr io.Writer) err
 		return err
 	}
 	if found == 0 {
-		return fmt.Errorf("%s: no pod found; accepted: %s, List",
-			strings.Join(args.files.names, ", "), strings.Join(manifest.Kinds(), ", "))
+		return fmt.Errorf("%s: no pod found; accepted: %s, List", strings.Join(names, ", "), strings.Join(manifest.Kinds(), ", "))
 	}
 	return nil
 }

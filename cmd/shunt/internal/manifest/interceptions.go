@@ -14,13 +14,14 @@ import (
 // Interception is what the init container of one pod does.
 type Interception struct {
 	Place   string // of the pod: file, document and object
-	Spec    interception.Spec
+	Mode    interception.Mode
+	Spec    interception.Spec // in ModeNone the default
 	Options interception.Options
 }
 
 // Interceptions returns those of all pods of a document. Of a pod that has the
 // init container they are its arguments; of any other, those that it would be
-// given. The notes name the pods that have none, with the reason.
+// given. The notes name the pods that have no init container, with the reason.
 func (in Injector) Interceptions(doc Document) (all []Interception, notes []string, err error) {
 	workloads, err := doc.Workloads(in.Namespace)
 	errs := []error{err}
@@ -33,7 +34,7 @@ func (in Injector) Interceptions(doc Document) (all []Interception, notes []stri
 		case err != nil:
 			errs = append(errs, err)
 		case why != "":
-			notes = append(notes, w.Place()+": no rules: "+why)
+			notes = append(notes, w.Place()+": not injected: "+why)
 		default:
 			found.Place = w.Place()
 			all = append(all, found)
@@ -72,10 +73,10 @@ func (in Injector) interception(w Workload) (found Interception, why string, err
 func (w Workload) parse(pod *corev1.Pod, i int) (found Interception, why string, err error) {
 	args := pod.Spec.InitContainers[i].Args
 	if len(args) > 0 && args[0] == interception.ShareCommand {
-		return Interception{}, "the pod asks for the proxy alone: " + inject.InterceptionModeKey + ": NONE", nil
+		return shareAlone(args), "", nil
 	}
 	found.Spec, found.Options, err = interception.ParseArgs(args)
-	if err == nil {
+	if found.Mode = found.Spec.Mode(); err == nil {
 		return found, "", nil
 	}
 	var errs []error
@@ -84,6 +85,18 @@ func (w Workload) parse(pod *corev1.Pod, i int) (found Interception, why string,
 			w.field(fmt.Sprintf("spec.initContainers[%d].args", i)), strings.TrimSpace(line))))
 	}
 	return Interception{}, "", errors.Join(errs...)
+}
+
+// shareAlone is what an init container does that leaves the proxy its files and
+// intercepts nothing.
+func shareAlone(args []string) Interception {
+	found := Interception{Mode: interception.ModeNone, Spec: interception.Default(), Options: interception.DefaultOptions()}
+	for _, arg := range args {
+		if settings, is := strings.CutPrefix(arg, "--envoy="); is {
+			found.Options.Envoy = settings
+		}
+	}
+	return found
 }
 
 func initContainer(pod *corev1.Pod) (int, bool) {
