@@ -192,9 +192,11 @@ func rulesOfFiles(args rulesArgs, stdin io.Reader, stdout, stderr io.Writer) err
 	})
 }
 
-// eachInterception calls print for each pod of the inputs that has an init
+// eachInterception calls show for each pod of the inputs that has an init
 // container of ours, or would have one, and names the others on stderr.
-func eachInterception(injector manifest.Injector, inputs []input, stderr io.Writer, print func(manifest.Interception) error) error {
+func eachInterception(
+	injector manifest.Injector, inputs []input, stderr io.Writer, show func(manifest.Interception) error,
+) error {
 	found := 0
 	var errs []error
 	var names []string
@@ -208,7 +210,7 @@ func eachInterception(injector manifest.Injector, inputs []input, stderr io.Writ
 			}
 			found += len(pods) + len(notes)
 			for _, pod := range pods {
-				errs = append(errs, print(pod))
+				errs = append(errs, show(pod))
 			}
 		}
 	}
