@@ -11,7 +11,7 @@ import (
 	"github.com/shunt-dev/shunt/initimage/envoy"
 )
 
-const bootstrapLong = `Print what the Envoy of each pod starts with: the bootstrap that the pod's init container leaves it, YAML with its reasons.
+const bootstrapLong = `Print what the Envoy of each pod starts with: the bootstrap that the pod's init container leaves it.
 
 It is that of a pod that is injected already, or that injection would make, on a node with IPv4 and IPv6 and Linux 5.7 or newer.
 In the pod, shunt-init leaves out what its network namespace lacks; to see the file itself:
