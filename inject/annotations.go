@@ -83,7 +83,6 @@ type Annotation struct {
 	Sets     string  // what it sets, in words
 	Accepted string  // the values that it takes, in words
 	Default  string  // what holds where it is absent, in words
-	Since    string  // the first release that knows it
 	Flag     string  // shunt-init's flag that it becomes, without dashes; or empty
 	Field    string  // the configuration's field that it stands in for; or empty
 	Adds     bool    // whether it adds to what holds without it, and does not replace that
@@ -165,7 +164,7 @@ const (
 // testdata/cases, and make generate for its row in docs/annotations.md.
 var annotations = slices.Concat(trafficAnnotations, proxyAnnotations, readinessAnnotations, []Annotation{
 	{
-		Key: StatusKey, Places: []Place{PodAnnotation}, Since: firstRelease,
+		Key: StatusKey, Places: []Place{PodAnnotation},
 		Sets:     "nothing: the injector writes it, to record what it added",
 		Accepted: "what the injector wrote; anything else counts as absent", Default: "not injected",
 	},
@@ -175,39 +174,39 @@ var annotations = slices.Concat(trafficAnnotations, proxyAnnotations, readinessA
 // of what Envoy makes of it.
 var trafficAnnotations = []Annotation{
 	{
-		Key: NamespaceInjectionKey, Places: []Place{NamespaceLabel}, Since: firstRelease,
+		Key: NamespaceInjectionKey, Places: []Place{NamespaceLabel},
 		Sets:     "whether pods of the namespace are injected; disabled wins over what a pod says",
 		Accepted: "enabled, disabled", Default: "the injector's default policy",
 		read: into(parseEnabled, func(r *request) **bool { return &r.namespace }),
 	},
 	{
-		Key: RevisionKey, Places: []Place{PodLabel, NamespaceLabel}, Since: firstRelease,
+		Key: RevisionKey, Places: []Place{PodLabel, NamespaceLabel},
 		Sets:     "the revision of the injector that is to act; the namespace's label wins, and istio-injection over both",
 		Accepted: "the name of a revision, which is a DNS label", Default: DefaultRevision + ", where injection is asked for otherwise",
 		read: readRevision,
 	},
 	{
-		Key: InjectKey, Places: []Place{PodAnnotation, PodLabel}, Since: firstRelease,
+		Key: InjectKey, Places: []Place{PodAnnotation, PodLabel},
 		Sets:     "whether the pod is injected; the label wins over the annotation",
 		Accepted: "true, false", Default: "what the namespace says",
 		read: into(parseTruth, func(r *request) **bool { return &r.pod }),
 	},
 	{
-		Key: InterceptionModeKey, Places: settingPlaces, Since: firstRelease,
+		Key: InterceptionModeKey, Places: settingPlaces,
 		Sets: "how traffic reaches the proxy: REDIRECT hides the client's address from the application, " +
 			"TPROXY keeps it, NONE adds the proxy and no interception, so that it goes beside another mesh's",
 		Accepted: "REDIRECT, TPROXY, NONE", Default: "REDIRECT", Flag: "istio-inbound-interception-mode",
 		read: into(parseMode, func(r *request) *interception.Mode { return &r.mode }),
 	},
 	{
-		Key: IncludeInboundPortsKey, Places: settingPlaces, Since: firstRelease,
+		Key: IncludeInboundPortsKey, Places: settingPlaces,
 		Sets: "ports of the pod whose connections go through the proxy; of all, those that excludeInboundPorts has by default do not, " +
 			"and of a list 22 and 15020 do",
 		Accepted: acceptedWildcard + acceptedPorts, Default: "*", Flag: "istio-inbound-ports",
 		read: into(interception.ParsePorts, func(r *request) *interception.Ports { return &r.spec.InboundPorts }),
 	},
 	{
-		Key: ExcludeInboundPortsKey, Places: settingPlaces, Since: firstRelease, Adds: true,
+		Key: ExcludeInboundPortsKey, Places: settingPlaces, Adds: true,
 		Sets:     "ports of the pod that are left alone, in addition to those of the default",
 		Accepted: acceptedPorts,
 		Default: "15021 (or the port of the proxy's health) and 15090 (its metrics); where includeInboundPorts is *, as with Istio also " +
@@ -216,61 +215,61 @@ var trafficAnnotations = []Annotation{
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.excludedInbound }),
 	},
 	{
-		Key: IncludeOutboundIPRangesKey, Places: settingPlaces, Since: firstRelease,
+		Key: IncludeOutboundIPRangesKey, Places: settingPlaces,
 		Sets:     "destinations that the pod reaches through the proxy",
 		Accepted: acceptedWildcard + acceptedRanges, Default: "*", Flag: "istio-service-cidr",
 		read: into(interception.ParseCIDRs, func(r *request) *interception.CIDRs { return &r.spec.OutboundCIDRs }),
 	},
 	{
-		Key: ExcludeOutboundIPRangesKey, Places: settingPlaces, Since: firstRelease,
+		Key: ExcludeOutboundIPRangesKey, Places: settingPlaces,
 		Sets:     "destinations that are left alone",
 		Accepted: acceptedRanges, Default: "none", Flag: "istio-service-exclude-cidr",
 		read: into(interception.ParsePrefixes, func(r *request) *interception.Prefixes { return &r.spec.OutboundExcludeCIDRs }),
 	},
 	{
-		Key: IncludeOutboundPortsKey, Places: settingPlaces, Since: firstRelease,
+		Key: IncludeOutboundPortsKey, Places: settingPlaces,
 		Sets:     "destination ports that go through the proxy even outside includeOutboundIPRanges",
 		Accepted: acceptedPorts, Default: "none", Flag: "istio-outbound-ports",
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.spec.OutboundPorts }),
 	},
 	{
-		Key: ExcludeOutboundPortsKey, Places: settingPlaces, Since: firstRelease,
+		Key: ExcludeOutboundPortsKey, Places: settingPlaces,
 		Sets:     "destination ports that are left alone",
 		Accepted: acceptedPorts, Default: "none", Flag: "istio-local-outbound-ports-exclude",
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.spec.OutboundExcludePorts }),
 	},
 	{
-		Key: ExcludeInterfacesKey, Places: settingPlaces, Since: firstRelease,
+		Key: ExcludeInterfacesKey, Places: settingPlaces,
 		Sets:     "network interfaces of the pod that are left alone",
 		Accepted: acceptedNames, Default: "none", Flag: "istio-exclude-interfaces",
 		read: into(interception.ParseInterfaces, func(r *request) *[]string { return &r.spec.ExcludeInterfaces }),
 	},
 	{
-		Key: KubevirtInterfacesKey, Places: settingPlaces, Since: firstRelease,
+		Key: KubevirtInterfacesKey, Places: settingPlaces,
 		Sets:     "interfaces of virtual machines in the pod, whose traffic counts as outbound",
 		Accepted: acceptedNames, Default: "none", Flag: "kube-virt-interfaces",
 		read: into(interception.ParseInterfaces, func(r *request) *[]string { return &r.spec.VirtualInterfaces }),
 	},
 	{
-		Key: DNSCaptureKey, Places: settingPlaces, Since: firstRelease, Field: "dnsCapture",
+		Key: DNSCaptureKey, Places: settingPlaces, Field: "dnsCapture",
 		Sets:     "DNS queries that go through the proxy: none, those to the pod's resolvers, or all",
 		Accepted: "none, resolvers, all", Default: ofConfiguration + "none", Flag: "redirect-dns",
 		read: into(word(DNSCaptureNone, DNSCaptureResolvers, DNSCaptureAll), func(r *request) *DNSCapture { return &r.dns }),
 	},
 	{
-		Key: CaptureUDPPortsKey, Places: settingPlaces, Since: firstRelease,
+		Key: CaptureUDPPortsKey, Places: settingPlaces,
 		Sets:     "udp ports of the pod that go through the proxy, which must not be Envoy; with TPROXY",
 		Accepted: acceptedPorts, Default: "none", Flag: "capture-udp-ports",
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.spec.UDPPorts }),
 	},
 	{
-		Key: RejectUDPPortsKey, Places: settingPlaces, Since: firstRelease,
+		Key: RejectUDPPortsKey, Places: settingPlaces,
 		Sets:     "udp ports of the pod that are closed to its clients, so that those of QUIC take TCP; with TPROXY",
 		Accepted: acceptedPorts, Default: "none", Flag: "reject-udp-ports",
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.spec.RejectUDPPorts }),
 	},
 	{
-		Key: ProtocolDetectionKey, Places: settingPlaces, Since: firstRelease, Field: "protocolDetection", Envoy: true,
+		Key: ProtocolDetectionKey, Places: settingPlaces, Field: "protocolDetection", Envoy: true,
 		Sets: "on which ports Envoy looks for HTTP and TLS, and carries HTTP request by request: none; declared, those that the pod's " +
 			"containers name for it (http, http2, grpc, grpc-web, https, tls, each also with -suffix) and " + HTTPPortsKey + "; or all",
 		Accepted: "none, declared, all", Default: ofConfiguration + "none: every connection is carried byte by byte",
@@ -278,57 +277,53 @@ var trafficAnnotations = []Annotation{
 			func(r *request) *ProtocolDetection { return &r.detection }),
 	},
 	{
-		Key: HTTPPortsKey, Places: settingPlaces, Since: firstRelease, Field: "httpPorts", Envoy: true,
+		Key: HTTPPortsKey, Places: settingPlaces, Field: "httpPorts", Envoy: true,
 		Sets: "destination ports, of the pod and of what it calls, on which Envoy looks for HTTP and TLS; it asks for " +
 			ProtocolDetectionKey + ": declared",
 		Accepted: acceptedPorts, Default: ofConfiguration + "none",
 		read: into(interception.ParsePortRanges, func(r *request) *interception.PortRanges { return &r.httpPorts }),
 	},
 	{
-		Key: AccessLogKey, Places: settingPlaces, Since: firstRelease, Field: "accessLog", Envoy: true,
+		Key: AccessLogKey, Places: settingPlaces, Field: "accessLog", Envoy: true,
 		Sets:     "which connections and requests Envoy logs: all, those that failed, or none",
 		Accepted: "all, errors, none", Default: ofConfiguration + "all",
 		read: into(word(envoy.AccessLogAll, envoy.AccessLogErrors, envoy.AccessLogNone),
 			func(r *request) *envoy.AccessLog { return &r.accessLog }),
 	},
 	{
-		Key: DrainDurationKey, Places: settingPlaces, Since: firstRelease, Field: "drainDuration", Envoy: true,
+		Key: DrainDurationKey, Places: settingPlaces, Field: "drainDuration", Envoy: true,
 		Sets: "how long the pod's end waits for requests under way through Envoy, where that looks for HTTP or is a regular " +
 			"container; less than the grace period",
 		Accepted: acceptedDuration, Default: ofConfiguration + "25s, or 5s less than a shorter grace period",
 		read: into(parseDuration, func(r *request) *time.Duration { return &r.drain }),
 	},
 	{
-		Key: LogLevelKey, Places: settingPlaces, Since: firstRelease, Field: "logLevel", Envoy: true,
+		Key: LogLevelKey, Places: settingPlaces, Field: "logLevel", Envoy: true,
 		Sets:     "how much Envoy logs",
 		Accepted: acceptedLogLevels, Default: ofConfiguration + "warning",
 		read: into(word(logLevels...), func(r *request) *string { return &r.logLevel }),
 	},
 	{
-		Key: ComponentLogLevelKey, Places: settingPlaces, Since: firstRelease, Field: "componentLogLevel", Envoy: true,
+		Key: ComponentLogLevelKey, Places: settingPlaces, Field: "componentLogLevel", Envoy: true,
 		Sets:     "how much parts of Envoy log, where that is not as the rest",
 		Accepted: acceptedComponentLogLevels, Default: ofConfiguration + "none",
 		read: into(parseComponentLogLevels, func(r *request) *string { return &r.componentLogLevel }),
 	},
 	{
-		Key: NativeSidecarKey, Places: settingPlaces, Since: firstRelease, Field: "nativeSidecar",
+		Key: NativeSidecarKey, Places: settingPlaces, Field: "nativeSidecar",
 		Sets: "whether the proxy is a native sidecar, or in classic order an ordinary container, the first one; true takes Kubernetes " +
 			"1.29 or newer",
 		Accepted: "true, false", Default: "what the injector's configuration says, by default: true from Kubernetes 1.29 on",
 		read: into(parseTruth, func(r *request) **bool { return &r.native }),
 	},
 	{
-		Key: RewriteProbesKey, Places: settingPlaces, Since: firstRelease,
+		Key: RewriteProbesKey, Places: settingPlaces,
 		Sets: "whether shunt-init asks in place of a tcpSocket probe, which the proxy would answer; HTTP and gRPC probes pass through " +
 			"the proxy as they are",
 		Accepted: "true, false", Default: "true",
 		read: into(parseTruth, func(r *request) **bool { return &r.rewriteProbes }),
 	},
 }
-
-// firstRelease is the one before which there was no key; it is yet to come, and
-// has no number.
-const firstRelease = "first release"
 
 // Annotations returns the table of all keys that Shunt knows.
 func Annotations() []Annotation { return slices.Clone(annotations) }

@@ -3,7 +3,6 @@ package inject_test
 import (
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 
@@ -43,7 +42,8 @@ every pod of it that has no annotation of its own; then comes the injector's con
 ` + "`shunt inject --explain`" + ` says for each setting of a pod where it came from.
 
 A value that is not accepted refuses the pod, and all such values are named at once, each with the key, the value and what is
-accepted; on a namespace (` + "`namespace.metadata.annotations[…]`" + `) it refuses every pod that it would hold for. A
+accepted; on a namespace (` + "`namespace.metadata.annotations[…]`" + `) it refuses every pod that it would hold for. Of a namespace's
+labels it counts as absent, with a warning. A
 namespace is not written with one pod in mind: its ` + "`drainDuration`" + ` is lowered where a pod's grace period is shorter,
 as that of the configuration is, and what it says of interception is passed over where a pod wants none (` + "`NONE`" + `).
 A change of it holds for pods that are made a moment later.
@@ -52,16 +52,16 @@ An unknown key under ` + "`sidecar.istio.io`, `traffic.sidecar.istio.io`, `proxy
 with the nearest known one, and so is a key of Istio's on which Shunt does not act, with the reason. One key is refused for its
 capitals, too: ` + "`sidecar.istio.io/inject`" + `, because the pod would do without the proxy that it asks for.
 
-| key | where | sets | values | default | since | a bad value |
-|---|---|---|---|---|---|---|
+| key | where | sets | values | default |
+|---|---|---|---|---|
 `
 
 func page(rows []inject.Annotation) string {
 	var text strings.Builder
 	text.WriteString(pageHead)
 	for _, row := range rows {
-		fmt.Fprintf(&text, "| `%s` | %s | %s | %s | %s | %s | %s |\n",
-			row.Key, places(row), cell(row.Sets), cell(row.Accepted), cell(row.Default), row.Since, badValue(row))
+		fmt.Fprintf(&text, "| `%s` | %s | %s | %s | %s |\n",
+			row.Key, places(row), cell(row.Sets), cell(row.Accepted), cell(row.Default))
 	}
 	return text.String()
 }
@@ -75,17 +75,4 @@ func places(row inject.Annotation) string {
 		all[i] = string(place)
 	}
 	return strings.Join(all, ", ")
-}
-
-func badValue(row inject.Annotation) string {
-	switch {
-	case row.Key == inject.StatusKey:
-		return "counts as absent"
-	case len(row.Places) == 1 && row.Places[0] == inject.NamespaceLabel:
-		return "counts as absent, with a warning"
-	case slices.Contains(row.Places, inject.NamespaceLabel):
-		return "refused on a pod; on a namespace it counts as absent, with a warning"
-	default:
-		return "the pod is refused"
-	}
 }
