@@ -41,8 +41,9 @@ packages_of() {
 
 # cases runs a suite of real things: every case by name, but not go test's running commentary nor the passed steps
 # two levels further down. -count=1: what is tested is this machine too, which Go's cache does not see.
+# -parallel=4: tests in namespaces wait more than they work.
 cases() {
-  go test -v -count=1 -timeout "$patience" "$@" |
+  go test -v -count=1 -parallel=4 -timeout "$patience" "$@" |
     grep --line-buffered -vE '^=== (RUN|PAUSE|CONT|NAME)|^ {8,}--- PASS'
 }
 
@@ -71,9 +72,8 @@ suite_proxy() {
   export ENVOY MITMDUMP
   ((EUID)) || hack/deps.sh ip iptables-nft haproxy || cannot "iptables-nft, iproute2 or HAProxy is missing"
   packages=$(packages_of ./test/proxy/...)
-  # Those that are parallel wait more than they work.
   # shellcheck disable=SC2086
-  cases -parallel=4 $packages
+  cases $packages
   # Without root Envoy has read the bootstraps, and the rest has skipped itself.
   ((EUID == 0)) || cannot "traffic through the proxies needs root; what needs no network passed"
   [[ $MITMDUMP ]] || cannot "there is no mitmproxy, see above; the cases of the other proxies passed"

@@ -32,6 +32,7 @@ func TestLongLists(t *testing.T) {
 		for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {
 			for _, family := range ruleset.Families {
 				t.Run(fmt.Sprint(backend, " ", mode, " ", family), func(t *testing.T) {
+					t.Parallel()
 					spec := interception.Default()
 					spec.System, spec.OutboundExcludeCIDRs = systemOf(mode), manyRanges(family)
 					opts := interception.DefaultOptions()
