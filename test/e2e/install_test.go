@@ -40,14 +40,17 @@ var _ = Describe("the installation", Label(short), func() {
 	})
 
 	It("is asked about a pod once, and only the pod's own containers have its token", func(ctx SpecContext) {
-		for _, mode := range []string{"REDIRECT", "TPROXY", "NONE"} {
-			pod := newPod(newNamespace(ctx, true), "once")
+		namespace, modes := newNamespace(ctx, true), []string{"REDIRECT", "TPROXY", "NONE"}
+		for _, mode := range modes {
+			pod := newPod(namespace, strings.ToLower(mode))
 			pod.Annotations[modeKey] = mode
 			before := admissions(ctx)
 			create(ctx, pod)
 			after := admissions(ctx)
 			Expect(after.since(before).count()).To(BeEquivalentTo(1), mode)
-			pod = ready(ctx, pod.Namespace, "once")
+		}
+		for _, mode := range modes {
+			pod := ready(ctx, namespace, strings.ToLower(mode))
 			Expect(injected(pod)).To(BeTrue())
 			holders := []string{}
 			for _, container := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
