@@ -257,7 +257,8 @@ networkPolicy: {enabled: false}
 		"imagePullSecrets:\n      - name: mine\n", "replicas: 1\n",
 		"- --self-signed\n", "- --revision=canary\n", "- --self-signed-secret=shunt-webhook-cert-canary\n",
 		"- --self-signed-names=shunt-webhook-canary.shunt-system.svc\n", "- --self-signed-configuration=shunt-canary\n",
-		"- --client-ca-file=/etc/shunt/client-ca.crt\n", "- --log-level=debug\n", "operator: Exists\n", "a: b\n", "c: d\n", "sizeLimit: 1Mi\n",
+		"- --client-ca-file=/etc/shunt/client-ca.crt\n",
+		"- --log-level=debug\n", "operator: Exists\n", "a: b\n", "c: d\n", "sizeLimit: 1Mi\n",
 	} {
 		if !strings.Contains(string(text), says) {
 			t.Errorf("the Deployment does not say %q:\n%s", says, text)
