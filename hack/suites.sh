@@ -39,11 +39,13 @@ packages_of() {
   printf '%s\n' "$found"
 }
 
+# Tests in namespaces wait more than they work. Ginkgo refuses the flag.
+together=(-parallel=4)
+
 # cases runs a suite of real things: every case by name, but not go test's running commentary nor the passed steps
 # two levels further down. -count=1: what is tested is this machine too, which Go's cache does not see.
-# -parallel=4: tests in namespaces wait more than they work.
 cases() {
-  go test -v -count=1 -parallel=4 -timeout "$patience" "$@" |
+  go test -v -count=1 -timeout "$patience" "$@" |
     grep --line-buffered -vE '^=== (RUN|PAUSE|CONT|NAME)|^ {8,}--- PASS'
 }
 
@@ -60,7 +62,7 @@ suite_rules() {
   packages=$(packages_of ./test/rules/... ./test/netns/...)
   ((EUID)) || hack/deps.sh ip nft iptables-nft iptables-legacy || cannot "iptables (nft and legacy), nftables or iproute2 is missing"
   # shellcheck disable=SC2086
-  cases $packages
+  cases "${together[@]}" $packages
   # Without root the cases are built and walked, and their kernel part skips itself.
   ((EUID == 0)) || cannot "the cases in network namespaces need root; those that need no kernel passed"
 }
@@ -73,7 +75,7 @@ suite_proxy() {
   ((EUID)) || hack/deps.sh ip iptables-nft haproxy || cannot "iptables-nft, iproute2 or HAProxy is missing"
   packages=$(packages_of ./test/proxy/...)
   # shellcheck disable=SC2086
-  cases $packages
+  cases "${together[@]}" $packages
   # Without root Envoy has read the bootstraps, and the rest has skipped itself.
   ((EUID == 0)) || cannot "traffic through the proxies needs root; what needs no network passed"
   [[ $MITMDUMP ]] || cannot "there is no mitmproxy, see above; the cases of the other proxies passed"
