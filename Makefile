@@ -134,7 +134,7 @@ cross: ## Build all binaries for linux/amd64 and arm64, and shunt for macOS and 
 
 .PHONY: install-tools
 install-tools: ## Make ready what the other targets need: packages, golangci-lint, Envoy, kube-apiserver and etcd.
-	@hack/deps.sh ip iptables-nft iptables-legacy haproxy gcc shellcheck dpkg-deb
+	@hack/deps.sh ip nft sysctl iptables-nft iptables-legacy haproxy gcc shellcheck dpkg-deb
 	@hack/tool.sh golangci-lint
 	@hack/tool.sh actionlint
 	@hack/tool.sh h2spec

@@ -16,6 +16,7 @@ package() {
   dnf/ip) echo iproute ;;
   */ip) echo iproute2 ;;
   */nft) echo nftables ;;
+  */sysctl) echo procps ;;
   dnf/iptables-nft) echo iptables-nft ;;
   dnf/iptables-legacy | apk/iptables-legacy) echo iptables-legacy ;;
   */iptables-*) echo iptables ;;

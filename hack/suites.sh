@@ -60,7 +60,7 @@ suite_unit() {
 suite_rules() {
   local packages
   packages=$(packages_of ./test/rules/... ./test/netns/...)
-  ((EUID)) || hack/deps.sh ip nft iptables-nft iptables-legacy || cannot "iptables (nft and legacy), nftables or iproute2 is missing"
+  ((EUID)) || hack/deps.sh ip nft sysctl iptables-nft iptables-legacy || cannot "iptables (nft and legacy), nftables, sysctl or iproute2 is missing"
   # shellcheck disable=SC2086
   cases "${together[@]}" $packages
   # Without root the cases are built and walked, and their kernel part skips itself.
