@@ -150,70 +150,48 @@ func (r Rule) ends() bool {
 // opposite returns the condition that keeps a packet from meeting the rule: the
 // opposite of its match, or of the one that is negated already, since a packet
 // of ours seldom meets the others.
-func opposite(r *Rule) (Match, bool) {
-	at := -1
-	for i, m := range r.Matches {
-		if negated(m) || len(r.Matches) == 1 {
-			at = i
+func opposite(r *Rule) (past Match, known bool) {
+	for _, m := range r.Matches {
+		if other, negated := inverse(m); negated || len(r.Matches) == 1 {
+			past = other
 		}
 	}
-	if at < 0 {
-		return nil, false
-	}
-	switch m := r.Matches[at].(type) {
-	case Source:
-		m.Not = !m.Not
-		return m, true
-	case Destination:
-		m.Not = !m.Not
-		return m, true
-	case InInterface:
-		m.Not = !m.Not
-		return m, true
-	case OutInterface:
-		m.Not = !m.Not
-		return m, true
-	case Protocol:
-		m.Not = !m.Not
-		return m, true
-	case Ports:
-		m.Not = !m.Not
-		return m, true
-	case Owner:
-		m.Not = !m.Not
-		return m, true
-	case Conntrack:
-		m.Not = !m.Not
-		return m, true
-	case AddressType:
-		m.Not = !m.Not
-		return m, true
-	}
-	return nil, false
+	return past, past != nil
 }
 
-func negated(m Match) bool {
+// inverse returns the match that takes what this one does not, nil where there
+// is none, and whether this one is a negation.
+func inverse(m Match) (other Match, negated bool) {
 	switch m := m.(type) {
 	case Source:
-		return m.Not
+		m.Not = !m.Not
+		return m, !m.Not
 	case Destination:
-		return m.Not
+		m.Not = !m.Not
+		return m, !m.Not
 	case InInterface:
-		return m.Not
+		m.Not = !m.Not
+		return m, !m.Not
 	case OutInterface:
-		return m.Not
+		m.Not = !m.Not
+		return m, !m.Not
 	case Protocol:
-		return m.Not
+		m.Not = !m.Not
+		return m, !m.Not
 	case Ports:
-		return m.Not
+		m.Not = !m.Not
+		return m, !m.Not
 	case Owner:
-		return m.Not
+		m.Not = !m.Not
+		return m, !m.Not
 	case Conntrack:
-		return m.Not
+		m.Not = !m.Not
+		return m, !m.Not
 	case AddressType:
-		return m.Not
+		m.Not = !m.Not
+		return m, !m.Not
 	}
-	return false
+	return nil, false
 }
 
 // maxSetters bounds the rules that set a mark which one rule is tried with.
