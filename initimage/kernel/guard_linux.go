@@ -61,7 +61,7 @@ func guardProbes(link, peer int) (bool, error) {
 	}
 	leaving(append(drop, &expr.Verdict{Kind: expr.VerdictDrop})...)
 	err = conn.Flush()
-	if lacksNFT(err) || errors.Is(err, unix.ENOENT) { // nf_tables, or a part of it
+	if unknownToKernel(err) || errors.Is(err, unix.ENOENT) { // nf_tables, or a part of it
 		return false, nil
 	}
 	if err != nil {
@@ -77,16 +77,10 @@ func unguardProbes() error {
 		return fmt.Errorf("opening a socket to nf_tables: %w", err)
 	}
 	conn.DelTable(guardTable)
-	if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) && !lacksNFT(err) {
+	if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) && !unknownToKernel(err) {
 		return fmt.Errorf("table %s: %w", guardTable.Name, err)
 	}
 	return nil
-}
-
-// lacksNFT reports whether a kernel without nf_tables says so.
-func lacksNFT(err error) bool {
-	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) ||
-		errors.Is(err, unix.EAFNOSUPPORT)
 }
 
 func met(key expr.MetaKey, value int) []expr.Any      { return compareMeta(key, expr.CmpOpEq, value) }

@@ -3,7 +3,6 @@ package kernel
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -72,12 +71,6 @@ func linkNames(links *netlink.Handle) (map[uint32]string, error) {
 		names[uint32(l.Attrs().Index)] = l.Attrs().Name
 	}
 	return names, nil
-}
-
-// unknownToKernel reports whether a kernel knows no tables of a family.
-func unknownToKernel(err error) bool {
-	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) ||
-		errors.Is(err, unix.EAFNOSUPPORT)
 }
 
 // tableDormant is NFT_TABLE_F_DORMANT: the kernel does not call its chains.

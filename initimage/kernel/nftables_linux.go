@@ -1,10 +1,12 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
@@ -34,6 +36,13 @@ func nftTables(family ruleset.Family) ([]string, error) {
 		}
 	}
 	return names, nil
+}
+
+// unknownToKernel reports whether a kernel says that it has no nf_tables, or no
+// tables of a family.
+func unknownToKernel(err error) bool {
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) ||
+		errors.Is(err, unix.EAFNOSUPPORT)
 }
 
 // deleteNFTTable takes an nft table away with all that is in it.
