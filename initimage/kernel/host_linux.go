@@ -2,9 +2,7 @@ package kernel
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -169,14 +167,11 @@ func FamiliesOf(wanted interception.IPv6) ([]ruleset.Family, error) {
 // the proxy's way to the app, from ::6 or by a mark, is over lo.
 func requireIPv6OnLoopback() error {
 	const name = "net.ipv6.conf.lo.disable_ipv6"
-	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	value, err := sysctl(strings.ReplaceAll(name, ".", "/"))
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", name, err)
 	}
-	if strings.TrimSpace(string(text)) == "0" {
+	if value == "" || value == "0" {
 		return nil
 	}
 	return fmt.Errorf("the sysctl %s is 1, while other interfaces have IPv6 addresses; accepted: 0, or 1 for each interface, "+

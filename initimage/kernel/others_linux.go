@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 
@@ -118,11 +116,11 @@ func (h *Host) addressesOf(link netlink.Link) ([]netip.Addr, error) {
 // every interface.
 func noLocalnet(interfaces []ruleset.Interface) (bool, error) {
 	for _, i := range append([]ruleset.Interface{{Name: "all"}}, interfaces...) {
-		value, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + i.Name + "/route_localnet")
-		if err != nil && !os.IsNotExist(err) {
+		value, err := sysctl("net/ipv4/conf/" + i.Name + "/route_localnet")
+		if err != nil {
 			return false, fmt.Errorf("reading route_localnet of %s: %w", i.Name, err)
 		}
-		if strings.TrimSpace(string(value)) == "1" {
+		if value == "1" {
 			return false, nil
 		}
 	}

@@ -42,19 +42,26 @@ func requireSysctls(system interception.System) error {
 		if s.system != system {
 			continue
 		}
-		text, err := os.ReadFile(filepath.Join("/proc/sys", strings.ReplaceAll(s.name, ".", "/")))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // a kernel that has no such thing
-		}
+		value, err := sysctl(strings.ReplaceAll(s.name, ".", "/"))
 		if err != nil {
 			return fmt.Errorf("%w: reading sysctl %s: %w", ErrPreflight, s.name, err)
 		}
-		if value := strings.TrimSpace(string(text)); !slices.Contains(s.accepted, value) {
+		if value != "" && !slices.Contains(s.accepted, value) {
 			errs = append(errs, fmt.Errorf("%w: sysctl %s is %s; accepted with system %s: %s (%s)",
 				ErrPreflight, s.name, value, system, strings.Join(s.accepted, ", "), s.why))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// sysctl reads one of this thread's network namespace by its path below
+// /proc/sys; it is "" where the kernel has no such thing.
+func sysctl(path string) (string, error) {
+	text, err := os.ReadFile(filepath.Join("/proc/sys", path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return strings.TrimSpace(string(text)), err
 }
 
 // requireAddress refuses a pod that has its IPv4 address on lo alone where nat
