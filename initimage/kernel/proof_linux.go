@@ -25,16 +25,13 @@ const proofTable = 1330133
 // namespace holds now, and every one arrived.
 func (h *Host) Proved(ctx context.Context, holds []ruleset.RuleSet) (bool, error) {
 	for _, rs := range holds {
-		wanted, err := h.fingerprint(ctx, rs)
-		if err != nil {
-			return false, err
-		}
 		routes, err := h.proofs(rs.Family)
-		if err != nil {
+		if err != nil || len(routes) != 1 {
 			return false, err
 		}
-		if len(routes) != 1 || uint32(routes[0].Priority) != wanted {
-			return false, nil
+		wanted, err := h.fingerprint(ctx, rs)
+		if err != nil || uint32(routes[0].Priority) != wanted {
+			return false, err
 		}
 	}
 	return len(holds) > 0, nil
