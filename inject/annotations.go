@@ -10,6 +10,7 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // Keys of labels and annotations, with Istio's names and values. What each
@@ -26,8 +27,6 @@ const (
 	NativeSidecarKey = "sidecar.istio.io/nativeSidecar"
 	// RewriteProbesKey says whether tcpSocket probes may be replaced.
 	RewriteProbesKey = "sidecar.istio.io/rewriteAppHTTPProbers"
-	// StatusKey records what the injector added; see Status.
-	StatusKey = "sidecar.istio.io/status"
 
 	// TrafficPrefix begins all keys that say which connections go through
 	// the proxy.
@@ -164,7 +163,7 @@ const (
 // testdata/cases, and make generate for its row in docs/annotations.md.
 var annotations = slices.Concat(trafficAnnotations, proxyAnnotations, readinessAnnotations, []Annotation{
 	{
-		Key: StatusKey, Places: []Place{PodAnnotation},
+		Key: podplan.StatusKey, Places: []Place{PodAnnotation},
 		Sets:     "nothing: the injector writes it, to record what it added",
 		Accepted: "what the injector wrote; anything else counts as absent", Default: "not injected",
 	},

@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // Keys of annotations for the proxy itself.
@@ -152,7 +153,7 @@ var readinessAnnotations = []Annotation{
 		Key: HealthPortKey, Places: settingPlaces,
 		Sets: "the port that the proxy answers for its health on, which is never intercepted; " +
 			"with 0 it stays 15021, and the proxy's readiness is not the pod's; for a port below 1024 the pod gets the sysctl " +
-			unprivilegedSysctl,
+			podplan.UnprivilegedSysctl,
 		Accepted: acceptedHealth, Default: "15021",
 		read: into(parseHealthPort, func(r *request) *healthPort { return &r.healthPort }),
 	},

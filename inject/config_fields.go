@@ -4,13 +4,15 @@ import (
 	"bytes"
 	"encoding/json"
 	"strings"
+
+	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 // ConfigFields are the fields that the text of a configuration sets, which
 // ParseConfig has taken: the paths of all that holds no other fields, such as
 // proxyResources.limits.cpu. A list is one field.
 func ConfigFields(text []byte) ([]string, error) {
-	raw, err := readDocument(text, "a mapping")
+	raw, err := strict.ReadDocument(text, "a mapping")
 	if err != nil {
 		return nil, err
 	}
@@ -25,6 +27,15 @@ func ConfigFields(text []byte) ([]string, error) {
 
 // leaf is a field that holds no other fields.
 type leaf struct{ path, value string }
+
+// leavesOf are those of a value, which marshals as JSON.
+func leavesOf(value any) []leaf {
+	raw, err := json.Marshal(value)
+	if err != nil {
+		panic("a configuration always marshals: " + err.Error())
+	}
+	return leaves("", raw)
+}
 
 // leaves are those of a value's JSON, in its order; what is null is none.
 func leaves(path string, raw json.RawMessage) []leaf {
@@ -71,5 +82,5 @@ func listed(raw json.RawMessage) string {
 	if err := json.Unmarshal(raw, &words); err == nil {
 		return strings.Join(words, ",")
 	}
-	return string(encode(raw))
+	return string(raw)
 }

@@ -1,19 +1,15 @@
 package inject
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"reflect"
-	"slices"
 	"strings"
 
-	yamlnode "go.yaml.in/yaml/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
-	"sigs.k8s.io/yaml"
+
+	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 // ConfigAPIVersion and ConfigKind are what a configuration file says that it
@@ -34,7 +30,7 @@ type configFile struct {
 // DefaultConfig. An unknown key is an error, a key that is there twice is one,
 // and so is what Validate refuses; the error has all of them.
 func ParseConfig(text []byte) (Config, error) {
-	raw, err := readDocument(text, "a mapping with apiVersion and kind")
+	raw, err := strict.ReadDocument(text, "a mapping with apiVersion and kind")
 	if err != nil {
 		return Config{}, fmt.Errorf("read the injector's configuration: %w", err)
 	}
@@ -56,55 +52,6 @@ func ParseConfig(text []byte) (Config, error) {
 	return file.Config, nil
 }
 
-// readDocument returns the JSON of the one YAML document that the text is.
-func readDocument(text []byte, accepted string) ([]byte, error) {
-	decoder := yamlnode.NewDecoder(bytes.NewReader(text))
-	var first, second yamlnode.Node
-	if err := decoder.Decode(&first); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("line %d: a second document; accepted: one", second.Line)
-	}
-	if len(first.Content) > 0 && first.Content[0].Kind != yamlnode.MappingNode {
-		return nil, fmt.Errorf("line %d: accepted: %s", first.Content[0].Line, accepted)
-	}
-	var repeated faults
-	repeated.duplicates(nil, &first)
-	if err := repeated.aggregate(); err != nil {
-		return nil, err
-	}
-	return yaml.YAMLToJSON(text)
-}
-
-// duplicates finds keys that a mapping has twice. A decoder would take the last
-// one, or name a line and not the path.
-func (f *faults) duplicates(path *field.Path, node *yamlnode.Node) {
-	switch node.Kind {
-	case yamlnode.DocumentNode:
-		for _, child := range node.Content {
-			f.duplicates(path, child)
-		}
-	case yamlnode.SequenceNode:
-		for i, child := range node.Content {
-			f.duplicates(path.Index(i), child)
-		}
-	case yamlnode.MappingNode:
-		seen := map[string]bool{}
-		for i := 0; i+1 < len(node.Content); i += 2 {
-			key := node.Content[i]
-			below := path.Child(key.Value)
-			if seen[key.Value] {
-				f.add(func() *field.Error {
-					return field.Forbidden(below, fmt.Sprintf("there again in line %d; accepted: once", key.Line))
-				})
-			}
-			seen[key.Value] = true
-			f.duplicates(below, node.Content[i+1])
-		}
-	}
-}
-
 func checkType(is metav1.TypeMeta) field.ErrorList {
 	var errs field.ErrorList
 	for _, line := range []struct{ name, value, accepted string }{
@@ -122,13 +69,13 @@ func checkType(is metav1.TypeMeta) field.ErrorList {
 }
 
 // unknownFields says what is accepted in place of fields that nothing reads.
-func unknownFields(strict []error) field.ErrorList {
+func unknownFields(wrong []error) field.ErrorList {
 	accepted := map[string][]string{
-		"":        append([]string{"apiVersion", "kind"}, jsonNames[Config]()...),
-		"sidecar": jsonNames[Sidecar](),
+		"":        append([]string{"apiVersion", "kind"}, strict.JSONNames[Config]()...),
+		"sidecar": strict.JSONNames[Sidecar](),
 	}
 	var errs field.ErrorList
-	for _, err := range strict {
+	for _, err := range wrong {
 		path := err.Error()
 		var wrong kjson.FieldError
 		if errors.As(err, &wrong) {
@@ -140,36 +87,9 @@ func unknownFields(strict []error) field.ErrorList {
 		}
 		names := accepted[parent]
 		if of, below, _ := strings.Cut(parent, "."); of == "templates" && below != "" && !strings.Contains(below, ".") {
-			names = jsonNames[Template]()
+			names = strict.JSONNames[Template]()
 		}
-		errs = append(errs, field.Forbidden(field.NewPath(path), unknownField(name, names)))
+		errs = append(errs, field.Forbidden(field.NewPath(path), strict.UnknownField(name, names)))
 	}
 	return errs
-}
-
-// unknownField says what may be meant by the name of a field; the accepted
-// ones are unknown for Kubernetes' own types.
-func unknownField(name string, accepted []string) string {
-	if len(accepted) == 0 {
-		return "unknown field; accepted: what Kubernetes has there"
-	}
-	likeness := func(other string) int { return distance(strings.ToLower(name), strings.ToLower(other)) }
-	text := "unknown field"
-	if len(name) <= longestName {
-		near := slices.MinFunc(accepted, func(a, b string) int { return likeness(a) - likeness(b) })
-		if likeness(near) <= len(name)/3 {
-			text += ", did you mean " + near + "?"
-		}
-	}
-	return text + "; accepted: " + strings.Join(accepted, ", ")
-}
-
-// jsonNames are the fields of a struct as JSON has them.
-func jsonNames[T any]() []string {
-	var names []string
-	for f := range reflect.TypeFor[T]().Fields() {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		names = append(names, name)
-	}
-	return names
 }

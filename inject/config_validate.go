@@ -153,3 +153,18 @@ func checkResources(path *field.Path, r corev1.ResourceRequirements) field.Error
 	slices.SortFunc(errs, func(a, b *field.Error) int { return strings.Compare(a.Field, b.Field) })
 	return errs
 }
+
+// checkPullSecrets holds that the names are ones that Secrets can have.
+func checkPullSecrets(path *field.Path, secrets []corev1.LocalObjectReference) field.ErrorList {
+	var errs field.ErrorList
+	for i, secret := range secrets {
+		name := path.Index(i).Child("name")
+		for _, wrong := range validation.IsDNS1123Subdomain(secret.Name) {
+			errs = append(errs, field.Invalid(name, secret.Name, "accepted: "+wrong))
+		}
+		if slices.Contains(secrets[:i], secret) {
+			errs = append(errs, field.Duplicate(name, secret.Name))
+		}
+	}
+	return errs
+}

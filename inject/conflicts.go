@@ -11,49 +11,31 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/podplan"
+	"github.com/shunt-dev/shunt/inject/strict"
 )
-
-var specPath = field.NewPath("spec")
-
-// placed is a container and where it stands in the pod.
-type placed struct {
-	*corev1.Container
-	list  string
-	index int
-}
-
-func (p placed) path() *field.Path { return specPath.Child(p.list).Index(p.index) }
-
-func containersOf(pod *corev1.Pod) []placed {
-	all := make([]placed, 0, len(pod.Spec.InitContainers)+len(pod.Spec.Containers))
-	eachContainer(pod, func(list string, i int, c *corev1.Container) bool {
-		all = append(all, placed{c, list, i})
-		return true
-	})
-	return all
-}
 
 // takenNames finds what has one of our names in a pod that is yet without us,
 // or one of those that the configuration gives to the sidecar's volumes.
-func takenNames(pod *corev1.Pod, custom []corev1.Volume) (found faults) {
+func takenNames(pod *corev1.Pod, custom []corev1.Volume) (found strict.Faults) {
 	const (
 		detail       = "the name is Shunt's own and the injector did not put it there; accepted: any other name"
 		customDetail = "the name is that of a volume of the injector's sidecar; accepted: any other name"
 	)
-	for _, c := range containersOf(pod) {
-		if slices.Contains(containerNames, c.Name) {
-			found.add(func() *field.Error { return field.Invalid(c.path().Child("name"), c.Name, detail) })
+	for _, c := range podplan.AllContainers(pod) {
+		if podplan.IsContainerName(c.Name) {
+			found.Add(func() *field.Error { return field.Invalid(c.Path().Child("name"), c.Name, detail) })
 			continue
 		}
-		found.merge(takenVolumes(c.path, c.Container))
+		found.Merge(takenVolumes(c.Path, c.Container))
 	}
-	path := func(i int) *field.Path { return specPath.Child("volumes").Index(i).Child("name") }
+	path := func(i int) *field.Path { return podplan.SpecPath.Child("volumes").Index(i).Child("name") }
 	for i, volume := range pod.Spec.Volumes {
-		if slices.Contains(volumeNames, volume.Name) {
-			found.add(func() *field.Error { return field.Invalid(path(i), volume.Name, detail) })
+		if podplan.IsVolumeName(volume.Name) {
+			found.Add(func() *field.Error { return field.Invalid(path(i), volume.Name, detail) })
 		}
 		if slices.ContainsFunc(custom, func(v corev1.Volume) bool { return v.Name == volume.Name }) {
-			found.add(func() *field.Error { return field.Invalid(path(i), volume.Name, customDetail) })
+			found.Add(func() *field.Error { return field.Invalid(path(i), volume.Name, customDetail) })
 		}
 	}
 	return found
@@ -66,12 +48,12 @@ func takenNames(pod *corev1.Pod, custom []corev1.Volume) (found faults) {
 // match of netfilter compares the primary group of the process alone.
 //
 // A pod that says so by AllowProxyIdentityKey means it.
-func takenIdentity(pod *corev1.Pod, req request, cfg Config) (found faults) {
+func takenIdentity(pod *corev1.Pod, req request, cfg Config) (found strict.Faults) {
 	if says(req.allowIdentity, true) {
-		return faults{}
+		return strict.Faults{}
 	}
 	inherited := map[string]bool{}
-	check := func(c placed, name string, own, ofPod *int64, proxys int64) {
+	check := func(c podplan.Placed, name string, own, ofPod *int64, proxys int64) {
 		id := own
 		if own == nil {
 			id = ofPod
@@ -80,21 +62,21 @@ func takenIdentity(pod *corev1.Pod, req request, cfg Config) (found faults) {
 			return
 		}
 		inherited[name] = inherited[name] || own == nil
-		found.add(func() *field.Error {
-			path := c.path()
+		found.Add(func() *field.Error {
+			path := c.Path()
 			if own == nil {
-				path = specPath
+				path = podplan.SpecPath
 			}
 			return field.Invalid(path.Child("securityContext", name), *id, fmt.Sprintf(
 				"%d is the proxy's own, and the connections of container %q would bypass it; accepted: any other id, or with %s: \"true\"",
-				proxys, shorten(c.Name), AllowProxyIdentityKey))
+				proxys, strict.Shorten(c.Name), AllowProxyIdentityKey))
 		})
 	}
 	podContext := pod.Spec.SecurityContext
 	if podContext == nil {
 		podContext = &corev1.PodSecurityContext{}
 	}
-	for _, c := range containersOf(pod) {
+	for _, c := range podplan.AllContainers(pod) {
 		context := c.SecurityContext
 		if context == nil {
 			context = &corev1.SecurityContext{}
@@ -119,7 +101,7 @@ func imageUserWarnings(pod *corev1.Pod, req request, cfg Config) []string {
 	}
 	var none corev1.SecurityContext
 	var names []string
-	eachContainer(pod, func(_ string, _ int, c *corev1.Container) bool {
+	podplan.EachContainer(pod, func(c podplan.Placed) bool {
 		context := c.SecurityContext
 		if context == nil {
 			context = &none
@@ -179,7 +161,7 @@ func ownResolvers(pod *corev1.Pod, cfg Config) field.ErrorList {
 			return nil // what is no address, the API server refuses
 		}
 	}
-	return field.ErrorList{field.Invalid(specPath.Child("dnsConfig", "nameservers").Index(0), config.Nameservers[0], fmt.Sprintf(
+	return field.ErrorList{field.Invalid(podplan.SpecPath.Child("dnsConfig", "nameservers").Index(0), config.Nameservers[0], fmt.Sprintf(
 		"an address of the pod itself, whose own queries would be captured and come back to it; accepted: a nameserver outside the pod "+
 			"beside it, or %s: none", DNSCaptureKey))}
 }
@@ -195,7 +177,7 @@ func proxyPorts(req request, cfg Config) map[corev1.Protocol][]uint16 {
 			if port.ContainerPort == int32(interception.HealthPort) {
 				continue // which is where the pod wants it, and in the list
 			}
-			protocol := protocolOf(port)
+			protocol := podplan.Protocol(port)
 			ports[protocol] = append(ports[protocol], uint16(port.ContainerPort))
 		}
 	}
@@ -207,35 +189,29 @@ func proxyPorts(req request, cfg Config) map[corev1.Protocol][]uint16 {
 	for _, name := range req.templates {
 		if c := cfg.Templates[name].Container; c != nil {
 			for _, port := range c.Ports {
-				ports[protocolOf(port)] = append(ports[protocolOf(port)], uint16(port.ContainerPort))
+				ports[podplan.Protocol(port)] = append(ports[podplan.Protocol(port)], uint16(port.ContainerPort))
 			}
 		}
 	}
 	return ports
 }
 
-// protocolOf is a declared port's protocol, which Kubernetes has TCP for where
-// none is said.
-func protocolOf(port corev1.ContainerPort) corev1.Protocol {
-	return cmp.Or(port.Protocol, corev1.ProtocolTCP)
-}
-
 // takenPorts finds containers that declare a port which the proxy listens on.
 // The second to bind the port fails, and that may be the proxy, or the
 // application after a restart of the proxy's.
-func takenPorts(pod *corev1.Pod, req request, cfg Config) (found faults) {
+func takenPorts(pod *corev1.Pod, req request, cfg Config) (found strict.Faults) {
 	var ports map[corev1.Protocol][]uint16
-	for _, c := range containersOf(pod) {
-		if slices.Contains(containerNames, c.Name) {
+	for _, c := range podplan.AllContainers(pod) {
+		if podplan.IsContainerName(c.Name) {
 			continue // which is what is wrong with it
 		}
 		for i, port := range c.Ports {
 			if ports == nil {
 				ports = proxyPorts(req, cfg)
 			}
-			if port.ContainerPort > 0 && slices.Contains(ports[protocolOf(port)], uint16(port.ContainerPort)) {
-				found.add(func() *field.Error {
-					return field.Invalid(c.path().Child("ports").Index(i).Child("containerPort"), port.ContainerPort,
+			if port.ContainerPort > 0 && slices.Contains(ports[podplan.Protocol(port)], uint16(port.ContainerPort)) {
+				found.Add(func() *field.Error {
+					return field.Invalid(c.Path().Child("ports").Index(i).Child("containerPort"), port.ContainerPort,
 						"the proxy listens on this port; accepted: any other port")
 				})
 			}

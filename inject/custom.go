@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // customPrefix begins the names of the variables that a custom sidecar is
@@ -36,7 +37,7 @@ func merge(mode interception.Mode, cfg Config) (corev1.Container, error) {
 	if err != nil {
 		return corev1.Container{}, err
 	}
-	merged.VolumeMounts = append([]corev1.VolumeMount{sharedMount(true)}, merged.VolumeMounts...)
+	merged.VolumeMounts = append([]corev1.VolumeMount{podplan.SharedMount(true)}, merged.VolumeMounts...)
 	// Not one on the inbound port, which any proxy has: to connect to it is to
 	// be sent to it by the rules, and a proxy that dials where a connection was
 	// going would go on calling itself. The health port is reached past the

@@ -12,6 +12,7 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 var sidecarPath = field.NewPath("sidecar")
@@ -51,8 +52,8 @@ func checkSidecar(cfg Config) field.ErrorList {
 // checkTemplate finds what a template says and must leave to Shunt.
 func checkTemplate(path *field.Path, c corev1.Container) field.ErrorList {
 	var errs field.ErrorList
-	if c.Name != "" && c.Name != ProxyContainerName {
-		errs = append(errs, field.Invalid(path.Child("name"), c.Name, "accepted: none, or "+ProxyContainerName))
+	if c.Name != "" && c.Name != podplan.ProxyContainerName {
+		errs = append(errs, field.Invalid(path.Child("name"), c.Name, "accepted: none, or "+podplan.ProxyContainerName))
 	}
 	if c.RestartPolicy != nil && *c.RestartPolicy != corev1.ContainerRestartPolicyAlways {
 		errs = append(errs, field.Invalid(path.Child("restartPolicy"), *c.RestartPolicy,
@@ -80,10 +81,10 @@ func checkVolumes(path *field.Path, volumes []corev1.Volume) field.ErrorList {
 		for _, wrong := range validation.IsDNS1123Label(volume.Name) {
 			errs = append(errs, field.Invalid(name, volume.Name, "accepted: "+wrong))
 		}
-		if slices.Contains(volumeNames, volume.Name) {
+		if podplan.IsVolumeName(volume.Name) {
 			errs = append(errs, field.Invalid(name, volume.Name, "the name is that of a volume of Shunt's; accepted: any other name"))
 		}
-		if slices.Contains(volumesNamed(volumes[:i]), volume.Name) {
+		if slices.Contains(podplan.VolumeNames(volumes[:i]), volume.Name) {
 			errs = append(errs, field.Duplicate(name, volume.Name))
 		}
 	}
@@ -92,7 +93,7 @@ func checkVolumes(path *field.Path, volumes []corev1.Volume) field.ErrorList {
 
 // checkMounts finds mounts of what is not there.
 func checkMounts(path *field.Path, c corev1.Container, volumes []corev1.Volume, of string) field.ErrorList {
-	names := volumesNamed(volumes)
+	names := podplan.VolumeNames(volumes)
 	accepted := "accepted: the name of one of " + of
 	if len(names) > 0 {
 		accepted += ": " + strings.Join(names, ", ")

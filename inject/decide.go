@@ -5,6 +5,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/shunt-dev/shunt/inject/podplan"
+	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 // Namespace is what the decision needs to know of a pod's namespace.
@@ -27,8 +30,8 @@ type Decision struct {
 // Refused reports whether the pod must not run as it is.
 func (d Decision) Refused() bool { return len(d.Errors) > 0 }
 
-// decide is Decide, and returns the plan that it had to make on the way and
-// what the pod's owner should be told. The first line that applies counts:
+// Inject decides about a pod, and plans and carries out the injection where it
+// is wanted. The pod is not changed. The first line that applies counts:
 //
 //	mirrors a static pod                             -> MirrorPod
 //	sidecar.istio.io/inject malformed                -> InvalidAnnotation, refused
@@ -70,52 +73,64 @@ func (d Decision) Refused() bool { return len(d.Errors) > 0 }
 // pod is injected already is asked last and of the containers themselves: a
 // status annotation on a pod without the containers, or with others, must not
 // get it past the injector; what is missing or differs is put in anew.
-func (in *Injector) decide(pod *corev1.Pod, ns Namespace) (Decision, Plan, []string) {
+func (in *Injector) Inject(pod *corev1.Pod, ns Namespace) Result {
 	// Kubelet runs what its node's file says, and never a pod with this annotation,
 	// whoever has made it.
 	if _, mirrors := pod.Annotations[corev1.MirrorPodAnnotationKey]; mirrors {
-		return Decision{Reason: ReasonMirrorPod}, Plan{}, nil
+		return Result{Decision: Decision{Reason: ReasonMirrorPod}}
 	}
 	req, problems := readRequest(pod, ns)
-	var w warnings
-	w.add(namespaceWarnings(problems)...)
+	var w strict.Warnings
+	w.Add(namespaceWarnings(problems)...)
 	for _, p := range problems {
 		if p.key == InjectKey {
-			return refuse(ReasonInvalidAnnotation, podFaults(problems)), Plan{}, w.lines()
+			return Result{Decision: refuse(ReasonInvalidAnnotation, podFaults(problems)), Warnings: w.Lines()}
 		}
 	}
 	if errs := in.forbidden(pod, ns); len(errs) > 0 {
-		var found faults
-		found.addAll(errs)
-		return refuse(ReasonForbiddenAnnotation, found), Plan{}, w.lines()
+		var found strict.Faults
+		found.AddAll(errs)
+		return Result{Decision: refuse(ReasonForbiddenAnnotation, found), Warnings: w.Lines()}
 	}
 	if reason := in.unwanted(pod, req); reason != "" {
-		return Decision{Reason: reason}, Plan{}, w.lines()
+		return Result{Decision: Decision{Reason: reason}, Warnings: w.Lines()}
 	}
-	base := withoutOurs(pod, volumesNamed(req.volumes(in.cfg)))
+	edit, _ := podplan.Undo(pod, podplan.VolumeNames(req.volumes(in.cfg)))
+	base := edit.Pod()
 	cfg := req.over(in.cfg, base)
 	plan, refusal := in.plan(base, req, problems, cfg)
-	w.addKeys(pod, ns)
-	w.add(meshWarnings(base, req, cfg)...)
+	addKeyWarnings(&w, pod, ns)
+	w.Add(meshWarnings(base, req, cfg)...)
 	if refusal.Refused() {
-		return refusal, Plan{}, w.lines()
+		return Result{Decision: refusal, Warnings: w.Lines()}
 	}
-	w.add(podWarnings(req, cfg)...)
-	w.add(probeWarnings(base, req)...)
-	w.add(configWarnings(req, cfg)...)
-	w.add(readinessWarnings(req, plan)...)
-	w.add(orderWarnings(base, plan.proxy(), cfg)...)
-	w.add(imageUserWarnings(base, req, cfg)...)
-	w.add(qosWarnings(base, req, plan, cfg)...)
-	if plan.appliedTo(pod) {
-		return Decision{Reason: ReasonAlreadyInjected}, plan, w.lines()
+	w.Add(podWarnings(req, cfg)...)
+	w.Add(probeWarnings(base, req)...)
+	w.Add(configWarnings(req, cfg)...)
+	w.Add(readinessWarnings(req, plan)...)
+	w.Add(orderWarnings(base, plan.Containers.Proxy(), cfg)...)
+	w.Add(imageUserWarnings(base, req, cfg)...)
+	w.Add(qosWarnings(base, req, plan, cfg)...)
+	applied, changed := plan.AppliedTo(pod)
+	if applied {
+		return Result{Decision: Decision{Reason: ReasonAlreadyInjected}, Plan: plan, Warnings: w.Lines()}
 	}
-	w.add(plan.undoneWarnings(pod)...)
-	return Decision{Inject: true, Reason: ReasonInjected}, plan, w.lines()
+	if changed != "" {
+		w.Add(changed)
+	}
+	plan.Apply(edit)
+	return Result{
+		Decision: Decision{Inject: true, Reason: ReasonInjected}, Plan: plan,
+		Pod: edit.Pod(), Operations: edit.Operations(), Warnings: w.Lines(),
+	}
 }
 
-func refuse(reason Reason, found faults) Decision {
-	return Decision{Reason: reason, Errors: found.told, More: found.more}
+// AndMore words how many faults there are beside Errors; it returns nothing
+// where these are all.
+func (d Decision) AndMore() string { return strict.AndMore(d.More) }
+
+func refuse(reason Reason, found strict.Faults) Decision {
+	return Decision{Reason: reason, Errors: found.Told, More: found.More}
 }
 
 // unwanted returns why the pod is to be left alone, or nothing.
@@ -178,12 +193,12 @@ func forWindows(pod *corev1.Pod) bool {
 }
 
 // podFaults leaves out what is wrong with the namespace: a pod cannot help it.
-func podFaults(problems []problem) faults {
-	var found faults
+func podFaults(problems []problem) strict.Faults {
+	var found strict.Faults
 	for _, p := range problems {
 		if p.place != NamespaceLabel {
-			found.add(func() *field.Error { return p.err })
-			found.more += p.more
+			found.Add(func() *field.Error { return p.err })
+			found.More += p.more
 		}
 	}
 	return found

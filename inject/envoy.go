@@ -9,6 +9,7 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // envoyVariables are those that Envoy's command line has in it.
@@ -32,7 +33,7 @@ func envoyContainer(mode interception.Mode, cfg Config) corev1.Container {
 	}
 	c.StartupProbe = startupProbe()
 	c.ReadinessProbe = healthProbe(15, 4)
-	c.VolumeMounts = []corev1.VolumeMount{sharedMount(true), noToken()}
+	c.VolumeMounts = []corev1.VolumeMount{podplan.SharedMount(true), noToken()}
 	if cfg.drains() {
 		c.Lifecycle = drain(cfg.DrainDuration.Duration)
 	}
@@ -59,7 +60,7 @@ func drain(most time.Duration) *corev1.Lifecycle {
 func envoyArgs(cfg Config) []string {
 	args := []string{
 		"--config-path", envoy.SharedDirectory + "/" + envoy.BootstrapFile,
-		"--service-cluster", ProxyContainerName,
+		"--service-cluster", podplan.ProxyContainerName,
 		"--service-node", "$(POD_NAME).$(POD_NAMESPACE)",
 	}
 	if cfg.Concurrency > 0 {

@@ -7,6 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/podplan"
+	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 // fromDefault is where a setting comes from that nobody has set.
@@ -39,15 +41,16 @@ type Explanation struct {
 // ConfigFields has it, who set it; one that is not in it has its default.
 func Explain(pod *corev1.Pod, ns Namespace, cfg Config, given map[string]string) Explanation {
 	in := forOnePod(cfg)
-	decision, plan, warnings := in.decide(pod, ns)
-	result := Explanation{Decision: decision, Warnings: warnings}
-	if !decision.Inject && decision.Reason != ReasonAlreadyInjected {
+	injected := in.Inject(pod, ns)
+	plan, result := injected.Plan, Explanation{Decision: injected.Decision, Warnings: injected.Warnings}
+	if plan == nil {
 		return result
 	}
 	req, _ := readRequest(pod, ns)
 	e := explainer{req: req, plan: plan, asked: cfg, given: given}
-	e.effective = req.over(cfg, withoutOurs(pod, volumesNamed(req.volumes(cfg))))
-	sidecar := plan.proxy()
+	edit, _ := podplan.Undo(pod, podplan.VolumeNames(req.volumes(cfg)))
+	e.effective = req.over(cfg, edit.Pod())
+	sidecar := plan.Containers.Proxy()
 	e.effective.ProxyImage, e.effective.ProxyResources = sidecar.Image, sidecar.Resources
 	if plan.Guaranteed {
 		e.effective.InitResources, _ = request{}.level(cfg.InitResources)
@@ -59,7 +62,7 @@ func Explain(pod *corev1.Pod, ns Namespace, cfg Config, given map[string]string)
 // explainer is what the settings of one pod are known by.
 type explainer struct {
 	req              request
-	plan             Plan
+	plan             *podplan.Plan
 	asked, effective Config // without and with what the annotations say
 	given            map[string]string
 }
@@ -125,7 +128,7 @@ func (e explainer) annotation(key string) string { return string(e.req.from.plac
 // order.
 func (e explainer) configured() []Setting {
 	fields := map[string][]leaf{}
-	for _, l := range leaves("", encode(e.effective)) {
+	for _, l := range leavesOf(e.effective) {
 		top, _, below := strings.Cut(l.path, ".")
 		if below && l.value == "" {
 			continue // a field of Kubernetes' that always is in its JSON
@@ -133,7 +136,7 @@ func (e explainer) configured() []Setting {
 		fields[top] = append(fields[top], l)
 	}
 	var settings []Setting
-	for _, name := range jsonNames[Config]() {
+	for _, name := range strict.JSONNames[Config]() {
 		if e.idle(name) {
 			continue
 		}
@@ -214,7 +217,7 @@ func (e explainer) template(path string) string {
 		switch {
 		case c == nil:
 		case path == "proxyImage" && c.Image != "",
-			ofResources && slices.ContainsFunc(leaves("", encode(c.Resources)), func(l leaf) bool { return l.path == below }):
+			ofResources && slices.ContainsFunc(leavesOf(c.Resources), func(l leaf) bool { return l.path == below }):
 			return name
 		}
 	}

@@ -17,8 +17,9 @@ import (
 func TestExplainNamesEveryAnnotation(t *testing.T) {
 	for _, c := range loadCases(t) {
 		got := inject.Explain(c.Pod, c.Namespace, c.Config, nil)
-		if decision := inject.Decide(c.Pod, c.Namespace, c.Config); decision.Reason != got.Reason {
-			t.Errorf("%s: explained as %s, decided as %s", c.Name, got.Reason, decision.Reason)
+		result := inject.Inject(c.Pod, c.Namespace, c.Config)
+		if result.Reason != got.Reason {
+			t.Errorf("%s: explained as %s, decided as %s", c.Name, got.Reason, result.Reason)
 		}
 		if injected := got.Inject || got.Reason == inject.ReasonAlreadyInjected; !injected {
 			if got.Settings != nil {
@@ -26,13 +27,12 @@ func TestExplainNamesEveryAnnotation(t *testing.T) {
 			}
 			continue
 		}
-		plan, _ := inject.NewPlan(c.Pod, c.Namespace, c.Config)
 		for _, row := range inject.Annotations() {
 			if row.Key == inject.ProxyConfigKey || overConfig(c, row.Key) {
 				continue // which may set several fields, or none
 			}
 			want := map[string]int{"pod annotation": 0, "namespace annotation": 0}
-			if place := placeOf(c, row); place != "" && !idle(c, row, plan.Mode) {
+			if place := placeOf(c, row); place != "" && !idle(c, row, result.Plan.Mode) {
 				want[place]++
 			}
 			for place, times := range want {

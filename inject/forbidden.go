@@ -7,6 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 // podPlaces are the places of a pod in which keys stand.
@@ -35,7 +37,7 @@ func checkForbidden(path *field.Path, keys []string) field.ErrorList {
 			if near := nearest(key); slices.Contains(accepted, near) {
 				detail += ", did you mean " + near + "?"
 			}
-			errs = append(errs, field.Invalid(path.Index(i), shorten(key), detail+"; accepted: "+strings.Join(accepted, ", ")))
+			errs = append(errs, field.Invalid(path.Index(i), strict.Shorten(key), detail+"; accepted: "+strings.Join(accepted, ", ")))
 		case slices.Contains(keys[:i], key):
 			errs = append(errs, field.Duplicate(path.Index(i), key))
 		}

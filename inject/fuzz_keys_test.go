@@ -14,6 +14,7 @@ import (
 
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // fuzzedPod has some of what an injection has to do with: probes, a volume,
@@ -79,7 +80,7 @@ func FuzzKeys(f *testing.F) {
 			value      string
 		}{{firstKey, firstPlace, first}, {secondKey, secondPlace, second}} {
 			row := rows[int(set.key)%len(rows)]
-			if row.Key == inject.StatusKey || len(row.Places) == 0 {
+			if row.Key == podplan.StatusKey || len(row.Places) == 0 {
 				continue // of which cases and FuzzHandler have enough
 			}
 			map[inject.Place]map[string]string{
@@ -131,8 +132,8 @@ func checkInjection(t *testing.T, injector *inject.Injector, pod *corev1.Pod, ns
 func checkInjected(t *testing.T, injector *inject.Injector, pod *corev1.Pod, ns inject.Namespace, injected *corev1.Pod) {
 	t.Helper()
 	before := encoded(t, pod)
-	_, operations := injector.Patch(pod, ns)
-	patch, err := jsonpatch.DecodePatch(inject.EncodePatch(operations))
+	operations := injector.Inject(pod, ns).Operations
+	patch, err := jsonpatch.DecodePatch(podplan.EncodePatch(operations))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,8 +151,8 @@ func checkInjected(t *testing.T, injector *inject.Injector, pod *corev1.Pod, ns 
 	if !ok {
 		t.Fatal("it is not known to be injected")
 	}
-	if !bytes.Equal(before, encoded(t, restored)) {
-		if diff := cmp.Diff(pod, restored, sameRestored); diff != "" {
+	if !bytes.Equal(before, encoded(t, restored.Pod())) {
+		if diff := cmp.Diff(pod, restored.Pod(), sameRestored); diff != "" {
 			t.Fatalf("(-before injection +restored):\n%s", diff)
 		}
 	}

@@ -61,24 +61,20 @@ func FuzzAnnotations(f *testing.F) {
 		if !result.Inject {
 			t.Fatalf("neither injected nor refused: %+v", result)
 		}
-		checkArguments(t, pod, result.Pod)
+		checkArguments(t, result)
 		if again := inject.Inject(result.Pod, inject.Namespace{}, inject.DefaultConfig()); again.Reason != inject.ReasonAlreadyInjected {
 			t.Fatalf("the second time: %+v", again)
 		}
 	})
 }
 
-func checkArguments(t *testing.T, pod, injected *corev1.Pod) {
+func checkArguments(t *testing.T, result inject.Result) {
 	t.Helper()
-	plan, errs := inject.NewPlan(pod, inject.Namespace{}, inject.DefaultConfig())
-	if len(errs) > 0 {
-		t.Fatalf("injected, and yet no plan: %v", errs)
-	}
-	proxy := injected.Spec.InitContainers[len(plan.InitContainers)-1]
+	plan, proxy := result.Plan, result.Plan.Containers.Proxy()
 	if words := strings.Join(proxy.Args, ""); strings.Count(words, "$") != 2 || strings.Contains(words, "\n") {
 		t.Fatalf("arguments of the proxy that Kubernetes would change: %q", proxy.Args)
 	}
-	args := injected.Spec.InitContainers[0].Args
+	args := result.Pod.Spec.InitContainers[0].Args
 	if strings.ContainsAny(strings.Join(args, ""), "$\n") {
 		t.Fatalf("arguments that Kubernetes would change: %q", args)
 	}
@@ -131,7 +127,7 @@ func FuzzConfig(f *testing.F) {
 		}
 		templates := slices.Concat([]string{"sidecar"}, slices.Sorted(maps.Keys(cfg.Templates)))
 		pod.Annotations = map[string]string{inject.TemplatesKey: strings.Join(templates, ",")}
-		result, _ := inject.NewInjector(cfg).Patch(pod, inject.Namespace{Name: "demo"})
+		result := inject.NewInjector(cfg).Inject(pod, inject.Namespace{Name: "demo"})
 		if result.Reason == "" {
 			t.Error("a pod has no reason")
 		}

@@ -5,6 +5,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // netAdmin is the capability to change a network namespace, and to open
@@ -19,12 +20,12 @@ const runDirectory = "/run"
 // in between, so that nothing in a spec can become a command.
 func initContainer(mode interception.Mode, spec interception.Spec, opts interception.Options, cfg Config) corev1.Container {
 	container := corev1.Container{
-		Name:                     InitContainerName,
+		Name:                     podplan.InitContainerName,
 		Image:                    cfg.InitImage,
 		ImagePullPolicy:          cfg.PullPolicy,
 		Args:                     interception.Args(spec, opts),
 		Resources:                *cfg.InitResources.DeepCopy(),
-		VolumeMounts:             []corev1.VolumeMount{sharedMount(false), noToken()},
+		VolumeMounts:             []corev1.VolumeMount{podplan.SharedMount(false), noToken()},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		// Added capabilities are not ambient in a container: only uid 0 has
 		// the use of them.
@@ -39,7 +40,7 @@ func initContainer(mode interception.Mode, spec interception.Spec, opts intercep
 		// iptables-legacy talks through a raw socket, which takes NET_RAW,
 		// and locks a file below /run; iptables-nft needs neither.
 		container.SecurityContext = confined(0, 0, netAdmin, "NET_RAW")
-		container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: runVolume, MountPath: runDirectory})
+		container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: podplan.RunVolume, MountPath: runDirectory})
 	}
 	return container
 }
@@ -48,9 +49,9 @@ func initContainer(mode interception.Mode, spec interception.Spec, opts intercep
 // proxy, which is itself (5 MB, and twice that while a new copy replaces an old
 // one), and for iptables-legacy a /run, for an empty file.
 func initVolumes(mode interception.Mode, cfg Config) []corev1.Volume {
-	volumes := []corev1.Volume{inMemory(sharedVolume, "16Mi")}
+	volumes := []corev1.Volume{inMemory(podplan.SharedVolume, "16Mi")}
 	if mode != interception.ModeNone && cfg.Backend == interception.BackendLegacy {
-		volumes = append(volumes, inMemory(runVolume, "64Ki"))
+		volumes = append(volumes, inMemory(podplan.RunVolume, "64Ki"))
 	}
 	return volumes
 }

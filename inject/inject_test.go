@@ -12,6 +12,7 @@ import (
 
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 var update = flag.Bool("update", false, "rewrite the wanted parts of testdata/cases")
@@ -66,8 +67,8 @@ func TestDecisionIsConsistent(t *testing.T) {
 		if got.Refused() != got.Reason.Refuses() {
 			t.Errorf("%s: Refused is %v, but the reason is %s", c.Name, got.Refused(), got.Reason)
 		}
-		if diff := cmp.Diff(got.Decision, inject.Decide(c.Pod, c.Namespace, c.Config)); diff != "" {
-			t.Errorf("%s: Inject and Decide disagree (-Inject +Decide):\n%s", c.Name, diff)
+		if planned := got.Inject || got.Reason == inject.ReasonAlreadyInjected; planned != (got.Plan != nil) {
+			t.Errorf("%s: reason %s, plan present %v", c.Name, got.Reason, got.Plan != nil)
 		}
 	}
 }
@@ -86,11 +87,9 @@ func TestInjectTwiceEqualsOnce(t *testing.T) {
 			if twice.Reason != inject.ReasonAlreadyInjected || twice.Pod != nil {
 				t.Errorf("the second time: %s; want AlreadyInjected and no pod", cases.Summary(twice))
 			}
-			plan, errs := inject.NewPlan(once.Pod, c.Namespace, c.Config)
-			if len(errs) > 0 {
-				t.Fatalf("plan for the injected pod: %v", errs)
-			}
-			if diff := cmp.Diff(once.Pod, plan.Apply(once.Pod)); diff != "" {
+			edit, _ := podplan.Undo(once.Pod, podplan.VolumeNames(twice.Plan.Volumes))
+			twice.Plan.Apply(edit)
+			if diff := cmp.Diff(once.Pod, edit.Pod(), samePod); diff != "" {
 				t.Errorf("applied once and twice differ (-once +twice):\n%s", diff)
 			}
 		})
@@ -111,7 +110,7 @@ func TestEveryKeyAndReasonHasACase(t *testing.T) {
 	for _, row := range inject.Annotations() {
 		for _, place := range row.Places {
 			for _, wrong := range []bool{false, true} {
-				if row.Key != inject.StatusKey && !slices.ContainsFunc(all, hasCase(row.Key, place, wrong)) {
+				if row.Key != podplan.StatusKey && !slices.ContainsFunc(all, hasCase(row.Key, place, wrong)) {
 					t.Errorf("no case has %s as a %s whose value is wrong: %v", row.Key, place, wrong)
 				}
 			}
@@ -150,11 +149,11 @@ func TestReasonsHaveSentences(t *testing.T) {
 func TestNothingForKubernetesToExpand(t *testing.T) {
 	meant := strings.NewReplacer("$(POD_NAME)", "", "$(POD_NAMESPACE)", "", "$(BOOTSTRAP_OVERRIDE)", "")
 	for _, c := range loadCases(t) {
-		plan, errs := inject.NewPlan(c.Pod, c.Namespace, c.Config)
-		if len(errs) > 0 || c.Config.Sidecar.Type == inject.SidecarCustom { // whose words are the user's
+		plan := inject.Inject(c.Pod, c.Namespace, c.Config).Plan
+		if plan == nil || c.Config.Sidecar.Type == inject.SidecarCustom { // whose words are the user's
 			continue
 		}
-		for _, container := range plan.InitContainers {
+		for _, container := range slices.Concat(plan.Containers.Init, plan.Containers.Regular) {
 			for _, arg := range append(container.Command, container.Args...) {
 				if strings.Contains(meant.Replace(arg), "$") {
 					t.Errorf("%s: %s has the argument %q", c.Name, container.Name, arg)
@@ -173,23 +172,16 @@ func TestPlanOrder(t *testing.T) {
 			continue
 		}
 		names, rest := containerNames(got.Pod.Spec.InitContainers), containerNames(got.Pod.Spec.Containers)
-		proxy := slices.Index(names, inject.ProxyContainerName)
-		first := slices.Index(names, inject.InitContainerName)
-		if slices.Index(rest, inject.ProxyContainerName) == 0 { // in classic order
+		proxy := slices.Index(names, podplan.ProxyContainerName)
+		first := slices.Index(names, podplan.InitContainerName)
+		if slices.Index(rest, podplan.ProxyContainerName) == 0 { // in classic order
 			proxy, rest = first+1, rest[1:]
 		}
 		if proxy != first+1 || proxy > 1 {
 			t.Errorf("%s: init containers are %v", c.Name, names)
 		}
-		own, ok := inject.Restore(c.Pod)
-		if !ok {
-			own = c.Pod
-		}
-		// A container of the proxy's name is merged with it.
-		wanted := slices.DeleteFunc(containerNames(own.Spec.Containers), func(name string) bool {
-			return name == inject.ProxyContainerName
-		})
-		if diff := cmp.Diff(wanted, rest); diff != "" {
+		own, _ := inject.Restore(c.Pod)
+		if diff := cmp.Diff(containerNames(own.Pod().Spec.Containers), rest); diff != "" {
 			t.Errorf("%s: containers changed (-before +after):\n%s", c.Name, diff)
 		}
 	}

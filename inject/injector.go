@@ -2,9 +2,9 @@ package inject
 
 import (
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // Injector injects by one configuration. It is for many pods: what takes long
@@ -39,21 +39,16 @@ func forOnePod(cfg Config) *Injector {
 // Result is what became of a pod.
 type Result struct {
 	Decision
-	// Pod is the injected pod; nil unless Inject.
-	Pod *corev1.Pod
+	// Plan is what the pod gets or has; nil unless it is injected, now or
+	// already.
+	Plan *podplan.Plan
+	// Pod is the injected pod, and Operations make it of the JSON of the pod that
+	// flowed in; nil unless Inject. The pod shares memory with that one, and is
+	// not to be changed.
+	Pod        *corev1.Pod
+	Operations []podplan.Operation
 	// Warnings are for the pod's owner, one line each.
 	Warnings []string
-}
-
-// Inject decides, plans and applies. The pod is not changed; of a refused or
-// skipped pod the Result holds the reason and no pod.
-func (in *Injector) Inject(pod *corev1.Pod, ns Namespace) Result {
-	decision, plan, warnings := in.decide(pod, ns)
-	result := Result{Decision: decision, Warnings: warnings}
-	if decision.Inject {
-		result.Pod = plan.Apply(pod)
-	}
-	return result
 }
 
 // merged is the custom sidecar for a mode. It is shared, and must not be
@@ -65,33 +60,17 @@ func (in *Injector) merged(mode interception.Mode) corev1.Container {
 	return mustMerge(mode, in.cfg)
 }
 
-// Patch decides and plans, and returns the operations that put the plan into
-// the pod's JSON; Result.Pod stays nil.
-func (in *Injector) Patch(pod *corev1.Pod, ns Namespace) (Result, []Operation) {
-	decision, plan, warnings := in.decide(pod, ns)
-	result := Result{Decision: decision, Warnings: warnings}
-	if !decision.Inject {
-		return result, nil
-	}
-	return result, plan.Patch(pod)
-}
-
 // Inject is Injector.Inject for a single pod.
 func Inject(pod *corev1.Pod, ns Namespace, cfg Config) Result {
 	return forOnePod(cfg).Inject(pod, ns)
 }
 
-// Decide says whether the pod may and should be injected.
-func Decide(pod *corev1.Pod, ns Namespace, cfg Config) Decision {
-	decision, _, _ := forOnePod(cfg).decide(pod, ns)
-	return decision
-}
-
-// NewPlan says what goes where if the pod is injected, whether or not Decide
-// would. The errors are all the fields for which it would be refused.
-func NewPlan(pod *corev1.Pod, ns Namespace, cfg Config) (Plan, field.ErrorList) {
-	req, problems := readRequest(pod, ns)
-	base := withoutOurs(pod, volumesNamed(req.volumes(cfg)))
-	plan, refusal := forOnePod(cfg).plan(base, req, problems, req.over(cfg, base))
-	return plan, refusal.Errors
+// Restore undoes the injection of a pod: it takes out all that the pod's status
+// records. It is not ok for a pod without a status that an injector of this
+// version wrote. The pod is not changed.
+//
+// What a pod had of empty lists and maps cannot be told from their absence,
+// nor can Kubernetes: they are absent afterwards.
+func Restore(pod *corev1.Pod) (edit *podplan.Edit, ok bool) {
+	return podplan.Undo(pod, userVolumeNames(pod))
 }

@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 // ownPrefixes begin keys that are for an injector: one that Shunt does not know
@@ -94,7 +96,7 @@ func otherPrefix(key string) string {
 		if strings.HasPrefix(row.Key, ShuntPrefix) {
 			domain = strings.TrimSuffix(ShuntPrefix, "/")
 		}
-		if strings.HasSuffix(prefix, domain) || distance(prefix, wanted) <= len(wanted)/3 {
+		if strings.HasSuffix(prefix, domain) || strict.Distance(prefix, wanted) <= len(wanted)/3 {
 			return row.Key
 		}
 	}
@@ -130,7 +132,7 @@ func misspeltInject(place Place, values map[string]string) []problem {
 	var problems []problem
 	for key, text := range values {
 		if key != InjectKey && strings.EqualFold(key, InjectKey) {
-			err := field.Invalid(paths[place].Key(key), shorten(text), "unknown key; accepted: "+InjectKey)
+			err := field.Invalid(paths[place].Key(key), strict.Shorten(text), "unknown key; accepted: "+InjectKey)
 			problems = append(problems, problem{key: InjectKey, place: place, err: err})
 		}
 	}
@@ -138,27 +140,26 @@ func misspeltInject(place Place, values map[string]string) []problem {
 	return problems
 }
 
-// addKeys warns of keys of the pod and annotations of its namespace that look
-// as if they were for Shunt, and on which it does not act.
-func (w *warnings) addKeys(pod *corev1.Pod, ns Namespace) {
-	w.addKeysOf(PodAnnotation, pod.Annotations)
-	w.addKeysOf(PodLabel, pod.Labels)
-	w.addKeysOf(NamespaceAnnotation, ns.Annotations)
-}
-
-func (w *warnings) addKeysOf(place Place, values map[string]string) {
-	var wrong []string
-	for key := range values {
-		if !understood(key, place) {
-			wrong = append(wrong, key)
+// addKeyWarnings warns of keys of the pod and annotations of its namespace that
+// look as if they were for Shunt, and on which it does not act.
+func addKeyWarnings(w *strict.Warnings, pod *corev1.Pod, ns Namespace) {
+	for _, of := range []struct {
+		place  Place
+		values map[string]string
+	}{{PodAnnotation, pod.Annotations}, {PodLabel, pod.Labels}, {NamespaceAnnotation, ns.Annotations}} {
+		var wrong []string
+		for key := range of.values {
+			if !understood(key, of.place) {
+				wrong = append(wrong, key)
+			}
 		}
+		slices.Sort(wrong)
+		told := min(len(wrong), strict.MostTold)
+		for _, key := range wrong[:told] {
+			w.Add(fmt.Sprintf("%s: %s", paths[of.place].Key(strict.Shorten(key)), notUnderstood(key, of.place)))
+		}
+		w.Count(len(wrong) - told)
 	}
-	slices.Sort(wrong)
-	told := min(len(wrong), mostTold)
-	for _, key := range wrong[:told] {
-		w.add(fmt.Sprintf("%s: %s", paths[place].Key(shorten(key)), notUnderstood(key, place)))
-	}
-	w.more += len(wrong) - told
 }
 
 // understood reports whether a key is one that is read in the place, or none
@@ -215,32 +216,10 @@ func nearest(key string) string {
 		if !cut || row.read == nil {
 			continue
 		}
-		d := distance(name, rowName)
+		d := strict.Distance(name, rowName)
 		if d < least || (d == least && found != "" && rowPrefix == prefix) {
 			found, least = row.Key, d
 		}
 	}
 	return found
-}
-
-// distance is Levenshtein's: how many bytes are to be put in, taken out or
-// changed to make one text of the other.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1) // from a[:i] to each b[:j]
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			changed := diagonal
-			if a[i] != b[j] {
-				changed++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(changed, row[j+1]+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }

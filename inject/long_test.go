@@ -10,6 +10,7 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // words are so many words of a list, each with its number in it.
@@ -72,7 +73,7 @@ func startable(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	const most = 2 << 20 // of all arguments, where the stack may have 8 MiB (execve(2))
 	for _, c := range append(pod.Spec.InitContainers, pod.Spec.Containers...) {
-		if c.Name != inject.InitContainerName && c.Name != inject.ProxyContainerName {
+		if c.Name != podplan.InitContainerName && c.Name != podplan.ProxyContainerName {
 			continue
 		}
 		size := 0

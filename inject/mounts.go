@@ -8,6 +8,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/shunt-dev/shunt/inject/podplan"
+	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 // A pod may mount into the proxy's container only where no image has a program,
@@ -33,11 +36,11 @@ func isMountable(mountPath string) bool {
 // takenVolumes finds volumes of ours that another container mounts: what is in
 // them runs in the proxy's container. The mount by which a container has
 // shunt-init for its probes is taken out before.
-func takenVolumes(path func() *field.Path, c *corev1.Container) (found faults) {
+func takenVolumes(path func() *field.Path, c *corev1.Container) (found strict.Faults) {
 	const detail = "the volume is Shunt's own, and the proxy runs what is in it; accepted: any other volume"
 	check := func(list string, i int, name string) {
-		if slices.Contains(volumeNames, name) {
-			found.add(func() *field.Error { return field.Invalid(path().Child(list).Index(i).Child("name"), name, detail) })
+		if podplan.IsVolumeName(name) {
+			found.Add(func() *field.Error { return field.Invalid(path().Child(list).Index(i).Child("name"), name, detail) })
 		}
 	}
 	for i := range c.VolumeMounts {
@@ -104,8 +107,8 @@ func (r request) overlapping(cfg Config) field.ErrorList {
 		if pods.at == nil {
 			continue // both are the operator's
 		}
-		errs = append(errs, field.Invalid(pods.at, shorten(pods.clean), fmt.Sprintf(
-			"the proxy has another mount at %s; accepted: a path that is not at, above or below it", shorten(other.clean))))
+		errs = append(errs, field.Invalid(pods.at, strict.Shorten(pods.clean), fmt.Sprintf(
+			"the proxy has another mount at %s; accepted: a path that is not at, above or below it", strict.Shorten(other.clean))))
 	}
 	return errs
 }

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shunt-dev/shunt/inject"
@@ -22,19 +21,18 @@ func TestNamespaceAnnotationsHoldAsThePodsOwn(t *testing.T) {
 	for _, c := range loadCases(t) {
 		pod, ns := movedToNamespace(c)
 		if len(ns.Annotations) == 0 || len(c.Namespace.Annotations) > 0 || ns.Annotations[inject.DrainDurationKey] != "" ||
-			ns.Annotations[inject.ProxyConfigKey] != "" {
+			ns.Annotations[inject.ProxyConfigKey] != "" || len(c.Config.ForbiddenAnnotations) > 0 {
 			continue
 		}
 		moved++
-		want, wantErrs := inject.NewPlan(c.Pod, c.Namespace, c.Config)
-		got, gotErrs := inject.NewPlan(pod, ns, c.Config)
-		if diff := cmp.Diff(want, got, cmpPrefixes, cmpopts.IgnoreUnexported(inject.Plan{})); diff != "" {
+		want, got := inject.Inject(c.Pod, c.Namespace, c.Config), inject.Inject(pod, ns, c.Config)
+		if diff := cmp.Diff(want.Plan, got.Plan, sameResult); diff != "" {
 			t.Errorf("%s: plans differ (-of the pod +of the namespace):\n%s", c.Name, diff)
 		}
-		if len(wantErrs) != len(gotErrs) {
-			t.Errorf("%s: of the pod %v, of the namespace %v", c.Name, wantErrs, gotErrs)
+		if len(want.Errors) != len(got.Errors) {
+			t.Errorf("%s: of the pod %v, of the namespace %v", c.Name, want.Errors, got.Errors)
 		}
-		for _, err := range gotErrs {
+		for _, err := range got.Errors {
 			if key := keyIn(err.Field); ns.Annotations[key] != "" && !inject.OfNamespace(err.Field) {
 				t.Errorf("%s: %v is not said to be the namespace's", c.Name, err)
 			}

@@ -7,6 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/version"
+
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // NativeSidecar says which kind of container the proxy is: a native sidecar,
@@ -71,29 +73,11 @@ func (r request) overOrder(cfg *Config) {
 	}
 }
 
-// place puts the proxy where it goes.
-func (p *Plan) place(proxy corev1.Container, cfg Config) {
-	if cfg.native() {
-		proxy.RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
-		p.InitContainers = append(p.InitContainers, proxy)
-		return
-	}
-	p.Containers = []corev1.Container{classic(proxy, cfg)}
-}
-
-// proxy is where place has put it.
-func (p *Plan) proxy() corev1.Container {
-	if len(p.Containers) > 0 {
-		return p.Containers[0]
-	}
-	return p.InitContainers[len(p.InitContainers)-1]
-}
-
-// classic is the proxy as an ordinary container. Kubelet starts them in their
-// order, and the next one not before the hook of the one before has ended. The
-// container that is given may be shared, and is not changed.
-func classic(proxy corev1.Container, cfg Config) corev1.Container {
-	proxy.RestartPolicy = nil
+// held is the proxy as a regular container that the others wait for. Kubelet
+// starts them in their order, and the next one not before the hook of the one
+// before has ended. The container that is given may be shared, and is not
+// changed.
+func held(proxy corev1.Container, cfg Config) corev1.Container {
 	command := holdCommand(proxy)
 	if !cfg.HoldApplicationUntilProxyStarts || command == nil {
 		return proxy
@@ -118,13 +102,13 @@ func holdCommand(proxy corev1.Container) []string {
 		return nil
 	}
 	var port uint16
-	command := []string{probeProgram, "wait"}
+	command := []string{podplan.ProbeProgram, "wait"}
 	switch {
 	case probe.HTTPGet != nil && probe.HTTPGet.Host == "" && probe.HTTPGet.Scheme != corev1.URISchemeHTTPS:
-		port = portNumber(&proxy, probe.HTTPGet.Port)
+		port = podplan.PortNumber(&proxy, probe.HTTPGet.Port)
 		command = append(command, "--path", probe.HTTPGet.Path)
 	case probe.TCPSocket != nil && probe.TCPSocket.Host == "":
-		port = portNumber(&proxy, probe.TCPSocket.Port)
+		port = podplan.PortNumber(&proxy, probe.TCPSocket.Port)
 	}
 	if port == 0 {
 		return nil
@@ -149,7 +133,7 @@ func orderWarnings(pod *corev1.Pod, proxy corev1.Container, cfg Config) []string
 	var warnings []string
 	if policy := pod.Spec.RestartPolicy; policy == corev1.RestartPolicyNever || policy == corev1.RestartPolicyOnFailure {
 		warnings = append(warnings, fmt.Sprintf("%s: %s: the pod will not complete, because the proxy is an ordinary container, "+
-			"which goes on running when the others have ended", specPath.Child("restartPolicy"), policy))
+			"which goes on running when the others have ended", podplan.SpecPath.Child("restartPolicy"), policy))
 	}
 	held := proxy.Lifecycle != nil && proxy.Lifecycle.PostStart != nil
 	if cfg.HoldApplicationUntilProxyStarts && !held {

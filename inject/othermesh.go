@@ -8,6 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/podplan"
+	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 // mesh is another one that intercepts a pod's traffic.
@@ -59,14 +61,14 @@ func overridesIstio(c *corev1.Container) bool {
 // otherMesh finds another mesh's interception. Of two in a pod, one has the
 // connections and the other has not, or each has what the other's proxy opens.
 // Where Shunt intercepts nothing, there is one.
-func otherMesh(pod *corev1.Pod, req request) (found faults) {
+func otherMesh(pod *corev1.Pod, req request) (found strict.Faults) {
 	if req.mode == interception.ModeNone {
-		return faults{}
+		return strict.Faults{}
 	}
-	for _, c := range containersOf(pod) {
+	for _, c := range podplan.AllContainers(pod) {
 		if of, is := meshOf(c.Container); is {
-			found.add(func() *field.Error {
-				return field.Invalid(c.path().Child("name"), shorten(c.Name), fmt.Sprintf(
+			found.Add(func() *field.Error {
+				return field.Invalid(c.Path().Child("name"), strict.Shorten(c.Name), fmt.Sprintf(
 					"%s intercepts the pod's traffic with it, and only one can; accepted: a pod without it, or with %s: NONE",
 					of.name, InterceptionModeKey))
 			})
@@ -80,18 +82,18 @@ func otherMesh(pod *corev1.Pod, req request) (found faults) {
 func meshWarnings(pod *corev1.Pod, req request, cfg Config) []string {
 	beside := req.mode == interception.ModeNone && cfg.Sidecar.Type != SidecarCustom
 	var warnings []string
-	eachContainer(pod, func(list string, i int, c *corev1.Container) bool {
-		name := func() *field.Path { return placed{c, list, i}.path().Child("name") }
-		if overridesIstio(c) {
+	podplan.EachContainer(pod, func(c podplan.Placed) bool {
+		name := func() *field.Path { return c.Path().Child("name") }
+		if overridesIstio(c.Container) {
 			warnings = append(warnings, fmt.Sprintf("%s: %s: with the image %s it is what Istio's injector merges with its proxy, "+
 				"and for Shunt a container like any other; use annotations such as %s, or a template of the configuration (%s)",
 				name(), c.Name, autoImage, ProxyCPUKey, TemplatesKey))
 		}
-		if of, is := meshOf(c); is && beside && of.ports != "" {
+		if of, is := meshOf(c.Container); is && beside && of.ports != "" {
 			warnings = append(warnings, fmt.Sprintf("%s: %s: the proxy of %s listens on %s, and so does Shunt's Envoy: "+
-				"one of them will not start", name(), shorten(c.Name), of.name, of.ports))
+				"one of them will not start", name(), strict.Shorten(c.Name), of.name, of.ports))
 		}
-		return len(warnings) <= mostTold
+		return len(warnings) <= strict.MostTold
 	})
 	return warnings
 }

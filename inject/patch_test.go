@@ -10,11 +10,12 @@ import (
 
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
-// TestPatchDoesWhatApplyDoes: in every case that injects, the patch makes of
-// the pod's JSON what the pod becomes, also where the pod was injected before.
-func TestPatchDoesWhatApplyDoes(t *testing.T) {
+// TestPatchMakesThePod: in every case that injects, the patch makes of the
+// pod's JSON what the pod becomes, also where the pod was injected before.
+func TestPatchMakesThePod(t *testing.T) {
 	all, err := cases.Load("testdata/cases")
 	if err != nil {
 		t.Fatal(err)
@@ -48,10 +49,16 @@ func TestPatchDoesWhatApplyDoes(t *testing.T) {
 
 func checkPatch(t *testing.T, in *inject.Injector, pod *corev1.Pod, ns inject.Namespace, want *corev1.Pod) {
 	t.Helper()
-	_, ops := in.Patch(pod, ns)
-	patch, err := jsonpatch.DecodePatch(inject.EncodePatch(ops))
+	checkMade(t, "patched", pod, in.Inject(pod, ns).Operations, want)
+}
+
+// checkMade holds that operations make of a pod's JSON the wanted pod.
+func checkMade(t *testing.T, what string, pod *corev1.Pod, operations []podplan.Operation, want *corev1.Pod) {
+	t.Helper()
+	text := podplan.EncodePatch(operations)
+	patch, err := jsonpatch.DecodePatch(text)
 	if err != nil {
-		t.Fatalf("%v: %s", err, inject.EncodePatch(ops))
+		t.Fatalf("%s: %v: %s", what, err, text)
 	}
 	before, err := json.Marshal(pod)
 	if err != nil {
@@ -59,14 +66,14 @@ func checkPatch(t *testing.T, in *inject.Injector, pod *corev1.Pod, ns inject.Na
 	}
 	after, err := patch.Apply(before)
 	if err != nil {
-		t.Fatalf("%v: %.2000s", err, inject.EncodePatch(ops))
+		t.Fatalf("%s: %v: %.2000s", what, err, text)
 	}
 	var got corev1.Pod
 	if err := json.Unmarshal(after, &got); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(asMap(t, want), asMap(t, &got)); diff != "" {
-		t.Errorf("patched (-applied +patched):\n%s", diff)
+		t.Errorf("%s (-the pod +by its patch):\n%s", what, diff)
 	}
 }
 
@@ -90,12 +97,11 @@ func TestPatchDoesNotGrow(t *testing.T) {
 	small.Annotations = map[string]string{"a": "b"}
 	small.Spec.InitContainers, small.Spec.Volumes = large.Spec.InitContainers[:1], large.Spec.Volumes[:1]
 	in := inject.NewInjector(inject.DefaultConfig())
-	_, ofSmall := in.Patch(small, enabled)
-	_, ofLarge := in.Patch(large, enabled)
+	ofSmall, ofLarge := in.Inject(small, enabled).Operations, in.Inject(large, enabled).Operations
 	if len(ofLarge) != len(ofSmall) {
 		t.Errorf("%d operations for a large pod, %d for a small one", len(ofLarge), len(ofSmall))
 	}
-	if a, b := len(inject.EncodePatch(ofSmall)), len(inject.EncodePatch(ofLarge)); b != a {
+	if a, b := len(podplan.EncodePatch(ofSmall)), len(podplan.EncodePatch(ofLarge)); b != a {
 		t.Errorf("%d bytes for a large pod, %d for a small one", b, a)
 	}
 }
@@ -115,8 +121,8 @@ func BenchmarkPatch(b *testing.B) {
 				if err := json.Unmarshal(text, &pod); err != nil {
 					b.Fatal(err)
 				}
-				result, ops := in.Patch(&pod, enabled)
-				if !result.Inject || len(inject.EncodePatch(ops)) == 0 {
+				result := in.Inject(&pod, enabled)
+				if len(podplan.EncodePatch(result.Operations)) < 3 {
 					b.Fatal(result.Reason)
 				}
 			}

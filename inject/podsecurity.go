@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 // enforceKey is the label by which a namespace says which Pod Security level
@@ -20,11 +21,11 @@ var levelsWithoutNetAdmin = []string{"baseline", "restricted"}
 // barredMode finds that the pod's namespace does not allow what its mode needs.
 // The API server would refuse the pod after the injection, naming a container
 // that its owner has never heard of.
-func barredMode(req request, cfg Config) (found faults) {
+func barredMode(req request, cfg Config) (found strict.Faults) {
 	if req.mode == interception.ModeNone || !cfg.CheckPodSecurity || !slices.Contains(levelsWithoutNetAdmin, req.enforced) {
-		return faults{}
+		return strict.Faults{}
 	}
-	found.add(func() *field.Error {
+	found.Add(func() *field.Error {
 		return field.Forbidden(field.NewPath(ofNamespace, "metadata", "labels").Key(enforceKey), fmt.Sprintf(
 			"at level %s no container may have %s, which mode %s needs; accepted: privileged, or for the pod %s: NONE",
 			req.enforced, netAdmin, req.mode, InterceptionModeKey))

@@ -5,6 +5,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/shunt-dev/shunt/inject/podplan"
+	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 // proxy is the sidecar as a pod gets it: that of the configuration, and over
@@ -32,12 +35,12 @@ func (in *Injector) configured(req request, cfg Config) corev1.Container {
 
 // checkProxy finds what a pod asks of its proxy and the configuration does not
 // let it have.
-func (in *Injector) checkProxy(pod *corev1.Pod, req request, cfg Config) (found faults) {
-	found.addAll(checkImageAllowed(req, cfg))
-	found.merge(checkUserVolumes(pod, req, cfg))
-	found.addAll(req.overlapping(cfg))
-	if unknown := checkTemplateNames(req, cfg); len(unknown.told) > 0 {
-		found.merge(unknown)
+func (in *Injector) checkProxy(pod *corev1.Pod, req request, cfg Config) (found strict.Faults) {
+	found.AddAll(checkImageAllowed(req, cfg))
+	found.Merge(checkUserVolumes(pod, req, cfg))
+	found.AddAll(req.overlapping(cfg))
+	if unknown := checkTemplateNames(req, cfg); len(unknown.Told) > 0 {
+		found.Merge(unknown)
 		return found
 	}
 	if req.resources == (quantities{}) && len(req.templates) == 0 {
@@ -45,12 +48,12 @@ func (in *Injector) checkProxy(pod *corev1.Pod, req request, cfg Config) (found 
 	}
 	configured := in.configuredResources(req, cfg)
 	if wrong := checkResources(field.NewPath("resources"), configured); len(wrong) > 0 {
-		found.add(func() *field.Error {
+		found.Add(func() *field.Error {
 			return req.from.invalid(TemplatesKey, "together they are contradictory: "+wrong[0].Error())
 		})
 		return found
 	}
-	found.addAll(req.resources.check(req.from))
+	found.AddAll(req.resources.check(req.from))
 	return found
 }
 
@@ -60,5 +63,5 @@ func (in *Injector) configuredResources(req request, cfg Config) corev1.Resource
 	if cfg.Sidecar.Type == SidecarCustom {
 		resources = in.merged(req.mode).Resources
 	}
-	return req.mustTemplated(corev1.Container{Name: ProxyContainerName, Resources: resources}, cfg).Resources
+	return req.mustTemplated(corev1.Container{Name: podplan.ProxyContainerName, Resources: resources}, cfg).Resources
 }

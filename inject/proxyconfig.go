@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/podplan"
+	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 // configMetadata are the settings of Istio's agent, in Istio's ProxyConfig.
@@ -60,7 +62,7 @@ var idleConfig = map[string]string{
 	"readinessProbe":             "it is for machines outside a cluster",
 	"runtimeValues":              byOverride,
 	"sds":                        ofControlPlane,
-	"serviceCluster":             "Envoy's is " + ProxyContainerName,
+	"serviceCluster":             "Envoy's is " + podplan.ProxyContainerName,
 	"statNameLength":             ofStatistics,
 	"statsCompression":           ofStatistics,
 	"statsdUdpAddress":           byOverride,
@@ -96,7 +98,7 @@ func parseProxyConfig(text string) (proxyConfig, error) {
 			Value: text, Reason: fmt.Sprintf("it is longer than %d bytes", longestProxyConfig), Accepted: acceptedProxyConfig,
 		}
 	}
-	raw, err := readDocument([]byte(text), "a mapping")
+	raw, err := strict.ReadDocument([]byte(text), "a mapping")
 	var fields map[string]any
 	if err == nil {
 		err = json.Unmarshal(raw, &fields)
@@ -108,13 +110,13 @@ func parseProxyConfig(text string) (proxyConfig, error) {
 		return proxyConfig{}, &interception.ValueError{Value: text, Reason: err.Error(), Accepted: acceptedProxyConfig}
 	}
 	var read proxyConfig
-	var found faults
+	var found strict.Faults
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		if wrong := read.take(name, fields); wrong != nil {
-			found.add(wrong)
+			found.Add(wrong)
 		}
 	}
-	if err := inside(found); err != nil {
+	if err := found.Inside(); err != nil {
 		return proxyConfig{}, err
 	}
 	return read, nil
@@ -125,7 +127,7 @@ func (c *proxyConfig) take(name string, fields map[string]any) func() *field.Err
 	value := fields[name]
 	invalid := func(accepted string) func() *field.Error {
 		return func() *field.Error {
-			return field.Invalid(field.NewPath(shorten(name)), brief(value), "accepted: "+accepted)
+			return field.Invalid(field.NewPath(strict.Shorten(name)), brief(value), "accepted: "+accepted)
 		}
 	}
 	switch name {
@@ -169,9 +171,9 @@ func brief(value any) any {
 	case nil, bool, float64:
 		return value
 	case string:
-		return shorten(value)
+		return strict.Shorten(value)
 	default:
-		return shorten(fmt.Sprint(value))
+		return strict.Shorten(fmt.Sprint(value))
 	}
 }
 
@@ -179,19 +181,14 @@ func knownConfig() []string {
 	return append([]string{configConcurrency, configDrain, configHold, configTermination}, slices.Sorted(maps.Keys(idleConfig))...)
 }
 
-// insideError is what is wrong inside a value that has fields of its own.
-type insideError struct{ faults }
-
-func (e *insideError) Error() string { return e.aggregate().Error() }
-
 // problems are what is wrong with a value of the row's key.
 func (a Annotation) problems(place Place, text string, err error) []problem {
-	var inside *insideError
+	var inside *strict.InsideError
 	if !errors.As(err, &inside) {
 		return []problem{{key: a.Key, place: place, err: a.refuse(place, text, err)}}
 	}
-	all := make([]problem, len(inside.told))
-	for i, wrong := range inside.told {
+	all := make([]problem, len(inside.Told))
+	for i, wrong := range inside.Told {
 		placed := *wrong
 		if !strings.HasPrefix(placed.Field, "[") { // of a list
 			placed.Field = "." + placed.Field
@@ -199,7 +196,7 @@ func (a Annotation) problems(place Place, text string, err error) []problem {
 		placed.Field = paths[place].Key(a.Key).String() + placed.Field
 		all[i] = problem{key: a.Key, place: place, err: &placed}
 	}
-	all[len(all)-1].more = inside.more
+	all[len(all)-1].more = inside.More
 	return all
 }
 
@@ -257,11 +254,11 @@ func configWarnings(req request, cfg Config) []string {
 	}
 	for i, name := range req.config.unknown {
 		meant := ""
-		if i < mostTold { // the others are only counted
-			meant, _, _ = strings.Cut(unknownField(name, knownConfig()), "; ")
+		if i < strict.MostTold { // the others are only counted
+			meant, _, _ = strings.Cut(strict.UnknownField(name, knownConfig()), "; ")
 			meant = strings.Replace(strings.TrimPrefix(meant, "unknown field"), ", ", "; ", 1)
 		}
-		warn(shorten(name), "unknown field, on which Shunt does not act"+meant)
+		warn(strict.Shorten(name), "unknown field, on which Shunt does not act"+meant)
 	}
 	return warnings
 }

@@ -6,6 +6,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // qosResources are those that Kubernetes tells a pod's quality of service by.
@@ -32,12 +34,12 @@ func guaranteed(pod *corev1.Pod) bool {
 			_, said := whole.Requests[name]
 			derived = !said
 		}
-		eachContainer(pod, func(_ string, _ int, c *corev1.Container) bool {
+		podplan.EachContainer(pod, func(c podplan.Placed) bool {
 			switch {
 			case whole == nil:
 				all = same(c.Resources, name)
 			case derived:
-				request := requested(c.Resources, name)
+				request := podplan.Requested(c.Resources, name)
 				all = all && request.Sign() <= 0
 			}
 			return all
@@ -53,15 +55,14 @@ func guaranteed(pod *corev1.Pod) bool {
 // have, because one container that does not makes the pod Burstable: the first to
 // be evicted, and without CPUs of its own. It changes nothing where that would
 // not do. The configuration that it returns has the init container's resources.
-func (p *Plan) stayGuaranteed(req request, proxy *corev1.Container, cfg Config) Config {
+func stayGuaranteed(req request, proxy *corev1.Container, cfg Config) (changed Config, guaranteed bool) {
 	sidecar, wrong := req.level(proxy.Resources)
 	first, wrongFirst := request{}.level(cfg.InitResources)
 	if len(wrong)+len(wrongFirst) > 0 {
-		return cfg
+		return cfg, false
 	}
-	p.Guaranteed = true
 	proxy.Resources, cfg.InitResources = sidecar, first
-	return cfg
+	return cfg, true
 }
 
 // level returns resources with requests that are the limits, and the names of
@@ -103,7 +104,7 @@ func (r request) saysOf(name corev1.ResourceName) (saysRequest, saysLimit bool) 
 }
 
 // qosWarnings tells the owner of a Guaranteed pod why it does not stay so.
-func qosWarnings(pod *corev1.Pod, req request, plan Plan, cfg Config) []string {
+func qosWarnings(pod *corev1.Pod, req request, plan *podplan.Plan, cfg Config) []string {
 	if plan.Guaranteed || !guaranteed(pod) {
 		return nil
 	}
@@ -112,13 +113,13 @@ func qosWarnings(pod *corev1.Pod, req request, plan Plan, cfg Config) []string {
 		warnings = append(warnings, fmt.Sprintf("the pod is Guaranteed without the proxy and Burstable with it: %s has no request of %s "+
 			"that is its limit, by %s", whose, name, who))
 	}
-	_, wrong := req.level(plan.proxy().Resources)
+	_, wrong := req.level(plan.Containers.Proxy().Resources)
 	for _, name := range wrong {
-		warn(ProxyContainerName, name, req.whoSays(name))
+		warn(podplan.ProxyContainerName, name, req.whoSays(name))
 	}
 	_, wrong = request{}.level(cfg.InitResources)
 	for _, name := range wrong {
-		warn(InitContainerName, name, ofInjector)
+		warn(podplan.InitContainerName, name, ofInjector)
 	}
 	return warnings
 }

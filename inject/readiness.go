@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 const (
@@ -123,8 +124,8 @@ func moveHealth(c *corev1.Container, to uint16) {
 }
 
 // readinessWarnings tells of settings of a probe that there is not.
-func readinessWarnings(req request, plan Plan) []string {
-	if req.readiness == (readiness{}) || plan.proxy().ReadinessProbe != nil {
+func readinessWarnings(req request, plan *podplan.Plan) []string {
+	if req.readiness == (readiness{}) || plan.Containers.Proxy().ReadinessProbe != nil {
 		return nil
 	}
 	var warnings []string

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 // problem is a field of a pod or namespace that cannot be read.
@@ -18,7 +19,7 @@ type problem struct {
 	key   string // of the table, where one is meant
 	place Place
 	err   *field.Error
-	more  int // faults of the same kind that are not told
+	more  int // strict.Faults of the same kind that are not told
 }
 
 var paths = map[Place]*field.Path{
@@ -159,10 +160,10 @@ func (a Annotation) refuse(place Place, text string, err error) *field.Error {
 			detail = wrong.Reason + "; " + detail
 		}
 		if wrong.Value != text {
-			detail = fmt.Sprintf("%q: %s", shorten(wrong.Value), detail)
+			detail = fmt.Sprintf("%q: %s", strict.Shorten(wrong.Value), detail)
 		}
 	}
-	return field.Invalid(paths[place].Key(a.Key), shorten(text), detail)
+	return field.Invalid(paths[place].Key(a.Key), strict.Shorten(text), detail)
 }
 
 // contradictions says what interception.Spec.Validate finds in the words of
@@ -175,7 +176,7 @@ func (r request) contradictions() []problem {
 	all := joined.Unwrap()
 	var problems []problem
 	for i, err := range all {
-		if i == mostTold {
+		if i == strict.MostTold {
 			problems[i-1].more = len(all) - i
 			break
 		}
@@ -197,19 +198,4 @@ func (r request) contradictions() []problem {
 		problems = append(problems, problem{key: key, place: r.from.place(key), err: r.from.invalid(key, detail)})
 	}
 	return problems
-}
-
-// longestQuote is how much of a value a message quotes: an annotation may hold
-// 256 KiB.
-const longestQuote = 200
-
-// shorten keeps a message readable.
-func shorten(text string) string { return cut(text, longestQuote) }
-
-// cut keeps so many bytes of a text.
-func cut(text string, most int) string {
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "") + "…"
 }

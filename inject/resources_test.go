@@ -8,13 +8,14 @@ import (
 
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // proxyOf is the proxy's container of an injected pod.
 func proxyOf(t *testing.T, pod *corev1.Pod) *corev1.Container {
 	t.Helper()
 	for i, c := range pod.Spec.InitContainers {
-		if c.Name == inject.ProxyContainerName {
+		if c.Name == podplan.ProxyContainerName {
 			return &pod.Spec.InitContainers[i]
 		}
 	}

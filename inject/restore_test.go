@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // sameRestored compares what Kubernetes can tell apart: a security context
@@ -27,7 +28,7 @@ func TestRestore(t *testing.T) {
 	for _, c := range loadCases(t) {
 		want := c.Pod
 		if earlier, ok := inject.Restore(c.Pod); ok {
-			want = earlier
+			want = earlier.Pod()
 		}
 		result := inject.Inject(c.Pod, c.Namespace, c.Config)
 		if !result.Inject {
@@ -40,14 +41,15 @@ func TestRestore(t *testing.T) {
 			t.Errorf("%s: not known to be injected", c.Name)
 			continue
 		}
-		if diff := cmp.Diff(want, got, sameRestored); diff != "" {
+		if diff := cmp.Diff(want, got.Pod(), sameRestored); diff != "" {
 			t.Errorf("%s (-before injection +restored):\n%s", c.Name, diff)
 		}
+		checkMade(t, c.Name, result.Pod, got.Operations(), got.Pod())
 		if diff := cmp.Diff(before, result.Pod); diff != "" {
 			t.Errorf("%s: Restore changed its input (-before +after):\n%s", c.Name, diff)
 		}
-		if twice, ok := inject.Restore(got); ok {
-			t.Errorf("%s: restored once more: %v", c.Name, twice)
+		if twice, ok := inject.Restore(got.Pod()); ok {
+			t.Errorf("%s: restored once more: %v", c.Name, twice.Pod())
 		}
 	}
 	if restored < 40 {
@@ -61,13 +63,13 @@ func TestRestoreLeavesOthersAlone(t *testing.T) {
 		`{"initContainers":["shunt-init"],"version":"0"}`, "injected", "",
 	} {
 		pod := &corev1.Pod{}
-		pod.Annotations = map[string]string{inject.StatusKey: status}
-		if got, ok := inject.Restore(pod); ok || got != nil {
-			t.Errorf("status %q: restored to %v", status, got)
+		pod.Annotations = map[string]string{podplan.StatusKey: status}
+		if got, ok := inject.Restore(pod); ok {
+			t.Errorf("status %q: restored to %v", status, got.Pod())
 		}
 	}
-	if got, ok := inject.Restore(&corev1.Pod{}); ok || got != nil {
-		t.Errorf("without a status: restored to %v", got)
+	if got, ok := inject.Restore(&corev1.Pod{}); ok {
+		t.Errorf("without a status: restored to %v", got.Pod())
 	}
 }
 
@@ -80,7 +82,7 @@ func TestRestoreTakesNoProbe(t *testing.T) {
 			Exec: &corev1.ExecAction{Command: []string{"/shunt/shunt-init", "probe", "--port", "80"}},
 		}},
 	}}}}
-	pod.Annotations = map[string]string{inject.StatusKey: `{"version":"1","probes":[
+	pod.Annotations = map[string]string{podplan.StatusKey: `{"version":"1","probes":[
 		{"container":"app","probe":"livenessProbe","port":80},{"container":"app","probe":"readinessProbe","port":"web"},
 		{"container":"app","probe":"startupProbe","port":80},{"container":"gone","probe":"livenessProbe","port":80},
 		{"container":"app","probe":"noProbe","port":80}]}`}
@@ -88,7 +90,7 @@ func TestRestoreTakesNoProbe(t *testing.T) {
 	if !ok {
 		t.Fatal("not known to be injected")
 	}
-	app := got.Spec.Containers[0]
+	app := got.Pod().Spec.Containers[0]
 	if diff := cmp.Diff(own, app.LivenessProbe.ProbeHandler); diff != "" {
 		t.Errorf("the pod's own probe (-before +restored):\n%s", diff)
 	}

@@ -39,10 +39,10 @@ func TestSamples(t *testing.T) {
 		}
 		result := inject.Inject(&pod, inject.Namespace{Name: ns.Name, Labels: ns.Labels}, inject.DefaultConfig())
 		if !result.Inject || len(result.Warnings) > 0 {
-			t.Errorf("%s: %s %v %v", name, result.Reason, result.Errors, result.Warnings)
+			t.Fatalf("%s: %s %v %v", name, result.Reason, result.Errors, result.Warnings)
 		}
-		if plan, _ := inject.NewPlan(&pod, inject.Namespace{}, inject.DefaultConfig()); plan.Mode != mode {
-			t.Errorf("%s: mode %s, want %s", name, plan.Mode, mode)
+		if result.Plan.Mode != mode {
+			t.Errorf("%s: mode %s, want %s", name, result.Plan.Mode, mode)
 		}
 	}
 }

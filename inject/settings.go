@@ -12,6 +12,7 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // DNSCapture says which DNS queries of a pod go through its proxy.
@@ -80,9 +81,10 @@ func envoySettings(pod *corev1.Pod, req request, cfg Config, memoryLimit int64) 
 // declaredPorts are those of the pod that its containers declare for HTTP.
 func declaredPorts(pod *corev1.Pod) interception.PortRanges {
 	var ports interception.PortRanges
-	for _, c := range containersOf(pod) {
+	for _, c := range podplan.AllContainers(pod) {
 		for _, p := range c.Ports {
-			if protocolOf(p) == corev1.ProtocolTCP && p.ContainerPort > 0 && p.ContainerPort <= maxPort && declaresHTTP(p.Name) {
+			valid := 0 < p.ContainerPort && p.ContainerPort <= podplan.MaxPort
+			if valid && podplan.Protocol(p) == corev1.ProtocolTCP && declaresHTTP(p.Name) {
 				ports = append(ports, interception.PortRange{First: uint16(p.ContainerPort), Last: uint16(p.ContainerPort)})
 			}
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // modes are all that a pod can ask for.
@@ -17,7 +18,7 @@ var modes = []interception.Mode{interception.ModeRedirect, interception.ModeTPro
 // it is.
 func anyProxy(mode interception.Mode, cfg Config) corev1.Container {
 	return corev1.Container{
-		Name:                     ProxyContainerName,
+		Name:                     podplan.ProxyContainerName,
 		ImagePullPolicy:          cfg.PullPolicy,
 		Resources:                *cfg.ProxyResources.DeepCopy(),
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
@@ -25,20 +26,11 @@ func anyProxy(mode interception.Mode, cfg Config) corev1.Container {
 	}
 }
 
-// sharedMount shows a container what shunt-init leaves for the proxy.
-func sharedMount(readOnly bool) corev1.VolumeMount {
-	return corev1.VolumeMount{Name: sharedVolume, MountPath: envoy.SharedDirectory, ReadOnly: readOnly}
-}
-
-// tokenDirectory is where the API server's plug-in ServiceAccount mounts the
-// pod's token into every container that has nothing mounted there.
-const tokenDirectory = "/var/run/secrets/kubernetes.io/serviceaccount"
-
 // noToken mounts an empty folder there. Neither of our containers asks the API
 // server anything; and when the plug-in changes what we have put in, the API
 // server asks the webhook about the pod once more.
 func noToken() corev1.VolumeMount {
-	return corev1.VolumeMount{Name: sharedVolume, MountPath: tokenDirectory, SubPath: "no-token", ReadOnly: true}
+	return corev1.VolumeMount{Name: podplan.SharedVolume, MountPath: podplan.TokenDirectory, SubPath: "no-token", ReadOnly: true}
 }
 
 // proxyIdentity is the user that the proxy runs as. In TPROXY its sockets take

@@ -5,6 +5,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 // source is where the settings of a request were read: a pod's annotations,
@@ -67,7 +68,7 @@ func (s source) name(key string) string {
 // invalid refuses the value of an annotation, be it the pod's or the
 // namespace's.
 func (s source) invalid(key, detail string) *field.Error {
-	return field.Invalid(s.path(key), shorten(s.text(key)), detail)
+	return field.Invalid(s.path(key), strict.Shorten(s.text(key)), detail)
 }
 
 // idleInNone reports whether what a namespace says of the interception is

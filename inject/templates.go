@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/podplan"
+	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 // Template is what a pod that names it gets over the sidecar.
@@ -58,10 +60,10 @@ func parseTemplates(text string) ([]string, error) {
 }
 
 // checkTemplateNames finds templates that the configuration has not.
-func checkTemplateNames(req request, cfg Config) (found faults) {
+func checkTemplateNames(req request, cfg Config) (found strict.Faults) {
 	for _, name := range req.templates {
 		if _, there := cfg.Templates[name]; !there {
-			found.add(func() *field.Error {
+			found.Add(func() *field.Error {
 				accepted := slices.Concat([]string{builtinTemplate}, slices.Sorted(maps.Keys(cfg.Templates)))
 				reason := fmt.Sprintf("the injector's configuration has no template %q", name)
 				if name == gatewayTemplate {
@@ -156,7 +158,7 @@ func checkTemplates(cfg Config) field.ErrorList {
 		}
 		errs = append(errs, checkVolumes(path.Child("volumes"), t.Volumes)...)
 		for i, v := range t.Volumes {
-			if slices.Contains(volumesNamed(taken), v.Name) {
+			if slices.Contains(podplan.VolumeNames(taken), v.Name) {
 				errs = append(errs, field.Invalid(path.Child("volumes").Index(i).Child("name"), v.Name,
 					"the name is that of a volume of the sidecar or another template; accepted: any other name"))
 			}

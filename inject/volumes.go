@@ -15,6 +15,8 @@ import (
 	kjson "sigs.k8s.io/json"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/podplan"
+	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 const (
@@ -24,70 +26,62 @@ const (
 
 // parseUserVolumes reads volumes for the proxy, as strictly as a configuration.
 func parseUserVolumes(text string) ([]corev1.Volume, error) {
-	volumes, err := parseNamed(text, acceptedVolumes, append(jsonNames[corev1.VolumeSource](), "name"),
+	volumes, err := parseNamed(text, acceptedVolumes, append(strict.JSONNames[corev1.VolumeSource](), "name"),
 		func(v *corev1.Volume) *string { return &v.Name })
 	if err != nil {
 		return nil, err
 	}
-	var found faults
+	var found strict.Faults
 	seen := make(map[string]bool, len(volumes))
 	for i, v := range volumes {
 		at := func() *field.Path { return (*field.Path)(nil).Index(i) }
 		for _, wrong := range validation.IsDNS1123Label(v.Name) {
-			found.add(func() *field.Error { return field.Invalid(at().Child("name"), v.Name, "accepted: "+wrong) })
+			found.Add(func() *field.Error { return field.Invalid(at().Child("name"), v.Name, "accepted: "+wrong) })
 		}
-		if slices.Contains(volumeNames, v.Name) {
-			found.add(func() *field.Error {
+		if podplan.IsVolumeName(v.Name) {
+			found.Add(func() *field.Error {
 				return field.Invalid(at().Child("name"), v.Name, "the name is that of a volume of Shunt's; accepted: any other name")
 			})
 		}
 		if seen[v.Name] {
-			found.add(func() *field.Error { return field.Duplicate(at().Child("name"), v.Name) })
+			found.Add(func() *field.Error { return field.Duplicate(at().Child("name"), v.Name) })
 		}
 		seen[v.Name] = true
 		if v.VolumeSource == (corev1.VolumeSource{}) {
-			found.add(func() *field.Error {
+			found.Add(func() *field.Error {
 				return field.Required(at(), "a volume without a source; accepted: one source, such as configMap")
 			})
 		}
 	}
-	return volumes, inside(found)
+	return volumes, found.Inside()
 }
 
 // parseUserMounts reads where the proxy has them.
 func parseUserMounts(text string) ([]corev1.VolumeMount, error) {
-	mounts, err := parseNamed(text, acceptedMounts, jsonNames[corev1.VolumeMount](),
+	mounts, err := parseNamed(text, acceptedMounts, strict.JSONNames[corev1.VolumeMount](),
 		func(m *corev1.VolumeMount) *string { return &m.Name })
 	if err != nil {
 		return nil, err
 	}
-	var found faults
+	var found strict.Faults
 	seen := make(map[string]bool, len(mounts))
 	for i, m := range mounts {
 		at := func() *field.Path { return (*field.Path)(nil).Index(i) }
 		if m.Name == "" {
-			found.add(func() *field.Error { return field.Required(at().Child("name"), "accepted: the name of a volume") })
+			found.Add(func() *field.Error { return field.Required(at().Child("name"), "accepted: the name of a volume") })
 		}
 		clean := path.Clean(m.MountPath)
 		if !isMountable(m.MountPath) {
-			found.add(func() *field.Error {
+			found.Add(func() *field.Error {
 				return field.Invalid(at().Child("mountPath"), m.MountPath, "accepted: "+acceptedPath)
 			})
 		}
 		if seen[clean] {
-			found.add(func() *field.Error { return field.Duplicate(at().Child("mountPath"), m.MountPath) })
+			found.Add(func() *field.Error { return field.Duplicate(at().Child("mountPath"), m.MountPath) })
 		}
 		seen[clean] = true
 	}
-	return mounts, inside(found)
-}
-
-// inside is an error for what is wrong inside a value, or none.
-func inside(found faults) error {
-	if len(found.told) == 0 {
-		return nil
-	}
-	return &insideError{found}
+	return mounts, found.Inside()
 }
 
 // mostNamed is how many volumes or mounts an annotation may have for the proxy.
@@ -102,9 +96,9 @@ func parseNamed[T any](text, accepted string, known []string, name func(*T) *str
 	if strings.HasPrefix(strings.TrimSpace(text), "{") {
 		into = &byName
 	}
-	strict, err := kjson.UnmarshalStrict([]byte(text), into)
-	if err := errors.Join(append(strict, err)...); err != nil {
-		return nil, &interception.ValueError{Value: text, Reason: shorten(err.Error()), Accepted: accepted}
+	wrong, err := kjson.UnmarshalStrict([]byte(text), into)
+	if err := errors.Join(append(wrong, err)...); err != nil {
+		return nil, &interception.ValueError{Value: text, Reason: strict.Shorten(err.Error()), Accepted: accepted}
 	}
 	keys := slices.Sorted(maps.Keys(byName))
 	for _, key := range keys {
@@ -119,36 +113,36 @@ func parseNamed[T any](text, accepted string, known []string, name func(*T) *str
 		}
 	}
 	read := make([]T, len(elements))
-	var found faults
+	var found strict.Faults
 	for i, raw := range elements {
 		at := (*field.Path)(nil).Index(i)
 		if byName != nil {
-			at = field.NewPath(shorten(keys[i]))
+			at = field.NewPath(strict.Shorten(keys[i]))
 		}
-		strict, err := kjson.UnmarshalStrict(raw, &read[i])
+		wrong, err := kjson.UnmarshalStrict(raw, &read[i])
 		if err != nil {
-			found.add(func() *field.Error {
+			found.Add(func() *field.Error {
 				return field.Invalid(at, string(raw), "a value is of another type; accepted: what Kubernetes has there")
 			})
 		}
-		found.merge(unknownInside(at, strict, known))
+		found.Merge(unknownInside(at, wrong, known))
 		if byName == nil {
 			continue
 		}
 		if own := name(&read[i]); *own != "" && *own != keys[i] {
-			found.add(func() *field.Error {
+			found.Add(func() *field.Error {
 				return field.Invalid(at.Child("name"), *own, "it is there by another name; accepted: none")
 			})
 		}
 		*name(&read[i]) = keys[i]
 	}
-	return read, inside(found)
+	return read, found.Inside()
 }
 
 // unknownInside says what is accepted in place of fields that nothing reads.
-func unknownInside(at *field.Path, strict []error, known []string) (found faults) {
-	for _, err := range strict {
-		found.add(func() *field.Error { return unknownFault(at, err, known) })
+func unknownInside(at *field.Path, wrong []error, known []string) (found strict.Faults) {
+	for _, err := range wrong {
+		found.Add(func() *field.Error { return unknownFault(at, err, known) })
 	}
 	return found
 }
@@ -156,45 +150,46 @@ func unknownInside(at *field.Path, strict []error, known []string) (found faults
 func unknownFault(at *field.Path, err error, known []string) *field.Error {
 	var wrong kjson.FieldError
 	if !errors.As(err, &wrong) {
-		return field.Invalid(at, "", shorten(err.Error()))
+		return field.Invalid(at, "", strict.Shorten(err.Error()))
 	}
 	detail := "unknown field; accepted: what Kubernetes has there"
 	if below := wrong.FieldPath(); !strings.ContainsAny(below, ".[") && strings.Contains(err.Error(), "unknown") {
-		detail, _, _ = strings.Cut(unknownField(below, known), "; ")
+		detail, _, _ = strings.Cut(strict.UnknownField(below, known), "; ")
 		detail += "; accepted: what Kubernetes has there"
 	} else if strings.Contains(err.Error(), "duplicate") {
 		detail = "there twice; accepted: once"
 	}
-	return field.Forbidden(at.Child(shorten(wrong.FieldPath())), detail)
+	return field.Forbidden(at.Child(strict.Shorten(wrong.FieldPath())), detail)
 }
 
 // checkUserVolumes holds what a pod wants to be mounted to the volumes that
 // there are.
-func checkUserVolumes(pod *corev1.Pod, req request, cfg Config) (found faults) {
+func checkUserVolumes(pod *corev1.Pod, req request, cfg Config) (found strict.Faults) {
 	if len(req.userVolumes)+len(req.userMounts) == 0 {
-		return faults{}
+		return strict.Faults{}
 	}
-	ofPod, ofSidecar := setOf(volumesNamed(pod.Spec.Volumes)), setOf(volumesNamed(req.configuredVolumes(cfg)))
+	ofPod, ofSidecar := setOf(podplan.VolumeNames(pod.Spec.Volumes)), setOf(podplan.VolumeNames(req.configuredVolumes(cfg)))
 	for _, v := range req.userVolumes {
 		switch {
 		case ofPod[v.Name]:
-			found.add(func() *field.Error {
+			found.Add(func() *field.Error {
 				return req.from.invalid(UserVolumeKey, fmt.Sprintf(
 					"the pod has a volume %q, which %s can mount as it is; accepted: any other name", v.Name, UserVolumeMountKey))
 			})
 		case ofSidecar[v.Name]:
-			found.add(func() *field.Error {
+			found.Add(func() *field.Error {
 				return req.from.invalid(UserVolumeKey, fmt.Sprintf(
 					"%q is the name of a volume of the injector's sidecar; accepted: any other name", v.Name))
 			})
 		}
 	}
-	added := setOf(volumesNamed(req.userVolumes))
+	added := setOf(podplan.VolumeNames(req.userVolumes))
 	for _, m := range req.userMounts {
 		if !added[m.Name] && !ofPod[m.Name] && !ofSidecar[m.Name] {
-			found.add(func() *field.Error {
+			found.Add(func() *field.Error {
 				return req.from.invalid(UserVolumeMountKey, fmt.Sprintf(
-					"there is no volume %q; accepted: the name of one of the pod's volumes or of %s", shorten(m.Name), UserVolumeKey))
+					"there is no volume %q; accepted: the name of one of the pod's volumes or of %s", strict.Shorten(m.Name),
+					UserVolumeKey))
 			})
 		}
 	}
@@ -228,7 +223,7 @@ func (r request) volumes(cfg Config) []corev1.Volume {
 	return all
 }
 
-// userVolumeNames are those that a pod itself asks for.
+// userVolumeNames returns the names of the volumes that a pod itself asks for.
 func userVolumeNames(pod *corev1.Pod) []string {
 	text, present := pod.Annotations[UserVolumeKey]
 	if !present {
@@ -238,5 +233,5 @@ func userVolumeNames(pod *corev1.Pod) []string {
 	if err != nil {
 		return nil
 	}
-	return volumesNamed(volumes)
+	return podplan.VolumeNames(volumes)
 }

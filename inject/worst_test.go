@@ -13,6 +13,7 @@ import (
 
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 const (
@@ -34,8 +35,8 @@ func BenchmarkWorst(b *testing.B) {
 			start := cases.ProcessorTime()
 			for b.Loop() {
 				for _, pod := range pods {
-					_, operations := injector.Patch(pod, enabled)
-					inject.EncodePatch(operations)
+					operations := injector.Inject(pod, enabled).Operations
+					podplan.EncodePatch(operations)
 				}
 			}
 			b.ReportMetric(float64((cases.ProcessorTime()-start).Milliseconds())/float64(b.N), "cpu-ms/op")
@@ -47,8 +48,8 @@ func BenchmarkWorst(b *testing.B) {
 func allocated(injector *inject.Injector, pod *corev1.Pod) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	_, operations := injector.Patch(pod, enabled)
-	inject.EncodePatch(operations)
+	operations := injector.Inject(pod, enabled).Operations
+	podplan.EncodePatch(operations)
 	runtime.ReadMemStats(&after)
 	return after.TotalAlloc - before.TotalAlloc
 }

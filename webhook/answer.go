@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // verdict is the kind of an answer: the message of its log line, and the
@@ -83,9 +84,9 @@ func ownerName(owner *metav1.OwnerReference) string {
 
 // injected carries the operations and nothing of the pod. They are encoded
 // already: response.Patches would have them looked at once more.
-func injected(pod string, operations []inject.Operation, result inject.Result) answer {
+func injected(pod string, result inject.Result) answer {
 	response := allowed(result)
-	response.Patch = inject.EncodePatch(operations)
+	response.Patch = podplan.EncodePatch(result.Operations)
 	response.PatchType = new(admissionv1.PatchTypeJSONPatch)
 	return answer{verdict: verdictInjected, pod: pod, reason: string(result.Reason), response: response}
 }

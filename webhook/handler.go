@@ -228,14 +228,14 @@ func (h *Handler) decide(pod *corev1.Pod, ns inject.Namespace) answer {
 	if injector == nil {
 		return failed(name, failureVersion, http.StatusInternalServerError, errVersionUnknown)
 	}
-	result, operations := injector.Patch(pod, ns)
+	result := injector.Inject(pod, ns)
 	switch {
 	case result.Refused():
 		return refused(name, result)
 	case !result.Inject:
 		return skipped(name, pod, result)
 	}
-	return injected(name, operations, result)
+	return injected(name, result)
 }
 
 func checkRequest(req admission.Request) error {

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // apiVersions are the answers of an API server, one after the other.
@@ -77,7 +78,7 @@ func TestVersionDecidesTheOrder(t *testing.T) {
 		}
 		for _, when := range []string{"the first", "a later"} {
 			pod := handler.current.injector.Load().Inject(askingPod(), inject.Namespace{}).Pod
-			if isNative := pod.Spec.Containers[0].Name != inject.ProxyContainerName; isNative != native {
+			if isNative := pod.Spec.Containers[0].Name != podplan.ProxyContainerName; isNative != native {
 				t.Errorf("%s, %s configuration: native is %v", version, when, isNative)
 			}
 			later := inject.DefaultConfig()

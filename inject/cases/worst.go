@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // Worst is a way to make an injector work for a pod: a pod of so many bytes,
@@ -73,7 +74,7 @@ func WorstPods() []Worst { //nolint:funlen // a table
 		containers("long names of another mesh's", 300, func(i int) corev1.Container {
 			return corev1.Container{Name: "consul-dataplane-" + strings.Repeat("a", 200) + strconv.Itoa(i), Image: "a"}
 		}),
-		annotation("a status that is none", inject.StatusKey, "", "{", ""),
+		annotation("a status that is none", podplan.StatusKey, "", "{", ""),
 		{"keys with another prefix", func(size int) *corev1.Pod {
 			pod := Small()
 			pod.Annotations = map[string]string{}
@@ -119,8 +120,8 @@ func WorstPods() []Worst { //nolint:funlen // a table
 		}},
 		{"a status that records much", func(size int) *corev1.Pod { return recorded(size, 30) }},
 		{"a status that records much of a large pod", func(size int) *corev1.Pod { return recorded(200_000, size/60) }},
-		containers("containers of Shunt's name", 160, named(inject.InitContainerName)),
-		containers("containers of the proxy's name", 160, named(inject.ProxyContainerName)),
+		containers("containers of Shunt's name", 160, named(podplan.InitContainerName)),
+		containers("containers of the proxy's name", 160, named(podplan.ProxyContainerName)),
 		containers("containers of the proxy's user", 130, func(i int) corev1.Container {
 			return corev1.Container{Name: fmt.Sprint("c", i), SecurityContext: &corev1.SecurityContext{RunAsUser: new(int64(1337))}}
 		}),
@@ -195,13 +196,13 @@ func probed(name string) corev1.Container {
 // recorded is a pod whose status records about so many bytes, and which has so
 // many of what it says.
 func recorded(size, has int) *corev1.Pod {
-	pod, status := Small(), inject.Status{Version: "1", Annotations: map[string]string{}}
+	pod, status := Small(), podplan.Status{Version: "1", Annotations: map[string]string{}}
 	var app corev1.Container
 	for i := range size / 120 {
 		name := fmt.Sprint("n", i)
 		status.InitContainers, status.Containers = append(status.InitContainers, name), append(status.Containers, name)
 		status.Volumes, status.ImagePullSecrets = append(status.Volumes, name), append(status.ImagePullSecrets, name)
-		status.Probes = append(status.Probes, inject.Probe{Container: name, Kind: "livenessProbe"})
+		status.Probes = append(status.Probes, podplan.Probe{Container: name, Kind: "livenessProbe"})
 		status.Sysctls = append(status.Sysctls, name)
 	}
 	for i := range has / 3 {
@@ -217,7 +218,7 @@ func recorded(size, has int) *corev1.Pod {
 	if err != nil {
 		panic("strings always marshal: " + err.Error())
 	}
-	pod.ObjectMeta = metav1.ObjectMeta{Name: "recorded", Annotations: map[string]string{inject.StatusKey: string(text)}}
+	pod.ObjectMeta = metav1.ObjectMeta{Name: "recorded", Annotations: map[string]string{podplan.StatusKey: string(text)}}
 	return pod
 }
 

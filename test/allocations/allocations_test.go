@@ -23,6 +23,7 @@ import (
 
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
@@ -99,9 +100,9 @@ func sizes(t *testing.T) []string {
 		name string
 		pod  *corev1.Pod
 	}{{"a pod", cases.Small()}, {"a large pod", cases.Large()}} {
-		_, operations := inject.NewInjector(inject.DefaultConfig()).Patch(p.pod, namespace)
+		operations := inject.Inject(p.pod, namespace, inject.DefaultConfig()).Operations
 		lines = append(lines, fmt.Sprintf("operations in the patch of %s: %d", p.name, len(operations)),
-			fmt.Sprintf("bytes in the patch of %s: %d", p.name, len(inject.EncodePatch(operations))))
+			fmt.Sprintf("bytes in the patch of %s: %d", p.name, len(podplan.EncodePatch(operations))))
 	}
 	return lines
 }
@@ -126,12 +127,12 @@ func measures(t *testing.T) []measure {
 			if err := json.Unmarshal(text, &pod); err != nil {
 				t.Fatal(err)
 			}
-			if result, ops := injector.Patch(&pod, namespace); !result.Inject || len(inject.EncodePatch(ops)) == 0 {
+			if result := injector.Inject(&pod, namespace); len(podplan.EncodePatch(result.Operations)) < 3 {
 				t.Fatal(result.Reason)
 			}
 		}},
 		{"a large pod to patch bytes, decoding aside", func() {
-			if result, ops := injector.Patch(large, namespace); !result.Inject || len(inject.EncodePatch(ops)) == 0 {
+			if result := injector.Inject(large, namespace); len(podplan.EncodePatch(result.Operations)) < 3 {
 				t.Fatal(result.Reason)
 			}
 		}},

@@ -17,6 +17,7 @@ import (
 	envoyconfig "github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/test/envoyapi"
 	"github.com/shunt-dev/shunt/test/netns"
 )
@@ -95,7 +96,7 @@ func injected(b *testing.B, mode interception.Mode) *corev1.Pod {
 func sidecar(b *testing.B, mode interception.Mode) corev1.Container {
 	b.Helper()
 	containers := injected(b, mode).Spec.InitContainers
-	i := slices.IndexFunc(containers, func(c corev1.Container) bool { return c.Name == inject.ProxyContainerName })
+	i := slices.IndexFunc(containers, func(c corev1.Container) bool { return c.Name == podplan.ProxyContainerName })
 	if i < 0 {
 		b.Fatal("the injected pod has no proxy")
 	}

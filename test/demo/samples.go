@@ -23,6 +23,7 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
@@ -159,7 +160,7 @@ func (v verdict) injected() bool {
 	if v.pod == nil {
 		return false
 	}
-	_, err := initContainer(v.pod, inject.ProxyContainerName)
+	_, err := initContainer(v.pod, podplan.ProxyContainerName)
 	return err == nil
 }
 

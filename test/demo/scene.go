@@ -19,7 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/test/container"
 	"github.com/shunt-dev/shunt/test/netns"
 )
@@ -133,7 +133,7 @@ func initContainer(pod *corev1.Pod, name string) (corev1.Container, error) {
 
 // specOf reads what a pod's init container is told.
 func specOf(pod *corev1.Pod) (interception.Spec, error) {
-	c, err := initContainer(pod, inject.InitContainerName)
+	c, err := initContainer(pod, podplan.InitContainerName)
 	if err != nil {
 		return interception.Spec{}, err
 	}
@@ -160,7 +160,7 @@ func (s *scene) setSysctls(n *narrator, pod *corev1.Pod) error {
 
 // runInit runs the injected init container to its end.
 func (s *scene) runInit(ctx context.Context, n *narrator, opts options, pod *corev1.Pod) error {
-	injected, err := initContainer(pod, inject.InitContainerName)
+	injected, err := initContainer(pod, podplan.InitContainerName)
 	if err != nil {
 		return err
 	}
@@ -197,7 +197,7 @@ func shellWords(args []string) string {
 // startProxy starts the injected sidecar and waits until its startup probe
 // passes, as kubelet does before it starts the app.
 func (s *scene) startProxy(ctx context.Context, n *narrator, opts options, pod *corev1.Pod) error {
-	injected, err := initContainer(pod, inject.ProxyContainerName)
+	injected, err := initContainer(pod, podplan.ProxyContainerName)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 var _ = Describe("a pod of a namespace that asks for the proxy", func() {
@@ -25,7 +26,7 @@ var _ = Describe("a pod of a namespace that asks for the proxy", func() {
 		stored := &corev1.Pod{}
 		Expect(api.Get(ctx, client.ObjectKeyFromObject(pod), stored)).To(Succeed())
 		Expect(initContainers(stored)).To(Equal(names))
-		Expect(stored.Annotations).To(HaveKey(inject.StatusKey))
+		Expect(stored.Annotations).To(HaveKey(podplan.StatusKey))
 		proxy := stored.Spec.InitContainers[len(names)-1]
 		Expect(proxy.RestartPolicy).To(HaveValue(Equal(corev1.ContainerRestartPolicyAlways)))
 		Expect(running.count("injected", inject.ReasonInjected)).To(Equal(before + 1))

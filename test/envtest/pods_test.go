@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 var _ = Describe("an injected pod", func() {
@@ -35,7 +36,7 @@ var _ = Describe("an injected pod", func() {
 		Expect(api.Create(ctx, pod)).To(Succeed())
 		Expect(initContainers(pod)).To(Equal([]string{"shunt-init"}))
 		Expect(pod.Spec.Containers).To(HaveLen(2))
-		Expect(pod.Spec.Containers[0].Name).To(Equal(inject.ProxyContainerName))
+		Expect(pod.Spec.Containers[0].Name).To(Equal(podplan.ProxyContainerName))
 		Expect(pod.Spec.Containers[0].Lifecycle.PostStart.Exec.Command).To(ContainElement("wait"))
 
 		again := newPod(ns, pod.Annotations)
@@ -102,8 +103,8 @@ var _ = Describe("an injected pod", func() {
 		Expect(pod.Spec.Resources.Limits["memory"]).To(Equal(resource.MustParse("1280Mi")))
 		restored, ok := inject.Restore(pod)
 		Expect(ok).To(BeTrue())
-		Expect(restored.Spec.Resources.Limits).To(HaveKeyWithValue(corev1.ResourceName("memory"), before.Spec.Resources.Limits["memory"]))
-		Expect(restored.Spec.Resources.Requests["memory"]).To(Equal(resource.MustParse("64Mi")))
+		Expect(restored.Pod().Spec.Resources.Limits).To(HaveKeyWithValue(corev1.ResourceName("memory"), before.Spec.Resources.Limits["memory"]))
+		Expect(restored.Pod().Spec.Resources.Requests["memory"]).To(Equal(resource.MustParse("64Mi")))
 	})
 
 	It("loses what was added to our containers, and its owner is told", func(ctx SpecContext) {

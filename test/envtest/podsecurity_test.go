@@ -9,6 +9,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // levels are Kubernetes' Pod Security levels, from the laxest to the strictest.
@@ -35,7 +36,7 @@ var _ = Describe("a pod that would be restricted without the proxy", func() {
 				err := api.Create(ctx, pod, client.DryRunAll)
 				if place(level) <= place(strictest) {
 					Expect(err).NotTo(HaveOccurred(), "%s at level %s", mode, level)
-					Expect(initContainers(pod)).To(ContainElement(inject.ProxyContainerName))
+					Expect(initContainers(pod)).To(ContainElement(podplan.ProxyContainerName))
 					continue
 				}
 				// Whoever owns the pod is told before the API server would say it of the containers.

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
@@ -68,12 +69,12 @@ func serveBeside(
 // injectedBy is the revision that injected a pod, or nothing.
 func injectedBy(pod *corev1.Pod) string {
 	GinkgoHelper()
-	text, present := pod.Annotations[inject.StatusKey]
+	text, present := pod.Annotations[podplan.StatusKey]
 	if !present {
 		Expect(pod.Spec.InitContainers).To(BeEmpty())
 		return ""
 	}
-	var status inject.Status
+	var status podplan.Status
 	Expect(json.Unmarshal([]byte(text), &status)).To(Succeed())
 	return status.Revision
 }

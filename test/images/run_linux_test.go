@@ -12,6 +12,7 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/test/container"
 	"github.com/shunt-dev/shunt/test/netns"
 )
@@ -104,11 +105,11 @@ func injected(t *testing.T, backend interception.Backend, mode interception.Mode
 		t.Fatalf("not injected: %+v", result.Decision)
 	}
 	for _, c := range result.Pod.Spec.InitContainers {
-		if c.Name == inject.InitContainerName {
+		if c.Name == podplan.InitContainerName {
 			return result.Pod, c
 		}
 	}
-	t.Fatalf("no init container %s", inject.InitContainerName)
+	t.Fatalf("no init container %s", podplan.InitContainerName)
 	return nil, corev1.Container{}
 }
 

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
@@ -33,7 +33,7 @@ func TestDrainUnderLoad(t *testing.T) {
 			clients := l.start(ctx)
 			waitFor(t, func() bool { return l.ofFirst.Load() > 200 })
 			l.moved.Store(true)
-			hook := initContainer(t, p.Manifest, inject.ProxyContainerName).Lifecycle.PreStop.Exec.Command
+			hook := initContainer(t, p.Manifest, podplan.ProxyContainerName).Lifecycle.PreStop.Exec.Command
 			if err := p.Exec(t.Context(), hook); err != nil {
 				t.Fatalf("preStop: %v", err)
 			}

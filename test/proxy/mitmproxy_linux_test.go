@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/test/container"
 	"github.com/shunt-dev/shunt/test/netns"
 )
@@ -35,7 +35,7 @@ func TestMitmproxyRefusesTPROXY(t *testing.T) {
 	netns.Require(t)
 	s := mitmproxySample(t)
 	injected := s.inject(t, interception.ModeTProxy)
-	c := initContainer(t, injected, inject.ProxyContainerName)
+	c := initContainer(t, injected, podplan.ProxyContainerName)
 	program := s.image(t, c)
 	made, err := container.New(injected, *c, container.Node{
 		Programs: map[string]string{c.Command[0]: program}, Volumes: s.volumes(t, injected, c), EmptyDirs: t.TempDir(),

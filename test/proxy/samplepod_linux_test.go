@@ -19,6 +19,7 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
@@ -37,7 +38,7 @@ type samplePod struct {
 func (s sample) start(t *testing.T, mode interception.Mode, more ...string) *samplePod {
 	t.Helper()
 	injected := s.inject(t, mode)
-	c := initContainer(t, injected, inject.ProxyContainerName)
+	c := initContainer(t, injected, podplan.ProxyContainerName)
 	c.Args = append(c.Args, more...)
 	programs := map[string]string{c.Command[0]: s.image(t, c)}
 	p := &samplePod{

@@ -24,6 +24,7 @@ import (
 	envoyconfig "github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/test/envoyapi"
 	"github.com/shunt-dev/shunt/test/netns"
 )
@@ -117,7 +118,7 @@ func ownBootstrap(t *testing.T, mode interception.Mode, system interception.Syst
 		t.Fatal(err)
 	}
 	injected := newPod(t, mode, nil, nil)
-	sidecar := initContainer(t, injected, inject.ProxyContainerName)
+	sidecar := initContainer(t, injected, podplan.ProxyContainerName)
 	i := slices.Index(sidecar.Args, "--config-path")
 	sidecar.Args = slices.Replace(sidecar.Args, i, i+2, "--config-yaml", string(changed))
 	inSystem(t, injected, system)
@@ -147,7 +148,7 @@ func legacyHAProxy(t *testing.T) *pod {
 		t.Fatal(err)
 	}
 	return haproxyOf(t, interception.ModeRedirect, nil, folder, func(injected *corev1.Pod) {
-		sidecar := initContainer(t, injected, inject.ProxyContainerName)
+		sidecar := initContainer(t, injected, podplan.ProxyContainerName)
 		sidecar.Env = append(sidecar.Env, corev1.EnvVar{Name: "POD_IP", ValueFrom: &corev1.EnvVarSource{
 			FieldRef: &corev1.ObjectFieldSelector{FieldPath: "status.podIP"},
 		}})
@@ -184,7 +185,7 @@ func TestHAProxyLeavesOut(t *testing.T) {
 // inSystem gives a pod's init container the arguments of another system.
 func inSystem(t *testing.T, injected *corev1.Pod, system interception.System) {
 	t.Helper()
-	c := initContainer(t, injected, inject.InitContainerName)
+	c := initContainer(t, injected, podplan.InitContainerName)
 	_, opts, err := interception.ParseArgs(c.Args)
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // pods says which of an installation's pods are not as they would be if they
@@ -72,7 +73,7 @@ type judge struct {
 // pod looks at one pod, and reports whether it has the proxy as it should.
 func (j judge) pod(pod *corev1.Pod, ns inject.Namespace) bool {
 	object := "Pod/" + pod.Namespace + "/" + pod.Name
-	status, has := inject.ReadStatus(pod)
+	status, has := podplan.ReadStatus(pod)
 	switch {
 	case has && status.Revision != j.cfg.Revision, !has && !j.in.asksAbout(pod, ns):
 		return false
@@ -120,7 +121,7 @@ func joined(refused inject.Decision) string {
 func (r *report) orphans(s Snapshot, revisions map[string]bool) {
 	for i := range s.Pods {
 		pod := &s.Pods[i]
-		if status, has := inject.ReadStatus(pod); has && !over(pod) && !revisions[status.Revision] {
+		if status, has := podplan.ReadStatus(pod); has && !over(pod) && !revisions[status.Revision] {
 			r.add(Warn, PodOutdated, "Pod/"+pod.Namespace+"/"+pod.Name,
 				"it was injected by revision %q, which no webhook here is for", status.Revision)
 		}
@@ -149,7 +150,7 @@ func containers(pod *corev1.Pod) []corev1.Container {
 
 func hasOurContainer(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(containers(pod), func(c corev1.Container) bool {
-		return c.Name == inject.InitContainerName || c.Name == inject.ProxyContainerName
+		return c.Name == podplan.InitContainerName || c.Name == podplan.ProxyContainerName
 	})
 }
 
@@ -157,7 +158,7 @@ func hasOurContainer(pod *corev1.Pod) bool {
 func difference(pod, now *corev1.Pod) string {
 	var differs []string
 	for _, planned := range containers(now) {
-		if planned.Name != inject.InitContainerName && planned.Name != inject.ProxyContainerName {
+		if planned.Name != podplan.InitContainerName && planned.Name != podplan.ProxyContainerName {
 			continue
 		}
 		actual := find(containers(pod), func(c *corev1.Container) bool { return c.Name == planned.Name })

@@ -7,13 +7,14 @@ import (
 	"reflect"
 
 	rfc6902 "github.com/evanphx/json-patch/v5"
-	"gomodules.xyz/jsonpatch/v2"
 	sigsyaml "sigs.k8s.io/yaml"
+
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // apply returns a document's text with the operations carried out. Neither way
 // to do that is trusted: the text must say what the operations ask for.
-func apply(doc Document, operations []jsonpatch.Operation) ([]byte, error) {
+func apply(doc Document, operations []podplan.Operation) ([]byte, error) {
 	wanted, err := meant(doc.Text, operations)
 	if err != nil {
 		return nil, err
@@ -30,16 +31,12 @@ func apply(doc Document, operations []jsonpatch.Operation) ([]byte, error) {
 }
 
 // meant is the document with the operations carried out, as a value.
-func meant(text []byte, operations []jsonpatch.Operation) (any, error) {
+func meant(text []byte, operations []podplan.Operation) (any, error) {
 	before, err := sigsyaml.YAMLToJSON(text)
 	if err != nil {
 		return nil, err
 	}
-	encoded, err := json.Marshal(operations)
-	if err != nil {
-		return nil, err
-	}
-	changes, err := rfc6902.DecodePatch(encoded)
+	changes, err := rfc6902.DecodePatch(podplan.EncodePatch(operations))
 	if err != nil {
 		return nil, err
 	}

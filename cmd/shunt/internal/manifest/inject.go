@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"reflect"
 
-	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 
 	"github.com/shunt-dev/shunt/inject"
-	"github.com/shunt-dev/shunt/webhook/patch"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // Injector injects documents.
@@ -42,7 +41,7 @@ func (in Injector) Inject(doc Document) (Outcome, error) {
 
 // changes are what is to be done with one workload.
 type changes struct {
-	operations []jsonpatch.Operation // on its template
+	operations []podplan.Operation // on its template
 	notes      []string
 	reason     inject.Reason // why it is injected or left alone
 }
@@ -58,7 +57,7 @@ func change(doc Document, namespace, what string, plan func(Workload) (changes, 
 	if len(workloads) > 0 {
 		outcome.Notes = doc.notes()
 	}
-	var operations []jsonpatch.Operation
+	var operations []podplan.Operation
 	for _, w := range workloads {
 		planned, err := plan(w)
 		for _, note := range planned.notes {
@@ -121,10 +120,7 @@ func (in Injector) template(w Workload) (changes, error) {
 		planned.notes = append(planned.notes, fmt.Sprintf("not injected: %s: %s", result.Reason, result.Reason.Sentence()))
 		return planned, nil
 	}
-	planned.operations, err = patch.Diff(w.Template, pod, result.Pod)
-	if err != nil {
-		return planned, w.wrong(err)
-	}
+	planned.operations = result.Operations
 	return planned, nil
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // Interception is what the init container of one pod does.
@@ -101,7 +102,7 @@ func shareAlone(args []string) Interception {
 
 func initContainer(pod *corev1.Pod) (int, bool) {
 	for i, c := range pod.Spec.InitContainers {
-		if c.Name == inject.InitContainerName {
+		if c.Name == podplan.InitContainerName {
 			return i, true
 		}
 	}

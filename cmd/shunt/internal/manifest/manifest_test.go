@@ -19,6 +19,7 @@ import (
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // form is a way to write a pod down.
@@ -124,7 +125,7 @@ func checkRestored(t *testing.T, before, injected manifest.Document, path []stri
 	want := podIn(t, before.Text, path)
 	earlier, hadEarlier := inject.Restore(want)
 	if hadEarlier {
-		want = earlier
+		want = earlier.Pod()
 	}
 	outcome, err := manifest.Restorer{Namespace: "default"}.Restore(split(t, injected.Text)[0])
 	if err != nil || len(outcome.Notes) > 0 {
@@ -197,7 +198,7 @@ func checkOnlyAdds(t *testing.T, diff, from, to []byte) {
 // nothing in it that injection puts something else in the place of.
 func addsOnly(text []byte) bool {
 	for _, replaced := range []string{
-		"initContainers: []", inject.StatusKey, "\nvolumes:", "metadata: {}",
+		"initContainers: []", podplan.StatusKey, "\nvolumes:", "metadata: {}",
 		"tcpSocket:", // in whose place shunt-init asks
 	} {
 		if bytes.Contains(text, []byte(replaced)) {

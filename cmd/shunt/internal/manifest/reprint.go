@@ -8,15 +8,14 @@ import (
 	"strconv"
 
 	"go.yaml.in/yaml/v3"
-	"gomodules.xyz/jsonpatch/v2"
 	sigsyaml "sigs.k8s.io/yaml"
 
-	"github.com/shunt-dev/shunt/webhook/patch"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // reprint carries the operations out on the document's nodes and prints them:
 // comments and the order of keys stay, blank lines and indentation do not.
-func reprint(text []byte, operations []jsonpatch.Operation) ([]byte, error) {
+func reprint(text []byte, operations []podplan.Operation) ([]byte, error) {
 	var document yaml.Node
 	if err := yaml.Unmarshal(text, &document); err != nil {
 		return nil, err
@@ -24,7 +23,7 @@ func reprint(text []byte, operations []jsonpatch.Operation) ([]byte, error) {
 	expand(&document)
 	for _, op := range inPlace(operations) {
 		if err := applyTo(document.Content[0], op); err != nil {
-			return nil, fmt.Errorf("%s %s: %w", op.Operation.Operation, op.Path, err)
+			return nil, fmt.Errorf("%s %s: %w", op.Op, op.Path, err)
 		}
 	}
 	if IsJSON(text) {
@@ -83,26 +82,26 @@ func blockStyle(node *yaml.Node) error {
 
 // applyTo carries out one operation below root.
 func applyTo(root *yaml.Node, op swap) error {
-	keys := patch.Split(op.Path)
+	keys := splitPointer(op.Path)
 	parent, err := walk(root, keys[:len(keys)-1])
 	if err != nil {
 		return err
 	}
 	var value *yaml.Node
-	if op.Operation.Operation != "remove" {
+	if op.Op != "remove" {
 		if value, err = toNode(op.Value); err != nil {
 			return err
 		}
 	}
 	last := keys[len(keys)-1]
 	if parent.Kind == yaml.SequenceNode {
-		return inSequence(parent, op.Operation.Operation, last, value)
+		return inSequence(parent, op.Op, last, value)
 	}
 	return inMapping(parent, op, last, value)
 }
 
 func inMapping(parent *yaml.Node, op swap, key string, value *yaml.Node) error {
-	i, operation := keyIndex(parent, cmp.Or(op.instead, key)), op.Operation.Operation
+	i, operation := keyIndex(parent, cmp.Or(op.instead, key)), op.Op
 	switch {
 	case operation == "remove" && i >= 0:
 		parent.Content = slices.Delete(parent.Content, i, i+2)
@@ -123,16 +122,13 @@ func inMapping(parent *yaml.Node, op swap, key string, value *yaml.Node) error {
 }
 
 func inSequence(parent *yaml.Node, operation, key string, value *yaml.Node) error {
-	i, err := strconv.Atoi(key)
+	i, err := elementIndex(key, len(parent.Content))
 	if err != nil || i < 0 || i > len(parent.Content) || (operation != "add" && i == len(parent.Content)) {
 		return fmt.Errorf("there is no element %q", key)
 	}
-	switch operation {
-	case "remove":
+	if operation == "remove" {
 		parent.Content = slices.Delete(parent.Content, i, i+1)
-	case "replace":
-		parent.Content[i] = value
-	default:
+	} else {
 		parent.Content = slices.Insert(parent.Content, i, value)
 	}
 	return nil

@@ -6,12 +6,11 @@ import (
 	"slices"
 	"strings"
 
-	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 
 	"github.com/shunt-dev/shunt/inject"
-	"github.com/shunt-dev/shunt/webhook/patch"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // Restorer gives injected documents back as they were.
@@ -43,25 +42,21 @@ func restore(w Workload) (changes, error) {
 	var planned changes
 	if missing := missing(pod); len(missing) > 0 {
 		planned.notes = []string{fmt.Sprintf("warning: %s records what is not there: %s",
-			inject.StatusKey, strings.Join(missing, ", "))}
+			podplan.StatusKey, strings.Join(missing, ", "))}
 	}
-	operations, err := patch.Diff(w.Template, pod, restored)
-	if err != nil {
-		return planned, w.wrong(err)
-	}
-	planned.operations = dropEmpty(w.Template, operations)
+	planned.operations = dropEmpty(w.Template, restored.Operations())
 	return planned, nil
 }
 
 // whyNot says why a pod without a status of ours is not restored.
 func whyNot(pod *corev1.Pod) string {
-	ours := []string{inject.InitContainerName, inject.ProxyContainerName}
-	text, present := pod.Annotations[inject.StatusKey]
+	ours := []string{podplan.InitContainerName, podplan.ProxyContainerName}
+	text, present := pod.Annotations[podplan.StatusKey]
 	switch {
 	case present && text != "":
-		return "its " + inject.StatusKey + " is not one that this version of Shunt writes, but another injector's"
+		return "its " + podplan.StatusKey + " is not one that this version of Shunt writes, but another injector's"
 	case slices.ContainsFunc(containerNames(pod), func(name string) bool { return slices.Contains(ours, name) }):
-		return "it has a container of Shunt's, but no " + inject.StatusKey + " that says what was put in"
+		return "it has a container of Shunt's, but no " + podplan.StatusKey + " that says what was put in"
 	default:
 		return "it is not injected"
 	}
@@ -69,7 +64,7 @@ func whyNot(pod *corev1.Pod) string {
 
 // missing are the containers that a pod's status records and that it has not.
 func missing(pod *corev1.Pod) []string {
-	status, _ := inject.ReadStatus(pod)
+	status, _ := podplan.ReadStatus(pod)
 	there := containerNames(pod)
 	return slices.DeleteFunc(slices.Concat(status.InitContainers, status.Containers), func(name string) bool {
 		return slices.Contains(there, name)
@@ -86,7 +81,7 @@ func containerNames(pod *corev1.Pod) []string {
 
 // dropEmpty takes a template's metadata away with the annotations, where that
 // is all it has: injection may have put both there.
-func dropEmpty(template []byte, ops []jsonpatch.Operation) []jsonpatch.Operation {
+func dropEmpty(template []byte, ops []podplan.Operation) []podplan.Operation {
 	var fields struct {
 		Metadata map[string]json.RawMessage `json:"metadata"`
 	}
@@ -94,7 +89,7 @@ func dropEmpty(template []byte, ops []jsonpatch.Operation) []jsonpatch.Operation
 		return ops
 	}
 	for i, op := range ops {
-		if op.Operation == "remove" && op.Path == "/metadata/annotations" {
+		if op.Op == "remove" && op.Path == "/metadata/annotations" {
 			ops[i].Path = "/metadata"
 		}
 	}

@@ -3,15 +3,15 @@ package manifest
 import (
 	"bytes"
 	"cmp"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-	"gomodules.xyz/jsonpatch/v2"
 	sigsyaml "sigs.k8s.io/yaml"
 
-	"github.com/shunt-dev/shunt/webhook/patch"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // splicer works out which lines of one document change.
@@ -38,7 +38,7 @@ type edit struct {
 // splice carries out operations by putting lines in and taking lines out. It
 // reports false where it cannot: flow style, aliases, a key that is the first
 // of a list's element.
-func splice(doc Document, operations []jsonpatch.Operation) ([]byte, bool) {
+func splice(doc Document, operations []podplan.Operation) ([]byte, bool) {
 	node, err := doc.node()
 	if err != nil || IsJSON(doc.Text) || bytes.ContainsRune(doc.Text, '\r') {
 		return nil, false
@@ -57,36 +57,39 @@ func splice(doc Document, operations []jsonpatch.Operation) ([]byte, bool) {
 	return []byte(spliced), ok
 }
 
-// swap is an operation on a key. One that adds a key to a mapping from which
-// another operation takes one goes in the place of that.
+// swap is an operation on a key. One that adds a key to a mapping goes in the
+// place of the key that it takes over from.
 type swap struct {
-	jsonpatch.Operation
+	podplan.Operation
 
 	instead string
 }
 
-// inPlace pairs what is taken out of a mapping with what is added to it.
-func inPlace(operations []jsonpatch.Operation) []swap {
-	parent := func(op jsonpatch.Operation) string { return op.Path[:strings.LastIndexByte(op.Path, '/')] }
-	removed := map[string][]int{}
-	for i, op := range operations {
-		if op.Operation == "remove" {
-			removed[parent(op)] = append(removed[parent(op)], i)
-		}
-	}
+// inPlace pairs what is taken out of a mapping with what is added to it: the
+// same key, or another one right behind, as a probe's.
+func inPlace(operations []podplan.Operation) []swap {
+	removed := map[string]int{}
 	all := make([]swap, len(operations))
 	paired := map[int]bool{}
 	for i, op := range operations {
 		all[i].Operation = op
-		taken := removed[parent(op)]
-		keys := patch.Split(op.Path)
-		if _, err := strconv.Atoi(keys[len(keys)-1]); op.Operation != "add" || len(taken) == 0 || err == nil {
+		keys := splitPointer(op.Path)
+		if _, err := elementIndex(keys[len(keys)-1], 0); err == nil {
 			continue
 		}
-		instead := patch.Split(operations[taken[0]].Path)
-		all[i].instead = instead[len(instead)-1]
-		paired[taken[0]] = true
-		removed[parent(op)] = taken[1:]
+		if op.Op == "remove" {
+			removed[op.Path] = i
+			continue
+		}
+		taken, again := removed[op.Path]
+		if !again && i > 0 && operations[i-1].Op == "remove" && path.Dir(operations[i-1].Path) == path.Dir(op.Path) {
+			taken, again = removed[operations[i-1].Path]
+		}
+		if again && op.Op == "add" && !paired[taken] {
+			instead := splitPointer(operations[taken].Path)
+			all[i].instead = instead[len(instead)-1]
+			paired[taken] = true
+		}
 	}
 	kept := all[:0]
 	for i, op := range all {
@@ -127,7 +130,7 @@ func (s *splicer) carryOut() (string, bool) {
 
 // plan adds the edits of one operation.
 func (s *splicer) plan(op swap) bool {
-	keys := patch.Split(op.Path)
+	keys := splitPointer(op.Path)
 	parent := s.root
 	for _, key := range keys[:len(keys)-1] {
 		if parent = s.child(parent, key); parent == nil {
@@ -142,7 +145,7 @@ func (s *splicer) plan(op swap) bool {
 	case yaml.MappingNode:
 		return s.planKey(parent, op, last)
 	case yaml.SequenceNode:
-		return s.planElement(parent, op.Operation.Operation, last, op.Value)
+		return s.planElement(parent, op.Op, last, op.Value)
 	}
 	return false
 }
@@ -188,7 +191,7 @@ func (s *splicer) list(sequence *yaml.Node) []*yaml.Node {
 func (s *splicer) planKey(mapping *yaml.Node, op swap, key string) bool {
 	i := plainKey(mapping, cmp.Or(op.instead, key))
 	if i < 0 {
-		return op.Operation.Operation == "add" && op.instead == "" && s.addKey(mapping, key, op.Value)
+		return op.Op == "add" && op.instead == "" && s.addKey(mapping, key, op.Value)
 	}
 	node, old := mapping.Content[i], mapping.Content[i+1]
 	if !s.startsLine(node) {
@@ -198,7 +201,7 @@ func (s *splicer) planKey(mapping *yaml.Node, op swap, key string) bool {
 	beside := old.Kind == yaml.SequenceNode && old.Column == node.Column
 	change := edit{line: node.Line - 1}
 	change.cut = s.extent(change.line, node.Column-1, beside, map[string]*yaml.Node{node.Value: old})
-	if op.Operation.Operation == "remove" {
+	if op.Op == "remove" {
 		s.edits = append(s.edits, change)
 		return true
 	}
@@ -226,32 +229,25 @@ func (s *splicer) addKey(mapping *yaml.Node, key string, value any) bool {
 
 func (s *splicer) planElement(sequence *yaml.Node, operation, index string, value any) bool {
 	elements := slices.Clone(s.list(sequence))
-	i, err := strconv.Atoi(index)
+	i, err := elementIndex(index, len(elements))
 	if err != nil || i < 0 || i > len(elements) || (i == len(elements) && operation != "add") {
 		return false
 	}
 	column := sequence.Column - 1
 	switch {
-	case operation != "add":
+	case operation == "remove":
 		old := elements[i]
 		if old == nil || !s.startsElement(old, column) {
 			return false
 		}
 		change := edit{line: old.Line - 1}
 		change.cut = s.extent(change.line, column, false, []*yaml.Node{old})
-		ok := true
-		if operation == "remove" {
-			elements = slices.Delete(elements, i, i+1)
-		} else {
-			elements[i] = nil
-			change.text, ok = block(column, []any{value})
-		}
-		s.elements[sequence], s.edits = elements, append(s.edits, change)
-		return ok
+		s.elements[sequence], s.edits = slices.Delete(elements, i, i+1), append(s.edits, change)
+		return true
 	case i == len(elements):
 		s.elements[sequence] = append(elements, nil)
 		return s.appendElement(sequence, value)
-	case elements[i] == sequence.Content[0]:
+	case !slices.ContainsFunc(elements[:i], func(element *yaml.Node) bool { return element != nil }): // before what is left
 		s.elements[sequence] = slices.Insert(elements, i, nil)
 		return s.insert(sequence, true, []any{value})
 	default:

@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/inject"
-	"github.com/shunt-dev/shunt/webhook/patch"
 )
 
 var underTemplate = []string{"spec", "template"}
@@ -91,7 +90,7 @@ func (w Workload) templatePath() *field.Path {
 func (w Workload) pointer() string {
 	path := ""
 	for _, key := range w.path {
-		path = patch.Join(path, key)
+		path = joinPointer(path, key)
 	}
 	return path
 }

@@ -1,4 +1,4 @@
-package inject
+package podplan
 
 import (
 	"maps"
@@ -81,7 +81,7 @@ var overwritten = map[string]string{
 // None is below another one: by a symbolic link in the volume of the one, the
 // other could come to lie anywhere.
 var addedMounts = []string{
-	tokenDirectory, // of a custom sidecar
+	TokenDirectory, // of a custom sidecar
 	"/var/run/secrets/eks.amazonaws.com/serviceaccount", // amazon-eks-pod-identity-webhook
 	"/var/run/secrets/pods.eks.amazonaws.com/serviceaccount",
 	"/var/run/secrets/azure/tokens", // azure-workload-identity
@@ -112,7 +112,7 @@ func otherFields(planned, actual corev1.Container) []string {
 	actual.VolumeMounts = slices.DeleteFunc(slices.Clone(actual.VolumeMounts), func(m corev1.VolumeMount) bool {
 		plain := corev1.VolumeMount{Name: m.Name, MountPath: m.MountPath, ReadOnly: true}
 		return equality.Semantic.DeepEqual(m, plain) &&
-			slices.Contains(addedMounts, m.MountPath) && !slices.Contains(volumeNames, m.Name) &&
+			slices.Contains(addedMounts, m.MountPath) && !IsVolumeName(m.Name) &&
 			!slices.ContainsFunc(planned.VolumeMounts, func(own corev1.VolumeMount) bool {
 				return path.Clean(own.MountPath) == m.MountPath
 			})

@@ -1,0 +1,107 @@
+package podplan
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shunt-dev/shunt/initimage/envoy"
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+// Annotations is the unit of what is added to the pod's annotations: the
+// status, and those that others read.
+type Annotations struct {
+	// Added are those beside the status. They are not to be changed.
+	Added map[string]string
+
+	status   string  // the status annotation's value
+	replaced *string // the value that it had before, such as Istio's
+}
+
+// The annotations by which Prometheus finds what to scrape, of a convention
+// that is older than its operator and that Istio's users know.
+const (
+	scrapeKey     = "prometheus.io/scrape"
+	scrapePortKey = "prometheus.io/port"
+	scrapePathKey = "prometheus.io/path"
+)
+
+// prometheusAnnotations are those of a pod whose metrics are Envoy's. They are
+// shared, and never changed.
+var prometheusAnnotations = map[string]string{
+	scrapeKey:     "true",
+	scrapePortKey: strconv.Itoa(int(interception.MetricsPort)),
+	scrapePathKey: envoy.MetricsPath,
+}
+
+// defaultContainerKey names the container that kubectl logs and kubectl exec
+// mean where they name none, which is the first one otherwise.
+const defaultContainerKey = "kubectl.kubernetes.io/default-container"
+
+// addedKeys are the annotations that an injector may add to a pod, beside its
+// status. A status that records another one is not believed.
+var addedKeys = append(slices.Sorted(maps.Keys(prometheusAnnotations)), defaultContainerKey)
+
+// NewAnnotations plans those for Prometheus, if it is to scrape the proxy, and
+// where the proxy is a regular container, the default one, which stood first
+// before. A pod keeps what it has of them: any of Prometheus' three says that
+// somebody scrapes it in another way, or that nobody should.
+func NewAnnotations(pod *corev1.Pod, scrape, native bool) Annotations {
+	for key := range prometheusAnnotations {
+		_, present := pod.Annotations[key]
+		scrape = scrape && !present
+	}
+	var planned Annotations
+	if scrape {
+		planned.Added = prometheusAnnotations
+	}
+	if _, present := pod.Annotations[defaultContainerKey]; !native && !present && len(pod.Spec.Containers) > 0 {
+		all := map[string]string{defaultContainerKey: pod.Spec.Containers[0].Name}
+		maps.Copy(all, planned.Added)
+		planned.Added = all
+	}
+	if text, present := pod.Annotations[StatusKey]; present {
+		planned.replaced = &text
+	}
+	return planned
+}
+
+func (a *Annotations) apply(edit *Edit) {
+	all := make(map[string]string, len(a.Added)+1)
+	maps.Copy(all, a.Added)
+	all[StatusKey] = a.status
+	edit.annotate(all)
+}
+
+func (a *Annotations) record(status *Status) {
+	status.Annotations, status.Replaced = a.Added, a.replaced
+}
+
+// undo leaves an annotation that has another value by now: it is somebody
+// else's.
+func (*Annotations) undo(edit *Edit, status Status) {
+	var unwanted []string
+	for _, key := range addedKeys {
+		recorded, is := status.Annotations[key]
+		if actual, present := edit.pod.Annotations[key]; is && present && actual == recorded {
+			unwanted = append(unwanted, key)
+		}
+	}
+	if status.Replaced != nil {
+		edit.annotate(map[string]string{StatusKey: *status.Replaced})
+	} else {
+		unwanted = append(unwanted, StatusKey)
+	}
+	edit.unannotate(unwanted...)
+}
+
+func (a *Annotations) compare(pod *corev1.Pod) (same bool, changed []string) {
+	same = true
+	for key, value := range a.Added {
+		same = same && pod.Annotations[key] == value
+	}
+	return same, missing("annotation", slices.Sorted(maps.Keys(a.Added)), slices.Collect(maps.Keys(pod.Annotations)))
+}

@@ -1,0 +1,121 @@
+package podplan
+
+import (
+	"cmp"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// SpecPath is the path of a pod's spec.
+var SpecPath = field.NewPath("spec")
+
+// Placed is a container and where it stands in the pod.
+type Placed struct {
+	*corev1.Container
+	List  string // initContainers or containers
+	Index int
+}
+
+// Path is the container's, as a field of the pod.
+func (p Placed) Path() *field.Path { return SpecPath.Child(p.List).Index(p.Index) }
+
+// EachContainer calls f for every container of the pod, the init containers
+// first, and stops where f returns false.
+func EachContainer(pod *corev1.Pod, f func(Placed) bool) {
+	for i := range pod.Spec.InitContainers {
+		if !f(Placed{&pod.Spec.InitContainers[i], "initContainers", i}) {
+			return
+		}
+	}
+	for i := range pod.Spec.Containers {
+		if !f(Placed{&pod.Spec.Containers[i], "containers", i}) {
+			return
+		}
+	}
+}
+
+// AllContainers returns every container of the pod, the init containers first.
+func AllContainers(pod *corev1.Pod) []Placed {
+	all := make([]Placed, 0, len(pod.Spec.InitContainers)+len(pod.Spec.Containers))
+	EachContainer(pod, func(c Placed) bool {
+		all = append(all, c)
+		return true
+	})
+	return all
+}
+
+// byName returns the first container of each name.
+func byName(pod *corev1.Pod) map[string]Placed {
+	all := make(map[string]Placed, len(pod.Spec.InitContainers)+len(pod.Spec.Containers))
+	EachContainer(pod, func(c Placed) bool {
+		if _, there := all[c.Name]; !there {
+			all[c.Name] = c
+		}
+		return true
+	})
+	return all
+}
+
+// MaxPort is the last there is. Kubernetes refuses others, but later.
+const MaxPort = 1<<16 - 1
+
+// PortNumber returns a probe's port, which it may name; 0 where the container
+// has no such port.
+func PortNumber(c *corev1.Container, port intstr.IntOrString) uint16 {
+	number := port.IntVal
+	if port.Type == intstr.String {
+		i := slices.IndexFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == port.StrVal })
+		if i < 0 {
+			return 0
+		}
+		number = c.Ports[i].ContainerPort
+	}
+	if number < 1 || number > MaxPort {
+		return 0
+	}
+	return uint16(number)
+}
+
+// Protocol returns a declared port's protocol; Kubernetes has TCP where none is
+// declared.
+func Protocol(port corev1.ContainerPort) corev1.Protocol {
+	return cmp.Or(port.Protocol, corev1.ProtocolTCP)
+}
+
+// setOf is for lists that a pod may make long.
+func setOf(names []string) map[string]bool {
+	set := make(map[string]bool, len(names))
+	for _, name := range names {
+		set[name] = true
+	}
+	return set
+}
+
+// namesOf returns the elements' names, and never nil.
+func namesOf[T any](elements []T, name func(*T) string) []string {
+	all := make([]string, len(elements))
+	for i := range elements {
+		all[i] = name(&elements[i])
+	}
+	return all
+}
+
+// missing words which of the planned names are not among the actual ones.
+func missing(kind string, planned, actual []string) []string {
+	have := setOf(actual)
+	var found []string
+	for _, name := range planned {
+		if !have[name] {
+			found = append(found, kind+" "+name+" is missing")
+		}
+	}
+	return found
+}
+
+// containsEach reports whether all planned elements are among the actual ones.
+func containsEach[T comparable](actual, planned []T) bool {
+	return !slices.ContainsFunc(planned, func(want T) bool { return !slices.Contains(actual, want) })
+}

@@ -1,0 +1,195 @@
+package podplan
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/shunt-dev/shunt/initimage/envoy"
+	"github.com/shunt-dev/shunt/initimage/interception"
+)
+
+// Probes is the unit of the pod's own tcpSocket probes. Once their port is
+// intercepted the proxy takes every connection, whether or not anybody listens
+// behind it. shunt-init asks in kubelet's place, from within the pod, by
+// connections that are not intercepted. All other kinds of probe get an answer
+// of the application's, and stay as they are.
+type Probes []PlannedProbe
+
+// Probe is a tcpSocket probe that is replaced.
+type Probe struct {
+	// Container is the name of the container, and Kind the name of the field.
+	Container string `json:"container"`
+	Kind      string `json:"probe"`
+	// Port is that of the tcpSocket, as the pod has it.
+	Port intstr.IntOrString `json:"port"`
+}
+
+// PlannedProbe is a Probe with the command that is to be run in its place.
+type PlannedProbe struct {
+	Probe
+	Command []string
+}
+
+// probeKinds are the fields of a container that hold probes.
+var probeKinds = []struct {
+	name string
+	of   func(*corev1.Container) **corev1.Probe
+}{
+	{"livenessProbe", func(c *corev1.Container) **corev1.Probe { return &c.LivenessProbe }},
+	{"readinessProbe", func(c *corev1.Container) **corev1.Probe { return &c.ReadinessProbe }},
+	{"startupProbe", func(c *corev1.Container) **corev1.Probe { return &c.StartupProbe }},
+}
+
+// ProbeProgram is shunt-init as containers of the pod find it.
+const ProbeProgram = envoy.SharedDirectory + "/shunt-init"
+
+// NewProbes plans for the tcpSocket probes that the proxy would answer. The
+// spec is that of a pod whose traffic is intercepted.
+func NewProbes(pod *corev1.Pod, spec interception.Spec) Probes {
+	var probes Probes
+	EachContainer(pod, func(c Placed) bool {
+		for _, kind := range probeKinds {
+			probe := *kind.of(c.Container)
+			if probe == nil || probe.TCPSocket == nil || probe.TCPSocket.Host != "" {
+				continue // of a host's: kubelet asks somebody else
+			}
+			port := PortNumber(c.Container, probe.TCPSocket.Port)
+			if port == 0 || spec.InboundExcludePorts.Contains(port) ||
+				!spec.InboundPorts.All && !spec.InboundPorts.Ranges.Contains(port) {
+				continue // no such port, which kubelet tells; or not intercepted
+			}
+			// It asks for as long as kubelet would: a second, unless the probe says otherwise.
+			timeout := time.Duration(max(probe.TimeoutSeconds, 1)) * time.Second
+			probes = append(probes, PlannedProbe{
+				Probe{c.Name, kind.name, probe.TCPSocket.Port},
+				[]string{ProbeProgram, "probe", "--port", strconv.Itoa(int(port)), "--timeout", timeout.String()},
+			})
+		}
+		return true
+	})
+	return probes
+}
+
+// field returns the field that holds the probe; nil for a kind that there is
+// not.
+func (p Probe) field(c *corev1.Container) **corev1.Probe {
+	for _, kind := range probeKinds {
+		if kind.name == p.Kind {
+			return kind.of(c)
+		}
+	}
+	return nil
+}
+
+// isProbeMount reports whether a mount is the one that shows a container the
+// program, and not one by which the program could be written.
+func isProbeMount(m *corev1.VolumeMount) bool {
+	return equality.Semantic.DeepEqual(*m, SharedMount(true))
+}
+
+func hasProbeMount(c *corev1.Container) bool {
+	return slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return isProbeMount(&m) })
+}
+
+func (p *Probes) apply(edit *Edit) {
+	edit.editProbes(len(*p), func(i int, containers map[string]Placed) {
+		planned := (*p)[i]
+		c, probe, path := planned.find(containers)
+		if probe == nil {
+			return
+		}
+		edit.setHandler(path, probe, corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: planned.Command}})
+		if !hasProbeMount(c.Container) {
+			extend(edit, c.pointer()+"/volumeMounts", &c.VolumeMounts, []corev1.VolumeMount{SharedMount(true)})
+		}
+	})
+}
+
+func (p *Probes) record(status *Status) {
+	for _, planned := range *p {
+		status.Probes = append(status.Probes, planned.Probe)
+	}
+}
+
+// undo leaves probes alone that do not run shunt-init: the status may have been
+// copied from another pod.
+func (*Probes) undo(edit *Edit, status Status) {
+	edit.editProbes(len(status.Probes), func(i int, containers map[string]Placed) {
+		recorded := status.Probes[i]
+		c, probe, path := recorded.find(containers)
+		if c.Container == nil {
+			return
+		}
+		if probe != nil && (*probe).Exec != nil && len((*probe).Exec.Command) > 0 && (*probe).Exec.Command[0] == ProbeProgram {
+			edit.setHandler(path, probe, corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: recorded.Port}})
+		}
+		drop(edit, c.pointer()+"/volumeMounts", &c.VolumeMounts, isProbeMount)
+	})
+}
+
+func (p *Probes) compare(pod *corev1.Pod) (same bool, changed []string) {
+	if len(*p) == 0 {
+		return true, nil
+	}
+	containers := byName(pod)
+	for _, planned := range *p {
+		c, probe, _ := planned.find(containers)
+		if probe == nil || (*probe).Exec == nil || !slices.Equal((*probe).Exec.Command, planned.Command) || !hasProbeMount(c.Container) {
+			changed = append(changed, fmt.Sprintf("the %s of container %s is another", planned.Kind, planned.Container))
+		}
+	}
+	return len(changed) == 0, changed
+}
+
+// editProbes calls f for each of so many probes, with containers that may be
+// written to.
+func (e *Edit) editProbes(n int, f func(i int, containers map[string]Placed)) {
+	if n == 0 {
+		return
+	}
+	e.copyContainers()
+	containers := byName(&e.pod)
+	for i := range n {
+		f(i, containers)
+	}
+}
+
+// find returns the container, and in it the field of the probe with its JSON
+// pointer; no field where the container has no such probe.
+func (p Probe) find(containers map[string]Placed) (c Placed, probe **corev1.Probe, path string) {
+	c = containers[p.Container]
+	if c.Container == nil {
+		return c, nil, ""
+	}
+	if probe = p.field(c.Container); probe == nil || *probe == nil {
+		return c, nil, ""
+	}
+	return c, probe, c.pointer() + "/" + p.Kind
+}
+
+// setHandler changes what a probe does, between tcpSocket and exec.
+func (e *Edit) setHandler(path string, probe **corev1.Probe, handler corev1.ProbeHandler) {
+	if (*probe).TCPSocket != nil {
+		e.remove(path + "/tcpSocket")
+	}
+	if (*probe).Exec != nil {
+		e.remove(path + "/exec")
+	}
+	if handler.Exec != nil {
+		e.add(path+"/exec", handler.Exec)
+	} else {
+		e.add(path+"/tcpSocket", handler.TCPSocket)
+	}
+	changed := **probe
+	changed.ProbeHandler = handler
+	*probe = &changed
+}
+
+// pointer is the container's, as a JSON pointer.
+func (p Placed) pointer() string { return "/spec/" + p.List + "/" + strconv.Itoa(p.Index) }

@@ -1,0 +1,89 @@
+package podplan
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shunt-dev/shunt/initimage/envoy"
+)
+
+// Names of the volumes that the injector adds. No other volume may have them.
+const (
+	// RunVolume gives iptables-legacy a place for its lock.
+	RunVolume = "shunt-run"
+	// SharedVolume holds what shunt-init leaves for the proxy: Envoy's bootstrap,
+	// the pod's resolvers, and itself, to drain Envoy.
+	SharedVolume = "shunt-shared"
+)
+
+// IsVolumeName reports whether a name is one of the injector's volumes.
+func IsVolumeName(name string) bool { return name == RunVolume || name == SharedVolume }
+
+// SharedMount shows a container what shunt-init leaves for the proxy.
+func SharedMount(readOnly bool) corev1.VolumeMount {
+	return corev1.VolumeMount{Name: SharedVolume, MountPath: envoy.SharedDirectory, ReadOnly: readOnly}
+}
+
+// TokenDirectory is where the API server's plug-in ServiceAccount mounts the
+// pod's token into every container that has nothing mounted there.
+const TokenDirectory = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+// Volumes is the unit of what our containers mount: Shunt's volumes, those of
+// the configured sidecar, and those that the pod asks for. They go behind the
+// pod's own.
+type Volumes []corev1.Volume
+
+// VolumeNames returns the names of volumes.
+func VolumeNames(volumes []corev1.Volume) []string { return namesOf(volumes, volumeName) }
+
+func volumeName(v *corev1.Volume) string { return v.Name }
+
+const volumesPath = "/spec/volumes"
+
+func (v *Volumes) apply(edit *Edit) {
+	extend(edit, volumesPath, &edit.pod.Spec.Volumes, *v)
+}
+
+func (v *Volumes) record(status *Status) { status.Volumes = VolumeNames(*v) }
+
+// undo takes those that the status records, where they are the injector's: by
+// their names, by the configuration's or the pod's own word, or, where the
+// configuration had other names when the pod was injected, because no container
+// that is left mounts them. A status may have been copied from another pod, and
+// must not take an application's volume away.
+func (*Volumes) undo(edit *Edit, status Status) {
+	recorded := setOf(status.Volumes)
+	used := map[string]bool{}
+	EachContainer(&edit.pod, func(c Placed) bool {
+		for i := range c.VolumeMounts {
+			used[c.VolumeMounts[i].Name] = true
+		}
+		for i := range c.VolumeDevices {
+			used[c.VolumeDevices[i].Name] = true
+		}
+		return true
+	})
+	drop(edit, volumesPath, &edit.pod.Spec.Volumes, func(v *corev1.Volume) bool {
+		return recorded[v.Name] && (IsVolumeName(v.Name) || edit.ownVolumes[v.Name] || !used[v.Name])
+	})
+}
+
+func (v *Volumes) compare(pod *corev1.Pod) (same bool, changed []string) {
+	if len(*v) == 0 {
+		return true, nil
+	}
+	actual := make(map[string]*corev1.Volume, len(pod.Spec.Volumes))
+	for i := range pod.Spec.Volumes {
+		actual[pod.Spec.Volumes[i].Name] = &pod.Spec.Volumes[i]
+	}
+	for _, planned := range *v {
+		switch has := actual[planned.Name]; {
+		case has == nil:
+			changed = append(changed, fmt.Sprintf("volume %s is missing", planned.Name))
+		case !sameVolume(planned, *has):
+			changed = append(changed, fmt.Sprintf("volume %s is another", planned.Name))
+		}
+	}
+	return len(changed) == 0, changed
+}
