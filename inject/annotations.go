@@ -101,7 +101,6 @@ type request struct {
 	mode      interception.Mode
 	spec      interception.Spec // System is set by the mode, when all is read
 	from      source
-	enforced  string // the Pod Security level that the namespace enforces; empty for none
 
 	// What a pod or namespace has of its own, where the configuration has it
 	// for all; the zero value where there is no annotation.

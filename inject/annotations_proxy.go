@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject/podplan"
@@ -53,8 +54,7 @@ const (
 const (
 	readinessPrefix = "readiness.status." + sidecarPrefix
 
-	acceptedTruth       = "true, false"
-	acceptedConcurrency = "a whole number from 1 to 1024, or 0 for all cores"
+	acceptedTruth = "true, false"
 )
 
 // proxyAnnotations are the rows of what the proxy is and has.
@@ -194,9 +194,9 @@ func onePort(port uint16) interception.PortRange {
 // them are read.
 func (r *request) combine() {
 	r.combineConfig()
-	virtual := setOf(r.spec.VirtualInterfaces)
+	virtual := sets.New(r.spec.VirtualInterfaces...)
 	for _, name := range r.rerouted {
-		if !virtual[name] {
+		if !virtual.Has(name) {
 			r.spec.VirtualInterfaces = append(r.spec.VirtualInterfaces, name)
 		}
 	}

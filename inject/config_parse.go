@@ -2,7 +2,6 @@ package inject
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,31 +24,28 @@ type configFile struct {
 	Config
 }
 
-// ParseConfig reads a Config from the YAML or JSON of one document, with
+// decodeConfig reads a Config from the YAML or JSON of one document, with
 // ConfigAPIVersion and ConfigKind. What the text leaves out has its value in
-// DefaultConfig. An unknown key is an error, a key that is there twice is one,
-// and so is what Validate refuses; the error has all of them.
-func ParseConfig(text []byte) (Config, error) {
+// DefaultConfig. A key that is there twice is an error, and so is a value of
+// another type. Unknown are the fields that nothing reads.
+func decodeConfig(text []byte) (cfg Config, unknown field.ErrorList, err error) {
 	raw, err := strict.ReadDocument(text, "a mapping with apiVersion and kind")
 	if err != nil {
-		return Config{}, fmt.Errorf("read the injector's configuration: %w", err)
+		return Config{}, nil, err
 	}
 	file := configFile{Config: DefaultConfig()}
-	unknown, err := kjson.UnmarshalStrict(raw, &file)
+	unread, err := kjson.UnmarshalStrict(raw, &file)
 	if wrong := wrongTypes(raw); err != nil && len(wrong) > 0 {
 		err = wrong.ToAggregate()
 	}
 	if err != nil {
-		return Config{}, fmt.Errorf("read the injector's configuration: %w", err)
+		return Config{}, nil, err
 	}
 	// Of a file of another kind nothing else is worth a word.
 	if err := checkType(file.TypeMeta).ToAggregate(); err != nil {
-		return Config{}, fmt.Errorf("read the injector's configuration: %w", err)
+		return Config{}, nil, err
 	}
-	if err := append(unknownFields(unknown), file.Validate()...).ToAggregate(); err != nil {
-		return Config{}, fmt.Errorf("check the injector's configuration: %w", err)
-	}
-	return file.Config, nil
+	return file.Config, unknownFields(unread), nil
 }
 
 func checkType(is metav1.TypeMeta) field.ErrorList {

@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	maxConcurrency = 1024
+	maxConcurrency      = 1024
+	acceptedConcurrency = "a whole number from 1 to 1024, or 0 for all cores"
 	// maxID is the largest runAsUser and runAsGroup that Kubernetes takes.
 	maxID = math.MaxInt32
 	// The most that Linux takes (linux/tcp.h: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT).
@@ -63,11 +64,10 @@ func (c Config) Validate() field.ErrorList {
 	errs = append(errs, checkOneOf("defaultPolicy", c.DefaultPolicy, PolicyEnabled, PolicyDisabled)...)
 	errs = append(errs, checkSelectors("alwaysInjectSelector", c.AlwaysInjectSelector)...)
 	errs = append(errs, checkSelectors("neverInjectSelector", c.NeverInjectSelector)...)
-	errs = append(errs, checkForbidden(field.NewPath("forbiddenAnnotations"), c.ForbiddenAnnotations)...)
 	for _, wrong := range validation.IsDNS1123Label(c.Revision) {
 		errs = append(errs, field.Invalid(field.NewPath("revision"), c.Revision, wrong))
 	}
-	return append(append(errs, checkSidecar(c)...), checkTemplates(c)...)
+	return errs
 }
 
 func checkHTTP(c Config) field.ErrorList {

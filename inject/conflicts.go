@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject/podplan"
@@ -49,7 +50,7 @@ func takenNames(pod *corev1.Pod, custom []corev1.Volume) (found strict.Faults) {
 //
 // A pod that says so by AllowProxyIdentityKey means it.
 func takenIdentity(pod *corev1.Pod, req request, cfg Config) (found strict.Faults) {
-	if says(req.allowIdentity, true) {
+	if ptr.Deref(req.allowIdentity, false) {
 		return strict.Faults{}
 	}
 	inherited := map[string]bool{}
@@ -92,7 +93,7 @@ func takenIdentity(pod *corev1.Pod, req request, cfg Config) (found strict.Fault
 // proxy's own. Whoever has chosen another uid has chosen one that images do not
 // have. Of containers that say nothing nothing is said: most images are root's.
 func imageUserWarnings(pod *corev1.Pod, req request, cfg Config) []string {
-	if cfg.ProxyUID != int64(interception.DefaultProxyUID) || req.mode == interception.ModeNone || says(req.allowIdentity, true) {
+	if cfg.ProxyUID != int64(interception.DefaultProxyUID) || req.mode == interception.ModeNone || ptr.Deref(req.allowIdentity, false) {
 		return nil
 	}
 	ofPod := pod.Spec.SecurityContext
@@ -107,7 +108,7 @@ func imageUserWarnings(pod *corev1.Pod, req request, cfg Config) []string {
 			context = &none
 		}
 		unknown := context.RunAsUser == nil && ofPod.RunAsUser == nil
-		if unknown && says(cmp.Or(context.RunAsNonRoot, ofPod.RunAsNonRoot), true) {
+		if unknown && ptr.Deref(cmp.Or(context.RunAsNonRoot, ofPod.RunAsNonRoot), false) {
 			names = append(names, c.Name)
 		}
 		return true
@@ -133,7 +134,7 @@ func beyond(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
 			"%s is not less than the pod's terminationGracePeriodSeconds, %d, after which it is killed; accepted: less than that",
 			req.drain, int64(grace.Seconds()))))
 	}
-	if says(req.native, true) && !cfg.native() {
+	if ptr.Deref(req.native, false) && !cfg.native() {
 		errs = append(errs, req.from.invalid(NativeSidecarKey,
 			"the cluster's API server knows no native sidecars, which are of Kubernetes 1.29; accepted: false, or no such annotation"))
 	}

@@ -3,7 +3,6 @@ package inject
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -78,13 +77,6 @@ func mustMerge(mode interception.Mode, cfg Config) corev1.Container {
 	if err != nil {
 		panic("sidecar from a valid configuration: " + err.Error())
 	}
-	return merged
-}
-
-// custom is a merged container with what depends on the pod. Our variables
-// come first, so that those of the template can refer to them.
-func custom(merged corev1.Container, mode interception.Mode, cfg Config) corev1.Container {
-	merged.Env = slices.Concat(customEnv(mode, cfg), merged.Env)
 	return merged
 }
 

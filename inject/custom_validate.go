@@ -17,6 +17,12 @@ import (
 
 var sidecarPath = field.NewPath("sidecar")
 
+// validateSidecars returns an error for all that is wrong with the sidecar and
+// the templates of a configuration.
+func validateSidecars(cfg Config) field.ErrorList {
+	return append(checkSidecar(cfg), checkTemplates(cfg)...)
+}
+
 // checkSidecar finds what is wrong with the sidecar in any mode, so that no
 // pod meets it.
 func checkSidecar(cfg Config) field.ErrorList {
@@ -117,7 +123,7 @@ func checkMounts(path *field.Path, c corev1.Container, volumes []corev1.Volume, 
 func checkSharedPath(at *field.Path, c corev1.Container) field.ErrorList {
 	var errs field.ErrorList
 	for i, mount := range c.VolumeMounts {
-		if within(path.Clean(mount.MountPath), envoy.SharedDirectory) {
+		if podplan.Within(path.Clean(mount.MountPath), envoy.SharedDirectory) {
 			errs = append(errs, field.Invalid(at.Child("volumeMounts").Index(i).Child("mountPath"), mount.MountPath,
 				"shunt-init leaves its files there; accepted: a path that is not "+envoy.SharedDirectory+" or below it"))
 		}

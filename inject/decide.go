@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 
 	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/inject/strict"
@@ -95,10 +96,10 @@ func (in *Injector) Inject(pod *corev1.Pod, ns Namespace) Result {
 	if reason := in.unwanted(pod, req); reason != "" {
 		return Result{Decision: Decision{Reason: reason}, Warnings: w.Lines()}
 	}
-	edit, _ := podplan.Undo(pod, podplan.VolumeNames(req.volumes(in.cfg)))
+	edit, _ := podplan.Undo(pod, podplan.VolumeNames(volumes(req, in.cfg)))
 	base := edit.Pod()
 	cfg := req.over(in.cfg, base)
-	plan, refusal := in.plan(base, req, problems, cfg)
+	plan, refusal := in.plan(base, ns, req, problems, cfg)
 	addKeyWarnings(&w, pod, ns)
 	w.Add(meshWarnings(base, req, cfg)...)
 	if refusal.Refused() {
@@ -140,9 +141,9 @@ func (in *Injector) unwanted(pod *corev1.Pod, req request) Reason {
 		return ReasonHostNetwork
 	case forWindows(pod):
 		return ReasonWindows
-	case says(req.pod, false):
+	case !ptr.Deref(req.pod, true):
 		return ReasonPodOptedOut
-	case says(req.namespace, false):
+	case !ptr.Deref(req.namespace, true):
 		return ReasonNamespaceOptedOut
 	case req.pod == nil && in.never.match(pod):
 		return ReasonNeverSelected
@@ -156,7 +157,7 @@ func (in *Injector) unwanted(pod *corev1.Pod, req request) Reason {
 func (in *Injector) unasked(pod *corev1.Pod, req request) Reason {
 	byPolicy := in.cfg.DefaultPolicy == PolicyEnabled
 	asked := req.revision
-	if says(req.namespace, true) || asked == "" && says(req.pod, true) && !byPolicy {
+	if ptr.Deref(req.namespace, false) || asked == "" && ptr.Deref(req.pod, false) && !byPolicy {
 		asked = DefaultRevision
 	}
 	switch {
@@ -168,9 +169,6 @@ func (in *Injector) unasked(pod *corev1.Pod, req request) Reason {
 		return ReasonOtherRevision
 	}
 }
-
-// says reports whether a question was answered, and in this way.
-func says(answer *bool, want bool) bool { return answer != nil && *answer == want }
 
 // Asks reports whether the namespace asks for this injector in all its pods.
 func (in *Injector) Asks(ns Namespace) bool {
@@ -223,7 +221,7 @@ func namespaceWarnings(problems []problem) []string {
 func podWarnings(req request, cfg Config) []string {
 	switch {
 	case cfg.Sidecar.Type == SidecarCustom:
-		return req.idleKeys()
+		return idleKeys(req)
 	case req.drain > 0 && !req.from.ofNamespace(req.drainKey) && !cfg.drains():
 		return []string{fmt.Sprintf("%s: Envoy carries bytes, and is stopped after the application: there is nothing to drain; "+
 			"with %s: declared or all there is", req.from.path(req.drainKey), ProtocolDetectionKey)}
@@ -232,12 +230,12 @@ func podWarnings(req request, cfg Config) []string {
 }
 
 // idleKeys warns of annotations for Envoy where the sidecar is another proxy.
-func (r request) idleKeys() []string {
+func idleKeys(req request) []string {
 	var warnings []string
-	for _, row := range annotations {
-		if row.Envoy && r.from.has(row.Key) {
+	for _, row := range Annotations() {
+		if row.Envoy && req.from.has(row.Key) {
 			warnings = append(warnings, fmt.Sprintf("%s: it is for Envoy, and this injector's sidecar is another proxy",
-				r.from.path(row.Key)))
+				req.from.path(row.Key)))
 		}
 	}
 	return warnings

@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -40,7 +41,7 @@ type Explanation struct {
 // pod came from. Given says for a field of the configuration, by its path as
 // ConfigFields has it, who set it; one that is not in it has its default.
 func Explain(pod *corev1.Pod, ns Namespace, cfg Config, given map[string]string) Explanation {
-	in := forOnePod(cfg)
+	in := NewInjector(cfg)
 	injected := in.Inject(pod, ns)
 	plan, result := injected.Plan, Explanation{Decision: injected.Decision, Warnings: injected.Warnings}
 	if plan == nil {
@@ -48,12 +49,12 @@ func Explain(pod *corev1.Pod, ns Namespace, cfg Config, given map[string]string)
 	}
 	req, _ := readRequest(pod, ns)
 	e := explainer{req: req, plan: plan, asked: cfg, given: given}
-	edit, _ := podplan.Undo(pod, podplan.VolumeNames(req.volumes(cfg)))
+	edit, _ := podplan.Undo(pod, podplan.VolumeNames(volumes(req, cfg)))
 	e.effective = req.over(cfg, edit.Pod())
 	sidecar := plan.Containers.Proxy()
 	e.effective.ProxyImage, e.effective.ProxyResources = sidecar.Image, sidecar.Resources
 	if plan.Guaranteed {
-		e.effective.InitResources, _ = request{}.level(cfg.InitResources)
+		e.effective.InitResources, _ = level(request{}, cfg.InitResources)
 	}
 	result.Settings = append(e.annotated(), e.configured()...)
 	return result
@@ -72,7 +73,7 @@ type explainer struct {
 func (e explainer) annotated() []Setting {
 	var settings []Setting
 	told := map[string]bool{}
-	for _, row := range annotations {
+	for _, row := range Annotations() {
 		if !row.isSetting() || row.Field != "" || row.Key == ProxyConfigKey || row.Flag != "" && told[row.Flag] ||
 			row.ofRules() && e.plan.Mode == interception.ModeNone || row.Envoy && e.asked.Sidecar.Type == SidecarCustom {
 			continue
@@ -113,7 +114,7 @@ func (a Annotation) isSetting() bool { return slices.Contains(a.Places, Namespac
 // from are the annotations that are there, of those that are asked for.
 func (e explainer) from(asked func(Annotation) bool) []string {
 	var from []string
-	for _, row := range annotations {
+	for _, row := range Annotations() {
 		if row.isSetting() && asked(row) && e.req.from.has(row.Key) {
 			from = append(from, e.annotation(row.Key))
 		}
@@ -155,14 +156,14 @@ func (e explainer) configured() []Setting {
 func (e explainer) idle(field string) bool {
 	// What is in a template is a setting of the pods that name it.
 	return field == "templates" || e.asked.Sidecar.Type == SidecarCustom &&
-		slices.ContainsFunc(annotations, func(row Annotation) bool { return row.Envoy && row.Field == field })
+		slices.ContainsFunc(Annotations(), func(row Annotation) bool { return row.Envoy && row.Field == field })
 }
 
 // takenAway are the fields that an annotation leaves without a value, as that
 // of a limit of 0.
 func (e explainer) takenAway(top string, there []leaf) []leaf {
 	var all []leaf
-	for _, row := range annotations {
+	for _, row := range Annotations() {
 		if strings.HasPrefix(row.Field, top+".") && e.req.from.has(row.Key) &&
 			!slices.ContainsFunc(there, func(l leaf) bool { return l.path == row.Field }) {
 			all = append(all, leaf{path: row.Field})
@@ -227,9 +228,9 @@ func (e explainer) template(path string) string {
 // gaveWay says what of the pod had a value changed that suits most pods.
 func (e explainer) gaveWay(path string) string {
 	drain := e.asked.DrainDuration.Duration
-	replace(&drain, e.req.drain)
+	drain = cmp.Or(e.req.drain, drain)
 	dns := e.asked.DNSCapture
-	replace(&dns, e.req.dns)
+	dns = cmp.Or(e.req.dns, dns)
 	switch {
 	case path == "drainDuration" && e.effective.DrainDuration.Duration < drain:
 		return "lowered for the pod's terminationGracePeriodSeconds"
@@ -273,7 +274,7 @@ func (e explainer) levelled(path string) bool {
 	if whose == "proxyResources" {
 		word, before = e.req, e.req.resources.over(e.asked.ProxyResources)
 	}
-	saysRequest, saysLimit := word.saysOf(corev1.ResourceName(name))
+	saysRequest, saysLimit := saysOf(word, corev1.ResourceName(name))
 	limit := before.Limits[corev1.ResourceName(name)]
 	ofRequest := saysRequest && !saysLimit || !saysLimit && limit.Sign() <= 0
 	return (!saysRequest || !saysLimit) && (kind == "limits") == ofRequest

@@ -1,19 +1,20 @@
 package inject
 
 import (
-	corev1 "k8s.io/api/core/v1"
+	"fmt"
+	"slices"
 
-	"github.com/shunt-dev/shunt/initimage/interception"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
-// Injector injects by one configuration. It is for many pods: what takes long
-// to make and depends on no pod is made once. It never changes.
+// Injector injects by one configuration. It is for many pods, and never
+// changes.
 type Injector struct {
-	cfg Config
-	// custom is the sidecar of SidecarCustom for each mode, less what depends
-	// on the pod; nil where it is to be made anew for each pod.
-	custom map[interception.Mode]corev1.Container
+	cfg     Config
+	sidecar *maker
 
 	always, never selectors
 }
@@ -21,19 +22,10 @@ type Injector struct {
 // NewInjector returns an Injector that goes by cfg, which must have passed
 // Validate and must not be changed afterwards.
 func NewInjector(cfg Config) *Injector {
-	in := forOnePod(cfg)
-	if cfg.Sidecar.Type == SidecarCustom {
-		in.custom = map[interception.Mode]corev1.Container{}
-		for _, mode := range modes {
-			in.custom[mode] = mustMerge(mode, cfg)
-		}
+	return &Injector{
+		cfg: cfg, sidecar: newMaker(cfg),
+		always: mustCompile(cfg.AlwaysInjectSelector), never: mustCompile(cfg.NeverInjectSelector),
 	}
-	return in
-}
-
-// forOnePod is an Injector that has made nothing that it may not need.
-func forOnePod(cfg Config) *Injector {
-	return &Injector{cfg: cfg, always: mustCompile(cfg.AlwaysInjectSelector), never: mustCompile(cfg.NeverInjectSelector)}
 }
 
 // Result is what became of a pod.
@@ -51,18 +43,9 @@ type Result struct {
 	Warnings []string
 }
 
-// merged is the custom sidecar for a mode. It is shared, and must not be
-// changed.
-func (in *Injector) merged(mode interception.Mode) corev1.Container {
-	if made, ok := in.custom[mode]; ok {
-		return made
-	}
-	return mustMerge(mode, in.cfg)
-}
-
 // Inject is Injector.Inject for a single pod.
 func Inject(pod *corev1.Pod, ns Namespace, cfg Config) Result {
-	return forOnePod(cfg).Inject(pod, ns)
+	return NewInjector(cfg).Inject(pod, ns)
 }
 
 // Restore undoes the injection of a pod: it takes out all that the pod's status
@@ -73,4 +56,24 @@ func Inject(pod *corev1.Pod, ns Namespace, cfg Config) Result {
 // nor can Kubernetes: they are absent afterwards.
 func Restore(pod *corev1.Pod) (edit *podplan.Edit, ok bool) {
 	return podplan.Undo(pod, userVolumeNames(pod))
+}
+
+// ParseConfig reads a configuration from the YAML or JSON of one document; see
+// config.Decode. The error has all that is wrong with it.
+func ParseConfig(text []byte) (Config, error) {
+	cfg, unknown, err := decodeConfig(text)
+	if err != nil {
+		return Config{}, fmt.Errorf("read the injector's configuration: %w", err)
+	}
+	if err := append(unknown, ValidateConfig(cfg)...).ToAggregate(); err != nil {
+		return Config{}, fmt.Errorf("check the injector's configuration: %w", err)
+	}
+	return cfg, nil
+}
+
+// ValidateConfig returns an error for every setting that cannot be used, with
+// the setting's path, its value and what is accepted.
+func ValidateConfig(cfg Config) field.ErrorList {
+	return slices.Concat(cfg.Validate(), checkForbidden(field.NewPath("forbiddenAnnotations"), cfg.ForbiddenAnnotations),
+		validateSidecars(cfg))
 }

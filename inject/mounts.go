@@ -22,15 +22,12 @@ var mountable = []string{"/etc/certs", "/etc/istio", "/mnt", "/srv", "/tmp", "/v
 
 const acceptedPath = "/etc/certs, /etc/istio, /mnt, /srv, /tmp or a path below one of them, or one below /var but not /var/run"
 
-// within reports whether a path is a folder or below it, both clean.
-func within(place, folder string) bool { return strings.HasPrefix(place+"/", folder+"/") }
-
 // isMountable reports whether a pod may mount something there.
 func isMountable(mountPath string) bool {
 	clean := path.Clean(mountPath)
-	return !strings.Contains(mountPath, ":") && slices.ContainsFunc(mountable, func(folder string) bool { return within(clean, folder) }) &&
+	return !strings.Contains(mountPath, ":") && slices.ContainsFunc(mountable, func(folder string) bool { return podplan.Within(clean, folder) }) &&
 		// In images this is a link to /run. Kubelet's tokens are below it.
-		clean != "/var" && !within(clean, "/var/run")
+		clean != "/var" && !podplan.Within(clean, "/var/run")
 }
 
 // takenVolumes finds volumes of ours that another container mounts: what is in
@@ -60,7 +57,7 @@ type proxyMount struct {
 }
 
 // proxyMounts are all of the proxy's, of the configuration and of the pod.
-func (r request) proxyMounts(cfg Config) []proxyMount {
+func proxyMounts(req request, cfg Config) []proxyMount {
 	var all []proxyMount
 	add := func(mounts []corev1.VolumeMount, at *field.Path) {
 		for i, m := range mounts {
@@ -74,29 +71,29 @@ func (r request) proxyMounts(cfg Config) []proxyMount {
 	if cfg.Sidecar.Container != nil {
 		add(cfg.Sidecar.Container.VolumeMounts, nil)
 	}
-	for _, name := range r.templates {
+	for _, name := range req.templates {
 		if c := cfg.Templates[name].Container; c != nil {
 			add(c.VolumeMounts, nil)
 		}
 	}
-	add(r.userMounts, r.from.path(UserVolumeMountKey))
+	add(req.userMounts, req.from.path(UserVolumeMountKey))
 	return all
 }
 
 // overlapping finds mounts of a pod that are at, above or below another one of
 // the proxy's. They would hide what the operator has put there; and through a
 // symbolic link in the volume above, the one below could come to lie anywhere.
-func (r request) overlapping(cfg Config) field.ErrorList {
-	if len(r.userMounts) == 0 {
+func overlapping(req request, cfg Config) field.ErrorList {
+	if len(req.userMounts) == 0 {
 		return nil
 	}
-	all := r.proxyMounts(cfg)
+	all := proxyMounts(req, cfg)
 	// Sorted so, all that are below a path stand right behind it.
 	slices.SortStableFunc(all, func(a, b proxyMount) int { return strings.Compare(a.clean+"/", b.clean+"/") })
 	above := proxyMount{clean: "no path"}
 	var errs field.ErrorList
 	for _, below := range all {
-		if !within(below.clean, above.clean) {
+		if !podplan.Within(below.clean, above.clean) {
 			above = below
 			continue
 		}

@@ -15,11 +15,7 @@ import (
 // docs/proxy.md has what follows from it.
 const (
 	// overrideKey is the key in the ConfigMap, which is Istio's.
-	overrideKey = "custom_bootstrap.json"
-	// overrideVariable holds the text for the command line, which Kubernetes
-	// replaces it in: Envoy takes one file only.
-	overrideVariable = "BOOTSTRAP_OVERRIDE"
-
+	overrideKey      = "custom_bootstrap.json"
 	acceptedOverride = "the name of a ConfigMap of the pod's namespace, with the key " + overrideKey
 )
 
@@ -29,6 +25,10 @@ func parseOverride(text string) (string, error) {
 	}
 	return text, nil
 }
+
+// overrideVariable holds the text for the command line, which Kubernetes
+// replaces it in: Envoy takes one file only.
+const overrideVariable = "BOOTSTRAP_OVERRIDE"
 
 // override gives Envoy the text. A pod whose ConfigMap is not there, or has not
 // the key, waits for it.

@@ -17,11 +17,11 @@ import (
 // plan makes the plan for a pod that is without us, or a refusal with every
 // field that stands in the way. The configuration is the one that holds for the
 // pod.
-func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg Config) (*podplan.Plan, Decision) {
+func (in *Injector) plan(pod *corev1.Pod, ns Namespace, req request, problems []problem, cfg Config) (*podplan.Plan, Decision) {
 	annotated := podFaults(problems)
 	annotated.AddAll(beyond(pod, req, cfg))
-	annotated.Merge(in.checkProxy(pod, req, cfg))
-	taken := takenNames(pod, req.configuredVolumes(cfg))
+	annotated.Merge(in.sidecar.check(pod, req, cfg))
+	taken := takenNames(pod, configuredVolumes(req, cfg))
 	taken.Merge(takenPaths(pod, req))
 	var found strict.Faults
 	var first Reason
@@ -34,7 +34,7 @@ func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg C
 		{ReasonNameTaken, taken},
 		{ReasonProxyIdentityTaken, takenIdentity(pod, req, cfg)},
 		{ReasonPortTaken, takenPorts(pod, req, cfg)},
-		{ReasonPodSecurity, barredMode(req, cfg)},
+		{ReasonPodSecurity, barredMode(ns, req, cfg)},
 	} {
 		if len(check.found.Told) > 0 && first == "" {
 			first = check.reason
@@ -60,7 +60,7 @@ func (in *Injector) plan(pod *corev1.Pod, req request, problems []problem, cfg C
 // settle turns a request that is in order into a plan.
 func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) *podplan.Plan {
 	plan := &podplan.Plan{Mode: req.mode, Options: interception.DefaultOptions()}
-	proxy := in.proxy(req, cfg)
+	proxy := in.sidecar.container(req, cfg)
 	if guaranteed(pod) {
 		cfg, plan.Guaranteed = stayGuaranteed(req, &proxy, cfg)
 	}
@@ -78,13 +78,13 @@ func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) *podplan.Pl
 	}
 	var drawn *interception.PortRange
 	if req.mode == interception.ModeTProxy {
-		drawn = mustParsePortRange(cfg.TProxyPortRange)
+		drawn = cfg.tproxyPorts()
 	}
 	if !cfg.native() {
 		proxy = held(proxy, cfg)
 	}
 	plan.Containers = podplan.NewContainers(initContainer(req.mode, plan.Spec, plan.Options, cfg), proxy, cfg.native())
-	plan.Volumes = append(initVolumes(req.mode, cfg), req.volumes(cfg)...)
+	plan.Volumes = append(initVolumes(req.mode, cfg), volumes(req, cfg)...)
 	plan.Probes = tcpProbes(pod, req)
 	plan.Sysctls = podplan.NewSysctls(pod, proxy, req.health(), drawn)
 	plan.PullSecrets = podplan.NewPullSecrets(pod, cfg.ImagePullSecrets)

@@ -21,14 +21,14 @@ var levelsWithoutNetAdmin = []string{"baseline", "restricted"}
 // barredMode finds that the pod's namespace does not allow what its mode needs.
 // The API server would refuse the pod after the injection, naming a container
 // that its owner has never heard of.
-func barredMode(req request, cfg Config) (found strict.Faults) {
-	if req.mode == interception.ModeNone || !cfg.CheckPodSecurity || !slices.Contains(levelsWithoutNetAdmin, req.enforced) {
+func barredMode(ns Namespace, req request, cfg Config) (found strict.Faults) {
+	if req.mode == interception.ModeNone || !cfg.CheckPodSecurity || !slices.Contains(levelsWithoutNetAdmin, ns.Labels[enforceKey]) {
 		return strict.Faults{}
 	}
 	found.Add(func() *field.Error {
 		return field.Forbidden(field.NewPath(ofNamespace, "metadata", "labels").Key(enforceKey), fmt.Sprintf(
 			"at level %s no container may have %s, which mode %s needs; accepted: privileged, or for the pod %s: NONE",
-			req.enforced, netAdmin, req.mode, InterceptionModeKey))
+			ns.Labels[enforceKey], netAdmin, req.mode, InterceptionModeKey))
 	})
 	return found
 }

@@ -33,11 +33,20 @@ func checkPortRange(path *field.Path, text string) field.ErrorList {
 	return nil
 }
 
-// mustParsePortRange reads a range that Validate has passed.
-func mustParsePortRange(text string) *interception.PortRange {
-	drawn, err := parsePortRange(text)
+// tproxyPorts are those of TProxyPortRange, which Validate has passed.
+func (c Config) tproxyPorts() *interception.PortRange {
+	drawn, err := parsePortRange(c.TProxyPortRange)
 	if err != nil {
 		panic("port range from a valid configuration: " + err.Error())
 	}
 	return drawn
+}
+
+// httpPortRanges are those of HTTPPorts, which Validate has passed.
+func (c Config) httpPortRanges() interception.PortRanges {
+	ports, err := interception.ParsePortRanges(c.HTTPPorts)
+	if err != nil {
+		panic("ports from a valid configuration: " + err.Error())
+	}
+	return ports
 }

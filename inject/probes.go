@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 
 	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
@@ -16,7 +17,7 @@ import (
 // tcpProbes plans for the tcpSocket probes that the proxy would answer, unless
 // the pod wants to keep them.
 func tcpProbes(pod *corev1.Pod, req request) podplan.Probes {
-	if req.mode == interception.ModeNone || says(req.rewriteProbes, false) {
+	if req.mode == interception.ModeNone || !ptr.Deref(req.rewriteProbes, true) {
 		return nil
 	}
 	return podplan.NewProbes(pod, req.spec)
@@ -24,7 +25,7 @@ func tcpProbes(pod *corev1.Pod, req request) podplan.Probes {
 
 // probeWarnings tells of probes that are kept and that the proxy answers.
 func probeWarnings(pod *corev1.Pod, req request) []string {
-	if req.mode == interception.ModeNone || !says(req.rewriteProbes, false) {
+	if req.mode == interception.ModeNone || ptr.Deref(req.rewriteProbes, true) {
 		return nil
 	}
 	var warnings []string
@@ -58,7 +59,7 @@ func takenPaths(pod *corev1.Pod, req request) (found strict.Faults) {
 			return true
 		}
 		for j, m := range c.VolumeMounts {
-			if within(path.Clean(m.MountPath), envoy.SharedDirectory) {
+			if podplan.Within(path.Clean(m.MountPath), envoy.SharedDirectory) {
 				found.Add(func() *field.Error {
 					at := c.Path().Child("volumeMounts").Index(j).Child("mountPath")
 					return field.Invalid(at, m.MountPath, "shunt-init, which the container's tcpSocket probes need, is there; "+

@@ -56,8 +56,8 @@ func guaranteed(pod *corev1.Pod) bool {
 // be evicted, and without CPUs of its own. It changes nothing where that would
 // not do. The configuration that it returns has the init container's resources.
 func stayGuaranteed(req request, proxy *corev1.Container, cfg Config) (changed Config, guaranteed bool) {
-	sidecar, wrong := req.level(proxy.Resources)
-	first, wrongFirst := request{}.level(cfg.InitResources)
+	sidecar, wrong := level(req, proxy.Resources)
+	first, wrongFirst := level(request{}, cfg.InitResources)
 	if len(wrong)+len(wrongFirst) > 0 {
 		return cfg, false
 	}
@@ -75,10 +75,10 @@ func stayGuaranteed(req request, proxy *corev1.Container, cfg Config) (changed C
 //	nothing          a limit                  the limit
 //	nothing          a request alone          the request
 //	nothing          neither                  not
-func (r request) level(of corev1.ResourceRequirements) (levelled corev1.ResourceRequirements, wrong []corev1.ResourceName) {
+func level(req request, of corev1.ResourceRequirements) (levelled corev1.ResourceRequirements, wrong []corev1.ResourceName) {
 	of = *of.DeepCopy()
 	for _, name := range qosResources {
-		saysRequest, saysLimit := r.saysOf(name)
+		saysRequest, saysLimit := saysOf(req, name)
 		request, limit := of.Requests[name], of.Limits[name]
 		both := limit
 		switch {
@@ -91,15 +91,15 @@ func (r request) level(of corev1.ResourceRequirements) (levelled corev1.Resource
 			wrong = append(wrong, name)
 			continue
 		}
-		of.Requests, of.Limits = with(of.Requests, name, both), with(of.Limits, name, both)
+		of.Requests, of.Limits = podplan.SetQuantity(of.Requests, name, both), podplan.SetQuantity(of.Limits, name, both)
 	}
 	return of, wrong
 }
 
 // saysOf reports whether the pod or its namespace says a request or a limit of
 // the proxy's.
-func (r request) saysOf(name corev1.ResourceName) (saysRequest, saysLimit bool) {
-	request, limit := r.resources.of(name)
+func saysOf(req request, name corev1.ResourceName) (saysRequest, saysLimit bool) {
+	request, limit := req.resources.of(name)
 	return request != nil, limit != nil
 }
 
@@ -113,11 +113,11 @@ func qosWarnings(pod *corev1.Pod, req request, plan *podplan.Plan, cfg Config) [
 		warnings = append(warnings, fmt.Sprintf("the pod is Guaranteed without the proxy and Burstable with it: %s has no request of %s "+
 			"that is its limit, by %s", whose, name, who))
 	}
-	_, wrong := req.level(plan.Containers.Proxy().Resources)
+	_, wrong := level(req, plan.Containers.Proxy().Resources)
 	for _, name := range wrong {
-		warn(podplan.ProxyContainerName, name, req.whoSays(name))
+		warn(podplan.ProxyContainerName, name, whoSays(req, name))
 	}
-	_, wrong = request{}.level(cfg.InitResources)
+	_, wrong = level(request{}, cfg.InitResources)
 	for _, name := range wrong {
 		warn(podplan.InitContainerName, name, ofInjector)
 	}
@@ -127,15 +127,15 @@ func qosWarnings(pod *corev1.Pod, req request, plan *podplan.Plan, cfg Config) [
 const ofInjector = "the injector's configuration"
 
 // whoSays names the fields that a resource of the proxy's is from.
-func (r request) whoSays(name corev1.ResourceName) string {
+func whoSays(req request, name corev1.ResourceName) string {
 	keys := map[corev1.ResourceName][]string{
 		corev1.ResourceCPU:    {ProxyCPUKey, ProxyCPULimitKey},
 		corev1.ResourceMemory: {ProxyMemoryKey, ProxyMemoryLimitKey},
 	}
 	var from []string
 	for _, key := range keys[name] {
-		if r.from.has(key) {
-			from = append(from, r.from.path(key).String())
+		if req.from.has(key) {
+			from = append(from, req.from.path(key).String())
 		}
 	}
 	if len(from) == 0 {

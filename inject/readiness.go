@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -75,18 +76,18 @@ func wholeFrom(least int64, accepted string) func(string) (int32, error) {
 
 // probed is a sidecar with the health port and the readiness probe that the pod
 // wants.
-func (r request) probed(c corev1.Container) corev1.Container {
-	if port := r.health(); port != interception.HealthPort {
+func probed(req request, c corev1.Container) corev1.Container {
+	if port := req.health(); port != interception.HealthPort {
 		moveHealth(&c, port)
 	}
-	if r.healthPort.unasked {
+	if req.healthPort.unasked {
 		c.ReadinessProbe = nil
 	}
-	if c.ReadinessProbe != nil && r.readiness != (readiness{}) {
+	if c.ReadinessProbe != nil && req.readiness != (readiness{}) {
 		c.ReadinessProbe = c.ReadinessProbe.DeepCopy()
-		replace(&c.ReadinessProbe.InitialDelaySeconds, r.readiness.initialDelay)
-		replace(&c.ReadinessProbe.PeriodSeconds, r.readiness.period)
-		replace(&c.ReadinessProbe.FailureThreshold, r.readiness.failures)
+		c.ReadinessProbe.InitialDelaySeconds = cmp.Or(req.readiness.initialDelay, c.ReadinessProbe.InitialDelaySeconds)
+		c.ReadinessProbe.PeriodSeconds = cmp.Or(req.readiness.period, c.ReadinessProbe.PeriodSeconds)
+		c.ReadinessProbe.FailureThreshold = cmp.Or(req.readiness.failures, c.ReadinessProbe.FailureThreshold)
 	}
 	return c
 }

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject/strict"
@@ -54,7 +55,7 @@ func readRequest(pod *corev1.Pod, ns Namespace) (request, []problem) {
 		values[PodAnnotation] = kept
 	}
 	req := newRequest()
-	req.from, req.enforced = newSource(pod, ns), ns.Labels[enforceKey]
+	req.from = newSource(pod, ns)
 	var problems []problem
 	for _, row := range annotations {
 		for _, place := range row.Places {
@@ -130,7 +131,7 @@ func (r *request) otherMode(found []problem) []problem {
 	if r.mode == interception.ModeNone && r.dns != "" && r.dns != DNSCaptureNone {
 		refuse(DNSCaptureKey, "REDIRECT or TPROXY")
 	}
-	if r.mode == interception.ModeNone && says(r.dropInvalid, true) {
+	if r.mode == interception.ModeNone && ptr.Deref(r.dropInvalid, false) {
 		refuse(DropInvalidKey, "REDIRECT or TPROXY")
 	}
 	if r.detection == ProtocolDetectionNone && r.httpPorts != nil && r.from.place(ProtocolDetectionKey) == r.from.place(HTTPPortsKey) {

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 const (
@@ -68,14 +69,14 @@ func (q quantities) over(of corev1.ResourceRequirements) corev1.ResourceRequirem
 	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 		request, limit := q.of(name)
 		if request != nil {
-			of.Requests = with(of.Requests, name, *request)
+			of.Requests = podplan.SetQuantity(of.Requests, name, *request)
 		}
 		switch {
 		case limit == nil:
 		case limit.IsZero():
 			delete(of.Limits, name)
 		default:
-			of.Limits = with(of.Limits, name, *limit)
+			of.Limits = podplan.SetQuantity(of.Limits, name, *limit)
 		}
 		// Of the two, the one that is not asked for gives way.
 		had, requested := of.Requests[name]
@@ -97,14 +98,6 @@ func (q quantities) of(name corev1.ResourceName) (request, limit *resource.Quant
 		return q.cpu, q.cpuLimit
 	}
 	return q.memory, q.memoryLimit
-}
-
-func with(list corev1.ResourceList, name corev1.ResourceName, q resource.Quantity) corev1.ResourceList {
-	if list == nil {
-		list = corev1.ResourceList{}
-	}
-	list[name] = q
-	return list
 }
 
 // check finds requests that are above their limits, where both are asked for.

@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"cmp"
 	"math"
 	"regexp"
 	"slices"
@@ -71,7 +72,7 @@ func envoySettings(pod *corev1.Pod, req request, cfg Config, memoryLimit int64) 
 	case ProtocolDetectionAll:
 		settings.InboundHTTPPorts, settings.OutboundHTTPPorts = envoy.AllPorts, envoy.AllPorts
 	case ProtocolDetectionDeclared:
-		asked := mustParsePorts(cfg.HTTPPorts)
+		asked := cfg.httpPortRanges()
 		settings.InboundHTTPPorts = interception.NewPortRanges(slices.Concat(asked, declaredPorts(pod))...).String()
 		settings.OutboundHTTPPorts = asked.String()
 	}
@@ -147,11 +148,11 @@ func parseComponentLogLevels(text string) (string, error) {
 // namespace say in place of what it says: the one that holds for the pod.
 func (r request) over(cfg Config, pod *corev1.Pod) Config {
 	r.overOrder(&cfg)
-	replace(&cfg.DNSCapture, r.dns)
-	replace(&cfg.AccessLog, r.accessLog)
+	cfg.DNSCapture = cmp.Or(r.dns, cfg.DNSCapture)
+	cfg.AccessLog = cmp.Or(r.accessLog, cfg.AccessLog)
 	r.overDetection(&cfg)
-	replace(&cfg.LogLevel, r.logLevel)
-	replace(&cfg.ComponentLogLevel, r.componentLogLevel)
+	cfg.LogLevel = cmp.Or(r.logLevel, cfg.LogLevel)
+	cfg.ComponentLogLevel = cmp.Or(r.componentLogLevel, cfg.ComponentLogLevel)
 	if r.concurrency != nil {
 		cfg.Concurrency = *r.concurrency
 	}
@@ -165,11 +166,11 @@ func (r request) over(cfg Config, pod *corev1.Pod) Config {
 		cfg.DNSCapture = DNSCaptureNone
 	}
 	if r.from.ofNamespace(r.drainKey) {
-		replace(&cfg.DrainDuration.Duration, r.drain)
+		cfg.DrainDuration.Duration = cmp.Or(r.drain, cfg.DrainDuration.Duration)
 	}
 	cfg.DrainDuration.Duration = min(cfg.DrainDuration.Duration, drainWithin(pod))
 	if !r.from.ofNamespace(r.drainKey) {
-		replace(&cfg.DrainDuration.Duration, r.drain)
+		cfg.DrainDuration.Duration = cmp.Or(r.drain, cfg.DrainDuration.Duration)
 	}
 	return cfg
 }
@@ -177,7 +178,7 @@ func (r request) over(cfg Config, pod *corev1.Pod) Config {
 // overDetection has ports for HTTP ask for ProtocolDetectionDeclared, unless
 // the same place, or one nearer to the pod, says that nothing is looked at.
 func (r request) overDetection(cfg *Config) {
-	replace(&cfg.ProtocolDetection, r.detection)
+	cfg.ProtocolDetection = cmp.Or(r.detection, cfg.ProtocolDetection)
 	if r.httpPorts == nil {
 		return
 	}
@@ -186,23 +187,6 @@ func (r request) overDetection(cfg *Config) {
 	if cfg.ProtocolDetection == ProtocolDetectionNone && !podSaysNone {
 		cfg.ProtocolDetection = ProtocolDetectionDeclared
 	}
-}
-
-// replace puts a value in the place of another, unless it is the zero value.
-func replace[T comparable](place *T, value T) {
-	var absent T
-	if value != absent {
-		*place = value
-	}
-}
-
-// mustParsePorts reads ports that Validate has passed.
-func mustParsePorts(text string) interception.PortRanges {
-	ports, err := interception.ParsePortRanges(text)
-	if err != nil {
-		panic("ports from a valid configuration: " + err.Error())
-	}
-	return ports
 }
 
 // afterDrain is what a drain leaves of a pod's grace period for the proxy to

@@ -77,8 +77,8 @@ func checkTemplateNames(req request, cfg Config) (found strict.Faults) {
 }
 
 // templated is the sidecar with the templates over it that the pod names.
-func (r request) templated(c corev1.Container, cfg Config) (corev1.Container, error) {
-	for _, name := range r.templates {
+func templated(req request, c corev1.Container, cfg Config) (corev1.Container, error) {
+	for _, name := range req.templates {
 		over := cfg.Templates[name].Container
 		if over == nil {
 			continue
@@ -100,8 +100,8 @@ func (r request) templated(c corev1.Container, cfg Config) (corev1.Container, er
 }
 
 // mustTemplated is templated for a configuration that Validate has passed.
-func (r request) mustTemplated(c corev1.Container, cfg Config) corev1.Container {
-	merged, err := r.templated(c, cfg)
+func mustTemplated(req request, c corev1.Container, cfg Config) corev1.Container {
+	merged, err := templated(req, c, cfg)
 	if err != nil {
 		panic("sidecar from a valid configuration: " + err.Error())
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
@@ -168,24 +169,24 @@ func checkUserVolumes(pod *corev1.Pod, req request, cfg Config) (found strict.Fa
 	if len(req.userVolumes)+len(req.userMounts) == 0 {
 		return strict.Faults{}
 	}
-	ofPod, ofSidecar := setOf(podplan.VolumeNames(pod.Spec.Volumes)), setOf(podplan.VolumeNames(req.configuredVolumes(cfg)))
+	ofPod, ofSidecar := sets.New(podplan.VolumeNames(pod.Spec.Volumes)...), sets.New(podplan.VolumeNames(configuredVolumes(req, cfg))...)
 	for _, v := range req.userVolumes {
 		switch {
-		case ofPod[v.Name]:
+		case ofPod.Has(v.Name):
 			found.Add(func() *field.Error {
 				return req.from.invalid(UserVolumeKey, fmt.Sprintf(
 					"the pod has a volume %q, which %s can mount as it is; accepted: any other name", v.Name, UserVolumeMountKey))
 			})
-		case ofSidecar[v.Name]:
+		case ofSidecar.Has(v.Name):
 			found.Add(func() *field.Error {
 				return req.from.invalid(UserVolumeKey, fmt.Sprintf(
 					"%q is the name of a volume of the injector's sidecar; accepted: any other name", v.Name))
 			})
 		}
 	}
-	added := setOf(podplan.VolumeNames(req.userVolumes))
+	added := sets.New(podplan.VolumeNames(req.userVolumes)...)
 	for _, m := range req.userMounts {
-		if !added[m.Name] && !ofPod[m.Name] && !ofSidecar[m.Name] {
+		if !added.Has(m.Name) && !ofPod.Has(m.Name) && !ofSidecar.Has(m.Name) {
 			found.Add(func() *field.Error {
 				return req.from.invalid(UserVolumeMountKey, fmt.Sprintf(
 					"there is no volume %q; accepted: the name of one of the pod's volumes or of %s", strict.Shorten(m.Name),
@@ -196,29 +197,20 @@ func checkUserVolumes(pod *corev1.Pod, req request, cfg Config) (found strict.Fa
 	return found
 }
 
-// setOf is for lists that a pod may make long.
-func setOf(names []string) map[string]bool {
-	set := make(map[string]bool, len(names))
-	for _, name := range names {
-		set[name] = true
-	}
-	return set
-}
-
 // configuredVolumes are those that the sidecar has by the configuration.
-func (r request) configuredVolumes(cfg Config) []corev1.Volume {
+func configuredVolumes(req request, cfg Config) []corev1.Volume {
 	all := cfg.Sidecar.Volumes
-	for _, name := range r.templates {
+	for _, name := range req.templates {
 		all = slices.Concat(all, cfg.Templates[name].Volumes)
 	}
 	return all
 }
 
 // volumes are all that a pod gets for its sidecar.
-func (r request) volumes(cfg Config) []corev1.Volume {
-	all := r.configuredVolumes(cfg)
-	if len(r.userVolumes) > 0 {
-		all = append(slices.Clone(all), r.userVolumes...)
+func volumes(req request, cfg Config) []corev1.Volume {
+	all := configuredVolumes(req, cfg)
+	if len(req.userVolumes) > 0 {
+		all = append(slices.Clone(all), req.userVolumes...)
 	}
 	return all
 }

@@ -92,3 +92,12 @@ func (*Resources) undo(edit *Edit, status Status) {
 func (r *Resources) compare(pod *corev1.Pod) (same bool, changed []string) {
 	return r.Raised == nil || equality.Semantic.DeepDerivative(r.Raised, pod.Spec.Resources), nil
 }
+
+// SetQuantity sets a quantity in a list, which it makes where there is none.
+func SetQuantity(list corev1.ResourceList, name corev1.ResourceName, quantity resource.Quantity) corev1.ResourceList {
+	if list == nil {
+		list = corev1.ResourceList{}
+	}
+	list[name] = quantity
+	return list
+}

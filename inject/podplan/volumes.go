@@ -2,6 +2,7 @@ package podplan
 
 import (
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -87,3 +88,6 @@ func (v *Volumes) compare(pod *corev1.Pod) (same bool, changed []string) {
 	}
 	return len(changed) == 0, changed
 }
+
+// Within reports whether a path is a folder or below it. Both are clean.
+func Within(path, folder string) bool { return strings.HasPrefix(path+"/", folder+"/") }
