@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 )
 
 const annotationsPage = "../docs/annotations.md"
@@ -16,7 +16,7 @@ const annotationsPage = "../docs/annotations.md"
 // TestAnnotationsPage holds docs/annotations.md to the table of keys; with
 // -update it writes the page.
 func TestAnnotationsPage(t *testing.T) {
-	want := page(inject.Annotations())
+	want := page(annotation.Table())
 	got, err := os.ReadFile(annotationsPage)
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +57,7 @@ capitals, too: ` + "`sidecar.istio.io/inject`" + `, because the pod would do wit
 |---|---|---|---|---|
 `
 
-func page(rows []inject.Annotation) string {
+func page(rows []annotation.Row) string {
 	var text strings.Builder
 	text.WriteString(pageHead)
 	for _, row := range rows {
@@ -70,7 +70,7 @@ func page(rows []inject.Annotation) string {
 // cell keeps a text from being taken for Markdown.
 func cell(text string) string { return strings.NewReplacer("|", `\|`, "*", `\*`).Replace(text) }
 
-func places(row inject.Annotation) string {
+func places(row annotation.Row) string {
 	all := make([]string, len(row.Places))
 	for i, place := range row.Places {
 		all[i] = string(place)

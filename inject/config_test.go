@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // configType begins every configuration.
@@ -19,47 +20,47 @@ const configType = "apiVersion: shunt.dev/v1alpha1\nkind: InjectorConfiguration\
 var cmpPrefixes = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 
 func TestDefaultConfigIsValid(t *testing.T) {
-	if errs := inject.DefaultConfig().Validate(); len(errs) > 0 {
+	if errs := inject.ValidateConfig(config.Default()); len(errs) > 0 {
 		t.Error(errs)
 	}
 	parsed, err := inject.ParseConfig([]byte(configType))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(inject.DefaultConfig(), parsed); diff != "" {
+	if diff := cmp.Diff(config.Default(), parsed); diff != "" {
 		t.Errorf("a configuration that sets nothing is not the default (-default +parsed):\n%s", diff)
 	}
 }
 
 func TestValidateNamesEachSetting(t *testing.T) {
 	one := resource.MustParse("1")
-	for field, spoil := range map[string]func(*inject.Config){
-		"initImage":                    func(c *inject.Config) { c.InitImage = "" },
-		"proxyImage":                   func(c *inject.Config) { c.ProxyImage = "envoy:v1 --privileged" },
-		"pullPolicy":                   func(c *inject.Config) { c.PullPolicy = "" },
-		"backend":                      func(c *inject.Config) { c.Backend = "nftables" },
-		"protocolDetection":            func(c *inject.Config) { c.ProtocolDetection = "auto" },
-		"httpPorts":                    func(c *inject.Config) { c.HTTPPorts = "80" },
-		"httpLimits.maxHeaderKB":       func(c *inject.Config) { c.HTTPLimits.MaxHeaderKB = 8193 },
-		"httpLimits.maxStreams":        func(c *inject.Config) { c.HTTPLimits.MaxStreams = 0 },
-		"httpLimits.headerTimeout":     func(c *inject.Config) { c.HTTPLimits.HeaderTimeout.Duration = -time.Second },
-		"accessLog":                    func(c *inject.Config) { c.AccessLog = "some" },
-		"tcpKeepalive.time":            func(c *inject.Config) { c.TCPKeepalive.Time.Duration = 0 },
-		"tcpKeepalive.interval":        func(c *inject.Config) { c.TCPKeepalive.Interval.Duration = 10 * time.Hour },
-		"tcpKeepalive.probes":          func(c *inject.Config) { c.TCPKeepalive.Probes = 128 },
-		"proxyUID":                     func(c *inject.Config) { c.ProxyUID = 0 },
-		"proxyGID":                     func(c *inject.Config) { c.ProxyGID = 1 << 31 },
-		"initResources.limits[memory]": func(c *inject.Config) { c.InitResources.Limits["memory"] = resource.MustParse("-1") },
-		"proxyResources.requests[cpu]": func(c *inject.Config) { c.ProxyResources.Limits["cpu"] = resource.MustParse("1m") },
-		"concurrency":                  func(c *inject.Config) { c.Concurrency = -1 },
-		"logLevel":                     func(c *inject.Config) { c.LogLevel = "verbose" },
-		"defaultPolicy":                func(c *inject.Config) { c.DefaultPolicy = "" },
-		"revision":                     func(c *inject.Config) { c.Revision = "a_b" },
+	for field, spoil := range map[string]func(*config.Config){
+		"initImage":                    func(c *config.Config) { c.InitImage = "" },
+		"proxyImage":                   func(c *config.Config) { c.ProxyImage = "envoy:v1 --privileged" },
+		"pullPolicy":                   func(c *config.Config) { c.PullPolicy = "" },
+		"backend":                      func(c *config.Config) { c.Backend = "nftables" },
+		"protocolDetection":            func(c *config.Config) { c.ProtocolDetection = "auto" },
+		"httpPorts":                    func(c *config.Config) { c.HTTPPorts = "80" },
+		"httpLimits.maxHeaderKB":       func(c *config.Config) { c.HTTPLimits.MaxHeaderKB = 8193 },
+		"httpLimits.maxStreams":        func(c *config.Config) { c.HTTPLimits.MaxStreams = 0 },
+		"httpLimits.headerTimeout":     func(c *config.Config) { c.HTTPLimits.HeaderTimeout.Duration = -time.Second },
+		"accessLog":                    func(c *config.Config) { c.AccessLog = "some" },
+		"tcpKeepalive.time":            func(c *config.Config) { c.TCPKeepalive.Time.Duration = 0 },
+		"tcpKeepalive.interval":        func(c *config.Config) { c.TCPKeepalive.Interval.Duration = 10 * time.Hour },
+		"tcpKeepalive.probes":          func(c *config.Config) { c.TCPKeepalive.Probes = 128 },
+		"proxyUID":                     func(c *config.Config) { c.ProxyUID = 0 },
+		"proxyGID":                     func(c *config.Config) { c.ProxyGID = 1 << 31 },
+		"initResources.limits[memory]": func(c *config.Config) { c.InitResources.Limits["memory"] = resource.MustParse("-1") },
+		"proxyResources.requests[cpu]": func(c *config.Config) { c.ProxyResources.Limits["cpu"] = resource.MustParse("1m") },
+		"concurrency":                  func(c *config.Config) { c.Concurrency = -1 },
+		"logLevel":                     func(c *config.Config) { c.LogLevel = "verbose" },
+		"defaultPolicy":                func(c *config.Config) { c.DefaultPolicy = "" },
+		"revision":                     func(c *config.Config) { c.Revision = "a_b" },
 	} {
 		t.Run(field, func(t *testing.T) {
-			cfg := inject.DefaultConfig()
+			cfg := config.Default()
 			spoil(&cfg)
-			errs := cfg.Validate()
+			errs := inject.ValidateConfig(cfg)
 			if len(errs) == 0 {
 				t.Fatal("accepted")
 			}
@@ -72,18 +73,18 @@ func TestValidateNamesEachSetting(t *testing.T) {
 			}
 		})
 	}
-	unlimited := inject.DefaultConfig()
+	unlimited := config.Default()
 	unlimited.ProxyResources = corev1.ResourceRequirements{Requests: corev1.ResourceList{"cpu": one}}
-	if errs := unlimited.Validate(); len(errs) > 0 {
+	if errs := inject.ValidateConfig(unlimited); len(errs) > 0 {
 		t.Errorf("a request without a limit: %v", errs)
 	}
 }
 
 // TestDefaultsDoNotShareTheirMaps: a caller may change what it got.
 func TestDefaultsDoNotShareTheirMaps(t *testing.T) {
-	changed := inject.DefaultConfig()
+	changed := config.Default()
 	changed.ProxyResources.Limits["cpu"] = resource.MustParse("7")
-	if cpu := inject.DefaultConfig().ProxyResources.Limits["cpu"]; cpu.String() == "7" {
+	if cpu := config.Default().ProxyResources.Limits["cpu"]; cpu.String() == "7" {
 		t.Error("DefaultConfig hands out one map to all")
 	}
 }

@@ -1,17 +1,17 @@
 package inject
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/inject/strict"
 )
@@ -49,8 +49,8 @@ func takenNames(pod *corev1.Pod, custom []corev1.Volume) (found strict.Faults) {
 // match of netfilter compares the primary group of the process alone.
 //
 // A pod that says so by AllowProxyIdentityKey means it.
-func takenIdentity(pod *corev1.Pod, req request, cfg Config) (found strict.Faults) {
-	if ptr.Deref(req.allowIdentity, false) {
+func takenIdentity(pod *corev1.Pod, req annotation.Request, cfg config.Config) (found strict.Faults) {
+	if ptr.Deref(req.AllowProxyIdentity, false) {
 		return strict.Faults{}
 	}
 	inherited := map[string]bool{}
@@ -70,7 +70,7 @@ func takenIdentity(pod *corev1.Pod, req request, cfg Config) (found strict.Fault
 			}
 			return field.Invalid(path.Child("securityContext", name), *id, fmt.Sprintf(
 				"%d is the proxy's own, and the connections of container %q would bypass it; accepted: any other id, or with %s: \"true\"",
-				proxys, strict.Shorten(c.Name), AllowProxyIdentityKey))
+				proxys, strict.Shorten(c.Name), annotation.AllowProxyIdentityKey))
 		})
 	}
 	podContext := pod.Spec.SecurityContext
@@ -88,61 +88,24 @@ func takenIdentity(pod *corev1.Pod, req request, cfg Config) (found strict.Fault
 	return found
 }
 
-// imageUserWarnings tells of containers that say that their image's user is not
-// root, and not which it is. One made to run beside Istio's proxy may have the
-// proxy's own. Whoever has chosen another uid has chosen one that images do not
-// have. Of containers that say nothing nothing is said: most images are root's.
-func imageUserWarnings(pod *corev1.Pod, req request, cfg Config) []string {
-	if cfg.ProxyUID != int64(interception.DefaultProxyUID) || req.mode == interception.ModeNone || ptr.Deref(req.allowIdentity, false) {
-		return nil
-	}
-	ofPod := pod.Spec.SecurityContext
-	if ofPod == nil {
-		ofPod = &corev1.PodSecurityContext{}
-	}
-	var none corev1.SecurityContext
-	var names []string
-	podplan.EachContainer(pod, func(c podplan.Placed) bool {
-		context := c.SecurityContext
-		if context == nil {
-			context = &none
-		}
-		unknown := context.RunAsUser == nil && ofPod.RunAsUser == nil
-		if unknown && ptr.Deref(cmp.Or(context.RunAsNonRoot, ofPod.RunAsNonRoot), false) {
-			names = append(names, c.Name)
-		}
-		return true
-	})
-	if len(names) == 0 {
-		return nil
-	}
-	const told = 5
-	more := ""
-	if len(names) > told {
-		more, names = fmt.Sprintf(" and %d more", len(names)-told), names[:told]
-	}
-	return []string{fmt.Sprintf("%s%s: runAsNonRoot without runAsUser: the image says which user it is, and if that is %d, the proxy's, "+
-		"the connections go past the proxy", strings.Join(names, ", "), more, cfg.ProxyUID)}
-}
-
-// beyond finds what a pod asks for and neither Kubernetes nor the configured
+// unsatisfiable finds what a pod asks for and neither Kubernetes nor the configured
 // sidecar can give.
-func beyond(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
+func unsatisfiable(pod *corev1.Pod, req annotation.Request, cfg config.Config) field.ErrorList {
 	var errs field.ErrorList
-	if grace := gracePeriod(pod); req.drain >= grace && req.drain > 0 && !req.from.ofNamespace(req.drainKey) {
-		errs = append(errs, req.from.invalid(req.drainKey, fmt.Sprintf(
+	if grace := annotation.GracePeriod(pod); req.DrainDuration >= grace && req.DrainDuration > 0 && !req.Source.FromNamespace(req.DrainKey) {
+		errs = append(errs, req.Source.Invalid(req.DrainKey, fmt.Sprintf(
 			"%s is not less than the pod's terminationGracePeriodSeconds, %d, after which it is killed; accepted: less than that",
-			req.drain, int64(grace.Seconds()))))
+			req.DrainDuration, int64(grace.Seconds()))))
 	}
-	if ptr.Deref(req.native, false) && !cfg.native() {
-		errs = append(errs, req.from.invalid(NativeSidecarKey,
+	if ptr.Deref(req.NativeSidecar, false) && !cfg.Native() {
+		errs = append(errs, req.Source.Invalid(annotation.NativeSidecarKey,
 			"the cluster's API server knows no native sidecars, which are of Kubernetes 1.29; accepted: false, or no such annotation"))
 	}
 	errs = append(errs, ownResolvers(pod, cfg)...)
-	if req.spec.UDPPorts != nil && cfg.Sidecar.Type != SidecarCustom {
+	if req.Spec.UDPPorts != nil && cfg.Sidecar.Type != config.SidecarCustom {
 		// Its UDP listener sees neither the address nor the port that a client
 		// sent to, and answers from its own.
-		errs = append(errs, req.from.invalid(CaptureUDPPortsKey,
+		errs = append(errs, req.Source.Invalid(annotation.CaptureUDPPortsKey,
 			"Envoy does not learn which port a datagram was sent to, and answers from its own; accepted: with a custom sidecar"))
 	}
 	return errs
@@ -152,26 +115,26 @@ func beyond(pod *corev1.Pod, req request, cfg Config) field.ErrorList {
 // DNS is captured. What such a server asks is captured, too, and the proxy would
 // have it back to the server. Only with dnsPolicy None are those the pod names
 // all that there are; shunt-init looks at what kubelet has made of the others.
-func ownResolvers(pod *corev1.Pod, cfg Config) field.ErrorList {
-	config := pod.Spec.DNSConfig
-	if cfg.DNSCapture == DNSCaptureNone || pod.Spec.DNSPolicy != corev1.DNSNone || config == nil || len(config.Nameservers) == 0 {
+func ownResolvers(pod *corev1.Pod, cfg config.Config) field.ErrorList {
+	dns := pod.Spec.DNSConfig
+	if cfg.DNSCapture == config.DNSCaptureNone || pod.Spec.DNSPolicy != corev1.DNSNone || dns == nil || len(dns.Nameservers) == 0 {
 		return nil
 	}
-	for _, text := range config.Nameservers {
+	for _, text := range dns.Nameservers {
 		if addr, err := netip.ParseAddr(text); err != nil || !addr.IsLoopback() && !addr.IsUnspecified() {
 			return nil // what is no address, the API server refuses
 		}
 	}
-	return field.ErrorList{field.Invalid(podplan.SpecPath.Child("dnsConfig", "nameservers").Index(0), config.Nameservers[0], fmt.Sprintf(
+	return field.ErrorList{field.Invalid(podplan.SpecPath.Child("dnsConfig", "nameservers").Index(0), dns.Nameservers[0], fmt.Sprintf(
 		"an address of the pod itself, whose own queries would be captured and come back to it; accepted: a nameserver outside the pod "+
-			"beside it, or %s: none", DNSCaptureKey))}
+			"beside it, or %s: none", annotation.DNSCaptureKey))}
 }
 
 // proxyPorts are those that the proxy listens on.
-func proxyPorts(req request, cfg Config) map[corev1.Protocol][]uint16 {
-	tcp := []uint16{interception.DefaultOutboundPort, interception.DefaultInboundPort, req.health()}
+func proxyPorts(req annotation.Request, cfg config.Config) map[corev1.Protocol][]uint16 {
+	tcp := []uint16{interception.DefaultOutboundPort, interception.DefaultInboundPort, req.HealthPort()}
 	ports := map[corev1.Protocol][]uint16{}
-	if cfg.Sidecar.Type != SidecarCustom {
+	if cfg.Sidecar.Type != config.SidecarCustom {
 		tcp = append(tcp, interception.AdminPort, interception.MetricsPort)
 	} else {
 		for _, port := range cfg.Sidecar.Container.Ports {
@@ -182,12 +145,12 @@ func proxyPorts(req request, cfg Config) map[corev1.Protocol][]uint16 {
 			ports[protocol] = append(ports[protocol], uint16(port.ContainerPort))
 		}
 	}
-	if cfg.DNSCapture != DNSCaptureNone {
+	if cfg.DNSCapture != config.DNSCaptureNone {
 		tcp = append(tcp, interception.DefaultDNSPort)
 		ports[corev1.ProtocolUDP] = append(ports[corev1.ProtocolUDP], interception.DefaultDNSPort)
 	}
 	ports[corev1.ProtocolTCP] = append(ports[corev1.ProtocolTCP], tcp...)
-	for _, name := range req.templates {
+	for _, name := range req.Templates {
 		if c := cfg.Templates[name].Container; c != nil {
 			for _, port := range c.Ports {
 				ports[podplan.Protocol(port)] = append(ports[podplan.Protocol(port)], uint16(port.ContainerPort))
@@ -200,7 +163,7 @@ func proxyPorts(req request, cfg Config) map[corev1.Protocol][]uint16 {
 // takenPorts finds containers that declare a port which the proxy listens on.
 // The second to bind the port fails, and that may be the proxy, or the
 // application after a restart of the proxy's.
-func takenPorts(pod *corev1.Pod, req request, cfg Config) (found strict.Faults) {
+func takenPorts(pod *corev1.Pod, req annotation.Request, cfg config.Config) (found strict.Faults) {
 	var ports map[corev1.Protocol][]uint16
 	for _, c := range podplan.AllContainers(pod) {
 		if podplan.IsContainerName(c.Name) {
@@ -217,6 +180,25 @@ func takenPorts(pod *corev1.Pod, req request, cfg Config) (found strict.Faults) 
 				})
 			}
 		}
+	}
+	return found
+}
+
+// takenVolumes finds volumes of ours that another container mounts: what is in
+// them runs in the proxy's container. The mount by which a container has
+// shunt-init for its probes is taken out before.
+func takenVolumes(path func() *field.Path, c *corev1.Container) (found strict.Faults) {
+	const detail = "the volume is Shunt's own, and the proxy runs what is in it; accepted: any other volume"
+	check := func(list string, i int, name string) {
+		if podplan.IsVolumeName(name) {
+			found.Add(func() *field.Error { return field.Invalid(path().Child(list).Index(i).Child("name"), name, detail) })
+		}
+	}
+	for i := range c.VolumeMounts {
+		check("volumeMounts", i, c.VolumeMounts[i].Name)
+	}
+	for i := range c.VolumeDevices {
+		check("volumeDevices", i, c.VolumeDevices[i].Name)
 	}
 	return found
 }

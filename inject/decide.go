@@ -1,22 +1,16 @@
 package inject
 
 import (
-	"fmt"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
+	"github.com/shunt-dev/shunt/inject/sidecar"
 	"github.com/shunt-dev/shunt/inject/strict"
 )
-
-// Namespace is what the decision needs to know of a pod's namespace.
-type Namespace struct {
-	Name        string
-	Labels      map[string]string
-	Annotations map[string]string
-}
 
 // Decision says whether a pod is to be injected, and why.
 type Decision struct {
@@ -28,8 +22,8 @@ type Decision struct {
 	More   int
 }
 
-// Refused reports whether the pod must not run as it is.
-func (d Decision) Refused() bool { return len(d.Errors) > 0 }
+// Denied reports whether the pod must not run as it is.
+func (d Decision) Denied() bool { return len(d.Errors) > 0 }
 
 // Inject decides about a pod, and plans and carries out the injection where it
 // is wanted. The pod is not changed. The first line that applies counts:
@@ -74,44 +68,44 @@ func (d Decision) Refused() bool { return len(d.Errors) > 0 }
 // pod is injected already is asked last and of the containers themselves: a
 // status annotation on a pod without the containers, or with others, must not
 // get it past the injector; what is missing or differs is put in anew.
-func (in *Injector) Inject(pod *corev1.Pod, ns Namespace) Result {
+func (in *Injector) Inject(pod *corev1.Pod, ns annotation.Namespace) Result {
 	// Kubelet runs what its node's file says, and never a pod with this annotation,
 	// whoever has made it.
 	if _, mirrors := pod.Annotations[corev1.MirrorPodAnnotationKey]; mirrors {
 		return Result{Decision: Decision{Reason: ReasonMirrorPod}}
 	}
-	req, problems := readRequest(pod, ns)
+	req, problems := annotation.Read(pod, ns)
 	var w strict.Warnings
 	w.Add(namespaceWarnings(problems)...)
 	for _, p := range problems {
-		if p.key == InjectKey {
-			return Result{Decision: refuse(ReasonInvalidAnnotation, podFaults(problems)), Warnings: w.Lines()}
+		if p.Key == annotation.InjectKey {
+			return Result{Decision: deny(ReasonInvalidAnnotation, podFaults(problems)), Warnings: w.Lines()}
 		}
 	}
 	if errs := in.forbidden(pod, ns); len(errs) > 0 {
 		var found strict.Faults
 		found.AddAll(errs)
-		return Result{Decision: refuse(ReasonForbiddenAnnotation, found), Warnings: w.Lines()}
+		return Result{Decision: deny(ReasonForbiddenAnnotation, found), Warnings: w.Lines()}
 	}
 	if reason := in.unwanted(pod, req); reason != "" {
 		return Result{Decision: Decision{Reason: reason}, Warnings: w.Lines()}
 	}
-	edit, _ := podplan.Undo(pod, podplan.VolumeNames(volumes(req, in.cfg)))
+	edit, _ := podplan.Undo(pod, podplan.VolumeNames(sidecar.Volumes(req, in.cfg)))
 	base := edit.Pod()
-	cfg := req.over(in.cfg, base)
+	cfg := req.Override(in.cfg, base)
 	plan, refusal := in.plan(base, ns, req, problems, cfg)
-	addKeyWarnings(&w, pod, ns)
+	annotation.AddKeyWarnings(&w, pod, ns)
 	w.Add(meshWarnings(base, req, cfg)...)
-	if refusal.Refused() {
+	if refusal.Denied() {
 		return Result{Decision: refusal, Warnings: w.Lines()}
 	}
 	w.Add(podWarnings(req, cfg)...)
 	w.Add(probeWarnings(base, req)...)
-	w.Add(configWarnings(req, cfg)...)
+	w.Add(annotation.ConfigWarnings(req, cfg)...)
 	w.Add(readinessWarnings(req, plan)...)
 	w.Add(orderWarnings(base, plan.Containers.Proxy(), cfg)...)
 	w.Add(imageUserWarnings(base, req, cfg)...)
-	w.Add(qosWarnings(base, req, plan, cfg)...)
+	w.Add(sidecar.QoSWarnings(base, req, plan, cfg)...)
 	applied, changed := plan.AppliedTo(pod)
 	if applied {
 		return Result{Decision: Decision{Reason: ReasonAlreadyInjected}, Plan: plan, Warnings: w.Lines()}
@@ -130,22 +124,22 @@ func (in *Injector) Inject(pod *corev1.Pod, ns Namespace) Result {
 // where these are all.
 func (d Decision) AndMore() string { return strict.AndMore(d.More) }
 
-func refuse(reason Reason, found strict.Faults) Decision {
+func deny(reason Reason, found strict.Faults) Decision {
 	return Decision{Reason: reason, Errors: found.Told, More: found.More}
 }
 
 // unwanted returns why the pod is to be left alone, or nothing.
-func (in *Injector) unwanted(pod *corev1.Pod, req request) Reason {
+func (in *Injector) unwanted(pod *corev1.Pod, req annotation.Request) Reason {
 	switch {
 	case pod.Spec.HostNetwork:
 		return ReasonHostNetwork
 	case forWindows(pod):
 		return ReasonWindows
-	case !ptr.Deref(req.pod, true):
+	case !ptr.Deref(req.PodInject, true):
 		return ReasonPodOptedOut
-	case !ptr.Deref(req.namespace, true):
+	case !ptr.Deref(req.NamespaceInject, true):
 		return ReasonNamespaceOptedOut
-	case req.pod == nil && in.never.match(pod):
+	case req.PodInject == nil && in.never.Match(pod):
 		return ReasonNeverSelected
 	default:
 		return in.unasked(pod, req)
@@ -154,14 +148,14 @@ func (in *Injector) unwanted(pod *corev1.Pod, req request) Reason {
 
 // unasked returns why a pod that nobody declines is not for this injector, or
 // nothing.
-func (in *Injector) unasked(pod *corev1.Pod, req request) Reason {
-	byPolicy := in.cfg.DefaultPolicy == PolicyEnabled
-	asked := req.revision
-	if ptr.Deref(req.namespace, false) || asked == "" && ptr.Deref(req.pod, false) && !byPolicy {
-		asked = DefaultRevision
+func (in *Injector) unasked(pod *corev1.Pod, req annotation.Request) Reason {
+	byPolicy := in.cfg.DefaultPolicy == config.PolicyEnabled
+	asked := req.Revision
+	if ptr.Deref(req.NamespaceInject, false) || asked == "" && ptr.Deref(req.PodInject, false) && !byPolicy {
+		asked = config.DefaultRevision
 	}
 	switch {
-	case asked == in.cfg.Revision, asked == "" && (byPolicy || in.always.match(pod)):
+	case asked == in.cfg.Revision, asked == "" && (byPolicy || in.always.Match(pod)):
 		return ""
 	case asked == "":
 		return ReasonNotOptedIn
@@ -171,14 +165,14 @@ func (in *Injector) unasked(pod *corev1.Pod, req request) Reason {
 }
 
 // Asks reports whether the namespace asks for this injector in all its pods.
-func (in *Injector) Asks(ns Namespace) bool {
-	switch said, present := ns.Labels[NamespaceInjectionKey]; {
-	case said == NamespaceEnabled:
-		return in.cfg.Revision == DefaultRevision
+func (in *Injector) Asks(ns annotation.Namespace) bool {
+	switch said, present := ns.Labels[annotation.NamespaceInjectionKey]; {
+	case said == annotation.NamespaceEnabled:
+		return in.cfg.Revision == config.DefaultRevision
 	case present:
 		return false
 	default:
-		return ns.Labels[RevisionKey] == in.cfg.Revision
+		return ns.Labels[annotation.RevisionKey] == in.cfg.Revision
 	}
 }
 
@@ -191,52 +185,13 @@ func forWindows(pod *corev1.Pod) bool {
 }
 
 // podFaults leaves out what is wrong with the namespace: a pod cannot help it.
-func podFaults(problems []problem) strict.Faults {
+func podFaults(problems []annotation.Problem) strict.Faults {
 	var found strict.Faults
 	for _, p := range problems {
-		if p.place != NamespaceLabel {
-			found.Add(func() *field.Error { return p.err })
-			found.More += p.more
+		if p.Place != annotation.NamespaceLabel {
+			found.Add(func() *field.Error { return p.Err })
+			found.More += p.More
 		}
 	}
 	return found
-}
-
-func namespaceWarnings(problems []problem) []string {
-	var warnings []string
-	for _, p := range problems {
-		if p.place != NamespaceLabel {
-			continue
-		}
-		counts := "it counts as absent"
-		if p.key == RevisionKey {
-			counts = "no injector has this revision"
-		}
-		warnings = append(warnings, fmt.Sprintf("the namespace's %v; %s", p.err, counts))
-	}
-	return warnings
-}
-
-// podWarnings tells of what is not wrong but hardly meant.
-func podWarnings(req request, cfg Config) []string {
-	switch {
-	case cfg.Sidecar.Type == SidecarCustom:
-		return idleKeys(req)
-	case req.drain > 0 && !req.from.ofNamespace(req.drainKey) && !cfg.drains():
-		return []string{fmt.Sprintf("%s: Envoy carries bytes, and is stopped after the application: there is nothing to drain; "+
-			"with %s: declared or all there is", req.from.path(req.drainKey), ProtocolDetectionKey)}
-	}
-	return nil
-}
-
-// idleKeys warns of annotations for Envoy where the sidecar is another proxy.
-func idleKeys(req request) []string {
-	var warnings []string
-	for _, row := range Annotations() {
-		if row.Envoy && req.from.has(row.Key) {
-			warnings = append(warnings, fmt.Sprintf("%s: it is for Envoy, and this injector's sidecar is another proxy",
-				req.from.path(row.Key)))
-		}
-	}
-	return warnings
 }

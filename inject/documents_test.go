@@ -6,14 +6,14 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // TestConfigurationIsDocumented: docs/configuration.md has every field of the
 // configuration in its table.
 func TestConfigurationIsDocumented(t *testing.T) {
 	first := firstColumn(t, "../docs/configuration.md")
-	for _, name := range fields(reflect.TypeFor[inject.Config](), "") {
+	for _, name := range fields(reflect.TypeFor[config.Config](), "") {
 		if !strings.Contains(first, "`"+name+"`") {
 			t.Errorf("docs/configuration.md has no row for %s", name)
 		}

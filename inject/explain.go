@@ -8,7 +8,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
+	"github.com/shunt-dev/shunt/inject/sidecar"
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
@@ -40,21 +43,21 @@ type Explanation struct {
 // Explain decides as Injector.Inject does, and says where the settings of the
 // pod came from. Given says for a field of the configuration, by its path as
 // ConfigFields has it, who set it; one that is not in it has its default.
-func Explain(pod *corev1.Pod, ns Namespace, cfg Config, given map[string]string) Explanation {
+func Explain(pod *corev1.Pod, ns annotation.Namespace, cfg config.Config, given map[string]string) Explanation {
 	in := NewInjector(cfg)
 	injected := in.Inject(pod, ns)
 	plan, result := injected.Plan, Explanation{Decision: injected.Decision, Warnings: injected.Warnings}
 	if plan == nil {
 		return result
 	}
-	req, _ := readRequest(pod, ns)
+	req, _ := annotation.Read(pod, ns)
 	e := explainer{req: req, plan: plan, asked: cfg, given: given}
-	edit, _ := podplan.Undo(pod, podplan.VolumeNames(volumes(req, cfg)))
-	e.effective = req.over(cfg, edit.Pod())
-	sidecar := plan.Containers.Proxy()
-	e.effective.ProxyImage, e.effective.ProxyResources = sidecar.Image, sidecar.Resources
+	edit, _ := podplan.Undo(pod, podplan.VolumeNames(sidecar.Volumes(req, cfg)))
+	e.effective = req.Override(cfg, edit.Pod())
+	proxy := plan.Containers.Proxy()
+	e.effective.ProxyImage, e.effective.ProxyResources = proxy.Image, proxy.Resources
 	if plan.Guaranteed {
-		e.effective.InitResources, _ = level(request{}, cfg.InitResources)
+		e.effective.InitResources, _ = sidecar.Equalize(annotation.Request{}, cfg.InitResources)
 	}
 	result.Settings = append(e.annotated(), e.configured()...)
 	return result
@@ -62,9 +65,9 @@ func Explain(pod *corev1.Pod, ns Namespace, cfg Config, given map[string]string)
 
 // explainer is what the settings of one pod are known by.
 type explainer struct {
-	req              request
+	req              annotation.Request
 	plan             *podplan.Plan
-	asked, effective Config // without and with what the annotations say
+	asked, effective config.Config // without and with what the annotations say
 	given            map[string]string
 }
 
@@ -73,9 +76,9 @@ type explainer struct {
 func (e explainer) annotated() []Setting {
 	var settings []Setting
 	told := map[string]bool{}
-	for _, row := range Annotations() {
-		if !row.isSetting() || row.Field != "" || row.Key == ProxyConfigKey || row.Flag != "" && told[row.Flag] ||
-			row.ofRules() && e.plan.Mode == interception.ModeNone || row.Envoy && e.asked.Sidecar.Type == SidecarCustom {
+	for _, row := range annotation.Table() {
+		if !row.IsSetting() || row.Field != "" || row.Key == annotation.ProxyConfigKey || row.Flag != "" && told[row.Flag] ||
+			row.OfRules() && e.plan.Mode == interception.ModeNone || row.Envoy && e.asked.Sidecar.Type == config.SidecarCustom {
 			continue
 		}
 		told[row.Flag] = true
@@ -84,22 +87,18 @@ func (e explainer) annotated() []Setting {
 	return settings
 }
 
-// ofRules reports whether a row is for the rules, which a pod without
-// interception has none of.
-func (a Annotation) ofRules() bool { return a.Flag != "" && a.Key != InterceptionModeKey }
-
 // setting is that of a row which no field of the configuration stands for.
-func (e explainer) setting(row Annotation) Setting {
-	setting := Setting{Name: row.Key, Value: row.Default, From: e.from(func(other Annotation) bool {
+func (e explainer) setting(row annotation.Row) Setting {
+	setting := Setting{Name: row.Key, Value: row.Default, From: e.from(func(other annotation.Row) bool {
 		return other.Key == row.Key || row.Flag != "" && other.Flag == row.Flag
 	})}
 	switch {
-	case row.Key == InterceptionModeKey:
+	case row.Key == annotation.InterceptionModeKey:
 		setting.Value = string(e.plan.Mode)
-	case row.ofRules():
+	case row.OfRules():
 		setting.Value = interception.Values(e.plan.Spec, e.plan.Options)[row.Flag]
 	case len(setting.From) > 0:
-		setting.Value = e.req.from.text(row.Key)
+		setting.Value = e.req.Source.Text(row.Key)
 	}
 	if len(setting.From) == 0 || row.Adds {
 		setting.From = append(setting.From, fromDefault)
@@ -107,15 +106,11 @@ func (e explainer) setting(row Annotation) Setting {
 	return setting
 }
 
-// isSetting reports whether a row is one of how a pod is injected, and not of
-// whether.
-func (a Annotation) isSetting() bool { return slices.Contains(a.Places, NamespaceAnnotation) }
-
 // from are the annotations that are there, of those that are asked for.
-func (e explainer) from(asked func(Annotation) bool) []string {
+func (e explainer) from(asked func(annotation.Row) bool) []string {
 	var from []string
-	for _, row := range Annotations() {
-		if row.isSetting() && asked(row) && e.req.from.has(row.Key) {
+	for _, row := range annotation.Table() {
+		if row.IsSetting() && asked(row) && e.req.Source.Has(row.Key) {
 			from = append(from, e.annotation(row.Key))
 		}
 	}
@@ -123,50 +118,50 @@ func (e explainer) from(asked func(Annotation) bool) []string {
 }
 
 // annotation is a key with its place.
-func (e explainer) annotation(key string) string { return string(e.req.from.place(key)) + " " + key }
+func (e explainer) annotation(key string) string { return string(e.req.Source.Place(key)) + " " + key }
 
 // configured are the settings that are fields of the configuration, in its
 // order.
 func (e explainer) configured() []Setting {
-	fields := map[string][]leaf{}
-	for _, l := range leavesOf(e.effective) {
-		top, _, below := strings.Cut(l.path, ".")
-		if below && l.value == "" {
+	fields := map[string][]config.Leaf{}
+	for _, l := range config.Leaves(e.effective) {
+		top, _, below := strings.Cut(l.Path, ".")
+		if below && l.Value == "" {
 			continue // a field of Kubernetes' that always is in its JSON
 		}
 		fields[top] = append(fields[top], l)
 	}
 	var settings []Setting
-	for _, name := range strict.JSONNames[Config]() {
-		if e.idle(name) {
+	for _, name := range strict.JSONNames[config.Config]() {
+		if e.unused(name) {
 			continue
 		}
 		all := slices.Concat(fields[name], e.takenAway(name, fields[name]))
 		if len(all) == 0 {
-			all = []leaf{{path: name}}
+			all = []config.Leaf{{Path: name}}
 		}
 		for _, l := range all {
-			settings = append(settings, Setting{Name: l.path, Value: l.value, From: e.fromField(l.path)})
+			settings = append(settings, Setting{Name: l.Path, Value: l.Value, From: e.fromField(l.Path)})
 		}
 	}
 	return settings
 }
 
-// idle reports whether a field says nothing to the pod's proxy.
-func (e explainer) idle(field string) bool {
+// unused reports whether a field says nothing to the pod's proxy.
+func (e explainer) unused(field string) bool {
 	// What is in a template is a setting of the pods that name it.
-	return field == "templates" || e.asked.Sidecar.Type == SidecarCustom &&
-		slices.ContainsFunc(Annotations(), func(row Annotation) bool { return row.Envoy && row.Field == field })
+	return field == "templates" || e.asked.Sidecar.Type == config.SidecarCustom &&
+		slices.ContainsFunc(annotation.Table(), func(row annotation.Row) bool { return row.Envoy && row.Field == field })
 }
 
 // takenAway are the fields that an annotation leaves without a value, as that
 // of a limit of 0.
-func (e explainer) takenAway(top string, there []leaf) []leaf {
-	var all []leaf
-	for _, row := range Annotations() {
-		if strings.HasPrefix(row.Field, top+".") && e.req.from.has(row.Key) &&
-			!slices.ContainsFunc(there, func(l leaf) bool { return l.path == row.Field }) {
-			all = append(all, leaf{path: row.Field})
+func (e explainer) takenAway(top string, there []config.Leaf) []config.Leaf {
+	var all []config.Leaf
+	for _, row := range annotation.Table() {
+		if strings.HasPrefix(row.Field, top+".") && e.req.Source.Has(row.Key) &&
+			!slices.ContainsFunc(there, func(l config.Leaf) bool { return l.Path == row.Field }) {
+			all = append(all, config.Leaf{Path: row.Field})
 		}
 	}
 	return all
@@ -175,12 +170,12 @@ func (e explainer) takenAway(top string, there []leaf) []leaf {
 // fromField says who set a field of the configuration.
 func (e explainer) fromField(path string) []string {
 	adds := false
-	from := e.from(func(row Annotation) bool {
+	from := e.from(func(row annotation.Row) bool {
 		adds = adds || row.Field == path && row.Adds
 		return row.Field == path
 	})
-	if e.req.byConfig(path) {
-		from = []string{e.annotation(ProxyConfigKey)}
+	if e.req.ByConfig(path) {
+		from = []string{e.annotation(annotation.ProxyConfigKey)}
 	}
 	if len(from) == 0 || adds {
 		from = append(from, e.origin(path))
@@ -197,7 +192,7 @@ func (e explainer) origin(path string) string {
 	if name := e.template(path); name != "" {
 		return "template " + name
 	}
-	if e.asked.Sidecar.Type == SidecarCustom {
+	if e.asked.Sidecar.Type == config.SidecarCustom {
 		within := strings.Replace(strings.Replace(path, "proxyImage", "image", 1), "proxyResources", "resources", 1)
 		if from, there := e.given["sidecar.container."+within]; there && within != path {
 			return from
@@ -212,13 +207,13 @@ func (e explainer) origin(path string) string {
 // template is the one, of those that the pod names, that a field of the
 // sidecar's image or resources is from; empty where none has it.
 func (e explainer) template(path string) string {
-	for _, name := range slices.Backward(e.req.templates) {
+	for _, name := range slices.Backward(e.req.Templates) {
 		c := e.asked.Templates[name].Container
 		below, ofResources := strings.CutPrefix(path, "proxyResources.")
 		switch {
 		case c == nil:
 		case path == "proxyImage" && c.Image != "",
-			ofResources && slices.ContainsFunc(leavesOf(c.Resources), func(l leaf) bool { return l.path == below }):
+			ofResources && slices.ContainsFunc(config.Leaves(c.Resources), func(l config.Leaf) bool { return l.Path == below }):
 			return name
 		}
 	}
@@ -228,9 +223,9 @@ func (e explainer) template(path string) string {
 // gaveWay says what of the pod had a value changed that suits most pods.
 func (e explainer) gaveWay(path string) string {
 	drain := e.asked.DrainDuration.Duration
-	drain = cmp.Or(e.req.drain, drain)
+	drain = cmp.Or(e.req.DrainDuration, drain)
 	dns := e.asked.DNSCapture
-	dns = cmp.Or(e.req.dns, dns)
+	dns = cmp.Or(e.req.DNSCapture, dns)
 	switch {
 	case path == "drainDuration" && e.effective.DrainDuration.Duration < drain:
 		return "lowered for the pod's terminationGracePeriodSeconds"
@@ -250,10 +245,10 @@ func (e explainer) gaveWay(path string) string {
 func (e explainer) followed(path string) bool {
 	whose, which, _ := strings.Cut(path, ".")
 	kind, name, _ := strings.Cut(which, ".")
-	if whose != "proxyResources" || !slices.Contains(qosResources, corev1.ResourceName(name)) {
+	if whose != "proxyResources" || !slices.Contains(sidecar.QoSResources, corev1.ResourceName(name)) {
 		return false
 	}
-	request, limit := e.req.resources.of(corev1.ResourceName(name))
+	request, limit := e.req.ProxyResources.Of(corev1.ResourceName(name))
 	said, now, before := request, e.effective.ProxyResources.Limits, e.asked.ProxyResources.Limits
 	if kind == "requests" {
 		said, now, before = limit, e.effective.ProxyResources.Requests, e.asked.ProxyResources.Requests
@@ -267,14 +262,14 @@ func (e explainer) followed(path string) bool {
 func (e explainer) levelled(path string) bool {
 	whose, which, _ := strings.Cut(path, ".")
 	kind, name, _ := strings.Cut(which, ".")
-	if whose != "initResources" && whose != "proxyResources" || !slices.Contains(qosResources, corev1.ResourceName(name)) {
+	if whose != "initResources" && whose != "proxyResources" || !slices.Contains(sidecar.QoSResources, corev1.ResourceName(name)) {
 		return false
 	}
-	word, before := request{}, e.asked.InitResources
+	word, before := annotation.Request{}, e.asked.InitResources
 	if whose == "proxyResources" {
-		word, before = e.req, e.req.resources.over(e.asked.ProxyResources)
+		word, before = e.req, e.req.ProxyResources.Override(e.asked.ProxyResources)
 	}
-	saysRequest, saysLimit := saysOf(word, corev1.ResourceName(name))
+	saysRequest, saysLimit := sidecar.Asked(word, corev1.ResourceName(name))
 	limit := before.Limits[corev1.ResourceName(name)]
 	ofRequest := saysRequest && !saysLimit || !saysLimit && limit.Sign() <= 0
 	return (!saysRequest || !saysLimit) && (kind == "limits") == ofRequest

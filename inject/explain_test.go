@@ -7,7 +7,9 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // TestExplainNamesEveryAnnotation: in every case that is injected, each
@@ -27,8 +29,8 @@ func TestExplainNamesEveryAnnotation(t *testing.T) {
 			}
 			continue
 		}
-		for _, row := range inject.Annotations() {
-			if row.Key == inject.ProxyConfigKey || overConfig(c, row.Key) {
+		for _, row := range annotation.Table() {
+			if row.Key == annotation.ProxyConfigKey || overConfig(c, row.Key) {
 				continue // which may set several fields, or none
 			}
 			want := map[string]int{"pod annotation": 0, "namespace annotation": 0}
@@ -46,11 +48,11 @@ func TestExplainNamesEveryAnnotation(t *testing.T) {
 
 // placeOf is where a case has the key of a setting, of two places the one that
 // counts.
-func placeOf(c cases.Case, row inject.Annotation) string {
+func placeOf(c cases.Case, row annotation.Row) string {
 	_, ofPod := c.Pod.Annotations[row.Key]
 	_, ofNamespace := c.Namespace.Annotations[row.Key]
 	switch {
-	case !slices.Contains(row.Places, inject.NamespaceAnnotation):
+	case !slices.Contains(row.Places, annotation.NamespaceAnnotation):
 		return ""
 	case ofPod:
 		return "pod annotation"
@@ -63,17 +65,17 @@ func placeOf(c cases.Case, row inject.Annotation) string {
 
 // idle reports whether a case's proxy, or a pod without interception, has no
 // use of a key.
-func idle(c cases.Case, row inject.Annotation, mode interception.Mode) bool {
-	return row.Envoy && c.Config.Sidecar.Type == inject.SidecarCustom ||
-		row.Flag != "" && row.Field == "" && mode == interception.ModeNone && row.Key != inject.InterceptionModeKey
+func idle(c cases.Case, row annotation.Row, mode interception.Mode) bool {
+	return row.Envoy && c.Config.Sidecar.Type == config.SidecarCustom ||
+		row.Flag != "" && row.Field == "" && mode == interception.ModeNone && row.Key != annotation.InterceptionModeKey
 }
 
 // overConfig reports whether a pod's ProxyConfig may win over the namespace's
 // key.
 func overConfig(c cases.Case, key string) bool {
-	_, config := c.Pod.Annotations[inject.ProxyConfigKey]
+	_, config := c.Pod.Annotations[annotation.ProxyConfigKey]
 	_, own := c.Pod.Annotations[key]
-	return config && !own && (key == inject.ConcurrencyKey || key == inject.DrainDurationKey)
+	return config && !own && (key == annotation.ConcurrencyKey || key == annotation.DrainDurationKey)
 }
 
 func settingsFrom(settings []inject.Setting, from string) int {
@@ -90,7 +92,7 @@ func settingsFrom(settings []inject.Setting, from string) int {
 // and each annotation that stands in for a field of the configuration says
 // which.
 func TestEveryFieldIsExplained(t *testing.T) {
-	got := inject.Explain(cases.Small(), enabled, inject.DefaultConfig(), nil)
+	got := inject.Explain(cases.Small(), enabled, config.Default(), nil)
 	seen := map[string]bool{}
 	for _, s := range got.Settings {
 		if seen[s.Name] || s.Name == "" {
@@ -101,11 +103,11 @@ func TestEveryFieldIsExplained(t *testing.T) {
 			t.Errorf("%s: of a pod and a configuration that say nothing, from %v", s.Name, s.From)
 		}
 	}
-	for _, row := range inject.Annotations() {
+	for _, row := range annotation.Table() {
 		switch {
 		case row.Field != "" && !seen[row.Field]:
 			t.Errorf("%s stands in for %s, which is no setting", row.Key, row.Field)
-		case row.Key == inject.ProxyConfigKey: // as many as it sets
+		case row.Key == annotation.ProxyConfigKey: // as many as it sets
 		case row.Field == "" && strings.Contains(row.Default, "what the injector's configuration says"):
 			t.Errorf("%s stands in for a field of the configuration, and its row has no Field", row.Key)
 		}

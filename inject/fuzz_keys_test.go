@@ -13,7 +13,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
@@ -45,7 +47,7 @@ func fuzzedPod() *corev1.Pod {
 // injected: then the patch says what Inject does, a second time changes
 // nothing, and what was before can be given back.
 func FuzzKeys(f *testing.F) {
-	rows := inject.Annotations()
+	rows := annotation.Table()
 	for i, row := range rows {
 		for j := range row.Places {
 			f.Add(uint8(i), uint8(j), "true", uint8(i+1), uint8(0), "TPROXY")
@@ -62,19 +64,19 @@ func FuzzKeys(f *testing.F) {
 			f.Add(uint8(i), uint8(i), value, uint8(0), uint8(0), "true")
 		}
 	}
-	cfg := inject.DefaultConfig()
+	cfg := config.Default()
 	cfg.AllowedProxyImages = []string{"example.org"}
-	cfg.Templates = map[string]inject.Template{"custom": {
+	cfg.Templates = map[string]config.Template{"custom": {
 		Container: &corev1.Container{Env: []corev1.EnvVar{{Name: "A", Value: "1"}}}, Volumes: []corev1.Volume{{Name: "of-template"}},
 	}}
-	if errs := cfg.Validate(); len(errs) > 0 {
+	if errs := inject.ValidateConfig(cfg); len(errs) > 0 {
 		f.Fatal(errs)
 	}
 	injector := inject.NewInjector(cfg)
 	f.Fuzz(func(t *testing.T, firstKey, firstPlace uint8, first string, secondKey, secondPlace uint8, second string) {
 		pod := fuzzedPod()
-		ns := inject.Namespace{Name: "demo", Annotations: map[string]string{}, Labels: map[string]string{}}
-		ns.Labels[inject.NamespaceInjectionKey] = inject.NamespaceEnabled
+		ns := annotation.Namespace{Name: "demo", Annotations: map[string]string{}, Labels: map[string]string{}}
+		ns.Labels[annotation.NamespaceInjectionKey] = annotation.NamespaceEnabled
 		for _, set := range []struct {
 			key, place uint8
 			value      string
@@ -83,9 +85,9 @@ func FuzzKeys(f *testing.F) {
 			if row.Key == podplan.StatusKey || len(row.Places) == 0 {
 				continue // of which cases and FuzzHandler have enough
 			}
-			map[inject.Place]map[string]string{
-				inject.PodAnnotation: pod.Annotations, inject.PodLabel: pod.Labels,
-				inject.NamespaceAnnotation: ns.Annotations, inject.NamespaceLabel: ns.Labels,
+			map[annotation.Place]map[string]string{
+				annotation.PodAnnotation: pod.Annotations, annotation.PodLabel: pod.Labels,
+				annotation.NamespaceAnnotation: ns.Annotations, annotation.NamespaceLabel: ns.Labels,
 			}[row.Places[int(set.place)%len(row.Places)]][row.Key] = set.value
 		}
 		checkInjection(t, injector, pod, ns)
@@ -96,7 +98,7 @@ func FuzzKeys(f *testing.F) {
 var budget = cases.Budget{Memory: 32 << 20, MemoryPerByte: 2 << 10, Time: 2 * time.Second, TimePerByte: 10 * time.Microsecond}
 
 // size is that of what a namespace says.
-func size(ns inject.Namespace) int {
+func size(ns annotation.Namespace) int {
 	bytes := 0
 	for _, values := range []map[string]string{ns.Annotations, ns.Labels} {
 		for key, value := range values {
@@ -106,7 +108,7 @@ func size(ns inject.Namespace) int {
 	return bytes
 }
 
-func checkInjection(t *testing.T, injector *inject.Injector, pod *corev1.Pod, ns inject.Namespace) {
+func checkInjection(t *testing.T, injector *inject.Injector, pod *corev1.Pod, ns annotation.Namespace) {
 	t.Helper()
 	before := encoded(t, pod)
 	var result inject.Result
@@ -116,7 +118,7 @@ func checkInjection(t *testing.T, injector *inject.Injector, pod *corev1.Pod, ns
 	if after := encoded(t, pod); !bytes.Equal(before, after) {
 		t.Fatalf("the pod is changed from\n%s\nto\n%s", before, after)
 	}
-	if result.Refused() != result.Reason.Refuses() || result.Inject != (result.Pod != nil) || result.Reason == "" {
+	if result.Denied() != result.Reason.Denies() || result.Inject != (result.Pod != nil) || result.Reason == "" {
 		t.Fatalf("contradicts itself: %+v", result)
 	}
 	for _, err := range result.Errors {
@@ -129,7 +131,7 @@ func checkInjection(t *testing.T, injector *inject.Injector, pod *corev1.Pod, ns
 	}
 }
 
-func checkInjected(t *testing.T, injector *inject.Injector, pod *corev1.Pod, ns inject.Namespace, injected *corev1.Pod) {
+func checkInjected(t *testing.T, injector *inject.Injector, pod *corev1.Pod, ns annotation.Namespace, injected *corev1.Pod) {
 	t.Helper()
 	before := encoded(t, pod)
 	operations := injector.Inject(pod, ns).Operations

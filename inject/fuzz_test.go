@@ -12,6 +12,8 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // FuzzAnnotations: whatever a pod's owner writes, the pod is refused, or the
@@ -26,33 +28,33 @@ func FuzzAnnotations(f *testing.F) {
 	) {
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{
-				Labels: map[string]string{inject.InjectKey: "true"},
+				Labels: map[string]string{annotation.InjectKey: "true"},
 				Annotations: map[string]string{
-					inject.InterceptionModeKey:        mode,
-					inject.IncludeInboundPortsKey:     inPorts,
-					inject.ExcludeInboundPortsKey:     exPorts,
-					inject.IncludeOutboundPortsKey:    outPorts,
-					inject.ExcludeOutboundPortsKey:    exOutPorts,
-					inject.IncludeOutboundIPRangesKey: ranges,
-					inject.ExcludeOutboundIPRangesKey: exRanges,
-					inject.ExcludeInterfacesKey:       exInterfaces,
-					inject.KubevirtInterfacesKey:      virtual,
-					inject.DNSCaptureKey:              dns,
-					inject.ProtocolDetectionKey:       detection,
-					inject.HTTPPortsKey:               httpPorts,
-					inject.DrainDurationKey:           drain,
-					inject.ComponentLogLevelKey:       components,
+					annotation.InterceptionModeKey:        mode,
+					annotation.IncludeInboundPortsKey:     inPorts,
+					annotation.ExcludeInboundPortsKey:     exPorts,
+					annotation.IncludeOutboundPortsKey:    outPorts,
+					annotation.ExcludeOutboundPortsKey:    exOutPorts,
+					annotation.IncludeOutboundIPRangesKey: ranges,
+					annotation.ExcludeOutboundIPRangesKey: exRanges,
+					annotation.ExcludeInterfacesKey:       exInterfaces,
+					annotation.KubevirtInterfacesKey:      virtual,
+					annotation.DNSCaptureKey:              dns,
+					annotation.ProtocolDetectionKey:       detection,
+					annotation.HTTPPortsKey:               httpPorts,
+					annotation.DrainDurationKey:           drain,
+					annotation.ComponentLogLevelKey:       components,
 				},
 			},
 			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}},
 		}
 		var result inject.Result
 		if err := budget.Check(len(encoded(t, pod)), func() {
-			result = inject.Inject(pod, inject.Namespace{}, inject.DefaultConfig())
+			result = inject.Inject(pod, annotation.Namespace{}, config.Default())
 		}); err != nil {
 			t.Fatal(err)
 		}
-		if result.Refused() {
+		if result.Denied() {
 			if result.Inject || result.Pod != nil || result.Reason != inject.ReasonInvalidAnnotation {
 				t.Fatalf("refused, and yet: %+v", result)
 			}
@@ -62,7 +64,7 @@ func FuzzAnnotations(f *testing.F) {
 			t.Fatalf("neither injected nor refused: %+v", result)
 		}
 		checkArguments(t, result)
-		if again := inject.Inject(result.Pod, inject.Namespace{}, inject.DefaultConfig()); again.Reason != inject.ReasonAlreadyInjected {
+		if again := inject.Inject(result.Pod, annotation.Namespace{}, config.Default()); again.Reason != inject.ReasonAlreadyInjected {
 			t.Fatalf("the second time: %+v", again)
 		}
 	})
@@ -104,7 +106,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add(configType + "a: &a [*a]\nb: {<<: *a}\n? [x]\n: y\n")
 	f.Add(`{"apiVersion":"shunt.dev/v1alpha1","kind":"InjectorConfiguration","drainDuration":1e9,"imagePullSecrets":[null,{}]}`)
 	f.Fuzz(func(t *testing.T, text string) {
-		var cfg inject.Config
+		var cfg config.Config
 		var err error
 		if over := budget.Check(len(text), func() { cfg, err = inject.ParseConfig([]byte(text)) }); over != nil {
 			t.Fatal(over)
@@ -115,19 +117,19 @@ func FuzzConfig(f *testing.F) {
 			}
 			return
 		}
-		if errs := cfg.Validate(); len(errs) > 0 {
+		if errs := inject.ValidateConfig(cfg); len(errs) > 0 {
 			t.Errorf("accepted, and is not valid: %v", errs)
 		}
-		if _, err := inject.ConfigFields([]byte(text)); err != nil {
+		if _, err := config.Fields([]byte(text)); err != nil {
 			t.Errorf("accepted, and nothing is known of its fields: %v", err)
 		}
 		pod := &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: "echo", Labels: map[string]string{inject.InjectKey: "true"}},
+			ObjectMeta: metav1.ObjectMeta{Name: "echo", Labels: map[string]string{annotation.InjectKey: "true"}},
 			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
 		}
 		templates := slices.Concat([]string{"sidecar"}, slices.Sorted(maps.Keys(cfg.Templates)))
-		pod.Annotations = map[string]string{inject.TemplatesKey: strings.Join(templates, ",")}
-		result := inject.NewInjector(cfg).Inject(pod, inject.Namespace{Name: "demo"})
+		pod.Annotations = map[string]string{annotation.TemplatesKey: strings.Join(templates, ",")}
+		result := inject.NewInjector(cfg).Inject(pod, annotation.Namespace{Name: "demo"})
 		if result.Reason == "" {
 			t.Error("a pod has no reason")
 		}

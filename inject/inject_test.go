@@ -11,7 +11,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
@@ -64,8 +66,8 @@ func TestDecisionIsConsistent(t *testing.T) {
 		if got.Inject != (got.Pod != nil) || got.Inject != (got.Reason == inject.ReasonInjected) {
 			t.Errorf("%s: Inject is %v, reason %s, pod present %v", c.Name, got.Inject, got.Reason, got.Pod != nil)
 		}
-		if got.Refused() != got.Reason.Refuses() {
-			t.Errorf("%s: Refused is %v, but the reason is %s", c.Name, got.Refused(), got.Reason)
+		if got.Denied() != got.Reason.Denies() {
+			t.Errorf("%s: Refused is %v, but the reason is %s", c.Name, got.Denied(), got.Reason)
 		}
 		if planned := got.Inject || got.Reason == inject.ReasonAlreadyInjected; planned != (got.Plan != nil) {
 			t.Errorf("%s: reason %s, plan present %v", c.Name, got.Reason, got.Plan != nil)
@@ -107,7 +109,7 @@ func TestEveryKeyAndReasonHasACase(t *testing.T) {
 			t.Errorf("no case has the reason %s", reason)
 		}
 	}
-	for _, row := range inject.Annotations() {
+	for _, row := range annotation.Table() {
 		for _, place := range row.Places {
 			for _, wrong := range []bool{false, true} {
 				if row.Key != podplan.StatusKey && !slices.ContainsFunc(all, hasCase(row.Key, place, wrong)) {
@@ -120,15 +122,15 @@ func TestEveryKeyAndReasonHasACase(t *testing.T) {
 
 // hasCase finds cases that have the key in the place, and that complain of it
 // or do not.
-func hasCase(key string, place inject.Place, wrong bool) func(cases.Case) bool {
+func hasCase(key string, place annotation.Place, wrong bool) func(cases.Case) bool {
 	return func(c cases.Case) bool {
 		values, field := c.Pod.Annotations, ": metadata.annotations["+key+"]"
 		switch place {
-		case inject.PodLabel:
+		case annotation.PodLabel:
 			values, field = c.Pod.Labels, "metadata.labels["+key+"]"
-		case inject.NamespaceAnnotation:
+		case annotation.NamespaceAnnotation:
 			values, field = c.Namespace.Annotations, ": namespace.metadata.annotations["+key+"]"
-		case inject.NamespaceLabel:
+		case annotation.NamespaceLabel:
 			values, field = c.Namespace.Labels, "metadata.labels["+key+"]"
 		}
 		_, present := values[key]
@@ -150,7 +152,7 @@ func TestNothingForKubernetesToExpand(t *testing.T) {
 	meant := strings.NewReplacer("$(POD_NAME)", "", "$(POD_NAMESPACE)", "", "$(BOOTSTRAP_OVERRIDE)", "")
 	for _, c := range loadCases(t) {
 		plan := inject.Inject(c.Pod, c.Namespace, c.Config).Plan
-		if plan == nil || c.Config.Sidecar.Type == inject.SidecarCustom { // whose words are the user's
+		if plan == nil || c.Config.Sidecar.Type == config.SidecarCustom { // whose words are the user's
 			continue
 		}
 		for _, container := range slices.Concat(plan.Containers.Init, plan.Containers.Regular) {

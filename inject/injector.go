@@ -7,24 +7,27 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
+	"github.com/shunt-dev/shunt/inject/sidecar"
 )
 
 // Injector injects by one configuration. It is for many pods, and never
 // changes.
 type Injector struct {
-	cfg     Config
-	sidecar *maker
+	cfg     config.Config
+	sidecar *sidecar.Maker
 
-	always, never selectors
+	always, never config.Selectors
 }
 
 // NewInjector returns an Injector that goes by cfg, which must have passed
 // Validate and must not be changed afterwards.
-func NewInjector(cfg Config) *Injector {
+func NewInjector(cfg config.Config) *Injector {
 	return &Injector{
-		cfg: cfg, sidecar: newMaker(cfg),
-		always: mustCompile(cfg.AlwaysInjectSelector), never: mustCompile(cfg.NeverInjectSelector),
+		cfg: cfg, sidecar: sidecar.NewMaker(cfg),
+		always: config.CompileSelectors(cfg.AlwaysInjectSelector), never: config.CompileSelectors(cfg.NeverInjectSelector),
 	}
 }
 
@@ -44,7 +47,7 @@ type Result struct {
 }
 
 // Inject is Injector.Inject for a single pod.
-func Inject(pod *corev1.Pod, ns Namespace, cfg Config) Result {
+func Inject(pod *corev1.Pod, ns annotation.Namespace, cfg config.Config) Result {
 	return NewInjector(cfg).Inject(pod, ns)
 }
 
@@ -55,25 +58,25 @@ func Inject(pod *corev1.Pod, ns Namespace, cfg Config) Result {
 // What a pod had of empty lists and maps cannot be told from their absence,
 // nor can Kubernetes: they are absent afterwards.
 func Restore(pod *corev1.Pod) (edit *podplan.Edit, ok bool) {
-	return podplan.Undo(pod, userVolumeNames(pod))
+	return podplan.Undo(pod, annotation.UserVolumeNames(pod))
 }
 
 // ParseConfig reads a configuration from the YAML or JSON of one document; see
 // config.Decode. The error has all that is wrong with it.
-func ParseConfig(text []byte) (Config, error) {
-	cfg, unknown, err := decodeConfig(text)
+func ParseConfig(text []byte) (config.Config, error) {
+	cfg, unknown, err := config.Decode(text)
 	if err != nil {
-		return Config{}, fmt.Errorf("read the injector's configuration: %w", err)
+		return config.Config{}, fmt.Errorf("read the injector's configuration: %w", err)
 	}
 	if err := append(unknown, ValidateConfig(cfg)...).ToAggregate(); err != nil {
-		return Config{}, fmt.Errorf("check the injector's configuration: %w", err)
+		return config.Config{}, fmt.Errorf("check the injector's configuration: %w", err)
 	}
 	return cfg, nil
 }
 
 // ValidateConfig returns an error for every setting that cannot be used, with
 // the setting's path, its value and what is accepted.
-func ValidateConfig(cfg Config) field.ErrorList {
-	return slices.Concat(cfg.Validate(), checkForbidden(field.NewPath("forbiddenAnnotations"), cfg.ForbiddenAnnotations),
-		validateSidecars(cfg))
+func ValidateConfig(cfg config.Config) field.ErrorList {
+	return slices.Concat(cfg.Validate(), annotation.ValidateForbidden(field.NewPath("forbiddenAnnotations"), cfg.ForbiddenAnnotations),
+		sidecar.Validate(cfg))
 }

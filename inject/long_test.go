@@ -9,7 +9,9 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
@@ -32,7 +34,7 @@ func TestLongLists(t *testing.T) {
 		}
 		return strings.Join(ports, ",")
 	}
-	const included, excluded = inject.IncludeOutboundIPRangesKey, inject.ExcludeOutboundIPRangesKey
+	const included, excluded = annotation.IncludeOutboundIPRangesKey, annotation.ExcludeOutboundIPRangesKey
 	for name, c := range map[string]struct {
 		annotations map[string]string
 		want        string // of the refusal; empty where the pod is injected
@@ -42,17 +44,17 @@ func TestLongLists(t *testing.T) {
 			excluded + "]: Invalid value: |10001 ranges; accepted: 10000 in "},
 		"two lists": {map[string]string{included: words(6_000, "fd00:%x::/32"), excluded: words(4_001, "2001:%x::/32")},
 			included + "]: Invalid value: |10001 ranges"},
-		"ports":             {map[string]string{inject.ExcludeOutboundPortsKey: odd(32_768)}, ""},
-		"few ports of HTTP": {map[string]string{inject.HTTPPortsKey: odd(10_000)}, ""},
-		"ports of HTTP": {map[string]string{inject.HTTPPortsKey: odd(20_000)},
-			inject.HTTPPortsKey + "]: Invalid value: |it makes an argument of 2|accepted: what makes one of less than 131072"},
-		"levels of components": {map[string]string{inject.ComponentLogLevelKey: words(9_000, "component%d:debug")},
-			inject.ComponentLogLevelKey + "]: Invalid value: |it makes an argument of "},
+		"ports":             {map[string]string{annotation.ExcludeOutboundPortsKey: odd(32_768)}, ""},
+		"few ports of HTTP": {map[string]string{annotation.HTTPPortsKey: odd(10_000)}, ""},
+		"ports of HTTP": {map[string]string{annotation.HTTPPortsKey: odd(20_000)},
+			annotation.HTTPPortsKey + "]: Invalid value: |it makes an argument of 2|accepted: what makes one of less than 131072"},
+		"levels of components": {map[string]string{annotation.ComponentLogLevelKey: words(9_000, "component%d:debug")},
+			annotation.ComponentLogLevelKey + "]: Invalid value: |it makes an argument of "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := cases.Small()
 			pod.Annotations = c.annotations
-			result := inject.Inject(pod, enabled, inject.DefaultConfig())
+			result := inject.Inject(pod, enabled, config.Default())
 			if result.Inject != (c.want == "") {
 				t.Fatalf("%s: %v", result.Reason, result.Errors)
 			}
@@ -93,7 +95,7 @@ func startable(t *testing.T, pod *corev1.Pod) {
 func TestWorstPodsStart(t *testing.T) {
 	for _, worst := range cases.WorstPods() {
 		for _, size := range []int{250_000, 3 << 20} {
-			if result := inject.Inject(worst.Pod(size), enabled, inject.DefaultConfig()); result.Pod != nil {
+			if result := inject.Inject(worst.Pod(size), enabled, config.Default()); result.Pod != nil {
 				t.Run(fmt.Sprint(worst.Name, size), func(t *testing.T) { startable(t, result.Pod) })
 			}
 		}

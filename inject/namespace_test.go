@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/cases"
 )
 
@@ -20,8 +21,8 @@ func TestNamespaceAnnotationsHoldAsThePodsOwn(t *testing.T) {
 	moved := 0
 	for _, c := range loadCases(t) {
 		pod, ns := movedToNamespace(c)
-		if len(ns.Annotations) == 0 || len(c.Namespace.Annotations) > 0 || ns.Annotations[inject.DrainDurationKey] != "" ||
-			ns.Annotations[inject.ProxyConfigKey] != "" || len(c.Config.ForbiddenAnnotations) > 0 {
+		if len(ns.Annotations) == 0 || len(c.Namespace.Annotations) > 0 || ns.Annotations[annotation.DrainDurationKey] != "" ||
+			ns.Annotations[annotation.ProxyConfigKey] != "" || len(c.Config.ForbiddenAnnotations) > 0 {
 			continue
 		}
 		moved++
@@ -33,7 +34,7 @@ func TestNamespaceAnnotationsHoldAsThePodsOwn(t *testing.T) {
 			t.Errorf("%s: of the pod %v, of the namespace %v", c.Name, want.Errors, got.Errors)
 		}
 		for _, err := range got.Errors {
-			if key := keyIn(err.Field); ns.Annotations[key] != "" && !inject.OfNamespace(err.Field) {
+			if key := keyIn(err.Field); ns.Annotations[key] != "" && !annotation.OfNamespace(err.Field) {
 				t.Errorf("%s: %v is not said to be the namespace's", c.Name, err)
 			}
 		}
@@ -45,11 +46,11 @@ func TestNamespaceAnnotationsHoldAsThePodsOwn(t *testing.T) {
 
 // movedToNamespace are a case's pod without the annotations that can stand on a
 // namespace, and its namespace with them.
-func movedToNamespace(c cases.Case) (pod *corev1.Pod, ns inject.Namespace) {
+func movedToNamespace(c cases.Case) (pod *corev1.Pod, ns annotation.Namespace) {
 	pod, ns = c.Pod.DeepCopy(), c.Namespace
 	ns.Annotations = map[string]string{}
-	for _, row := range inject.Annotations() {
-		if text, present := pod.Annotations[row.Key]; present && slices.Contains(row.Places, inject.NamespaceAnnotation) {
+	for _, row := range annotation.Table() {
+		if text, present := pod.Annotations[row.Key]; present && slices.Contains(row.Places, annotation.NamespaceAnnotation) {
 			delete(pod.Annotations, row.Key)
 			ns.Annotations[row.Key] = text
 		}

@@ -8,6 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/inject/strict"
 )
@@ -61,8 +63,8 @@ func overridesIstio(c *corev1.Container) bool {
 // otherMesh finds another mesh's interception. Of two in a pod, one has the
 // connections and the other has not, or each has what the other's proxy opens.
 // Where Shunt intercepts nothing, there is one.
-func otherMesh(pod *corev1.Pod, req request) (found strict.Faults) {
-	if req.mode == interception.ModeNone {
+func otherMesh(pod *corev1.Pod, req annotation.Request) (found strict.Faults) {
+	if req.Mode == interception.ModeNone {
 		return strict.Faults{}
 	}
 	for _, c := range podplan.AllContainers(pod) {
@@ -70,7 +72,7 @@ func otherMesh(pod *corev1.Pod, req request) (found strict.Faults) {
 			found.Add(func() *field.Error {
 				return field.Invalid(c.Path().Child("name"), strict.Shorten(c.Name), fmt.Sprintf(
 					"%s intercepts the pod's traffic with it, and only one can; accepted: a pod without it, or with %s: NONE",
-					of.name, InterceptionModeKey))
+					of.name, annotation.InterceptionModeKey))
 			})
 		}
 	}
@@ -79,15 +81,15 @@ func otherMesh(pod *corev1.Pod, req request) (found strict.Faults) {
 
 // meshWarnings tells of what is Istio's to read, and of another mesh's proxy
 // beside Shunt's where nothing is intercepted.
-func meshWarnings(pod *corev1.Pod, req request, cfg Config) []string {
-	beside := req.mode == interception.ModeNone && cfg.Sidecar.Type != SidecarCustom
+func meshWarnings(pod *corev1.Pod, req annotation.Request, cfg config.Config) []string {
+	beside := req.Mode == interception.ModeNone && cfg.Sidecar.Type != config.SidecarCustom
 	var warnings []string
 	podplan.EachContainer(pod, func(c podplan.Placed) bool {
 		name := func() *field.Path { return c.Path().Child("name") }
 		if overridesIstio(c.Container) {
 			warnings = append(warnings, fmt.Sprintf("%s: %s: with the image %s it is what Istio's injector merges with its proxy, "+
 				"and for Shunt a container like any other; use annotations such as %s, or a template of the configuration (%s)",
-				name(), c.Name, autoImage, ProxyCPUKey, TemplatesKey))
+				name(), c.Name, autoImage, annotation.ProxyCPUKey, annotation.TemplatesKey))
 		}
 		if of, is := meshOf(c.Container); is && beside && of.ports != "" {
 			warnings = append(warnings, fmt.Sprintf("%s: %s: the proxy of %s listens on %s, and so does Shunt's Envoy: "+

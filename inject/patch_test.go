@@ -9,7 +9,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
@@ -35,7 +37,7 @@ func TestPatchMakesThePod(t *testing.T) {
 			later.Spec.InitContainers = append([]corev1.Container{{Name: "earlier"}}, later.Spec.InitContainers...)
 			later.Spec.Volumes = append(later.Spec.Volumes, corev1.Volume{Name: "later"})
 			for _, mode := range []string{"REDIRECT", "TPROXY", "NONE"} {
-				later.Annotations[inject.InterceptionModeKey] = mode
+				later.Annotations[annotation.InterceptionModeKey] = mode
 				if again := in.Inject(later, c.Namespace); again.Inject {
 					checkPatch(t, in, later, c.Namespace, again.Pod)
 				}
@@ -47,7 +49,7 @@ func TestPatchMakesThePod(t *testing.T) {
 	}
 }
 
-func checkPatch(t *testing.T, in *inject.Injector, pod *corev1.Pod, ns inject.Namespace, want *corev1.Pod) {
+func checkPatch(t *testing.T, in *inject.Injector, pod *corev1.Pod, ns annotation.Namespace, want *corev1.Pod) {
 	t.Helper()
 	checkMade(t, "patched", pod, in.Inject(pod, ns).Operations, want)
 }
@@ -96,7 +98,7 @@ func TestPatchDoesNotGrow(t *testing.T) {
 	large.Spec.InitContainers = []corev1.Container{{Name: "before", Image: "app"}}
 	small.Annotations = map[string]string{"a": "b"}
 	small.Spec.InitContainers, small.Spec.Volumes = large.Spec.InitContainers[:1], large.Spec.Volumes[:1]
-	in := inject.NewInjector(inject.DefaultConfig())
+	in := inject.NewInjector(config.Default())
 	ofSmall, ofLarge := in.Inject(small, enabled).Operations, in.Inject(large, enabled).Operations
 	if len(ofLarge) != len(ofSmall) {
 		t.Errorf("%d operations for a large pod, %d for a small one", len(ofLarge), len(ofSmall))
@@ -108,7 +110,7 @@ func TestPatchDoesNotGrow(t *testing.T) {
 
 // BenchmarkPatch is pod bytes in, patch bytes out.
 func BenchmarkPatch(b *testing.B) {
-	in := inject.NewInjector(inject.DefaultConfig())
+	in := inject.NewInjector(config.Default())
 	for name, pod := range map[string]*corev1.Pod{"one container": cases.Small(), "50 containers": cases.Large()} {
 		text, err := json.Marshal(pod)
 		if err != nil {

@@ -10,18 +10,21 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
+	"github.com/shunt-dev/shunt/inject/sidecar"
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 // plan makes the plan for a pod that is without us, or a refusal with every
 // field that stands in the way. The configuration is the one that holds for the
 // pod.
-func (in *Injector) plan(pod *corev1.Pod, ns Namespace, req request, problems []problem, cfg Config) (*podplan.Plan, Decision) {
+func (in *Injector) plan(pod *corev1.Pod, ns annotation.Namespace, req annotation.Request, problems []annotation.Problem, cfg config.Config) (*podplan.Plan, Decision) {
 	annotated := podFaults(problems)
-	annotated.AddAll(beyond(pod, req, cfg))
-	annotated.Merge(in.sidecar.check(pod, req, cfg))
-	taken := takenNames(pod, configuredVolumes(req, cfg))
+	annotated.AddAll(unsatisfiable(pod, req, cfg))
+	annotated.Merge(in.sidecar.Check(pod, req, cfg))
+	taken := takenNames(pod, sidecar.ConfiguredVolumes(req, cfg))
 	taken.Merge(takenPaths(pod, req))
 	var found strict.Faults
 	var first Reason
@@ -34,7 +37,7 @@ func (in *Injector) plan(pod *corev1.Pod, ns Namespace, req request, problems []
 		{ReasonNameTaken, taken},
 		{ReasonProxyIdentityTaken, takenIdentity(pod, req, cfg)},
 		{ReasonPortTaken, takenPorts(pod, req, cfg)},
-		{ReasonPodSecurity, barredMode(ns, req, cfg)},
+		{ReasonPodSecurity, podSecurityFaults(ns, req, cfg)},
 	} {
 		if len(check.found.Told) > 0 && first == "" {
 			first = check.reason
@@ -46,50 +49,50 @@ func (in *Injector) plan(pod *corev1.Pod, ns Namespace, req request, problems []
 		found.Merge(check.found)
 	}
 	if first != "" {
-		return nil, refuse(first, found)
+		return nil, deny(first, found)
 	}
 	plan := in.settle(pod, req, cfg)
 	long := tooLong(plan, pod)
 	long.Merge(unstartable(plan, req))
 	if len(long.Told) > 0 {
-		return nil, refuse(ReasonInvalidAnnotation, long)
+		return nil, deny(ReasonInvalidAnnotation, long)
 	}
 	return plan, Decision{}
 }
 
 // settle turns a request that is in order into a plan.
-func (in *Injector) settle(pod *corev1.Pod, req request, cfg Config) *podplan.Plan {
-	plan := &podplan.Plan{Mode: req.mode, Options: interception.DefaultOptions()}
-	proxy := in.sidecar.container(req, cfg)
-	if guaranteed(pod) {
-		cfg, plan.Guaranteed = stayGuaranteed(req, &proxy, cfg)
+func (in *Injector) settle(pod *corev1.Pod, req annotation.Request, cfg config.Config) *podplan.Plan {
+	plan := &podplan.Plan{Mode: req.Mode, Options: interception.DefaultOptions()}
+	proxy := in.sidecar.Container(req, cfg)
+	if sidecar.IsGuaranteed(pod) {
+		cfg, plan.Guaranteed = sidecar.KeepGuaranteed(req, &proxy, cfg)
 	}
 	plan.Options.Backend, plan.Options.Share = cfg.Backend, envoy.SharedDirectory
-	if cfg.Sidecar.Type != SidecarCustom {
-		plan.Options.Envoy = envoySettings(pod, req, cfg, proxy.Resources.Limits.Memory().Value()).String()
+	if cfg.Sidecar.Type != config.SidecarCustom {
+		plan.Options.Envoy = sidecar.EnvoySettings(pod, req, cfg, proxy.Resources.Limits.Memory().Value()).String()
 	}
-	if req.mode != interception.ModeNone {
-		plan.Spec = req.spec
+	if req.Mode != interception.ModeNone {
+		plan.Spec = req.Spec
 		plan.Spec.ProxyUIDs = []uint32{numericID(cfg.ProxyUID)}
 		plan.Spec.ProxyGIDs = []uint32{numericID(cfg.ProxyGID)}
 		plan.Spec.DropInvalid = cfg.DropInvalid
-		plan.Spec.DNS.Redirect = cfg.DNSCapture != DNSCaptureNone
-		plan.Spec.DNS.All = cfg.DNSCapture == DNSCaptureAll
+		plan.Spec.DNS.Redirect = cfg.DNSCapture != config.DNSCaptureNone
+		plan.Spec.DNS.All = cfg.DNSCapture == config.DNSCaptureAll
 	}
 	var drawn *interception.PortRange
-	if req.mode == interception.ModeTProxy {
-		drawn = cfg.tproxyPorts()
+	if req.Mode == interception.ModeTProxy {
+		drawn = cfg.TproxyPorts()
 	}
-	if !cfg.native() {
-		proxy = held(proxy, cfg)
+	if !cfg.Native() {
+		proxy = sidecar.Hold(proxy, cfg)
 	}
-	plan.Containers = podplan.NewContainers(initContainer(req.mode, plan.Spec, plan.Options, cfg), proxy, cfg.native())
-	plan.Volumes = append(initVolumes(req.mode, cfg), volumes(req, cfg)...)
+	plan.Containers = podplan.NewContainers(sidecar.InitContainer(req.Mode, plan.Spec, plan.Options, cfg), proxy, cfg.Native())
+	plan.Volumes = append(sidecar.InitVolumes(req.Mode, cfg), sidecar.Volumes(req, cfg)...)
 	plan.Probes = tcpProbes(pod, req)
-	plan.Sysctls = podplan.NewSysctls(pod, proxy, req.health(), drawn)
+	plan.Sysctls = podplan.NewSysctls(pod, proxy, req.HealthPort(), drawn)
 	plan.PullSecrets = podplan.NewPullSecrets(pod, cfg.ImagePullSecrets)
 	plan.Resources = podplan.NewResources(pod, cfg.InitResources, proxy.Resources)
-	plan.Annotations = podplan.NewAnnotations(pod, cfg.PrometheusAnnotations && cfg.Sidecar.Type != SidecarCustom, cfg.native())
+	plan.Annotations = podplan.NewAnnotations(pod, cfg.PrometheusAnnotations && cfg.Sidecar.Type != config.SidecarCustom, cfg.Native())
 	plan.Record(cfg.Revision)
 	return plan
 }
@@ -100,10 +103,10 @@ func numericID(id int64) uint32 { return uint32(min(max(id, 0), math.MaxUint32))
 // tooLong finds that the pod's annotations would be longer than Kubernetes takes
 // them: what the status has to record of a pod can be long.
 func tooLong(p *podplan.Plan, pod *corev1.Pod) (found strict.Faults) {
-	own := annotationsSize(pod.Annotations) - len(pod.Annotations[podplan.StatusKey])
+	own := annotation.Size(pod.Annotations) - len(pod.Annotations[podplan.StatusKey])
 	if size := own + len(p.Status.String()); size > apivalidation.TotalAnnotationSizeLimitB {
 		found.Add(func() *field.Error {
-			return field.Invalid(paths[PodAnnotation].Key(podplan.StatusKey), fmt.Sprintf("%d bytes", size), fmt.Sprintf(
+			return field.Invalid(annotation.Paths[annotation.PodAnnotation].Key(podplan.StatusKey), fmt.Sprintf("%d bytes", size), fmt.Sprintf(
 				"with what is to be recorded of the pod its annotations are too long; accepted: %d bytes in all",
 				apivalidation.TotalAnnotationSizeLimitB))
 		})
@@ -114,7 +117,7 @@ func tooLong(p *podplan.Plan, pod *corev1.Pod) (found strict.Faults) {
 // unstartable finds arguments that are longer than Linux takes them. Lists that
 // become flags of shunt-init are cut into several; what else a pod can make long
 // is in two places.
-func unstartable(p *podplan.Plan, req request) (found strict.Faults) {
+func unstartable(p *podplan.Plan, req annotation.Request) (found strict.Faults) {
 	refused := func(path *field.Path, value string, argument string) {
 		found.Add(func() *field.Error {
 			return field.Invalid(path, value, fmt.Sprintf(
@@ -123,14 +126,14 @@ func unstartable(p *podplan.Plan, req request) (found strict.Faults) {
 		})
 	}
 	if settings := "--envoy=" + p.Options.Envoy; len(settings) >= interception.MaxArgument {
-		if req.from.has(HTTPPortsKey) {
-			refused(req.from.path(HTTPPortsKey), req.from.text(HTTPPortsKey), settings)
+		if req.Source.Has(annotation.HTTPPortsKey) {
+			refused(req.Source.Path(annotation.HTTPPortsKey), req.Source.Text(annotation.HTTPPortsKey), settings)
 		} else {
 			refused(podplan.SpecPath.Child("containers"), "the ports they declare for HTTP", settings)
 		}
 	}
-	if len(req.componentLogLevel) >= interception.MaxArgument {
-		refused(req.from.path(ComponentLogLevelKey), req.componentLogLevel, req.componentLogLevel)
+	if len(req.ComponentLogLevel) >= interception.MaxArgument {
+		refused(req.Source.Path(annotation.ComponentLogLevelKey), req.ComponentLogLevel, req.ComponentLogLevel)
 	}
 	return found
 }

@@ -7,6 +7,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
+	"github.com/shunt-dev/shunt/inject/sidecar"
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
@@ -18,17 +21,17 @@ const enforceKey = "pod-security.kubernetes.io/enforce"
 // capability NET_ADMIN: all but privileged.
 var levelsWithoutNetAdmin = []string{"baseline", "restricted"}
 
-// barredMode finds that the pod's namespace does not allow what its mode needs.
+// podSecurityFaults finds that the pod's namespace does not allow what its mode needs.
 // The API server would refuse the pod after the injection, naming a container
 // that its owner has never heard of.
-func barredMode(ns Namespace, req request, cfg Config) (found strict.Faults) {
-	if req.mode == interception.ModeNone || !cfg.CheckPodSecurity || !slices.Contains(levelsWithoutNetAdmin, ns.Labels[enforceKey]) {
+func podSecurityFaults(ns annotation.Namespace, req annotation.Request, cfg config.Config) (found strict.Faults) {
+	if req.Mode == interception.ModeNone || !cfg.CheckPodSecurity || !slices.Contains(levelsWithoutNetAdmin, ns.Labels[enforceKey]) {
 		return strict.Faults{}
 	}
 	found.Add(func() *field.Error {
-		return field.Forbidden(field.NewPath(ofNamespace, "metadata", "labels").Key(enforceKey), fmt.Sprintf(
+		return field.Forbidden(field.NewPath(annotation.NamespaceField, "metadata", "labels").Key(enforceKey), fmt.Sprintf(
 			"at level %s no container may have %s, which mode %s needs; accepted: privileged, or for the pod %s: NONE",
-			ns.Labels[enforceKey], netAdmin, req.mode, InterceptionModeKey))
+			ns.Labels[enforceKey], sidecar.NetAdmin, req.Mode, annotation.InterceptionModeKey))
 	})
 	return found
 }

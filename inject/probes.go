@@ -10,30 +10,18 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 // tcpProbes plans for the tcpSocket probes that the proxy would answer, unless
 // the pod wants to keep them.
-func tcpProbes(pod *corev1.Pod, req request) podplan.Probes {
-	if req.mode == interception.ModeNone || !ptr.Deref(req.rewriteProbes, true) {
+func tcpProbes(pod *corev1.Pod, req annotation.Request) podplan.Probes {
+	if req.Mode == interception.ModeNone || !ptr.Deref(req.RewriteProbes, true) {
 		return nil
 	}
-	return podplan.NewProbes(pod, req.spec)
-}
-
-// probeWarnings tells of probes that are kept and that the proxy answers.
-func probeWarnings(pod *corev1.Pod, req request) []string {
-	if req.mode == interception.ModeNone || ptr.Deref(req.rewriteProbes, true) {
-		return nil
-	}
-	var warnings []string
-	for _, p := range podplan.NewProbes(pod, req.spec) {
-		warnings = append(warnings, fmt.Sprintf("the %s of container %q says yes as long as the proxy listens on its port, because of %s",
-			p.Kind, p.Container, RewriteProbesKey))
-	}
-	return warnings
+	return podplan.NewProbes(pod, req.Spec)
 }
 
 // mostProbes is how many tcpSocket probes a pod may have: each is recorded in an
@@ -41,12 +29,12 @@ func probeWarnings(pod *corev1.Pod, req request) []string {
 const mostProbes = 1000
 
 // takenPaths finds mounts where a container needs shunt-init for its probes.
-func takenPaths(pod *corev1.Pod, req request) (found strict.Faults) {
+func takenPaths(pod *corev1.Pod, req annotation.Request) (found strict.Faults) {
 	probes := tcpProbes(pod, req)
 	if len(probes) > mostProbes {
 		found.Add(func() *field.Error {
 			return field.Invalid(podplan.SpecPath, fmt.Sprintf("%d tcpSocket probes", len(probes)), fmt.Sprintf(
-				"each has to be replaced and recorded; accepted: %d, or with %s: \"false\"", mostProbes, RewriteProbesKey))
+				"each has to be replaced and recorded; accepted: %d, or with %s: \"false\"", mostProbes, annotation.RewriteProbesKey))
 		})
 		return found
 	}

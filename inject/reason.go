@@ -1,6 +1,10 @@
 package inject
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/shunt-dev/shunt/inject/annotation"
+)
 
 // Reason says why a pod was injected, left alone or refused. It is one word,
 // fit for a metric's label, an event's reason and a log line alike.
@@ -40,8 +44,8 @@ var reasons = []struct {
 	{ReasonForbiddenAnnotation, "the pod sets a label or annotation that the injector's configuration keeps from pods"},
 	{ReasonHostNetwork, "the pod uses the network of its node, whose traffic is not the pod's to intercept"},
 	{ReasonWindows, "the pod is for Windows, which has no netfilter"},
-	{ReasonPodOptedOut, "the pod says " + InjectKey + ": false"},
-	{ReasonNamespaceOptedOut, "the namespace says " + NamespaceInjectionKey + ": " + namespaceDisabled},
+	{ReasonPodOptedOut, "the pod says " + annotation.InjectKey + ": false"},
+	{ReasonNamespaceOptedOut, "the namespace says " + annotation.NamespaceInjectionKey + ": " + annotation.NamespaceDisabled},
 	{ReasonNeverSelected, "the pod's labels match a neverInjectSelector of the configuration"},
 	{ReasonOtherRevision, "the pod or its namespace asks for the injector of another revision"},
 	{ReasonNotOptedIn, "neither the pod nor its namespace asks for injection, and it is off by default"},
@@ -72,8 +76,8 @@ func (r Reason) Sentence() string {
 	return string(r)
 }
 
-// Refuses reports whether a pod with this reason must not run at all.
-func (r Reason) Refuses() bool {
+// Denies reports whether a pod with this reason must not run at all.
+func (r Reason) Denies() bool {
 	return slices.Contains([]Reason{
 		ReasonInvalidAnnotation, ReasonForbiddenAnnotation, ReasonOtherMesh, ReasonNameTaken,
 		ReasonProxyIdentityTaken, ReasonPortTaken, ReasonPodSecurity,

@@ -9,19 +9,20 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // others are configurations that a pod may meet after it was injected.
-var others = map[string]func(*inject.Config){
-	"pull secrets":           func(c *inject.Config) { c.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "z"}, {Name: "own"}} },
-	"no pull secrets":        func(c *inject.Config) { c.ImagePullSecrets = nil },
-	"Prometheus annotations": func(c *inject.Config) { c.PrometheusAnnotations = true },
-	"classic order":          func(c *inject.Config) { c.NativeSidecar = inject.NativeSidecarDisabled },
-	"native order":           func(c *inject.Config) { c.NativeSidecar = inject.NativeSidecarEnabled },
-	"classic, without hold": func(c *inject.Config) {
-		c.NativeSidecar, c.HoldApplicationUntilProxyStarts = inject.NativeSidecarDisabled, false
+var others = map[string]func(*config.Config){
+	"pull secrets":           func(c *config.Config) { c.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "z"}, {Name: "own"}} },
+	"no pull secrets":        func(c *config.Config) { c.ImagePullSecrets = nil },
+	"Prometheus annotations": func(c *config.Config) { c.PrometheusAnnotations = true },
+	"classic order":          func(c *config.Config) { c.NativeSidecar = config.NativeSidecarDisabled },
+	"native order":           func(c *config.Config) { c.NativeSidecar = config.NativeSidecarEnabled },
+	"classic, without hold": func(c *config.Config) {
+		c.NativeSidecar, c.HoldApplicationUntilProxyStarts = config.NativeSidecarDisabled, false
 	},
-	"none": func(c *inject.Config) { c.PrometheusAnnotations = false },
+	"none": func(c *config.Config) { c.PrometheusAnnotations = false },
 }
 
 // TestReconfigured: a pod that one configuration has injected becomes, by

@@ -13,13 +13,14 @@ import (
 
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // TestEveryChangeIsPutBack sets each field of our containers and volumes, down
 // to the last one that the types have, to something else: the pod is not taken
 // for one that is as it would be now, its owner is told, and it is put back.
 func TestEveryChangeIsPutBack(t *testing.T) {
-	injected := inject.Inject(cases.Small(), enabled, inject.DefaultConfig()).Pod
+	injected := inject.Inject(cases.Small(), enabled, config.Default()).Pod
 	ours := func(pod *corev1.Pod) []reflect.Value {
 		return []reflect.Value{
 			reflect.ValueOf(&pod.Spec.InitContainers[0]).Elem(), reflect.ValueOf(&pod.Spec.InitContainers[1]).Elem(),
@@ -32,7 +33,7 @@ func TestEveryChangeIsPutBack(t *testing.T) {
 			tried++
 			changed := injected.DeepCopy()
 			change.do(ours(changed)[i])
-			got := inject.Inject(changed, enabled, inject.DefaultConfig())
+			got := inject.Inject(changed, enabled, config.Default())
 			switch {
 			case cmp.Equal(injected, changed):
 				t.Errorf("%s changes nothing", change.path)
@@ -180,9 +181,9 @@ func TestWhatOthersSetStays(t *testing.T) {
 			c.ResizePolicy = []corev1.ContainerResizePolicy{{ResourceName: "cpu", RestartPolicy: corev1.NotRequired}}
 		}),
 	} {
-		pod := inject.Inject(cases.Small(), enabled, inject.DefaultConfig()).Pod
+		pod := inject.Inject(cases.Small(), enabled, config.Default()).Pod
 		set(pod)
-		if got := inject.Inject(pod, enabled, inject.DefaultConfig()); got.Reason != inject.ReasonAlreadyInjected || len(got.Warnings) > 0 {
+		if got := inject.Inject(pod, enabled, config.Default()); got.Reason != inject.ReasonAlreadyInjected || len(got.Warnings) > 0 {
 			t.Errorf("%s: %s, warned %q", name, got.Reason, got.Warnings)
 		}
 	}
@@ -226,10 +227,10 @@ func TestWhatOnlyLooksAlikeIsPutBack(t *testing.T) {
 		"unmasked /proc": func(c *corev1.Container) { c.SecurityContext.ProcMount = new(corev1.UnmaskedProcMount) },
 	} {
 		for i := range 2 {
-			want := inject.Inject(cases.Small(), enabled, inject.DefaultConfig()).Pod
+			want := inject.Inject(cases.Small(), enabled, config.Default()).Pod
 			pod := want.DeepCopy()
 			set(&pod.Spec.InitContainers[i])
-			got := inject.Inject(pod, enabled, inject.DefaultConfig())
+			got := inject.Inject(pod, enabled, config.Default())
 			if diff := cmp.Diff(want, got.Pod); diff != "" || len(got.Warnings) != 1 {
 				t.Errorf("%s in container %d: %s, warned %q (-want +got):\n%s", name, i, got.Reason, got.Warnings, diff)
 			}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 const samplesDir = "../config/samples"
@@ -37,7 +39,7 @@ func TestSamples(t *testing.T) {
 		if pod.Namespace != ns.Name {
 			t.Errorf("%s: the pod is in %s, the sample namespace is %s", name, pod.Namespace, ns.Name)
 		}
-		result := inject.Inject(&pod, inject.Namespace{Name: ns.Name, Labels: ns.Labels}, inject.DefaultConfig())
+		result := inject.Inject(&pod, annotation.Namespace{Name: ns.Name, Labels: ns.Labels}, config.Default())
 		if !result.Inject || len(result.Warnings) > 0 {
 			t.Fatalf("%s: %s %v %v", name, result.Reason, result.Errors, result.Warnings)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
@@ -27,7 +28,7 @@ const (
 // BenchmarkWorst is the injector's part of the answer for the pods that make
 // most work. Its time is the processors', not the clock's.
 func BenchmarkWorst(b *testing.B) {
-	injector := inject.NewInjector(inject.DefaultConfig())
+	injector := inject.NewInjector(config.Default())
 	for _, worst := range cases.WorstPods() {
 		b.Run(worst.Name, func(b *testing.B) {
 			pods := []*corev1.Pod{worst.Pod(worstSize), worst.Pod(longestAnnotations)}
@@ -61,7 +62,7 @@ func TestWorst(t *testing.T) {
 		mostBytes = 64 << 20
 		mostTime  = 3 * time.Second
 	)
-	injector := inject.NewInjector(inject.DefaultConfig())
+	injector := inject.NewInjector(config.Default())
 	for _, worst := range cases.WorstPods() {
 		t.Run(worst.Name, func(t *testing.T) {
 			for _, size := range []int{longestAnnotations, worstSize} {

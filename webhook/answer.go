@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
@@ -95,10 +96,10 @@ func injected(pod string, result inject.Result) answer {
 // that it is not.
 func skipped(name string, pod *corev1.Pod, result inject.Result) answer {
 	response := allowed(result)
-	asked := pod.Labels[inject.InjectKey] == "true" || pod.Annotations[inject.InjectKey] == "true"
+	asked := pod.Labels[annotation.InjectKey] == "true" || pod.Annotations[annotation.InjectKey] == "true"
 	if asked && result.Reason != inject.ReasonAlreadyInjected {
 		response.Warnings = append(response.Warnings,
-			fmt.Sprintf("%s: not injected, though the pod says true: %s", inject.InjectKey, result.Reason.Sentence()))
+			fmt.Sprintf("%s: not injected, though the pod says true: %s", annotation.InjectKey, result.Reason.Sentence()))
 	}
 	return answer{verdict: verdictSkipped, pod: name, reason: string(result.Reason), response: response}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
@@ -22,7 +22,7 @@ func BenchmarkReview(b *testing.B) {
 }
 
 func benchmarkReview(b *testing.B, pod *corev1.Pod) {
-	handler := webhook.NewHandler(inject.DefaultConfig(), enabledNamespace(), webhook.NewMetrics()).HTTP(logr.Discard())
+	handler := webhook.NewHandler(config.Default(), enabledNamespace(), webhook.NewMetrics()).HTTP(logr.Discard())
 	body := reviewOf(b, createPod(b, pod, "demo"))
 	b.ReportAllocs()
 	for b.Loop() {

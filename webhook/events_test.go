@@ -19,7 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
@@ -63,7 +64,7 @@ type recorded struct {
 }
 
 func record(namespaces webhook.NamespaceGetter, events recorder) recorded {
-	handler := webhook.NewHandler(inject.DefaultConfig(), namespaces, webhook.NewMetrics())
+	handler := webhook.NewHandler(config.Default(), namespaces, webhook.NewMetrics())
 	handler.RecordEvents(events)
 	return recorded{handler.HTTP(logr.Discard()), events}
 }
@@ -89,7 +90,7 @@ func replicaSet(name string) []metav1.OwnerReference {
 // wrongPod is one that is refused.
 func wrongPod(owners []metav1.OwnerReference) *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
-		GenerateName: "echo-5d9-", OwnerReferences: owners, Annotations: map[string]string{inject.InterceptionModeKey: "BOTH"},
+		GenerateName: "echo-5d9-", OwnerReferences: owners, Annotations: map[string]string{annotation.InterceptionModeKey: "BOTH"},
 	}}
 }
 
@@ -98,7 +99,7 @@ func TestEvents(t *testing.T) {
 	wrong, right := wrongPod(replicaSet("echo-5d9")), wrongPod(replicaSet("echo-5d9"))
 	right.Annotations = nil
 	declined := right.DeepCopy()
-	declined.Labels = map[string]string{inject.InjectKey: "false"}
+	declined.Labels = map[string]string{annotation.InjectKey: "false"}
 	node := wrongPod([]metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: "node-1", UID: "uid-of-node", Controller: new(true)}})
 	for _, test := range []struct {
 		name       string
@@ -156,7 +157,7 @@ func TestEventNoteFits(t *testing.T) {
 			pod := wrongPod(replicaSet("echo"))
 			pod.GenerateName = strings.Repeat("x", shift)
 			for _, key := range []string{
-				inject.InterceptionModeKey, inject.ExcludeInboundPortsKey, inject.ExcludeOutboundPortsKey, inject.IncludeOutboundPortsKey,
+				annotation.InterceptionModeKey, annotation.ExcludeInboundPortsKey, annotation.ExcludeOutboundPortsKey, annotation.IncludeOutboundPortsKey,
 			} {
 				pod.Annotations[key] = strings.Repeat("界", 100)
 			}

@@ -18,19 +18,20 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kjson "sigs.k8s.io/json"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
 // askingNamespaces are all there, and all ask for the proxy.
 type askingNamespaces struct{}
 
-func (askingNamespaces) Namespace(_ context.Context, name string) (inject.Namespace, error) {
+func (askingNamespaces) Namespace(_ context.Context, name string) (annotation.Namespace, error) {
 	if name == "unknown" {
-		return inject.Namespace{}, errors.New("nobody knows it")
+		return annotation.Namespace{}, errors.New("nobody knows it")
 	}
-	return inject.Namespace{Name: name, Labels: map[string]string{inject.NamespaceInjectionKey: "enabled"}}, nil
+	return annotation.Namespace{Name: name, Labels: map[string]string{annotation.NamespaceInjectionKey: "enabled"}}, nil
 }
 
 // FuzzHandler: whatever arrives, under whatever header, is answered, and the
@@ -55,7 +56,7 @@ func FuzzHandler(f *testing.F) {
 	f.Add(http.MethodGet, "", "", []byte{})
 
 	metrics := webhook.NewMetrics()
-	handler := webhook.NewHandler(inject.DefaultConfig(), askingNamespaces{}, metrics).HTTP(logr.Discard())
+	handler := webhook.NewHandler(config.Default(), askingNamespaces{}, metrics).HTTP(logr.Discard())
 	f.Fuzz(func(t *testing.T, method, media, coding string, body []byte) {
 		var got reply
 		if err := budget.Check(len(body), func() { got = answerTo(t, handler, method, media, coding, body) }); err != nil {

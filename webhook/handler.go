@@ -17,7 +17,8 @@ import (
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // Path is where the webhook is served; the manifest in config/webhook has it too.
@@ -28,7 +29,7 @@ type NamespaceGetter interface {
 	// Namespace returns the named namespace, or an error where it cannot be
 	// known what it says: pods are then refused, because none may slip past
 	// a namespace that asks for the proxy.
-	Namespace(ctx context.Context, name string) (inject.Namespace, error)
+	Namespace(ctx context.Context, name string) (annotation.Namespace, error)
 }
 
 // answerTime bounds what an answer may wait for; Kubernetes' default for a
@@ -56,7 +57,7 @@ type Handler struct {
 
 // NewHandler returns a Handler that injects by cfg, which must have passed
 // Validate, and counts into metrics. It writes no Events.
-func NewHandler(cfg inject.Config, namespaces NamespaceGetter, metrics *Metrics) *Handler {
+func NewHandler(cfg config.Config, namespaces NamespaceGetter, metrics *Metrics) *Handler {
 	h := &Handler{
 		namespaces: namespaces, metrics: metrics, decoder: admission.NewDecoder(newScheme()), within: answerTime,
 		intake: newIntake(bodiesMemory, func() { metrics.drop(droppedBody) }),
@@ -68,10 +69,10 @@ func NewHandler(cfg inject.Config, namespaces NamespaceGetter, metrics *Metrics)
 
 // SetConfig has requests from now on go by cfg, which must have passed
 // Validate. Those under way end as they began.
-func (h *Handler) SetConfig(cfg inject.Config) { h.current.configure(cfg) }
+func (h *Handler) SetConfig(cfg config.Config) { h.current.configure(cfg) }
 
 // asks reports whether a namespace asks for the injector as it is now.
-func (h *Handler) asks(ns inject.Namespace) bool {
+func (h *Handler) asks(ns annotation.Namespace) bool {
 	injector := h.current.injector.Load()
 	return injector != nil && injector.Asks(ns)
 }
@@ -214,7 +215,7 @@ func (h *Handler) who(req admission.Request) (name string, owner *metav1.OwnerRe
 
 // namespace looks a namespace up, and leaves some of the time to say that it
 // could not.
-func (h *Handler) namespace(ctx context.Context, name string) (inject.Namespace, error) {
+func (h *Handler) namespace(ctx context.Context, name string) (annotation.Namespace, error) {
 	if deadline, set := ctx.Deadline(); set {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)*9/10)
@@ -223,14 +224,14 @@ func (h *Handler) namespace(ctx context.Context, name string) (inject.Namespace,
 	return h.namespaces.Namespace(ctx, name)
 }
 
-func (h *Handler) decide(pod *corev1.Pod, ns inject.Namespace) answer {
+func (h *Handler) decide(pod *corev1.Pod, ns annotation.Namespace) answer {
 	name, injector := podName(pod), h.current.injector.Load()
 	if injector == nil {
 		return failed(name, failureVersion, http.StatusInternalServerError, errVersionUnknown)
 	}
 	result := injector.Inject(pod, ns)
 	switch {
-	case result.Refused():
+	case result.Denied():
 		return refused(name, result)
 	case !result.Inject:
 		return skipped(name, pod, result)

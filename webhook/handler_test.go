@@ -21,7 +21,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
@@ -42,7 +44,7 @@ type server struct {
 	metrics *webhook.Metrics
 }
 
-func serve(t testing.TB, cfg inject.Config, namespaces webhook.NamespaceGetter, log logr.Logger) server {
+func serve(t testing.TB, cfg config.Config, namespaces webhook.NamespaceGetter, log logr.Logger) server {
 	t.Helper()
 	metrics := webhook.NewMetrics()
 	mux := http.NewServeMux()
@@ -133,7 +135,7 @@ func checkOutcome(t *testing.T, c cases.Case, response *admissionv1.AdmissionRes
 	if got := response.AuditAnnotations["reason"]; got != reason {
 		t.Errorf("reason %q, want %q", got, reason)
 	}
-	refused := inject.Reason(reason).Refuses()
+	refused := inject.Reason(reason).Denies()
 	if response.Allowed == refused {
 		t.Errorf("allowed is %v, reason %s", response.Allowed, reason)
 	}
@@ -194,8 +196,8 @@ type brokenNamespaces struct{}
 
 var errDown = errors.New("connection refused")
 
-func (brokenNamespaces) Namespace(context.Context, string) (inject.Namespace, error) {
-	return inject.Namespace{}, errDown
+func (brokenNamespaces) Namespace(context.Context, string) (annotation.Namespace, error) {
+	return annotation.Namespace{}, errDown
 }
 
 // TestFailsClosed holds that a pod about which nothing can be known is
@@ -249,7 +251,7 @@ func TestFailsClosed(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			s := serve(t, inject.DefaultConfig(), test.namespaces, logr.Discard())
+			s := serve(t, config.Default(), test.namespaces, logr.Discard())
 			request := createPod(t, pod, "demo")
 			test.edit(&request)
 			response := s.review(t, request)
@@ -275,7 +277,7 @@ func TestFailsClosed(t *testing.T) {
 // TestFieldsOfANewerAPI holds that what this version's types do not know
 // reaches the API server as it came.
 func TestFieldsOfANewerAPI(t *testing.T) {
-	s := serve(t, inject.DefaultConfig(), enabledNamespace(), logr.Discard())
+	s := serve(t, config.Default(), enabledNamespace(), logr.Discard())
 	request := createPod(t, &corev1.Pod{}, "demo")
 	request.Object.Raw = []byte(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"echo"},` +
 		`"spec":{"future":{"x":[1]},"initContainers":[{"name":"first","future":true}],"containers":[{"name":"app","image":"app"}]}}`)
@@ -296,26 +298,26 @@ func TestFieldsOfANewerAPI(t *testing.T) {
 }
 
 func enabledNamespace() webhook.StaticNamespaces {
-	return webhook.StaticNamespaces{"demo": {Name: "demo", Labels: map[string]string{inject.NamespaceInjectionKey: "enabled"}}}
+	return webhook.StaticNamespaces{"demo": {Name: "demo", Labels: map[string]string{annotation.NamespaceInjectionKey: "enabled"}}}
 }
 
 // TestWarnsWhoAskedInVain holds that a wish for the proxy is not dropped
 // without a word.
 func TestWarnsWhoAskedInVain(t *testing.T) {
-	s := serve(t, inject.DefaultConfig(), enabledNamespace(), logr.Discard())
+	s := serve(t, config.Default(), enabledNamespace(), logr.Discard())
 	for _, test := range []struct {
 		name string
 		pod  corev1.Pod
 		want []string
 	}{
 		{"host network, asked", corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{inject.InjectKey: "true"}},
+			ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{annotation.InjectKey: "true"}},
 			Spec:       corev1.PodSpec{HostNetwork: true},
 		}, []string{"sidecar.istio.io/inject: not injected, though the pod says true: " + inject.ReasonHostNetwork.Sentence()}},
 		{"host network, not asked", corev1.Pod{Spec: corev1.PodSpec{HostNetwork: true}}, nil},
 		{"label declines, annotation asks", corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{
-				Labels: map[string]string{inject.InjectKey: "false"}, Annotations: map[string]string{inject.InjectKey: "true"},
+				Labels: map[string]string{annotation.InjectKey: "false"}, Annotations: map[string]string{annotation.InjectKey: "true"},
 			},
 		}, []string{"sidecar.istio.io/inject: not injected, though the pod says true: " + inject.ReasonPodOptedOut.Sentence()}},
 	} {

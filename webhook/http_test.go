@@ -21,7 +21,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
@@ -170,7 +171,7 @@ func TestBodies(t *testing.T) {
 		{"no type of content", good, header("Content-Type"), 415, media, []string{"accepted: application/json"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := serve(t, inject.DefaultConfig(), enabledNamespace(), logr.Discard())
+			s := serve(t, config.Default(), enabledNamespace(), logr.Discard())
 			got := s.post(t, test.body, test.edit)
 			if err := got.checkStatus(test.code, test.reason, test.says...); err != nil {
 				t.Error(err)
@@ -213,7 +214,7 @@ func TestUnusualBodies(t *testing.T) {
 		}}, "demo")), nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := serve(t, inject.DefaultConfig(), enabledNamespace(), logr.Discard())
+			s := serve(t, config.Default(), enabledNamespace(), logr.Discard())
 			got := s.post(t, test.body, test.edit)
 			// What an answer may take is too short on a machine that is very busy.
 			for try := 1; try < 10 && bytes.Contains(got.body, []byte("Abandoned")); try++ {
@@ -273,16 +274,16 @@ type held struct {
 	asked, answer chan struct{}
 }
 
-func (h held) Namespace(ctx context.Context, name string) (inject.Namespace, error) {
+func (h held) Namespace(ctx context.Context, name string) (annotation.Namespace, error) {
 	if _, ok := ctx.Deadline(); !ok {
-		return inject.Namespace{}, errors.New("a lookup could take for ever")
+		return annotation.Namespace{}, errors.New("a lookup could take for ever")
 	}
 	close(h.asked)
 	select {
 	case <-h.answer:
 		return h.StaticNamespaces.Namespace(ctx, name)
 	case <-ctx.Done():
-		return inject.Namespace{}, ctx.Err()
+		return annotation.Namespace{}, ctx.Err()
 	}
 }
 
@@ -292,7 +293,7 @@ func TestAnswersWhileStopping(t *testing.T) {
 	dir, metrics := t.TempDir(), webhook.NewMetrics()
 	renew(t, dir, "..1", 2*time.Hour)
 	namespaces := held{enabledNamespace(), make(chan struct{}), make(chan struct{})}
-	address, stop := startServerFor(t, dir, metrics, webhook.NewHandler(inject.DefaultConfig(), namespaces, metrics), "")
+	address, stop := startServerFor(t, dir, metrics, webhook.NewHandler(config.Default(), namespaces, metrics), "")
 	s := server{&httptest.Server{URL: "https://" + address}, metrics}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}}}
 	go func() {

@@ -18,13 +18,13 @@ import (
 	"github.com/go-logr/logr"
 	dto "github.com/prometheus/client_model/go"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // TestBodyThatDoesNotCome holds that a client that stops in the middle of a
 // body is answered when its own time is over, and does not hold its connection.
 func TestBodyThatDoesNotCome(t *testing.T) {
-	handler := NewHandler(inject.DefaultConfig(), StaticNamespaces{}, NewMetrics())
+	handler := NewHandler(config.Default(), StaticNamespaces{}, NewMetrics())
 	server := httptest.NewServer(handler.HTTP(logr.Discard()))
 	defer server.Close()
 	connection, err := net.Dial("tcp", server.Listener.Addr().String())
@@ -52,7 +52,7 @@ func TestBodyThatDoesNotCome(t *testing.T) {
 
 // TestTimeFor holds that an answer takes no longer than its client waits.
 func TestTimeFor(t *testing.T) {
-	handler := NewHandler(inject.DefaultConfig(), StaticNamespaces{}, NewMetrics())
+	handler := NewHandler(config.Default(), StaticNamespaces{}, NewMetrics())
 	for query, want := range map[string]time.Duration{
 		"": answerTime, "timeout=5s": 5 * time.Second, "timeout=30s": answerTime, "timeout=0s": answerTime,
 		"timeout=-1s": answerTime, "timeout=x": answerTime,
@@ -66,7 +66,7 @@ func TestTimeFor(t *testing.T) {
 // busy is a Handler all of whose turns are taken.
 func busy(t *testing.T) *Handler {
 	t.Helper()
-	handler := NewHandler(inject.DefaultConfig(), StaticNamespaces{"demo": {}}, NewMetrics())
+	handler := NewHandler(config.Default(), StaticNamespaces{"demo": {}}, NewMetrics())
 	if err := handler.turns.Acquire(t.Context(), workMemory); err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
@@ -26,7 +27,7 @@ func serveLogged(t testing.TB, namespaces webhook.NamespaceGetter) logged {
 	t.Helper()
 	var lines []string
 	log := funcr.NewJSON(func(line string) { lines = append(lines, line) }, funcr.Options{Verbosity: 10})
-	return logged{serve(t, inject.DefaultConfig(), namespaces, log), &lines}
+	return logged{serve(t, config.Default(), namespaces, log), &lines}
 }
 
 // line is the one line that a request left.
@@ -48,7 +49,7 @@ func (l logged) line(t *testing.T) (text string, values map[string]any) {
 
 type panickingNamespaces struct{}
 
-func (panickingNamespaces) Namespace(context.Context, string) (inject.Namespace, error) {
+func (panickingNamespaces) Namespace(context.Context, string) (annotation.Namespace, error) {
 	panic("the answer to all of it")
 }
 
@@ -56,7 +57,7 @@ func (panickingNamespaces) Namespace(context.Context, string) (inject.Namespace,
 // for: the pod, by generateName where it has no name yet, its owner and
 // namespace, the reason, and the request as the API server's log has it.
 func TestLogLine(t *testing.T) {
-	wrong := map[string]string{inject.InterceptionModeKey: "BOTH"}
+	wrong := map[string]string{annotation.InterceptionModeKey: "BOTH"}
 	for _, test := range []struct {
 		name       string
 		namespaces webhook.NamespaceGetter
@@ -133,9 +134,9 @@ func TestLogHoldsNoBody(t *testing.T) {
 		}},
 	}
 	refused := pod.DeepCopy()
-	refused.Annotations[inject.InterceptionModeKey] = "BOTH"
+	refused.Annotations[annotation.InterceptionModeKey] = "BOTH"
 	declined := pod.DeepCopy()
-	declined.Labels = map[string]string{inject.InjectKey: "false"}
+	declined.Labels = map[string]string{annotation.InjectKey: "false"}
 	for _, namespaces := range []webhook.NamespaceGetter{enabledNamespace(), brokenNamespaces{}, panickingNamespaces{}} {
 		s := serveLogged(t, namespaces)
 		for _, pod := range []*corev1.Pod{pod, refused, declined} {

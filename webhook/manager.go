@@ -20,7 +20,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 var namespaceKind = corev1.SchemeGroupVersion.WithKind("Namespace")
@@ -72,7 +72,7 @@ func DefaultOptions() Options {
 // certificate, SelfSigned and the right to get, list, watch and update its
 // Secret and its webhook configuration. Replicas
 // serve side by side: there is no leader.
-func NewManager(api *rest.Config, cfg inject.Config, opts Options) (manager.Manager, error) {
+func NewManager(api *rest.Config, cfg config.Config, opts Options) (manager.Manager, error) {
 	counts := NewMetrics()
 	server := newServer(opts, counts)
 	mgr, err := manager.New(api, manager.Options{

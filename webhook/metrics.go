@@ -75,7 +75,7 @@ func verdictOf(reason inject.Reason) verdict {
 	switch {
 	case reason == inject.ReasonInjected:
 		return verdictInjected
-	case reason.Refuses():
+	case reason.Denies():
 		return verdictRefused
 	default:
 		return verdictSkipped

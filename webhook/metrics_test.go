@@ -9,15 +9,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
 // TestMetrics holds that every reason is there at 0 before anything happened,
 // and that an answer is counted, timed and measured.
 func TestMetrics(t *testing.T) {
-	s := serve(t, inject.DefaultConfig(), enabledNamespace(), logr.Discard())
+	s := serve(t, config.Default(), enabledNamespace(), logr.Discard())
 	for _, reason := range inject.Reasons() {
-		result := map[bool]string{true: "refused", false: "skipped"}[reason.Refuses()]
+		result := map[bool]string{true: "refused", false: "skipped"}[reason.Denies()]
 		if reason == inject.ReasonInjected {
 			result = "injected"
 		}
@@ -49,7 +50,7 @@ func TestMetrics(t *testing.T) {
 // where they are: 0.1 ms to 1 s, and neither end of the sizes' is met by a
 // patch of a plain pod.
 func TestBuckets(t *testing.T) {
-	s := serve(t, inject.DefaultConfig(), enabledNamespace(), logr.Discard())
+	s := serve(t, config.Default(), enabledNamespace(), logr.Discard())
 	s.review(t, createPod(t, &corev1.Pod{}, "demo"))
 	took := histogram(t, s.metrics, "shunt_webhook_duration_seconds").GetBucket()
 	if first, last := took[0].GetUpperBound(), took[len(took)-1].GetUpperBound(); first != 1e-4 || last != 1 {

@@ -7,18 +7,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 )
 
 // StaticNamespaces are namespaces that are known beforehand, by name; for a
 // Handler without an API server.
-type StaticNamespaces map[string]inject.Namespace
+type StaticNamespaces map[string]annotation.Namespace
 
 // Namespace returns the named namespace, or an error where it is not there.
-func (s StaticNamespaces) Namespace(_ context.Context, name string) (inject.Namespace, error) {
+func (s StaticNamespaces) Namespace(_ context.Context, name string) (annotation.Namespace, error) {
 	ns, ok := s[name]
 	if !ok {
-		return inject.Namespace{}, fmt.Errorf("namespace %q is not known", name)
+		return annotation.Namespace{}, fmt.Errorf("namespace %q is not known", name)
 	}
 	return ns, nil
 }
@@ -30,23 +30,23 @@ func (s StaticNamespaces) Namespace(_ context.Context, name string) (inject.Name
 type ClusterNamespaces struct {
 	Cache, Live client.Reader
 	// Asks reports whether a namespace asks for this injector.
-	Asks func(inject.Namespace) bool
+	Asks func(annotation.Namespace) bool
 }
 
 // Namespace returns the named namespace.
-func (c ClusterNamespaces) Namespace(ctx context.Context, name string) (inject.Namespace, error) {
+func (c ClusterNamespaces) Namespace(ctx context.Context, name string) (annotation.Namespace, error) {
 	if ns, err := namespaceFrom(ctx, c.Cache, name); err == nil && c.Asks(ns) {
 		return ns, nil
 	}
 	return namespaceFrom(ctx, c.Live, name)
 }
 
-func namespaceFrom(ctx context.Context, from client.Reader, name string) (inject.Namespace, error) {
+func namespaceFrom(ctx context.Context, from client.Reader, name string) (annotation.Namespace, error) {
 	object := namespaceMetadata()
 	if err := from.Get(ctx, client.ObjectKey{Name: name}, object); err != nil {
-		return inject.Namespace{}, err
+		return annotation.Namespace{}, err
 	}
-	return inject.Namespace{Name: name, Labels: object.Labels, Annotations: object.Annotations}, nil
+	return annotation.Namespace{Name: name, Labels: object.Labels, Annotations: object.Annotations}, nil
 }
 
 // namespaceMetadata asks for metadata alone, which is all that is kept.

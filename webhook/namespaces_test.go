@@ -9,6 +9,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
@@ -32,17 +34,17 @@ func (r reader) Get(_ context.Context, key client.ObjectKey, into client.Object,
 }
 
 func TestClusterNamespaces(t *testing.T) {
-	asks := map[string]string{inject.NamespaceInjectionKey: inject.NamespaceEnabled, "from": "cache"}
-	other := map[string]string{inject.RevisionKey: "canary", "from": "cache"}
+	asks := map[string]string{annotation.NamespaceInjectionKey: annotation.NamespaceEnabled, "from": "cache"}
+	other := map[string]string{annotation.RevisionKey: "canary", "from": "cache"}
 	stale, fresh := map[string]string{"from": "cache"}, map[string]string{"from": "live"}
 	namespaces := webhook.ClusterNamespaces{
 		Cache: reader{labels: map[string]map[string]string{"asks": asks, "stale": stale, "other": other}},
 		Live:  reader{labels: map[string]map[string]string{"asks": fresh, "stale": fresh, "other": fresh, "new": fresh, "bare": nil}},
-		Asks:  inject.NewInjector(inject.DefaultConfig()).Asks,
+		Asks:  inject.NewInjector(config.Default()).Asks,
 	}
 	for name, want := range map[string]map[string]string{"asks": asks, "stale": fresh, "other": fresh, "new": fresh, "bare": nil} {
 		got, err := namespaces.Namespace(t.Context(), name)
-		if diff := cmp.Diff(inject.Namespace{Name: name, Labels: want}, got); diff != "" || err != nil {
+		if diff := cmp.Diff(annotation.Namespace{Name: name, Labels: want}, got); diff != "" || err != nil {
 			t.Errorf("namespace %s: error %v, (-want +got):\n%s", name, err, diff)
 		}
 	}

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // ofTarget are the labels that Prometheus gives to all that it scrapes, and
@@ -45,7 +46,7 @@ func exposed(t *testing.T) map[string][]string {
 	counts.reloaded(true, time.Now())
 	counts.certificate.watch(newCertificate(t))
 	server := NewServer(Options{}, counts)
-	server.Register(Path, NewHandler(inject.DefaultConfig(), StaticNamespaces{}, counts).HTTP(logr.Discard()))
+	server.Register(Path, NewHandler(config.Default(), StaticNamespaces{}, counts).HTTP(logr.Discard()))
 	server.WebhookMux().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, Path, bytes.NewReader(nil)))
 	own := prometheus.NewPedanticRegistry()
 	if err := register(own, counts); err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 const (
@@ -28,7 +28,7 @@ type ConfigFile struct {
 	Path string
 	// Parse makes a configuration of the file's text: what a start with this
 	// text would make of it.
-	Parse func(text []byte) (inject.Config, error)
+	Parse func(text []byte) (config.Config, error)
 }
 
 // reloader has a Handler go by a file, as a manager's Runnable.
@@ -107,7 +107,7 @@ func (r *reloader) check() {
 		return
 	}
 	r.started, r.seen = true, seen
-	var cfg inject.Config
+	var cfg config.Config
 	if err == nil {
 		cfg, err = r.file.Parse(text)
 	}

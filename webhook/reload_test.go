@@ -18,7 +18,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // reloading is a reloader of a file that holds an image's name, and what is
@@ -33,11 +34,11 @@ type reloading struct {
 var errImage = errors.New("proxyImage: accepted: an image")
 
 // imageOf is the configuration of a text that is an image's name.
-func imageOf(text []byte) (inject.Config, error) {
-	cfg := inject.DefaultConfig()
+func imageOf(text []byte) (config.Config, error) {
+	cfg := config.Default()
 	cfg.ProxyImage = strings.TrimSpace(string(text))
 	if cfg.ProxyImage == "" || cfg.ProxyImage == "bad" {
-		return inject.Config{}, errImage
+		return config.Config{}, errImage
 	}
 	return cfg, nil
 }
@@ -45,7 +46,7 @@ func imageOf(text []byte) (inject.Config, error) {
 func newReloading(t *testing.T, poll time.Duration) reloading {
 	t.Helper()
 	r := reloading{dir: t.TempDir(), notes: make(chan string, 100), lines: make(chan string, 100)}
-	handler := NewHandler(inject.DefaultConfig(), StaticNamespaces{}, NewMetrics())
+	handler := NewHandler(config.Default(), StaticNamespaces{}, NewMetrics())
 	handler.RecordEvents(r)
 	r.reloader = newReloader(Options{
 		Config: ConfigFile{Path: filepath.Join(r.dir, "config.yaml"), Parse: imageOf},
@@ -79,10 +80,10 @@ func (r reloading) run(t *testing.T) {
 // image is the one that pods get now.
 func (r reloading) image() string {
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{inject.InjectKey: "true"}},
+		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{annotation.InjectKey: "true"}},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
 	}
-	injected := r.handler.current.injector.Load().Inject(pod, inject.Namespace{}).Pod
+	injected := r.handler.current.injector.Load().Inject(pod, annotation.Namespace{}).Pod
 	for _, c := range injected.Spec.InitContainers {
 		if c.Name == "shunt-proxy" {
 			return c.Image

@@ -27,7 +27,7 @@ import (
 	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
@@ -72,7 +72,7 @@ func putPair(t *testing.T, dir, version string, certificate, key []byte) {
 // address.
 func startServer(t *testing.T, dir string, counts *webhook.Metrics) string {
 	t.Helper()
-	address, _ := startServerFor(t, dir, counts, webhook.NewHandler(inject.DefaultConfig(), enabledNamespace(), counts), "")
+	address, _ := startServerFor(t, dir, counts, webhook.NewHandler(config.Default(), enabledNamespace(), counts), "")
 	return address
 }
 
@@ -216,7 +216,7 @@ func TestClientCertificates(t *testing.T) {
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: own.Certificate[0]}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	address, _ := startServerFor(t, dir, counts, webhook.NewHandler(inject.DefaultConfig(), enabledNamespace(), counts), ca)
+	address, _ := startServerFor(t, dir, counts, webhook.NewHandler(config.Default(), enabledNamespace(), counts), ca)
 	for name, certificates := range map[string][]tls.Certificate{"of the CA": {own}, "none": nil} {
 		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{
 			InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, Certificates: certificates,

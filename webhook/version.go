@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/discovery"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // Between two questions that got no answer.
@@ -31,12 +32,12 @@ type current struct {
 	injector atomic.Pointer[inject.Injector]
 
 	mutex   sync.Mutex // of what the Injector is made of
-	cfg     inject.Config
+	cfg     config.Config
 	waits   bool  // for the API server's version; there is no Injector until then
 	natives *bool // whether the API server knows native sidecars; nil where nobody asks
 }
 
-func (c *current) configure(cfg inject.Config) {
+func (c *current) configure(cfg config.Config) {
 	c.change(func() { c.cfg = cfg })
 }
 
@@ -111,7 +112,7 @@ func (a *asker) ask(ctx context.Context) (natives bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("ask the API server for its version: %w", err)
 	}
-	if natives, err = inject.KnowsNativeSidecars(info.GitVersion); err != nil {
+	if natives, err = config.KnowsNativeSidecars(info.GitVersion); err != nil {
 		return false, err
 	}
 	a.log.Info("the API server's version is known", "version", info.GitVersion, "nativeSidecars", natives)

@@ -16,7 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/version"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
@@ -61,13 +62,13 @@ func TestNativeSince(t *testing.T) {
 // before the API server has; what it said holds for later configurations.
 func TestVersionDecidesTheOrder(t *testing.T) {
 	for version, native := range map[string]bool{"v1.28.0": false, "v1.29.0": true} {
-		handler := NewHandler(inject.DefaultConfig(), StaticNamespaces{"demo": {Name: "demo"}}, NewMetrics())
+		handler := NewHandler(config.Default(), StaticNamespaces{"demo": {Name: "demo"}}, NewMetrics())
 		handler.current.await()
 		if got := handler.complete(t.Context(), podRequest(t)); got.verdict != verdictFailed || got.reason != failureVersion ||
 			got.response.Allowed || handler.current.check(nil) == nil {
 			t.Errorf("before: %s %s, readiness %v", got.verdict, got.reason, handler.current.check(nil))
 		}
-		handler.SetConfig(inject.DefaultConfig()) // a file that changes meanwhile is no answer
+		handler.SetConfig(config.Default()) // a file that changes meanwhile is no answer
 		if handler.current.check(nil) == nil {
 			t.Error("ready by a configuration alone")
 		}
@@ -77,17 +78,17 @@ func TestVersionDecidesTheOrder(t *testing.T) {
 			t.Fatalf("error %v, asked %d times, readiness %v", err, api.asked, handler.current.check(nil))
 		}
 		for _, when := range []string{"the first", "a later"} {
-			pod := handler.current.injector.Load().Inject(askingPod(), inject.Namespace{}).Pod
+			pod := handler.current.injector.Load().Inject(askingPod(), annotation.Namespace{}).Pod
 			if isNative := pod.Spec.Containers[0].Name != podplan.ProxyContainerName; isNative != native {
 				t.Errorf("%s, %s configuration: native is %v", version, when, isNative)
 			}
-			later := inject.DefaultConfig()
+			later := config.Default()
 			later.Concurrency = 3
 			handler.SetConfig(later)
 		}
 		pod := askingPod()
-		pod.Annotations = map[string]string{inject.NativeSidecarKey: "true"}
-		if result := handler.current.injector.Load().Inject(pod, inject.Namespace{}); result.Refused() == native {
+		pod.Annotations = map[string]string{annotation.NativeSidecarKey: "true"}
+		if result := handler.current.injector.Load().Inject(pod, annotation.Namespace{}); result.Denied() == native {
 			t.Errorf("%s: a pod that wants a native sidecar: %s %v", version, result.Reason, result.Errors)
 		}
 	}
@@ -106,7 +107,7 @@ func TestAskingEndsWithTheManager(t *testing.T) {
 
 func askingPod() *corev1.Pod {
 	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "echo", Namespace: "demo", Labels: map[string]string{inject.InjectKey: "true"}},
+		ObjectMeta: metav1.ObjectMeta{Name: "echo", Namespace: "demo", Labels: map[string]string{annotation.InjectKey: "true"}},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
 	}
 }

@@ -20,8 +20,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
@@ -46,7 +46,7 @@ func answered(handler http.Handler, body []byte) *httptest.ResponseRecorder {
 // is the processors', not the clock's; most of it is the reading of 3 MB of JSON,
 // which BenchmarkDecode has alone.
 func BenchmarkWorst(b *testing.B) {
-	handler := webhook.NewHandler(inject.DefaultConfig(), enabledNamespace(), webhook.NewMetrics()).HTTP(logr.Discard())
+	handler := webhook.NewHandler(config.Default(), enabledNamespace(), webhook.NewMetrics()).HTTP(logr.Discard())
 	eachWorst(func(name string, body []byte) {
 		b.Run(name, func(b *testing.B) {
 			measured(b, func() { answered(handler, body) })
@@ -123,7 +123,7 @@ func TestWorst(t *testing.T) {
 	)
 	var lines bytes.Buffer
 	log := logr.FromSlogHandler(slog.NewJSONHandler(&lines, nil))
-	handler := webhook.NewHandler(inject.DefaultConfig(), enabledNamespace(), webhook.NewMetrics()).HTTP(log)
+	handler := webhook.NewHandler(config.Default(), enabledNamespace(), webhook.NewMetrics()).HTTP(log)
 	for _, worst := range cases.WorstPods() {
 		t.Run(worst.Name, func(t *testing.T) {
 			for _, size := range []int{longestAnnotations, worstSize} {
@@ -199,14 +199,14 @@ func TestSizes(t *testing.T) {
 			var lines bytes.Buffer
 			for _, log := range []slog.Handler{slog.NewJSONHandler(&lines, nil), slog.NewTextHandler(&lines, nil)} {
 				lines.Reset()
-				handler := webhook.NewHandler(inject.DefaultConfig(), askingNamespaces{}, webhook.NewMetrics()).
+				handler := webhook.NewHandler(config.Default(), askingNamespaces{}, webhook.NewMetrics()).
 					HTTP(logr.FromSlogHandler(log))
 				checkSizes(t, answered(handler, []byte(body)), lines.Bytes())
 			}
 		})
 	}
 	var lines bytes.Buffer
-	handler := webhook.NewHandler(inject.DefaultConfig(), panickingNamespaces{}, webhook.NewMetrics())
+	handler := webhook.NewHandler(config.Default(), panickingNamespaces{}, webhook.NewMetrics())
 	checkSizes(t, answered(handler.HTTP(logr.FromSlogHandler(slog.NewJSONHandler(&lines, nil))),
 		[]byte(review("u", request+pod))), lines.Bytes())
 }

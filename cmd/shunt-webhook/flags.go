@@ -14,13 +14,13 @@ import (
 
 	"github.com/shunt-dev/shunt/cmd/internal/injectflags"
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
 // settings are all that the arguments say.
 type settings struct {
-	config     inject.Config
+	config     config.Config
 	options    webhook.Options
 	selfSigned selfSigned
 	kubeconfig string
@@ -83,7 +83,7 @@ func parse(args []string) (settings, error) {
 	errs := []error{err}
 	r.options.Config = webhook.ConfigFile{
 		Path:  injectflags.File(r.flags),
-		Parse: func(text []byte) (inject.Config, error) { return injectflags.Parse(r.flags, text) },
+		Parse: func(text []byte) (config.Config, error) { return injectflags.Parse(r.flags, text) },
 	}
 	for _, word := range r.flags.Args() {
 		errs = append(errs, fmt.Errorf("unexpected argument %q; accepted: flags only", word))

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
@@ -26,7 +26,7 @@ func TestParseDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(inject.DefaultConfig(), got.config); diff != "" {
+	if diff := cmp.Diff(config.Default(), got.config); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)
 	}
 	want := webhook.DefaultOptions()
@@ -50,10 +50,10 @@ func TestFlagsWinOverTheFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := inject.DefaultConfig()
+	want := config.Default()
 	want.InitImage, want.Concurrency = "from-file", 7
 	want.ProxyImage, want.Revision, want.Backend = "from-flag", "canary", "legacy"
-	want.DefaultPolicy = inject.PolicyEnabled
+	want.DefaultPolicy = config.PolicyEnabled
 	if diff := cmp.Diff(want, got.config); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)
 	}
@@ -74,7 +74,7 @@ func TestFlagsWinOnReload(t *testing.T) {
 		t.Errorf("the file that is read again is %q, want %q", s.options.Config.Path, file)
 	}
 	got, err := s.options.Config.Parse([]byte(configType + "initImage: second\nproxyImage: from-file\n"))
-	want := inject.DefaultConfig()
+	want := config.Default()
 	want.InitImage, want.ProxyImage = "second", "from-flag"
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("error %v, configuration (-want +got):\n%s", err, diff)

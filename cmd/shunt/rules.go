@@ -13,7 +13,8 @@ import (
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 const rulesLong = `Print the netfilter rules of a pod, in the form that iptables-save writes and iptables-restore reads, with the routing
@@ -164,9 +165,9 @@ func printRules(stdout io.Writer, spec interception.Spec, opts interception.Opti
 }
 
 // injector is the configuration that pods are injected by.
-func (a *rulesArgs) injector() (inject.Config, error) {
+func (a *rulesArgs) injector() (config.Config, error) {
 	if a.config == nil {
-		return inject.DefaultConfig(), nil
+		return config.Default(), nil
 	}
 	return injectflags.ReadFile(*a.config)
 }
@@ -184,7 +185,7 @@ func rulesOfFiles(args rulesArgs, stdin io.Reader, stdout, stderr io.Writer) err
 	injector := manifest.Injector{Config: cfg, Namespace: "default", Namespaces: namespacesOf(inputs)}
 	return eachInterception(injector, inputs, stderr, func(pod manifest.Interception) error {
 		if pod.Mode == interception.ModeNone {
-			fmt.Fprintf(stderr, "%s: no rules: the pod asks for the proxy alone: %s: NONE\n", pod.Place, inject.InterceptionModeKey)
+			fmt.Fprintf(stderr, "%s: no rules: the pod asks for the proxy alone: %s: NONE\n", pod.Place, annotation.InterceptionModeKey)
 			return nil
 		}
 		fmt.Fprintf(stdout, "# %s\n", pod.Place)

@@ -4,7 +4,7 @@
 // line.
 //
 // A case is a txtar archive. Flowing in: pod.yaml, and optionally
-// namespace.yaml and config.yaml, which changes inject.DefaultConfig. Wanted:
+// namespace.yaml and config.yaml, which changes config.Default. Wanted:
 // want.txt, whose first line is the reason, followed by a line for every error
 // and warning; and want.yaml, the injected pod.
 package cases
@@ -21,6 +21,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // Names of the files in an archive.
@@ -36,8 +38,8 @@ const (
 type Case struct {
 	Name      string // the file's, without its ending
 	Pod       *corev1.Pod
-	Namespace inject.Namespace
-	Config    inject.Config
+	Namespace annotation.Namespace
+	Config    config.Config
 
 	// Want is the wanted outcome as Summary prints it, and WantPod the wanted
 	// pod; nil unless the case is one of injection.
@@ -75,7 +77,7 @@ func read(path string) (Case, error) {
 		return Case{}, err
 	}
 	c := Case{
-		Name: strings.TrimSuffix(filepath.Base(path), ".txtar"), Config: inject.DefaultConfig(),
+		Name: strings.TrimSuffix(filepath.Base(path), ".txtar"), Config: config.Default(),
 		path: path, archive: archive,
 	}
 	for _, file := range archive.Files {
@@ -97,7 +99,7 @@ func (c *Case) take(file txtar.File) (err error) {
 	case namespaceFile:
 		var ns corev1.Namespace
 		err = yaml.UnmarshalStrict(file.Data, &ns)
-		c.Namespace = inject.Namespace{Name: ns.Name, Labels: ns.Labels, Annotations: ns.Annotations}
+		c.Namespace = annotation.Namespace{Name: ns.Name, Labels: ns.Labels, Annotations: ns.Annotations}
 		return err
 	case configFile:
 		c.Config, err = inject.ParseConfig(file.Data)

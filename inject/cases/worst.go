@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
@@ -32,7 +32,7 @@ func WorstPods() []Worst { //nolint:funlen // a table
 		}
 		return pod
 	}
-	annotation := func(name, key, begin, format, end string) Worst {
+	valued := func(name, key, begin, format, end string) Worst {
 		return Worst{name, func(size int) *corev1.Pod { return annotated(key, begin+repeat(size, format)+end) }}
 	}
 	ofSpec := func(name string, fill func(spec *corev1.PodSpec, size int)) Worst {
@@ -50,23 +50,23 @@ func WorstPods() []Worst { //nolint:funlen // a table
 		})
 	}
 	return []Worst{
-		annotation("templates that nobody has", inject.TemplatesKey, "sidecar", ",%d", ""),
-		annotation("one template often", inject.TemplatesKey, "sidecar", ",a", ""),
-		annotation("user volumes", inject.UserVolumeKey, "[", `{"name":"v%d","emptyDir":{}},`, `{"name":"z","emptyDir":{}}]`),
-		annotation("user volumes by name", inject.UserVolumeKey, "{", `"v%d":{"emptyDir":{}},`, `"z":{"emptyDir":{}}}`),
-		annotation("one user volume often", inject.UserVolumeKey, "[", `{"name":"v"},`, `{"name":"v"}]`),
-		annotation("user volumes with unknown fields", inject.UserVolumeKey, "[", `{"name":"v%d","x":1},`, `{"name":"z"}]`),
-		annotation("mounts of nothing", inject.UserVolumeMountKey,
+		valued("templates that nobody has", annotation.TemplatesKey, "sidecar", ",%d", ""),
+		valued("one template often", annotation.TemplatesKey, "sidecar", ",a", ""),
+		valued("user volumes", annotation.UserVolumeKey, "[", `{"name":"v%d","emptyDir":{}},`, `{"name":"z","emptyDir":{}}]`),
+		valued("user volumes by name", annotation.UserVolumeKey, "{", `"v%d":{"emptyDir":{}},`, `"z":{"emptyDir":{}}}`),
+		valued("one user volume often", annotation.UserVolumeKey, "[", `{"name":"v"},`, `{"name":"v"}]`),
+		valued("user volumes with unknown fields", annotation.UserVolumeKey, "[", `{"name":"v%d","x":1},`, `{"name":"z"}]`),
+		valued("mounts of nothing", annotation.UserVolumeMountKey,
 			"[", `{"name":"v","mountPath":"/%d"},`, `{"name":"v","mountPath":"/z"}]`),
-		annotation("one mount often", inject.UserVolumeMountKey, "[", `{"name":"v","mountPath":"/a"},`, `{"name":"v","mountPath":"/a"}]`),
-		annotation("ports", inject.ExcludeInboundPortsKey, "80", ",%d", ""),
-		annotation("few ports often", inject.ExcludeOutboundPortsKey, "80", ",81,83,85", ""),
-		annotation("ranges", inject.IncludeOutboundIPRangesKey, "10.0.0.0/8", ",fd00::%x", ""),
-		annotation("interfaces", inject.ExcludeInterfacesKey, "eth", ",i%d", ""),
-		annotation("components", inject.ComponentLogLevelKey, "http:debug", ",c%d:off", ""),
-		annotation("proxy configuration of unknown fields", inject.ProxyConfigKey, "", "f%d: 1\n", ""),
-		annotation("proxy configuration that is deep", inject.ProxyConfigKey, "concurrency: ", "[", ""),
-		annotation("proxy configuration with one field often", inject.ProxyConfigKey, "", "concurrency: 1\n", ""),
+		valued("one mount often", annotation.UserVolumeMountKey, "[", `{"name":"v","mountPath":"/a"},`, `{"name":"v","mountPath":"/a"}]`),
+		valued("ports", annotation.ExcludeInboundPortsKey, "80", ",%d", ""),
+		valued("few ports often", annotation.ExcludeOutboundPortsKey, "80", ",81,83,85", ""),
+		valued("ranges", annotation.IncludeOutboundIPRangesKey, "10.0.0.0/8", ",fd00::%x", ""),
+		valued("interfaces", annotation.ExcludeInterfacesKey, "eth", ",i%d", ""),
+		valued("components", annotation.ComponentLogLevelKey, "http:debug", ",c%d:off", ""),
+		valued("proxy configuration of unknown fields", annotation.ProxyConfigKey, "", "f%d: 1\n", ""),
+		valued("proxy configuration that is deep", annotation.ProxyConfigKey, "concurrency: ", "[", ""),
+		valued("proxy configuration with one field often", annotation.ProxyConfigKey, "", "concurrency: 1\n", ""),
 		containers("containers of another mesh", 60, named("kuma-sidecar")),
 		containers("overrides of Istio's proxy", 60, func(int) corev1.Container {
 			return corev1.Container{Name: "istio-proxy", Image: "auto"}
@@ -74,7 +74,7 @@ func WorstPods() []Worst { //nolint:funlen // a table
 		containers("long names of another mesh's", 300, func(i int) corev1.Container {
 			return corev1.Container{Name: "consul-dataplane-" + strings.Repeat("a", 200) + strconv.Itoa(i), Image: "a"}
 		}),
-		annotation("a status that is none", podplan.StatusKey, "", "{", ""),
+		valued("a status that is none", podplan.StatusKey, "", "{", ""),
 		{"keys with another prefix", func(size int) *corev1.Pod {
 			pod := Small()
 			pod.Annotations = map[string]string{}
@@ -84,9 +84,9 @@ func WorstPods() []Worst { //nolint:funlen // a table
 			return pod
 		}},
 		{"interfaces of two kinds", func(size int) *corev1.Pod {
-			return annotated(inject.ExcludeInterfacesKey, "x"+repeat(size/3, ",i%d"),
-				inject.KubevirtInterfacesKey, "y"+repeat(size/3, ",i%d"),
-				inject.RerouteVirtualInterfacesKey, "z"+repeat(size/3, ",i%d"))
+			return annotated(annotation.ExcludeInterfacesKey, "x"+repeat(size/3, ",i%d"),
+				annotation.KubevirtInterfacesKey, "y"+repeat(size/3, ",i%d"),
+				annotation.RerouteVirtualInterfacesKey, "z"+repeat(size/3, ",i%d"))
 		}},
 		{"udp ports of two kinds", func(size int) *corev1.Pod {
 			var capture, reject strings.Builder
@@ -94,12 +94,12 @@ func WorstPods() []Worst { //nolint:funlen // a table
 				fmt.Fprintf(&capture, ",%d", i)
 				fmt.Fprintf(&reject, ",%d", i+2)
 			}
-			return annotated(inject.InterceptionModeKey, "TPROXY",
-				inject.CaptureUDPPortsKey, capture.String()[1:], inject.RejectUDPPortsKey, reject.String()[1:])
+			return annotated(annotation.InterceptionModeKey, "TPROXY",
+				annotation.CaptureUDPPortsKey, capture.String()[1:], annotation.RejectUDPPortsKey, reject.String()[1:])
 		}},
 		{"user volumes, and volumes of the pod", func(size int) *corev1.Pod {
 			volumes := repeat(min(size/2, 200_000), `{"name":"v%d","emptyDir":{}},`)
-			pod := annotated(inject.UserVolumeKey, "["+volumes+`{"name":"z","emptyDir":{}}]`)
+			pod := annotated(annotation.UserVolumeKey, "["+volumes+`{"name":"z","emptyDir":{}}]`)
 			for i := range size / 60 {
 				pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: fmt.Sprintf("w%d", i)})
 			}

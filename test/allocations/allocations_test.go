@@ -22,7 +22,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/webhook"
 )
@@ -90,7 +92,7 @@ type measure struct {
 	do   func()
 }
 
-var namespace = inject.Namespace{Name: "demo", Labels: map[string]string{inject.NamespaceInjectionKey: "enabled"}}
+var namespace = annotation.Namespace{Name: "demo", Labels: map[string]string{annotation.NamespaceInjectionKey: "enabled"}}
 
 // sizes are those of the patches, which are not to grow with the pod.
 func sizes(t *testing.T) []string {
@@ -100,7 +102,7 @@ func sizes(t *testing.T) []string {
 		name string
 		pod  *corev1.Pod
 	}{{"a pod", cases.Small()}, {"a large pod", cases.Large()}} {
-		operations := inject.Inject(p.pod, namespace, inject.DefaultConfig()).Operations
+		operations := inject.Inject(p.pod, namespace, config.Default()).Operations
 		lines = append(lines, fmt.Sprintf("operations in the patch of %s: %d", p.name, len(operations)),
 			fmt.Sprintf("bytes in the patch of %s: %d", p.name, len(podplan.EncodePatch(operations))))
 	}
@@ -109,8 +111,8 @@ func sizes(t *testing.T) []string {
 
 func measures(t *testing.T) []measure {
 	text, large := encode(t, cases.Small()), cases.Large()
-	injector := inject.NewInjector(inject.DefaultConfig())
-	handler := webhook.NewHandler(inject.DefaultConfig(), webhook.StaticNamespaces{namespace.Name: namespace}, webhook.NewMetrics()).
+	injector := inject.NewInjector(config.Default())
+	handler := webhook.NewHandler(config.Default(), webhook.StaticNamespaces{namespace.Name: namespace}, webhook.NewMetrics()).
 		HTTP(logr.Discard())
 	review := encode(t, admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},

@@ -17,6 +17,8 @@ import (
 	envoyconfig "github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/test/envoyapi"
 	"github.com/shunt-dev/shunt/test/netns"
@@ -80,12 +82,12 @@ func injected(b *testing.B, mode interception.Mode) *corev1.Pod {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: "echo", Namespace: "demo",
-			Labels:      map[string]string{inject.InjectKey: "true"},
-			Annotations: map[string]string{inject.InterceptionModeKey: string(mode)},
+			Labels:      map[string]string{annotation.InjectKey: "true"},
+			Annotations: map[string]string{annotation.InterceptionModeKey: string(mode)},
 		},
 		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
 	}
-	result := inject.Inject(pod, inject.Namespace{Name: "demo"}, inject.DefaultConfig())
+	result := inject.Inject(pod, annotation.Namespace{Name: "demo"}, config.Default())
 	if !result.Inject {
 		b.Fatalf("the pod was not injected: %s %v", result.Reason, result.Errors)
 	}

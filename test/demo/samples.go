@@ -22,7 +22,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/webhook"
 )
@@ -61,7 +62,7 @@ func loadSamples(dir string) (samples, error) {
 	for _, sample := range loaded.pods {
 		name := sample.pod.Namespace
 		if _, declared := loaded.namespaces[name]; !declared {
-			loaded.namespaces[name] = inject.Namespace{Name: name}
+			loaded.namespaces[name] = annotation.Namespace{Name: name}
 		}
 	}
 	return loaded, nil
@@ -116,7 +117,7 @@ func (s *samples) add(file string, document []byte) error {
 		if err := yaml.UnmarshalStrict(document, ns); err != nil {
 			return err
 		}
-		s.namespaces[ns.Name] = inject.Namespace{Name: ns.Name, Labels: ns.Labels, Annotations: ns.Annotations}
+		s.namespaces[ns.Name] = annotation.Namespace{Name: ns.Name, Labels: ns.Labels, Annotations: ns.Annotations}
 	}
 	return nil
 }
@@ -135,7 +136,7 @@ func injectSamples(ctx context.Context, n *narrator, dir string) ([]*corev1.Pod,
 	if err != nil {
 		return nil, err
 	}
-	handler := webhook.NewHandler(inject.DefaultConfig(), loaded.namespaces, webhook.NewMetrics()).HTTP(logr.Discard())
+	handler := webhook.NewHandler(config.Default(), loaded.namespaces, webhook.NewMetrics()).HTTP(logr.Discard())
 	api, err := startWebhook(ctx, handler, webhook.Path)
 	if err != nil {
 		return nil, err

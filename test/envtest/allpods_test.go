@@ -8,7 +8,7 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // The webhook of config/overlays/all-pods is served beside those of the suite,
@@ -24,7 +24,7 @@ var _ = Describe("pods of which nobody says anything", Ordered, func() {
 		Expect(last.Name).To(Equal("unasked.shunt.dev"))
 		Expect(configuration.Webhooks).To(HaveLen(4))
 		configuration.Name, configuration.Webhooks = "shunt-all-pods", []admissionregistrationv1.MutatingWebhook{last}
-		cfg := inject.DefaultConfig()
+		cfg := config.Default()
 		cfg.AlwaysInjectSelector = []metav1.LabelSelector{{MatchLabels: map[string]string{"mesh": "always"}}}
 		cfg.NeverInjectSelector = []metav1.LabelSelector{{MatchLabels: map[string]string{"build": "helper"}}}
 		beside = serveBeside(ctx, cfg, configuration)

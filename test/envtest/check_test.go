@@ -29,7 +29,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 )
 
 // checkedRevision is that of a Shunt that only shunt check looks at.
@@ -149,7 +149,7 @@ var _ = Describe("shunt check", Ordered, func() {
 	// put makes a namespace with a pod that has what shunt inject gives it with these flags; without any, nothing.
 	put := func(ctx context.Context, what string, flags ...string) {
 		GinkgoHelper()
-		ns := newNamespace(ctx, map[string]string{inject.RevisionKey: checkedRevision})
+		ns := newNamespace(ctx, map[string]string{annotation.RevisionKey: checkedRevision})
 		namespaces[what] = ns
 		pod := "apiVersion: v1\nkind: Pod\nmetadata: {name: echo, namespace: " + ns + "}\n" +
 			"spec:\n  containers:\n  - name: app\n    image: app\n"

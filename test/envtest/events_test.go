@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 )
 
 // eventsIn are the Events of a namespace that the webhook wrote.
@@ -42,7 +42,7 @@ func ownedPod(namespace, owner string, annotations map[string]string) *corev1.Po
 var _ = Describe("a refused pod", func() {
 	It("is an Event of its controller, counted on when it is refused again, and none in a dry run", func(ctx SpecContext) {
 		ns := newNamespace(ctx, enabled)
-		wrong := map[string]string{inject.InterceptionModeKey: "BOTH"}
+		wrong := map[string]string{annotation.InterceptionModeKey: "BOTH"}
 		Expect(api.Create(ctx, ownedPod(ns, "tried", wrong), client.DryRunAll)).NotTo(Succeed())
 		Expect(api.Create(ctx, ownedPod(ns, "echo-5d9", wrong))).NotTo(Succeed())
 		Eventually(ctx, func(g Gomega) {

@@ -7,7 +7,7 @@ import (
 	. "github.com/onsi/gomega"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 )
 
 var _ = Describe("while the webhook is away", Ordered, Serial, func() {
@@ -20,7 +20,7 @@ var _ = Describe("while the webhook is away", Ordered, Serial, func() {
 	})
 
 	It("nor does one that asks for it itself", func(ctx SpecContext) {
-		Expect(api.Create(ctx, newPod(newNamespace(ctx, nil), map[string]string{inject.InjectKey: "true"}))).
+		Expect(api.Create(ctx, newPod(newNamespace(ctx, nil), map[string]string{annotation.InjectKey: "true"}))).
 			To(MatchError(ContainSubstring(`failed calling webhook "pod.shunt.dev"`)))
 	})
 
@@ -45,7 +45,7 @@ var _ = Describe("while the webhook is away", Ordered, Serial, func() {
 		Expect(api.Create(ctx, newPod(newNamespace(ctx, nil), nil))).To(Succeed())
 		Expect(api.Create(ctx, newPod("kube-system", nil))).To(Succeed())
 		Expect(api.Create(ctx, restricted(newPod(shuntNamespace(ctx), nil)))).To(Succeed())
-		declines := labelled(newPod(newNamespace(ctx, enabled), nil), map[string]string{inject.InjectKey: "false"})
+		declines := labelled(newPod(newNamespace(ctx, enabled), nil), map[string]string{annotation.InjectKey: "false"})
 		Expect(api.Create(ctx, declines)).To(Succeed())
 	})
 })

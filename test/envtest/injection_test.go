@@ -14,13 +14,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 var _ = Describe("a pod of a namespace that asks for the proxy", func() {
 	DescribeTable("is injected", func(ctx SpecContext, mode string, names ...string) {
-		pod := newPod(newNamespace(ctx, enabled), map[string]string{inject.InterceptionModeKey: mode})
+		pod := newPod(newNamespace(ctx, enabled), map[string]string{annotation.InterceptionModeKey: mode})
 		before := running.count("injected", inject.ReasonInjected)
 		Expect(api.Create(ctx, pod)).To(Succeed())
 		stored := &corev1.Pod{}
@@ -64,7 +66,7 @@ var _ = Describe("a pod of a namespace that asks for the proxy", func() {
 	It("is refused with every annotation that is wrong, its value and what is accepted", func(ctx SpecContext) {
 		before := running.count("refused", inject.ReasonInvalidAnnotation)
 		err := api.Create(ctx, newPod(newNamespace(ctx, enabled), map[string]string{
-			inject.InterceptionModeKey: "tproxy", inject.ExcludeOutboundPortsKey: "80,99999",
+			annotation.InterceptionModeKey: "tproxy", annotation.ExcludeOutboundPortsKey: "80,99999",
 		}))
 		Expect(apierrors.IsInvalid(err)).To(BeTrue(), "%v", err)
 		Expect(err).To(MatchError(And(
@@ -86,7 +88,7 @@ var _ = Describe("a pod of a namespace that asks for the proxy", func() {
 func asked(c cases.Case) bool {
 	says := func(values map[string]string, wish func(string) bool) bool {
 		for key, value := range values {
-			if strings.EqualFold(key, inject.InjectKey) && wish(value) {
+			if strings.EqualFold(key, annotation.InjectKey) && wish(value) {
 				return true
 			}
 		}
@@ -94,17 +96,17 @@ func asked(c cases.Case) bool {
 	}
 	anything := func(string) bool { return true }
 	notFalse := func(value string) bool { return value != "false" }
-	ofNamespace, named := c.Namespace.Labels[inject.RevisionKey]
-	ofPod, namedByPod := c.Pod.Labels[inject.RevisionKey]
+	ofNamespace, named := c.Namespace.Labels[annotation.RevisionKey]
+	ofPod, namedByPod := c.Pod.Labels[annotation.RevisionKey]
 	switch {
-	case c.Pod.Labels[inject.InjectKey] == "false":
+	case c.Pod.Labels[annotation.InjectKey] == "false":
 		return false
-	case c.Namespace.Labels[inject.NamespaceInjectionKey] == "enabled":
+	case c.Namespace.Labels[annotation.NamespaceInjectionKey] == "enabled":
 		return true
 	case named:
-		return ofNamespace == inject.DefaultRevision && c.Namespace.Labels[inject.NamespaceInjectionKey] != "disabled"
+		return ofNamespace == config.DefaultRevision && c.Namespace.Labels[annotation.NamespaceInjectionKey] != "disabled"
 	case namedByPod:
-		return ofPod == inject.DefaultRevision
+		return ofPod == config.DefaultRevision
 	default:
 		return says(c.Pod.Labels, anything) || says(c.Pod.Annotations, notFalse)
 	}
@@ -119,7 +121,7 @@ var _ = Describe("the corpus", func() {
 	}
 	ran := 0
 	for _, c := range all {
-		if !cmp.Equal(c.Config, inject.DefaultConfig()) {
+		if !cmp.Equal(c.Config, config.Default()) {
 			continue
 		}
 		ran++
@@ -141,7 +143,7 @@ func checkCase(ctx context.Context, c cases.Case) {
 	switch {
 	case inject.Reason(reason) == inject.ReasonInjected:
 		result = "injected"
-	case inject.Reason(reason).Refuses():
+	case inject.Reason(reason).Denies():
 		result = "refused"
 	}
 	before := running.count(result, inject.Reason(reason))

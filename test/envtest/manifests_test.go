@@ -18,7 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 )
 
 func keyOf(object client.Object) client.ObjectKey { return client.ObjectKeyFromObject(object) }
@@ -165,7 +165,7 @@ var _ = Describe("the manifests that ship", func() {
 		Expect(api.List(ctx, pods, client.InNamespace("shunt-demo"))).To(Succeed())
 		Expect(pods.Items).NotTo(BeEmpty())
 		for _, pod := range pods.Items {
-			if pod.Labels[inject.InjectKey] == "false" {
+			if pod.Labels[annotation.InjectKey] == "false" {
 				Expect(initContainers(&pod)).To(BeEmpty(), pod.Name)
 			} else {
 				Expect(initContainers(&pod)).To(Equal([]string{"shunt-init", "shunt-proxy"}), pod.Name)

@@ -22,7 +22,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 )
 
 // ginkgoLog shows the webhook's log lines where a spec fails.
@@ -48,7 +48,7 @@ func newAnnotatedNamespace(ctx context.Context, labels, annotations map[string]s
 }
 
 // enabled is the label of a namespace that asks for the proxy.
-var enabled = map[string]string{inject.NamespaceInjectionKey: "enabled"}
+var enabled = map[string]string{annotation.NamespaceInjectionKey: "enabled"}
 
 func list(kind string) *unstructured.UnstructuredList {
 	objects := &unstructured.UnstructuredList{}

@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
@@ -32,7 +33,7 @@ var _ = Describe("an injected pod", func() {
 	// containers, and sees here what those below 1.29 do.
 	It("stands in classic order where it asks for that, and goes back", func(ctx SpecContext) {
 		ns := newNamespace(ctx, enabled)
-		pod := newPod(ns, map[string]string{inject.NativeSidecarKey: "false"})
+		pod := newPod(ns, map[string]string{annotation.NativeSidecarKey: "false"})
 		Expect(api.Create(ctx, pod)).To(Succeed())
 		Expect(initContainers(pod)).To(Equal([]string{"shunt-init"}))
 		Expect(pod.Spec.Containers).To(HaveLen(2))
@@ -47,7 +48,7 @@ var _ = Describe("an injected pod", func() {
 
 		native := newPod(ns, pod.Annotations)
 		native.Spec = *pod.Spec.DeepCopy()
-		native.Annotations[inject.NativeSidecarKey] = "true"
+		native.Annotations[annotation.NativeSidecarKey] = "true"
 		Expect(api.Create(ctx, native)).To(Succeed())
 		Expect(initContainers(native)).To(Equal([]string{"shunt-init", "shunt-proxy"}))
 		Expect(native.Spec.Containers).To(HaveLen(1))
@@ -69,10 +70,10 @@ var _ = Describe("an injected pod", func() {
 			}
 		}
 		Expect(create(nil, each).Status.QOSClass).To(Equal(corev1.PodQOSGuaranteed))
-		Expect(create(map[string]string{inject.NativeSidecarKey: "false"}, each).Status.QOSClass).To(Equal(corev1.PodQOSGuaranteed))
+		Expect(create(map[string]string{annotation.NativeSidecarKey: "false"}, each).Status.QOSClass).To(Equal(corev1.PodQOSGuaranteed))
 		whole := create(nil, func(spec *corev1.PodSpec) { spec.Resources = &fixed })
 		Expect(whole.Status.QOSClass).To(Equal(corev1.PodQOSGuaranteed))
-		contradicted := create(map[string]string{inject.ProxyCPUKey: "250m", inject.ProxyCPULimitKey: "1"}, each)
+		contradicted := create(map[string]string{annotation.ProxyCPUKey: "250m", annotation.ProxyCPULimitKey: "1"}, each)
 		Expect(contradicted.Status.QOSClass).To(Equal(corev1.PodQOSBurstable))
 		Expect(create(nil, func(*corev1.PodSpec) {}).Status.QOSClass).To(Equal(corev1.PodQOSBurstable))
 

@@ -9,6 +9,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
@@ -25,14 +27,14 @@ var _ = Describe("a pod that would be restricted without the proxy", func() {
 		Expect(rows).To(HaveLen(3))
 		for _, level := range levels {
 			ns := newNamespace(ctx, map[string]string{
-				inject.NamespaceInjectionKey: "enabled", "pod-security.kubernetes.io/enforce": level,
+				annotation.NamespaceInjectionKey: "enabled", "pod-security.kubernetes.io/enforce": level,
 			})
 			// Without the proxy it is admitted at every level.
-			plain := labelled(restricted(newPod(ns, nil)), map[string]string{inject.InjectKey: "false"})
+			plain := labelled(restricted(newPod(ns, nil)), map[string]string{annotation.InjectKey: "false"})
 			Expect(api.Create(ctx, plain, client.DryRunAll)).To(Succeed())
 			for _, row := range rows {
 				mode, strictest := row[1], row[2]
-				pod := restricted(newPod(ns, map[string]string{inject.InterceptionModeKey: mode}))
+				pod := restricted(newPod(ns, map[string]string{annotation.InterceptionModeKey: mode}))
 				err := api.Create(ctx, pod, client.DryRunAll)
 				if place(level) <= place(strictest) {
 					Expect(err).NotTo(HaveOccurred(), "%s at level %s", mode, level)
@@ -53,10 +55,10 @@ var _ = Describe("a pod that would be restricted without the proxy", func() {
 // that no webhook is asked about.
 func injectedAnyway(ns, mode string) *corev1.Pod {
 	GinkgoHelper()
-	result := inject.Inject(restricted(newPod(ns, map[string]string{inject.InterceptionModeKey: mode})),
-		inject.Namespace{Name: ns, Labels: enabled}, inject.DefaultConfig())
+	result := inject.Inject(restricted(newPod(ns, map[string]string{annotation.InterceptionModeKey: mode})),
+		annotation.Namespace{Name: ns, Labels: enabled}, config.Default())
 	Expect(result.Inject).To(BeTrue())
-	return labelled(result.Pod, map[string]string{inject.InjectKey: "false"})
+	return labelled(result.Pod, map[string]string{annotation.InjectKey: "false"})
 }
 
 // place is that of a level among all.

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 )
 
 // another is the label of the namespaces in which another webhook is asked.
@@ -48,7 +49,7 @@ var _ = Describe("with another webhook behind it", Ordered, func() {
 		DeferCleanup(func(ctx SpecContext) { Expect(api.Delete(ctx, configuration)).To(Succeed()) })
 	})
 
-	labels := map[string]string{inject.NamespaceInjectionKey: "enabled", another: "yes"}
+	labels := map[string]string{annotation.NamespaceInjectionKey: "enabled", another: "yes"}
 	// The API server takes a moment to heed a new configuration.
 	create := func(ctx context.Context, ns string, change string) (*corev1.Pod, []string) {
 		GinkgoHelper()

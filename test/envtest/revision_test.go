@@ -17,7 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/webhook"
 )
@@ -28,7 +29,7 @@ const canaryFolder = "../../config/overlays/revision"
 func serveCanary(ctx context.Context) *instance {
 	GinkgoHelper()
 	objects := objectsFrom(canaryFolder)
-	cfg := inject.DefaultConfig()
+	cfg := config.Default()
 	for _, arg := range theOne[appsv1.Deployment](objects, "Deployment").Spec.Template.Spec.Containers[0].Args {
 		if revision, is := strings.CutPrefix(arg, "--revision="); is {
 			cfg.Revision = revision
@@ -40,7 +41,7 @@ func serveCanary(ctx context.Context) *instance {
 // serveBeside serves a configuration of webhooks by an instance of its own,
 // until the specs of its container are done.
 func serveBeside(
-	ctx context.Context, cfg inject.Config, configuration *admissionregistrationv1.MutatingWebhookConfiguration,
+	ctx context.Context, cfg config.Config, configuration *admissionregistrationv1.MutatingWebhookConfiguration,
 ) *instance {
 	GinkgoHelper()
 	address := freeAddress()
@@ -102,7 +103,7 @@ var _ = Describe("two revisions side by side", Ordered, func() {
 	BeforeAll(func(ctx SpecContext) {
 		canary = serveCanary(ctx)
 		// The API server takes a moment to heed a new configuration.
-		ns := newNamespace(ctx, map[string]string{inject.RevisionKey: "canary"})
+		ns := newNamespace(ctx, map[string]string{annotation.RevisionKey: "canary"})
 		Eventually(ctx, func(g Gomega) {
 			pod := newPod(ns, nil)
 			g.Expect(api.Create(ctx, pod)).To(Succeed())

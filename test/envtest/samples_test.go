@@ -16,6 +16,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // kustomizations are the folders of config that kubectl apply -k takes.
@@ -109,11 +111,11 @@ func expectConfigured(objects []*unstructured.Unstructured, text string) {
 
 // expectAdmitted has the API server take a pod that is injected with the
 // configuration, and that mounts the ConfigMap.
-func expectAdmitted(ctx context.Context, cfg inject.Config, configMap string) {
+func expectAdmitted(ctx context.Context, cfg config.Config, configMap string) {
 	GinkgoHelper()
 	name := newNamespace(ctx, nil)
-	pod := labelled(newPod(name, nil), map[string]string{inject.InjectKey: "true"})
-	result := inject.Inject(pod, inject.Namespace{Name: name}, cfg)
+	pod := labelled(newPod(name, nil), map[string]string{annotation.InjectKey: "true"})
+	result := inject.Inject(pod, annotation.Namespace{Name: name}, cfg)
 	Expect(result.Inject).To(BeTrue(), "%s %v", result.Reason, result.Errors)
 	Expect(result.Warnings).To(BeEmpty())
 	var mounted []string
@@ -124,7 +126,7 @@ func expectAdmitted(ctx context.Context, cfg inject.Config, configMap string) {
 	}
 	Expect(mounted).To(ConsistOf(configMap))
 	// The webhook of this suite has another configuration, and would replace what this one put in.
-	delete(result.Pod.Labels, inject.InjectKey)
+	delete(result.Pod.Labels, annotation.InjectKey)
 	strict := client.WithFieldValidation(api, "Strict")
 	Expect(strict.Create(ctx, result.Pod, client.DryRunAll)).To(Succeed())
 }

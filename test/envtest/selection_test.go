@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 )
 
 // Which pods the manifest that ships has the API server ask about.
@@ -15,14 +16,14 @@ var _ = Describe("selection", func() {
 	DescribeTable("by namespace and pod", func(ctx SpecContext, namespaceLabel, podLabel, podAnnotation string, want []string) {
 		labels := map[string]string{}
 		if namespaceLabel != "" {
-			labels[inject.NamespaceInjectionKey] = namespaceLabel
+			labels[annotation.NamespaceInjectionKey] = namespaceLabel
 		}
 		pod := newPod(newNamespace(ctx, labels), nil)
 		if podLabel != "" {
-			pod.Labels = map[string]string{inject.InjectKey: podLabel}
+			pod.Labels = map[string]string{annotation.InjectKey: podLabel}
 		}
 		if podAnnotation != "" {
-			pod.Annotations = map[string]string{inject.InjectKey: podAnnotation}
+			pod.Annotations = map[string]string{annotation.InjectKey: podAnnotation}
 		}
 		Expect(api.Create(ctx, pod)).To(Succeed())
 		Expect(initContainers(pod)).To(Equal(want))
@@ -41,8 +42,8 @@ var _ = Describe("selection", func() {
 
 	It("warns who asks in a namespace that declines", func(ctx SpecContext) {
 		user, told := warned()
-		pod := labelled(newPod(newNamespace(ctx, map[string]string{inject.NamespaceInjectionKey: "disabled"}), nil),
-			map[string]string{inject.InjectKey: "true"})
+		pod := labelled(newPod(newNamespace(ctx, map[string]string{annotation.NamespaceInjectionKey: "disabled"}), nil),
+			map[string]string{annotation.InjectKey: "true"})
 		before := running.count("skipped", inject.ReasonNamespaceOptedOut)
 		Expect(user.Create(ctx, pod)).To(Succeed())
 		Expect(initContainers(pod)).To(BeEmpty())
@@ -51,7 +52,7 @@ var _ = Describe("selection", func() {
 	})
 
 	It("refuses a wish that is none, in any namespace", func(ctx SpecContext) {
-		Expect(api.Create(ctx, newPod(newNamespace(ctx, nil), map[string]string{inject.InjectKey: "yes"}))).
+		Expect(api.Create(ctx, newPod(newNamespace(ctx, nil), map[string]string{annotation.InjectKey: "yes"}))).
 			To(MatchError(ContainSubstring(`metadata.annotations[sidecar.istio.io/inject]: Invalid value: "yes": accepted: true, false`)))
 	})
 
@@ -70,9 +71,9 @@ var _ = Describe("selection", func() {
 			ns.Name = name
 			Expect(api.Get(ctx, keyOf(ns), ns)).To(Succeed())
 			was := ns.DeepCopy()
-			ns.Labels[inject.NamespaceInjectionKey] = "enabled"
+			ns.Labels[annotation.NamespaceInjectionKey] = "enabled"
 			Expect(api.Update(ctx, ns)).To(Succeed())
-			pod := restricted(labelled(newPod(name, nil), map[string]string{inject.InjectKey: "true"}))
+			pod := restricted(labelled(newPod(name, nil), map[string]string{annotation.InjectKey: "true"}))
 			Expect(api.Create(ctx, pod)).To(Succeed(), name)
 			Expect(initContainers(pod)).To(BeEmpty(), name)
 			ns.Labels = was.Labels

@@ -28,7 +28,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
@@ -175,7 +175,7 @@ func (r *replicas) settles(ctx context.Context, than ...[]byte) *corev1.Secret {
 // create makes a pod; one that is admitted has the proxy, whatever happens.
 func (r *replicas) create(ctx context.Context) error {
 	GinkgoHelper()
-	pod := labelled(newPod(r.namespace, nil), map[string]string{inject.InjectKey: "true"})
+	pod := labelled(newPod(r.namespace, nil), map[string]string{annotation.InjectKey: "true"})
 	err := api.Create(ctx, pod)
 	if err == nil {
 		Expect(injectedBy(pod)).To(Equal("default"), "admitted without the proxy")

@@ -26,6 +26,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
@@ -114,7 +115,7 @@ type instance struct {
 func start(ctx context.Context) {
 	GinkgoHelper()
 	running = newInstance() // to be stopped also when it does not become ready
-	running.run(ctx, inject.DefaultConfig(), environment.WebhookInstallOptions.LocalServingPort)
+	running.run(ctx, config.Default(), environment.WebhookInstallOptions.LocalServingPort)
 }
 
 func newInstance() *instance {
@@ -122,7 +123,7 @@ func newInstance() *instance {
 }
 
 // run is for once.
-func (i *instance) run(ctx context.Context, cfg inject.Config, port int) {
+func (i *instance) run(ctx context.Context, cfg config.Config, port int) {
 	GinkgoHelper()
 	install := environment.WebhookInstallOptions
 	probes, metrics := freeAddress(), freeAddress()

@@ -12,6 +12,8 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/test/container"
 	"github.com/shunt-dev/shunt/test/netns"
@@ -94,13 +96,13 @@ func withoutShare(args []string) []string {
 // injected is a pod as the webhook makes it, and its init container.
 func injected(t *testing.T, backend interception.Backend, mode interception.Mode) (*corev1.Pod, corev1.Container) {
 	t.Helper()
-	cfg := inject.DefaultConfig()
+	cfg := config.Default()
 	cfg.Backend = backend
 	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}}}
 	pod.Name, pod.Namespace = "web", "shop"
-	pod.Labels = map[string]string{inject.InjectKey: "true"}
-	pod.Annotations = map[string]string{inject.InterceptionModeKey: string(mode)}
-	result := inject.Inject(pod, inject.Namespace{Name: "shop"}, cfg)
+	pod.Labels = map[string]string{annotation.InjectKey: "true"}
+	pod.Annotations = map[string]string{annotation.InterceptionModeKey: string(mode)}
+	result := inject.Inject(pod, annotation.Namespace{Name: "shop"}, cfg)
 	if result.Pod == nil {
 		t.Fatalf("not injected: %+v", result.Decision)
 	}

@@ -23,7 +23,8 @@ import (
 	"k8s.io/client-go/util/cert"
 	ctrl "sigs.k8s.io/controller-runtime"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
@@ -57,7 +58,7 @@ type gate struct {
 	open   chan struct{}
 }
 
-func (g *gate) Namespace(ctx context.Context, name string) (inject.Namespace, error) {
+func (g *gate) Namespace(ctx context.Context, name string) (annotation.Namespace, error) {
 	if g.there.Add(1) == g.wanted {
 		close(g.open)
 	}
@@ -70,14 +71,14 @@ func (g *gate) Namespace(ctx context.Context, name string) (inject.Namespace, er
 	case <-g.open:
 		return g.StaticNamespaces.Namespace(ctx, name)
 	case <-ctx.Done():
-		return inject.Namespace{}, fmt.Errorf("%d of %d reviews were in flight at once: %w", g.there.Load(), g.wanted, ctx.Err())
+		return annotation.Namespace{}, fmt.Errorf("%d of %d reviews were in flight at once: %w", g.there.Load(), g.wanted, ctx.Err())
 	}
 }
 
 // serve runs the server that ships until standard input ends, which it does
 // with the process of the tests, however that ends. It prints its address.
 func serve(dir string) error {
-	enabled := map[string]string{inject.NamespaceInjectionKey: inject.NamespaceEnabled}
+	enabled := map[string]string{annotation.NamespaceInjectionKey: annotation.NamespaceEnabled}
 	namespaces := &gate{
 		StaticNamespaces: webhook.StaticNamespaces{namespace: {Name: namespace, Labels: enabled}},
 		wanted:           atOnce, open: make(chan struct{}),
@@ -88,7 +89,7 @@ func serve(dir string) error {
 	metrics := webhook.NewMetrics()
 	log := logr.FromSlogHandler(slog.NewJSONHandler(io.Discard, nil)) // written as it is in a cluster, and read by nobody
 	ctrl.SetLogger(log)
-	answers := webhook.NewHandler(inject.DefaultConfig(), namespaces, metrics)
+	answers := webhook.NewHandler(config.Default(), namespaces, metrics)
 	answers.AnswerWithin(time.Minute) // however busy the machine is
 	handler := answers.HTTP(log)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -12,7 +12,8 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/test/container"
 	"github.com/shunt-dev/shunt/test/netns"
 )
@@ -65,11 +66,11 @@ func startForwarder(t *testing.T, p *pod, at netip.Addr, upstream netip.Addr) *f
 // they would go round.
 func TestDNSForwarderInPod(t *testing.T) {
 	loopback := netip.MustParseAddr("127.0.0.1")
-	for _, capture := range []inject.DNSCapture{inject.DNSCaptureResolvers, inject.DNSCaptureAll} {
+	for _, capture := range []config.DNSCapture{config.DNSCaptureResolvers, config.DNSCaptureAll} {
 		for _, at := range []netip.Addr{loopback, netns.PodIPv4} {
 			t.Run(fmt.Sprintf("%s, %s", capture, at), func(t *testing.T) {
 				t.Parallel()
-				injected := newPod(t, interception.ModeRedirect, map[string]string{inject.DNSCaptureKey: string(capture)}, nil)
+				injected := newPod(t, interception.ModeRedirect, map[string]string{annotation.DNSCaptureKey: string(capture)}, nil)
 				programs := map[string]string{envoy: envoyBinary(t)}
 				p, err := startPodOn(t, injected, container.Node{Programs: programs}, at, resolverIPv4)
 				if err != nil {
@@ -91,7 +92,7 @@ func TestDNSForwarderInPod(t *testing.T) {
 			})
 			t.Run(fmt.Sprintf("%s, %s alone", capture, at), func(t *testing.T) {
 				t.Parallel()
-				injected := newPod(t, interception.ModeRedirect, map[string]string{inject.DNSCaptureKey: string(capture)}, nil)
+				injected := newPod(t, interception.ModeRedirect, map[string]string{annotation.DNSCaptureKey: string(capture)}, nil)
 				p, err := startPodOn(t, injected, container.Node{Programs: map[string]string{envoy: envoyBinary(t)}}, at)
 				if err == nil {
 					f := startForwarder(t, p, at, otherIPv4)

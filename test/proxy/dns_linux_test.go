@@ -17,7 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
@@ -40,10 +41,10 @@ type nameserver struct {
 // TestDNS sends queries of an app through Envoy.
 func TestDNS(t *testing.T) {
 	for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {
-		for _, capture := range []inject.DNSCapture{inject.DNSCaptureResolvers, inject.DNSCaptureAll} {
+		for _, capture := range []config.DNSCapture{config.DNSCaptureResolvers, config.DNSCaptureAll} {
 			t.Run(fmt.Sprintf("%s, %s", mode, capture), func(t *testing.T) {
 				t.Parallel()
-				p := envoyPod(t, mode, map[string]string{inject.DNSCaptureKey: string(capture)})
+				p := envoyPod(t, mode, map[string]string{annotation.DNSCaptureKey: string(capture)})
 				server := &nameserver{asked: map[string]netip.Addr{}, by: map[string]string{}}
 				for _, at := range []netip.Addr{resolverIPv4, resolverIPv6, otherIPv4, otherIPv6} {
 					server.serve(t, p.Outside, netip.AddrPortFrom(at, dnsPort))
@@ -54,7 +55,7 @@ func TestDNS(t *testing.T) {
 				}
 				for _, other := range []netip.Addr{otherIPv4, otherIPv6} {
 					a := &asking{pod: p, at: netip.AddrPortFrom(other, dnsPort), server: server}
-					a.checkOther(t, capture == inject.DNSCaptureAll)
+					a.checkOther(t, capture == config.DNSCaptureAll)
 				}
 				server.mu.Lock()
 				defer server.mu.Unlock()

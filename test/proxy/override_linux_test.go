@@ -11,7 +11,7 @@ import (
 
 	envoyconfig "github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/test/container"
 	"github.com/shunt-dev/shunt/test/netns"
 )
@@ -33,7 +33,7 @@ func listener(name string, port int) string {
 }
 
 func overriding() map[string]string {
-	return map[string]string{inject.BootstrapOverrideKey: "more", inject.HealthPortKey: strconv.Itoa(movedHealth)}
+	return map[string]string{annotation.BootstrapOverrideKey: "more", annotation.HealthPortKey: strconv.Itoa(movedHealth)}
 }
 
 // startOverridden starts a pod whose ConfigMap has a text.

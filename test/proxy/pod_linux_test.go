@@ -15,6 +15,8 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/test/container"
 	"github.com/shunt-dev/shunt/test/netns"
 )
@@ -28,32 +30,32 @@ type pod struct {
 
 // newPod injects a pod. Keys are its annotations, change is what the
 // injector's configuration has of its own; nil for nothing.
-func newPod(t *testing.T, mode interception.Mode, annotations map[string]string, change func(*inject.Config)) *corev1.Pod {
+func newPod(t *testing.T, mode interception.Mode, annotations map[string]string, change func(*config.Config)) *corev1.Pod {
 	t.Helper()
 	return injectPod(t, mode, annotations, change, corev1.Container{Name: "app", Image: "app"})
 }
 
 // injectPod injects a pod of these containers.
 func injectPod(
-	t *testing.T, mode interception.Mode, annotations map[string]string, change func(*inject.Config), containers ...corev1.Container,
+	t *testing.T, mode interception.Mode, annotations map[string]string, change func(*config.Config), containers ...corev1.Container,
 ) *corev1.Pod {
 	t.Helper()
-	cfg := inject.DefaultConfig()
+	cfg := config.Default()
 	if change != nil {
 		change(&cfg)
 	}
 	plain := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: "echo", Namespace: "demo",
-			Labels:      map[string]string{inject.InjectKey: "true"},
-			Annotations: map[string]string{inject.InterceptionModeKey: string(mode)},
+			Labels:      map[string]string{annotation.InjectKey: "true"},
+			Annotations: map[string]string{annotation.InterceptionModeKey: string(mode)},
 		},
 		Spec: corev1.PodSpec{Containers: containers},
 	}
 	for key, value := range annotations {
 		plain.Annotations[key] = value
 	}
-	result := inject.Inject(plain, inject.Namespace{Name: "demo"}, cfg)
+	result := inject.Inject(plain, annotation.Namespace{Name: "demo"}, cfg)
 	if !result.Inject {
 		t.Fatalf("the pod was not injected: %s %v", result.Reason, result.Errors)
 	}
@@ -122,7 +124,7 @@ func startPodOn(t *testing.T, injected *corev1.Pod, node container.Node, resolve
 }
 
 // lookForHTTP has Envoy look for HTTP on all ports.
-var lookForHTTP = map[string]string{inject.ProtocolDetectionKey: "all"}
+var lookForHTTP = map[string]string{annotation.ProtocolDetectionKey: "all"}
 
 func envoyIn(mode interception.Mode) func(*testing.T) *pod {
 	return func(t *testing.T) *pod { return envoyPod(t, mode, lookForHTTP) }
@@ -160,7 +162,7 @@ func haproxyFolder(t *testing.T) string {
 
 // haproxyConfig is the sample's configuration of the injector, and its volume
 // with the haproxy.cfg of a folder.
-func haproxyConfig(t *testing.T, folder string) (change func(*inject.Config), volumes map[string]string) {
+func haproxyConfig(t *testing.T, folder string) (change func(*config.Config), volumes map[string]string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(haproxySample, "injector", "injector.yaml"))
 	if err != nil {
@@ -171,7 +173,7 @@ func haproxyConfig(t *testing.T, folder string) (change func(*inject.Config), vo
 		t.Fatal(err)
 	}
 	// Its one volume is of the ConfigMap that holds haproxy.cfg.
-	return func(c *inject.Config) { *c = cfg }, map[string]string{cfg.Sidecar.Volumes[0].Name: folder}
+	return func(c *config.Config) { *c = cfg }, map[string]string{cfg.Sidecar.Volumes[0].Name: folder}
 }
 
 // haproxyOf starts a pod with HAProxy, and the haproxy.cfg of a folder.

@@ -16,7 +16,7 @@ import (
 
 	envoyconfig "github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
@@ -59,15 +59,15 @@ func TestMethods(t *testing.T) {
 func TestAccessLog(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
-		change func(*inject.Config)
+		change func(*config.Config)
 		want   []string // code and path
 	}{
 		{"all", nil, []string{"200 /good?secret=1", "503 /status/503?secret=2", "503 /absent?secret=3"}},
-		{"all without queries", func(cfg *inject.Config) { cfg.AccessLogQueries = false },
+		{"all without queries", func(cfg *config.Config) { cfg.AccessLogQueries = false },
 			[]string{"200 /good", "503 /status/503", "503 /absent"}},
-		{"errors", func(cfg *inject.Config) { cfg.AccessLog = envoyconfig.AccessLogErrors },
+		{"errors", func(cfg *config.Config) { cfg.AccessLog = envoyconfig.AccessLogErrors },
 			[]string{"503 /status/503?secret=2", "503 /absent?secret=3"}},
-		{"none", func(cfg *inject.Config) { cfg.AccessLog = envoyconfig.AccessLogNone }, nil},
+		{"none", func(cfg *config.Config) { cfg.AccessLog = envoyconfig.AccessLogNone }, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := startPod(t, newPod(t, interception.ModeRedirect, lookForHTTP, tt.change), map[string]string{envoy: envoyBinary(t)}, nil)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/test/netns"
 )
@@ -62,7 +63,7 @@ func (s sample) inject(t *testing.T, mode interception.Mode) *corev1.Pod {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newPod(t, mode, nil, func(c *inject.Config) { *c = cfg })
+	return newPod(t, mode, nil, func(c *config.Config) { *c = cfg })
 }
 
 // volumes are the folders of the pod's volumes that the proxy's container

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
@@ -54,7 +54,7 @@ func TestProxyUser(t *testing.T) {
 		interception.ModeRedirect: interception.SystemRedirect, interception.ModeTProxy: interception.SystemTProxy,
 	} {
 		t.Run(string(mode), func(t *testing.T) {
-			injected := newPod(t, mode, nil, func(cfg *inject.Config) { cfg.ProxyUID, cfg.ProxyGID = id, id })
+			injected := newPod(t, mode, nil, func(cfg *config.Config) { cfg.ProxyUID, cfg.ProxyGID = id, id })
 			p := startPod(t, injected, map[string]string{envoy: envoyBinary(t)}, nil)
 			p.kind = envoy
 			for _, d := range []direction{inbound4, inbound6, outbound4, outbound6} {

@@ -23,7 +23,7 @@ import (
 
 	envoyconfig "github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/podplan"
 	"github.com/shunt-dev/shunt/test/envoyapi"
 	"github.com/shunt-dev/shunt/test/netns"
@@ -163,7 +163,7 @@ func TestHAProxyLeavesOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := haproxyOf(t, interception.ModeTProxy, map[string]string{inject.ExcludeOutboundIPRangesKey: "::/0"}, folder, func(*corev1.Pod) {})
+	p := haproxyOf(t, interception.ModeTProxy, map[string]string{annotation.ExcludeOutboundIPRangesKey: "::/0"}, folder, func(*corev1.Pod) {})
 	for _, d := range []direction{outbound4, outbound6} {
 		w := &way{direction: d, pod: p, system: interception.SystemTProxy}
 		w.serve(t, halfPort, func(conn *net.TCPConn) error {

@@ -15,6 +15,8 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/test/container"
 	"github.com/shunt-dev/shunt/test/netns"
 )
@@ -122,11 +124,11 @@ func (n *network) inject(t *testing.T) {
 	t.Helper()
 	result := inject.Inject(&corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: "echo", Namespace: "demo", Labels: map[string]string{inject.InjectKey: "true"},
-			Annotations: map[string]string{inject.InterceptionModeKey: string(n.mode)},
+			Name: "echo", Namespace: "demo", Labels: map[string]string{annotation.InjectKey: "true"},
+			Annotations: map[string]string{annotation.InterceptionModeKey: string(n.mode)},
 		},
 		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
-	}, inject.Namespace{Name: "demo"}, inject.DefaultConfig())
+	}, annotation.Namespace{Name: "demo"}, config.Default())
 	if !result.Inject {
 		t.Fatalf("the pod was not injected: %s %v", result.Reason, result.Errors)
 	}

@@ -1,6 +1,6 @@
 // Package injectflags reads the injector's configuration from flags and a
 // file, for the webhook and the command line alike. Arguments flow in, an
-// inject.Config or an error that names the flags flows out.
+// config.Config or an error that names the flags flows out.
 package injectflags
 
 import (
@@ -15,6 +15,7 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 const configFile = "config"
@@ -26,33 +27,33 @@ const DefaultPolicy = "default-policy"
 // definition is a flag that sets one field of the configuration.
 type definition struct {
 	name, usage string
-	field       string // of inject.Config, as its Validate names it
-	set         func(*inject.Config, string)
-	get         func(inject.Config) string
+	field       string // of config.Config, as its Validate names it
+	set         func(*config.Config, string)
+	get         func(config.Config) string
 }
 
 var definitions = []definition{
 	{
 		"init-image", "image of the init container shunt-init", "initImage",
-		func(c *inject.Config, v string) { c.InitImage = v }, func(c inject.Config) string { return c.InitImage },
+		func(c *config.Config, v string) { c.InitImage = v }, func(c config.Config) string { return c.InitImage },
 	},
 	{
 		"proxy-image", "image of the sidecar shunt-proxy, with envoy on its PATH", "proxyImage",
-		func(c *inject.Config, v string) { c.ProxyImage = v }, func(c inject.Config) string { return c.ProxyImage },
+		func(c *config.Config, v string) { c.ProxyImage = v }, func(c config.Config) string { return c.ProxyImage },
 	},
 	{
 		"revision", "revision that this injector answers to, and its name in the status annotation; a DNS label", "revision",
-		func(c *inject.Config, v string) { c.Revision = v }, func(c inject.Config) string { return c.Revision },
+		func(c *config.Config, v string) { c.Revision = v }, func(c config.Config) string { return c.Revision },
 	},
 	{
 		"backend", "kernel interface that shunt-init writes to: auto, nft or legacy", "backend",
-		func(c *inject.Config, v string) { c.Backend = interception.Backend(v) },
-		func(c inject.Config) string { return string(c.Backend) },
+		func(c *config.Config, v string) { c.Backend = interception.Backend(v) },
+		func(c config.Config) string { return string(c.Backend) },
 	},
 	{
 		DefaultPolicy, "what happens to pods that nothing else decides about: enabled or disabled", "defaultPolicy",
-		func(c *inject.Config, v string) { c.DefaultPolicy = inject.Policy(v) },
-		func(c inject.Config) string { return string(c.DefaultPolicy) },
+		func(c *config.Config, v string) { c.DefaultPolicy = config.Policy(v) },
+		func(c config.Config) string { return string(c.DefaultPolicy) },
 	},
 }
 
@@ -61,7 +62,7 @@ func Add(fs *pflag.FlagSet, except ...string) {
 	fs.String(configFile, "", "file with the injector's configuration, YAML; the flags for single settings win over it")
 	for _, def := range definitions {
 		if !slices.Contains(except, def.name) {
-			fs.String(def.name, def.get(inject.DefaultConfig()), def.usage)
+			fs.String(def.name, def.get(config.Default()), def.usage)
 		}
 	}
 }
@@ -70,32 +71,32 @@ func Add(fs *pflag.FlagSet, except ...string) {
 func File(fs *pflag.FlagSet) string { return fs.Lookup(configFile).Value.String() }
 
 // Config returns the configuration that parsed flags ask for: the flags on
-// top of the file on top of inject.DefaultConfig. The error joins one for
+// top of the file on top of config.Default. The error joins one for
 // every setting that is wrong, with its flag or path, its value and what is
 // accepted.
-func Config(fs *pflag.FlagSet) (inject.Config, error) {
+func Config(fs *pflag.FlagSet) (config.Config, error) {
 	cfg, _, err := ConfigAndOrigins(fs)
 	return cfg, err
 }
 
 // ConfigAndOrigins returns also who set the fields of the configuration, by
 // their paths; those that are absent have their defaults.
-func ConfigAndOrigins(fs *pflag.FlagSet) (inject.Config, map[string]string, error) {
+func ConfigAndOrigins(fs *pflag.FlagSet) (config.Config, map[string]string, error) {
 	origins := map[string]string{}
 	path := File(fs)
 	if path == "" {
-		cfg, err := over(fs, inject.DefaultConfig())
+		cfg, err := over(fs, config.Default())
 		return cfg, ofFlags(fs, origins), err
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return inject.Config{}, nil, fmt.Errorf("--%s: %w", configFile, err)
+		return config.Config{}, nil, fmt.Errorf("--%s: %w", configFile, err)
 	}
 	cfg, err := Parse(fs, text)
 	if err != nil {
-		return inject.Config{}, nil, err
+		return config.Config{}, nil, err
 	}
-	fields, err := inject.ConfigFields(text)
+	fields, err := config.Fields(text)
 	for _, field := range fields {
 		origins[field] = "configuration file (" + field + ")"
 	}
@@ -113,21 +114,21 @@ func ofFlags(fs *pflag.FlagSet, origins map[string]string) map[string]string {
 }
 
 // ReadFile is Config where the file is all that is said.
-func ReadFile(path string) (inject.Config, error) {
+func ReadFile(path string) (config.Config, error) {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	Add(fs)
 	if err := fs.Set(configFile, path); err != nil {
-		return inject.Config{}, err
+		return config.Config{}, err
 	}
 	return Config(fs)
 }
 
 // Parse is Config where the file has been read. It is for a file that is read
 // again: the flags win over each of its versions.
-func Parse(fs *pflag.FlagSet, text []byte) (inject.Config, error) {
+func Parse(fs *pflag.FlagSet, text []byte) (config.Config, error) {
 	cfg, err := inject.ParseConfig(text)
 	if err != nil {
-		return inject.Config{}, Faults(fmt.Sprintf("--%s %s: ", configFile, File(fs)), err)
+		return config.Config{}, Faults(fmt.Sprintf("--%s %s: ", configFile, File(fs)), err)
 	}
 	return over(fs, cfg)
 }
@@ -148,7 +149,7 @@ func Faults(prefix string, err error) error {
 }
 
 // over sets what flags say over cfg.
-func over(fs *pflag.FlagSet, cfg inject.Config) (inject.Config, error) {
+func over(fs *pflag.FlagSet, cfg config.Config) (config.Config, error) {
 	flagOf := map[string]string{}
 	for _, def := range definitions {
 		if flag := fs.Lookup(def.name); flag != nil && flag.Changed {
@@ -157,7 +158,7 @@ func over(fs *pflag.FlagSet, cfg inject.Config) (inject.Config, error) {
 		}
 	}
 	var errs []error
-	for _, wrong := range cfg.Validate() {
+	for _, wrong := range inject.ValidateConfig(cfg) {
 		field, index, _ := strings.Cut(wrong.Field, "[")
 		if flag, ok := flagOf[field]; ok {
 			wrong.Field = strings.TrimSuffix(flag+"["+index, "[")

@@ -26,6 +26,7 @@ import (
 
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/check"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 )
 
 var update = flag.Bool("update", false, "rewrite the wanted parts of testdata/cases")
@@ -153,7 +154,7 @@ func asItShips(t *testing.T) cluster {
 		"status": object{"availableReplicas": 2},
 	}))
 	c.put(t, encode(object{
-		"kind": "Namespace", "metadata": object{"name": "shop", "labels": object{inject.NamespaceInjectionKey: "enabled"}},
+		"kind": "Namespace", "metadata": object{"name": "shop", "labels": object{annotation.NamespaceInjectionKey: "enabled"}},
 	}))
 	var webhooks []object
 	for _, w := range of[admissionregistrationv1.MutatingWebhookConfiguration](t, c, "MutatingWebhookConfiguration")[0].Webhooks {
@@ -179,7 +180,7 @@ func (c cluster) inject(t *testing.T, pods, config []byte) {
 	given := cluster{}
 	given.putAll(t, pods)
 	for _, pod := range of[corev1.Pod](t, given, "Pod") {
-		asking := inject.Namespace{Name: pod.Namespace, Labels: map[string]string{inject.RevisionKey: cfg.Revision}}
+		asking := annotation.Namespace{Name: pod.Namespace, Labels: map[string]string{annotation.RevisionKey: cfg.Revision}}
 		result := inject.Inject(&pod, asking, cfg)
 		if !result.Inject {
 			t.Fatalf("%s: %s %v", pod.Name, result.Reason, result.Errors)

@@ -10,7 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/shunt-dev/shunt/cmd/internal/injectflags"
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // deployed says whether somebody answers.
@@ -48,7 +49,7 @@ func (in installation) deploymentObject() string {
 
 // settings are the configuration that an installation injects by.
 type settings struct {
-	inject.Config
+	config.Config
 	// known is not set where they are the defaults for want of others.
 	known        bool
 	object, text string // where they are from, and what is said of them
@@ -81,10 +82,10 @@ func (r *report) configured(s Snapshot, in installation) (cfg settings, ok bool)
 // optOut finds webhooks that leave out the pods which the configuration wants
 // to be denied for declining.
 func (r *report) optOut(in installation, cfg settings) {
-	if !slices.Contains(cfg.ForbiddenAnnotations, inject.InjectKey) {
+	if !slices.Contains(cfg.ForbiddenAnnotations, annotation.InjectKey) {
 		return
 	}
-	declines := labels.Set{inject.InjectKey: "false"}
+	declines := labels.Set{annotation.InjectKey: "false"}
 	var names []string
 	for _, w := range in.webhooks {
 		if len(asked(w.NamespaceSelector)) > 0 && !matches(w.ObjectSelector, declines) {
@@ -93,7 +94,7 @@ func (r *report) optOut(in installation, cfg settings) {
 	}
 	if len(names) > 0 {
 		r.add(Warn, Configuration, cfg.object, "forbiddenAnnotations has %s, and pods with the label %[1]s: \"false\" are not asked "+
-			"about: the objectSelector of %s leaves them out", inject.InjectKey, strings.Join(names, ", "))
+			"about: the objectSelector of %s leaves them out", annotation.InjectKey, strings.Join(names, ", "))
 	}
 }
 
@@ -105,7 +106,7 @@ func (s Snapshot) settings(in installation) (settings, error) {
 	}
 	if in.deployment == nil {
 		cfg := settings{
-			Config: inject.DefaultConfig(), object: in.object(),
+			Config: config.Default(), object: in.object(),
 			text: "not known, so that it is not checked which settings pods have; --config FILE says what it is",
 		}
 		if revisions := in.revisions(); len(revisions) == 1 {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
@@ -31,9 +32,9 @@ import (
 // Where the configuration is not known, no pod is outdated.
 func (r *report) pods(s Snapshot, in installation, cfg settings) {
 	judge := judge{report: r, in: in, injector: inject.NewInjector(cfg.Config), cfg: cfg}
-	namespaces := map[string]inject.Namespace{}
+	namespaces := map[string]annotation.Namespace{}
 	for _, ns := range s.Namespaces {
-		namespaces[ns.Name] = inject.Namespace{Name: ns.Name, Labels: ns.Labels, Annotations: ns.Annotations}
+		namespaces[ns.Name] = annotation.Namespace{Name: ns.Name, Labels: ns.Labels, Annotations: ns.Annotations}
 	}
 	well, before := 0, len(r.findings)
 	for i := range s.Pods {
@@ -71,7 +72,7 @@ type judge struct {
 }
 
 // pod looks at one pod, and reports whether it has the proxy as it should.
-func (j judge) pod(pod *corev1.Pod, ns inject.Namespace) bool {
+func (j judge) pod(pod *corev1.Pod, ns annotation.Namespace) bool {
 	object := "Pod/" + pod.Namespace + "/" + pod.Name
 	status, has := podplan.ReadStatus(pod)
 	switch {
@@ -93,9 +94,9 @@ func (j judge) pod(pod *corev1.Pod, ns inject.Namespace) bool {
 // would become of it now.
 func (j judge) compare(pod *corev1.Pod, object string, has bool, result inject.Result) {
 	switch {
-	case result.Refused() && has:
+	case result.Denied() && has:
 		j.add(Warn, PodRefused, object, "it has the proxy, and would be refused now: %s", joined(result.Decision))
-	case result.Refused():
+	case result.Denied():
 		j.add(Fail, PodRefused, object, "it has no proxy, and would be refused now: %s", joined(result.Decision))
 	case result.Inject && has:
 		j.add(Warn, PodOutdated, object, "%s; a restart brings it up to date", difference(pod, result.Pod))
@@ -129,7 +130,7 @@ func (r *report) orphans(s Snapshot, revisions map[string]bool) {
 }
 
 // asksAbout reports whether the selectors of any webhook send a pod.
-func (in installation) asksAbout(pod *corev1.Pod, ns inject.Namespace) bool {
+func (in installation) asksAbout(pod *corev1.Pod, ns annotation.Namespace) bool {
 	inNamespace := labels.Set(ns.Labels)
 	return slices.ContainsFunc(in.webhooks, func(w admissionregistrationv1.MutatingWebhook) bool {
 		return matches(w.NamespaceSelector, inNamespace) && matches(w.ObjectSelector, pod.Labels)

@@ -9,7 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // Shipped is what the manifests in config/webhook say of each webhook.
@@ -142,10 +143,10 @@ func asked(selector *metav1.LabelSelector) []string {
 
 func revisionsOf(key string, values ...string) []string {
 	switch {
-	case key == inject.RevisionKey:
+	case key == annotation.RevisionKey:
 		return values
-	case key == inject.NamespaceInjectionKey && slices.Contains(values, inject.NamespaceEnabled):
-		return []string{inject.DefaultRevision}
+	case key == annotation.NamespaceInjectionKey && slices.Contains(values, annotation.NamespaceEnabled):
+		return []string{config.DefaultRevision}
 	default:
 		return nil
 	}

@@ -11,7 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // Snapshot is what was read of a cluster at a time.
@@ -30,7 +30,7 @@ type Snapshot struct {
 	NativeSidecars bool
 	// Config takes the place of what the cluster has for a configuration,
 	// where it is not nil.
-	Config *inject.Config
+	Config *config.Config
 }
 
 // Served is the certificate of a Target.

@@ -19,7 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/check"
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // pageSize is how many objects are asked for at once, as kubectl has it.
@@ -52,7 +52,7 @@ func knowsNativeSidecars(ctx context.Context, api *rest.Config) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("ask the API server for its version: %w", err)
 	}
-	return inject.KnowsNativeSidecars(info.GitVersion)
+	return config.KnowsNativeSidecars(info.GitVersion)
 }
 
 type cluster struct {

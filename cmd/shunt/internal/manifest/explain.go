@@ -49,7 +49,7 @@ func (in Injector) Explain(doc Document, given map[string]string) (all []Explana
 		for _, warning := range result.Warnings {
 			notes = append(notes, w.Place()+": warning: "+warning)
 		}
-		if result.Refused() {
+		if result.Denied() {
 			errs = append(errs, w.refused(result.Decision))
 			continue
 		}

@@ -10,12 +10,14 @@ import (
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 // Injector injects documents.
 type Injector struct {
-	Config inject.Config
+	Config config.Config
 	// Namespace is that of objects that name none.
 	Namespace string
 	// Namespaces are those that are known.
@@ -114,7 +116,7 @@ func (in Injector) template(w Workload) (changes, error) {
 		planned.notes = append(planned.notes, "warning: "+warning)
 	}
 	switch {
-	case result.Refused():
+	case result.Denied():
 		return planned, w.refused(result.Decision)
 	case !result.Inject:
 		planned.notes = append(planned.notes, fmt.Sprintf("not injected: %s: %s", result.Reason, result.Reason.Sentence()))
@@ -142,7 +144,7 @@ func (w Workload) leftAlone() (reason inject.Reason, sentence string) {
 	}
 	if w.foreign && !w.asks() {
 		return reasonOtherKind, fmt.Sprintf("this kind is not one of Kubernetes' own, and is injected where its pod template asks "+
-			"by the label %s: \"true\"", inject.InjectKey)
+			"by the label %s: \"true\"", annotation.InjectKey)
 	}
 	return "", ""
 }
@@ -160,11 +162,11 @@ func (w Workload) asks() bool {
 		return false
 	}
 	labels, annotations := template.Metadata.Labels, template.Metadata.Annotations
-	return labels[inject.InjectKey] != nil || annotations[inject.InjectKey] != nil || labels[inject.RevisionKey] != nil
+	return labels[annotation.InjectKey] != nil || annotations[annotation.InjectKey] != nil || labels[annotation.RevisionKey] != nil
 }
 
 // namespace is one that asks for injection, as the user does.
-func (in Injector) namespace(w Workload) inject.Namespace {
+func (in Injector) namespace(w Workload) annotation.Namespace {
 	return in.Namespaces.asking(w.Namespace, in.Config.Revision)
 }
 
@@ -173,7 +175,7 @@ func (in Injector) namespace(w Workload) inject.Namespace {
 func (w Workload) refused(decision inject.Decision) error {
 	var all []error
 	for _, problem := range decision.Errors {
-		if !inject.OfNamespace(problem.Field) {
+		if !annotation.OfNamespace(problem.Field) {
 			problem.Field = w.field(problem.Field)
 		}
 		all = append(all, w.wrong(problem))

@@ -60,7 +60,7 @@ func (in Injector) interception(w Workload) (found Interception, why string, err
 		return Interception{}, fmt.Sprintf("%s: %s", reason, sentence), nil
 	}
 	result := inject.Inject(pod, in.namespace(w), in.Config)
-	if result.Refused() {
+	if result.Denied() {
 		return Interception{}, "", w.refused(result.Decision)
 	}
 	if !result.Inject {

@@ -18,7 +18,9 @@ import (
 
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/cases"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
@@ -72,7 +74,7 @@ func TestCases(t *testing.T) {
 			t.Fatal(err)
 		}
 		text = bytes.TrimSuffix(text, []byte("status: {}\n"))
-		asking := inject.Namespace{Name: "default", Labels: map[string]string{inject.RevisionKey: c.Config.Revision}}
+		asking := annotation.Namespace{Name: "default", Labels: map[string]string{annotation.RevisionKey: c.Config.Revision}}
 		want := inject.Inject(pod, asking, c.Config)
 		// The forms take turns: the race detector makes YAML slow.
 		form := forms[i%len(forms)]
@@ -86,7 +88,7 @@ func checkCase(t *testing.T, injector manifest.Injector, text []byte, path []str
 	t.Helper()
 	before := split(t, text)
 	outcome, err := injector.Inject(before[0])
-	if want.Refused() {
+	if want.Denied() {
 		for _, problem := range want.Errors {
 			placed := *problem
 			placed.Field = strings.Join(append(path[:len(path):len(path)], problem.Field), ".")
@@ -334,7 +336,7 @@ func TestJoin(t *testing.T) {
 // anew, with line ends of the one kind.
 func TestWindowsLineEnds(t *testing.T) {
 	doc := split(t, []byte("apiVersion: v1\r\nkind: Pod\r\nspec:\r\n  containers:\r\n  - name: app\r\n"))[0]
-	outcome, err := manifest.Injector{Config: inject.DefaultConfig(), Namespace: "default"}.Inject(doc)
+	outcome, err := manifest.Injector{Config: config.Default(), Namespace: "default"}.Inject(doc)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -395,7 +397,7 @@ func FuzzInject(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	injector := manifest.Injector{Config: inject.DefaultConfig(), Namespace: "default"}
+	injector := manifest.Injector{Config: config.Default(), Namespace: "default"}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		docs := manifest.Split("file", text)
 		for _, doc := range docs {

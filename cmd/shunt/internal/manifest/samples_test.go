@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // TestSamplesAreRestored: every manifest that ships is injected by putting
@@ -26,7 +26,7 @@ func TestSamplesAreRestored(t *testing.T) {
 		docs := manifest.Split(path, text)
 		var restored []byte
 		for _, doc := range docs {
-			injected, err := manifest.Injector{Config: inject.DefaultConfig(), Namespace: "default"}.Inject(doc)
+			injected, err := manifest.Injector{Config: config.Default(), Namespace: "default"}.Inject(doc)
 			if err != nil {
 				return err
 			}

@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/annotation"
 )
 
 var underTemplate = []string{"spec", "template"}
@@ -205,7 +205,7 @@ func (w Workload) bare() bool {
 // field, which line of the file that is.
 func (w Workload) wrong(err error) error {
 	var fault *field.Error
-	if !errors.As(err, &fault) || inject.OfNamespace(fault.Field) {
+	if !errors.As(err, &fault) || annotation.OfNamespace(fault.Field) {
 		return fmt.Errorf("%s: %w", w.Place(), err)
 	}
 	return fmt.Errorf("%s: document %d: line %d: %s: %w", w.doc.File, w.doc.Number, w.line(fault), w.object(), err)

@@ -1,0 +1,106 @@
+package annotation
+
+// Keys of labels and annotations, with Istio's names and values. What each
+// means is in the table below.
+const (
+	// InjectKey, on a pod, asks for the proxy or declines it.
+	InjectKey = "sidecar.istio.io/inject"
+	// InterceptionModeKey chooses how the pod's traffic reaches the proxy.
+	InterceptionModeKey = "sidecar.istio.io/interceptionMode"
+	// LogLevelKey and ComponentLogLevelKey set how much Envoy logs.
+	LogLevelKey          = "sidecar.istio.io/logLevel"
+	ComponentLogLevelKey = "sidecar.istio.io/componentLogLevel"
+	// NativeSidecarKey says which kind of container the proxy is.
+	NativeSidecarKey = "sidecar.istio.io/nativeSidecar"
+	// RewriteProbesKey says whether tcpSocket probes may be replaced.
+	RewriteProbesKey = "sidecar.istio.io/rewriteAppHTTPProbers"
+
+	// TrafficPrefix begins all keys that say which connections go through
+	// the proxy.
+	TrafficPrefix = "traffic.sidecar.istio.io/"
+
+	IncludeInboundPortsKey     = TrafficPrefix + "includeInboundPorts"
+	ExcludeInboundPortsKey     = TrafficPrefix + "excludeInboundPorts"
+	IncludeOutboundPortsKey    = TrafficPrefix + "includeOutboundPorts"
+	ExcludeOutboundPortsKey    = TrafficPrefix + "excludeOutboundPorts"
+	IncludeOutboundIPRangesKey = TrafficPrefix + "includeOutboundIPRanges"
+	ExcludeOutboundIPRangesKey = TrafficPrefix + "excludeOutboundIPRanges"
+	ExcludeInterfacesKey       = TrafficPrefix + "excludeInterfaces"
+	KubevirtInterfacesKey      = TrafficPrefix + "kubevirtInterfaces"
+
+	// ShuntPrefix begins the keys that Istio has none for.
+	ShuntPrefix = "shunt.dev/"
+
+	DNSCaptureKey        = ShuntPrefix + "dnsCapture"
+	CaptureUDPPortsKey   = ShuntPrefix + "captureUDPPorts"
+	RejectUDPPortsKey    = ShuntPrefix + "rejectUDPPorts"
+	ProtocolDetectionKey = ShuntPrefix + "protocolDetection"
+	HTTPPortsKey         = ShuntPrefix + "httpPorts"
+	AccessLogKey         = ShuntPrefix + "accessLog"
+	DrainDurationKey     = ShuntPrefix + "drainDuration"
+
+	// NamespaceInjectionKey, on a namespace, asks for the proxy in all its
+	// pods or declines it for all of them.
+	NamespaceInjectionKey = "istio-injection"
+	// RevisionKey, on a namespace or a pod, asks for the proxy of the injector
+	// with this revision.
+	RevisionKey = "istio.io/rev"
+)
+
+const (
+	// NamespaceEnabled is the value of NamespaceInjectionKey that asks for the
+	// proxy.
+	NamespaceEnabled  = "enabled"
+	NamespaceDisabled = "disabled"
+)
+
+// Keys of annotations for the proxy itself.
+const (
+	// ProxyCPUKey and those beside it are the proxy's requests and limits.
+	ProxyCPUKey         = sidecarPrefix + "proxyCPU"
+	ProxyCPULimitKey    = sidecarPrefix + "proxyCPULimit"
+	ProxyMemoryKey      = sidecarPrefix + "proxyMemory"
+	ProxyMemoryLimitKey = sidecarPrefix + "proxyMemoryLimit"
+
+	// ProxyImageKey names another image for the proxy.
+	ProxyImageKey = sidecarPrefix + "proxyImage"
+
+	// ProxyConfigKey has some of the settings in the form of Istio's mesh
+	// configuration.
+	ProxyConfigKey = proxyPrefix + "config"
+
+	// UserVolumeKey and UserVolumeMountKey are volumes for the proxy and where it
+	// has them.
+	UserVolumeKey      = sidecarPrefix + "userVolume"
+	UserVolumeMountKey = sidecarPrefix + "userVolumeMount"
+	// TemplatesKey names templates of the configuration.
+	TemplatesKey = "inject.istio.io/templates"
+	// BootstrapOverrideKey names a ConfigMap with more of Envoy's bootstrap.
+	BootstrapOverrideKey = sidecarPrefix + "bootstrapOverride"
+
+	// HealthPortKey is the port that the proxy answers for its health on.
+	HealthPortKey = "status." + sidecarPrefix + "port"
+	// ReadinessInitialDelayKey and those beside it are how often kubelet asks.
+	ReadinessInitialDelayKey = readinessPrefix + "initialDelaySeconds"
+	ReadinessPeriodKey       = readinessPrefix + "periodSeconds"
+	ReadinessFailuresKey     = readinessPrefix + "failureThreshold"
+
+	// RerouteVirtualInterfacesKey is Istio's newer word for
+	// KubevirtInterfacesKey.
+	RerouteVirtualInterfacesKey = "istio.io/reroute-virtual-interfaces"
+
+	DropInvalidKey        = ShuntPrefix + "dropInvalid"
+	ConcurrencyKey        = ShuntPrefix + "concurrency"
+	AllowProxyIdentityKey = ShuntPrefix + "allowProxyIdentity"
+)
+
+const (
+	readinessPrefix = "readiness.status." + sidecarPrefix
+
+	acceptedTruth = "true, false"
+)
+
+const (
+	sidecarPrefix = "sidecar.istio.io/"
+	proxyPrefix   = "proxy.istio.io/"
+)

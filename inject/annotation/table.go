@@ -1,0 +1,214 @@
+package annotation
+
+import (
+	"slices"
+	"time"
+
+	"github.com/shunt-dev/shunt/initimage/envoy"
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/config"
+	"github.com/shunt-dev/shunt/inject/podplan"
+)
+
+// settingPlaces are those of all that sets how a pod is injected: what its
+// namespace says holds for every pod that does not say something else.
+var settingPlaces = []Place{NamespaceAnnotation, PodAnnotation}
+
+// Row is one row of the table of keys: all there is to know of it.
+type Row struct {
+	Key      string
+	Places   []Place // where it is read; a later place wins over an earlier one
+	Sets     string  // what it sets, in words
+	Accepted string  // the values that it takes, in words
+	Default  string  // what holds where it is absent, in words
+	Flag     string  // shunt-init's flag that it becomes, without dashes; or empty
+	Field    string  // the configuration's field that it stands in for; or empty
+	Adds     bool    // whether it adds to what holds without it, and does not replace that
+	Envoy    bool    // whether it is for Envoy, so that a custom sidecar has no use of it
+
+	// read puts a value into a request; nil for a key that only the injector
+	// writes.
+	read func(*Request, string) error
+}
+
+// table is the table of all keys: the parser below it, the documents and
+// the tests go by it. A new annotation is a constant above, a row here, cases in
+// testdata/cases, and make generate for its row in docs/annotations.md.
+var table = slices.Concat(trafficAnnotations, proxyAnnotations, readinessAnnotations, []Row{
+	{
+		Key: podplan.StatusKey, Places: []Place{PodAnnotation},
+		Sets:     "nothing: the injector writes it, to record what it added",
+		Accepted: "what the injector wrote; anything else counts as absent", Default: "not injected",
+	},
+})
+
+// trafficAnnotations are the rows of whether and how a pod is intercepted, and
+// of what Envoy makes of it.
+var trafficAnnotations = []Row{
+	{
+		Key: NamespaceInjectionKey, Places: []Place{NamespaceLabel},
+		Sets:     "whether pods of the namespace are injected; disabled wins over what a pod says",
+		Accepted: "enabled, disabled", Default: "the injector's default policy",
+		read: into(parseEnabled, func(r *Request) **bool { return &r.NamespaceInject }),
+	},
+	{
+		Key: RevisionKey, Places: []Place{PodLabel, NamespaceLabel},
+		Sets:     "the revision of the injector that is to act; the namespace's label wins, and istio-injection over both",
+		Accepted: "the name of a revision, which is a DNS label", Default: config.DefaultRevision + ", where injection is asked for otherwise",
+		read: readRevision,
+	},
+	{
+		Key: InjectKey, Places: []Place{PodAnnotation, PodLabel},
+		Sets:     "whether the pod is injected; the label wins over the annotation",
+		Accepted: "true, false", Default: "what the namespace says",
+		read: into(parseTruth, func(r *Request) **bool { return &r.PodInject }),
+	},
+	{
+		Key: InterceptionModeKey, Places: settingPlaces,
+		Sets: "how traffic reaches the proxy: REDIRECT hides the client's address from the application, " +
+			"TPROXY keeps it, NONE adds the proxy and no interception, so that it goes beside another mesh's",
+		Accepted: "REDIRECT, TPROXY, NONE", Default: "REDIRECT", Flag: "istio-inbound-interception-mode",
+		read: into(parseMode, func(r *Request) *interception.Mode { return &r.Mode }),
+	},
+	{
+		Key: IncludeInboundPortsKey, Places: settingPlaces,
+		Sets: "ports of the pod whose connections go through the proxy; of all, those that excludeInboundPorts has by default do not, " +
+			"and of a list 22 and 15020 do",
+		Accepted: acceptedWildcard + acceptedPorts, Default: "*", Flag: "istio-inbound-ports",
+		read: into(interception.ParsePorts, func(r *Request) *interception.Ports { return &r.Spec.InboundPorts }),
+	},
+	{
+		Key: ExcludeInboundPortsKey, Places: settingPlaces, Adds: true,
+		Sets:     "ports of the pod that are left alone, in addition to those of the default",
+		Accepted: acceptedPorts,
+		Default: "15021 (or the port of the proxy's health) and 15090 (its metrics); where includeInboundPorts is *, as with Istio also " +
+			"22 (ssh) and 15020",
+		Flag: "istio-local-exclude-ports",
+		read: into(interception.ParsePortRanges, func(r *Request) *interception.PortRanges { return &r.excludedInbound }),
+	},
+	{
+		Key: IncludeOutboundIPRangesKey, Places: settingPlaces,
+		Sets:     "destinations that the pod reaches through the proxy",
+		Accepted: acceptedWildcard + acceptedRanges, Default: "*", Flag: "istio-service-cidr",
+		read: into(interception.ParseCIDRs, func(r *Request) *interception.CIDRs { return &r.Spec.OutboundCIDRs }),
+	},
+	{
+		Key: ExcludeOutboundIPRangesKey, Places: settingPlaces,
+		Sets:     "destinations that are left alone",
+		Accepted: acceptedRanges, Default: "none", Flag: "istio-service-exclude-cidr",
+		read: into(interception.ParsePrefixes, func(r *Request) *interception.Prefixes { return &r.Spec.OutboundExcludeCIDRs }),
+	},
+	{
+		Key: IncludeOutboundPortsKey, Places: settingPlaces,
+		Sets:     "destination ports that go through the proxy even outside includeOutboundIPRanges",
+		Accepted: acceptedPorts, Default: "none", Flag: "istio-outbound-ports",
+		read: into(interception.ParsePortRanges, func(r *Request) *interception.PortRanges { return &r.Spec.OutboundPorts }),
+	},
+	{
+		Key: ExcludeOutboundPortsKey, Places: settingPlaces,
+		Sets:     "destination ports that are left alone",
+		Accepted: acceptedPorts, Default: "none", Flag: "istio-local-outbound-ports-exclude",
+		read: into(interception.ParsePortRanges, func(r *Request) *interception.PortRanges { return &r.Spec.OutboundExcludePorts }),
+	},
+	{
+		Key: ExcludeInterfacesKey, Places: settingPlaces,
+		Sets:     "network interfaces of the pod that are left alone",
+		Accepted: acceptedNames, Default: "none", Flag: "istio-exclude-interfaces",
+		read: into(interception.ParseInterfaces, func(r *Request) *[]string { return &r.Spec.ExcludeInterfaces }),
+	},
+	{
+		Key: KubevirtInterfacesKey, Places: settingPlaces,
+		Sets:     "interfaces of virtual machines in the pod, whose traffic counts as outbound",
+		Accepted: acceptedNames, Default: "none", Flag: "kube-virt-interfaces",
+		read: into(interception.ParseInterfaces, func(r *Request) *[]string { return &r.Spec.VirtualInterfaces }),
+	},
+	{
+		Key: DNSCaptureKey, Places: settingPlaces, Field: "dnsCapture",
+		Sets:     "DNS queries that go through the proxy: none, those to the pod's resolvers, or all",
+		Accepted: "none, resolvers, all", Default: ofConfiguration + "none", Flag: "redirect-dns",
+		read: into(oneOf(config.DNSCaptureNone, config.DNSCaptureResolvers, config.DNSCaptureAll), func(r *Request) *config.DNSCapture { return &r.DNSCapture }),
+	},
+	{
+		Key: CaptureUDPPortsKey, Places: settingPlaces,
+		Sets:     "udp ports of the pod that go through the proxy, which must not be Envoy; with TPROXY",
+		Accepted: acceptedPorts, Default: "none", Flag: "capture-udp-ports",
+		read: into(interception.ParsePortRanges, func(r *Request) *interception.PortRanges { return &r.Spec.UDPPorts }),
+	},
+	{
+		Key: RejectUDPPortsKey, Places: settingPlaces,
+		Sets:     "udp ports of the pod that are closed to its clients, so that those of QUIC take TCP; with TPROXY",
+		Accepted: acceptedPorts, Default: "none", Flag: "reject-udp-ports",
+		read: into(interception.ParsePortRanges, func(r *Request) *interception.PortRanges { return &r.Spec.RejectUDPPorts }),
+	},
+	{
+		Key: ProtocolDetectionKey, Places: settingPlaces, Field: "protocolDetection", Envoy: true,
+		Sets: "on which ports Envoy looks for HTTP and TLS, and carries HTTP request by request: none; declared, those that the pod's " +
+			"containers name for it (http, http2, grpc, grpc-web, https, tls, each also with -suffix) and " + HTTPPortsKey + "; or all",
+		Accepted: "none, declared, all", Default: ofConfiguration + "none: every connection is carried byte by byte",
+		read: into(oneOf(config.ProtocolDetectionNone, config.ProtocolDetectionDeclared, config.ProtocolDetectionAll),
+			func(r *Request) *config.ProtocolDetection { return &r.ProtocolDetection }),
+	},
+	{
+		Key: HTTPPortsKey, Places: settingPlaces, Field: "httpPorts", Envoy: true,
+		Sets: "destination ports, of the pod and of what it calls, on which Envoy looks for HTTP and TLS; it asks for " +
+			ProtocolDetectionKey + ": declared",
+		Accepted: acceptedPorts, Default: ofConfiguration + "none",
+		read: into(interception.ParsePortRanges, func(r *Request) *interception.PortRanges { return &r.httpPorts }),
+	},
+	{
+		Key: AccessLogKey, Places: settingPlaces, Field: "accessLog", Envoy: true,
+		Sets:     "which connections and requests Envoy logs: all, those that failed, or none",
+		Accepted: "all, errors, none", Default: ofConfiguration + "all",
+		read: into(oneOf(envoy.AccessLogAll, envoy.AccessLogErrors, envoy.AccessLogNone),
+			func(r *Request) *envoy.AccessLog { return &r.accessLog }),
+	},
+	{
+		Key: DrainDurationKey, Places: settingPlaces, Field: "drainDuration", Envoy: true,
+		Sets: "how long the pod's end waits for requests under way through Envoy, where that looks for HTTP or is a regular " +
+			"container; less than the grace period",
+		Accepted: config.AcceptedDuration, Default: ofConfiguration + "25s, or 5s less than a shorter grace period",
+		read: into(config.ParseDuration, func(r *Request) *time.Duration { return &r.DrainDuration }),
+	},
+	{
+		Key: LogLevelKey, Places: settingPlaces, Field: "logLevel", Envoy: true,
+		Sets:     "how much Envoy logs",
+		Accepted: config.AcceptedLogLevels, Default: ofConfiguration + "warning",
+		read: into(oneOf(config.LogLevels...), func(r *Request) *string { return &r.logLevel }),
+	},
+	{
+		Key: ComponentLogLevelKey, Places: settingPlaces, Field: "componentLogLevel", Envoy: true,
+		Sets:     "how much parts of Envoy log, where that is not as the rest",
+		Accepted: config.AcceptedComponentLogLevels, Default: ofConfiguration + "none",
+		read: into(config.ParseComponentLogLevels, func(r *Request) *string { return &r.ComponentLogLevel }),
+	},
+	{
+		Key: NativeSidecarKey, Places: settingPlaces, Field: "nativeSidecar",
+		Sets: "whether the proxy is a native sidecar, or in classic order an ordinary container, the first one; true takes Kubernetes " +
+			"1.29 or newer",
+		Accepted: "true, false", Default: "what the injector's configuration says, by default: true from Kubernetes 1.29 on",
+		read: into(parseTruth, func(r *Request) **bool { return &r.NativeSidecar }),
+	},
+	{
+		Key: RewriteProbesKey, Places: settingPlaces,
+		Sets: "whether shunt-init asks in place of a tcpSocket probe, which the proxy would answer; HTTP and gRPC probes pass through " +
+			"the proxy as they are",
+		Accepted: "true, false", Default: "true",
+		read: into(parseTruth, func(r *Request) **bool { return &r.RewriteProbes }),
+	},
+}
+
+// Table returns the table of all keys that Shunt knows.
+func Table() []Row { return slices.Clone(table) }
+
+// OfRules reports whether a row is for the rules, which a pod without
+// interception has none of.
+func (a Row) OfRules() bool { return a.Flag != "" && a.Key != InterceptionModeKey }
+
+// IsSetting reports whether a row is one of how a pod is injected, and not of
+// whether.
+func (a Row) IsSetting() bool { return slices.Contains(a.Places, NamespaceAnnotation) }
+
+// ofPods reports whether a pod can set a row's key.
+func (a Row) ofPods() bool {
+	return a.read != nil && slices.ContainsFunc(a.Places, func(place Place) bool { return slices.Contains(PodPlaces, place) })
+}

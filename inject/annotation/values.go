@@ -1,0 +1,85 @@
+package annotation
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/config"
+)
+
+const (
+	acceptedPorts    = "ports from 1 to 65535 and ranges such as 8000-8100, separated by commas"
+	acceptedRanges   = "IPv4 and IPv6 addresses and CIDR ranges such as 10.0.0.0/8 or fd00::/8, separated by commas"
+	acceptedNames    = "network interface names of at most 15 characters, separated by commas"
+	acceptedWildcard = "* for all, an empty value for none, or "
+	ofConfiguration  = "what the injector's configuration says, by default: "
+)
+
+// into makes a reader out of a parser and the place for what it returns.
+func into[T any](parse func(string) (T, error), place func(*Request) *T) func(*Request, string) error {
+	return func(r *Request, text string) error {
+		value, err := parse(text)
+		if err == nil {
+			*place(r) = value
+		}
+		return err
+	}
+}
+
+func parseMode(text string) (interception.Mode, error) {
+	if text == string(interception.ModeNone) {
+		return interception.ModeNone, nil
+	}
+	return interception.ParseMode(text)
+}
+
+func parseTruth(text string) (*bool, error) { return parseWord(text, "true", "false") }
+
+func parseEnabled(text string) (*bool, error) {
+	return parseWord(text, NamespaceEnabled, NamespaceDisabled)
+}
+
+// readRevision keeps a name that is wrong, too: the webhooks' selectors cannot
+// tell it from that of an injector that is not there, and it is treated as one.
+func readRevision(r *Request, text string) error {
+	r.Revision = text
+	if wrong := validation.IsDNS1123Label(text); len(wrong) > 0 {
+		return &interception.ValueError{Value: text, Accepted: "a DNS label"}
+	}
+	return nil
+}
+
+// parseWord reads one of two words. Case counts, as it does for Istio's labels.
+func parseWord(text, yes, no string) (*bool, error) {
+	if text != yes && text != no {
+		return nil, &interception.ValueError{Value: text, Accepted: strconv.Quote(yes) + " or " + strconv.Quote(no)}
+	}
+	return new(text == yes), nil
+}
+
+// parseConcurrency reads a number of threads.
+func parseConcurrency(text string) (*int32, error) {
+	n, err := strconv.ParseUint(text, 10, 31)
+	if err != nil || n > config.MaxConcurrency {
+		return nil, &interception.ValueError{Value: text, Accepted: config.AcceptedConcurrency}
+	}
+	return new(int32(n)), nil
+}
+
+// oneOf returns a parser of one of a few words.
+func oneOf[T ~string](accepted ...T) func(string) (T, error) {
+	return func(text string) (T, error) {
+		if slices.Contains(accepted, T(text)) {
+			return T(text), nil
+		}
+		words := make([]string, len(accepted))
+		for i, w := range accepted {
+			words[i] = string(w)
+		}
+		return "", &interception.ValueError{Value: text, Accepted: strings.Join(words, ", ")}
+	}
+}

@@ -1,0 +1,52 @@
+package config
+
+import (
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/podplan"
+)
+
+// defaultPortRange is below that of clients, which is from 32768 on unless
+// somebody has set it, and below the NodePorts of a cluster. One end is odd: of
+// ends of the same parity the kernel complains in its log, for each pod.
+const defaultPortRange = "10000-31999"
+
+const acceptedPortRange = "a range of ports from 1024 on such as 10000-31999, or an empty value to leave the pod's range as it is"
+
+// parsePortRange reads a range of more than one port, or none.
+func parsePortRange(text string) (*interception.PortRange, error) {
+	ports, err := interception.ParsePortRanges(text)
+	if err != nil || len(ports) > 1 || len(ports) == 1 && (ports[0].First < podplan.LeastPort || ports[0].First == ports[0].Last) {
+		return nil, &interception.ValueError{Value: text, Accepted: acceptedPortRange}
+	}
+	if len(ports) == 0 {
+		return nil, nil
+	}
+	return &ports[0], nil
+}
+
+func checkPortRange(path *field.Path, text string) field.ErrorList {
+	if _, err := parsePortRange(text); err != nil {
+		return field.ErrorList{field.Invalid(path, text, "accepted: "+acceptedPortRange)}
+	}
+	return nil
+}
+
+// TproxyPorts are those of TProxyPortRange, which Validate has passed.
+func (c Config) TproxyPorts() *interception.PortRange {
+	drawn, err := parsePortRange(c.TProxyPortRange)
+	if err != nil {
+		panic("port range from a valid configuration: " + err.Error())
+	}
+	return drawn
+}
+
+// HttpPortRanges are those of HTTPPorts, which Validate has passed.
+func (c Config) HttpPortRanges() interception.PortRanges {
+	ports, err := interception.ParsePortRanges(c.HTTPPorts)
+	if err != nil {
+		panic("ports from a valid configuration: " + err.Error())
+	}
+	return ports
+}

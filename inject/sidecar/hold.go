@@ -1,0 +1,63 @@
+package sidecar
+
+import (
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shunt-dev/shunt/inject/config"
+	"github.com/shunt-dev/shunt/inject/podplan"
+)
+
+// Hold is the proxy as a regular container that the others wait for. Kubelet
+// starts them in their order, and the next one not before the hook of the one
+// before has ended. The container that is given may be shared, and is not
+// changed.
+func Hold(proxy corev1.Container, cfg config.Config) corev1.Container {
+	command := holdCommand(proxy)
+	if !cfg.HoldApplicationUntilProxyStarts || command == nil {
+		return proxy
+	}
+	hooks := corev1.Lifecycle{}
+	if proxy.Lifecycle != nil {
+		hooks = *proxy.Lifecycle
+	}
+	if hooks.PostStart == nil {
+		hooks.PostStart = &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: command}}
+	}
+	proxy.Lifecycle = &hooks
+	return proxy
+}
+
+// holdCommand waits until the proxy answers, for as long as kubelet would wait
+// for its startup probe. There is none where the probe is one that shunt-init
+// cannot ask.
+func holdCommand(proxy corev1.Container) []string {
+	probe := proxy.StartupProbe
+	if probe == nil {
+		return nil
+	}
+	var port uint16
+	command := []string{podplan.ProbeProgram, "wait"}
+	switch {
+	case probe.HTTPGet != nil && probe.HTTPGet.Host == "" && probe.HTTPGet.Scheme != corev1.URISchemeHTTPS:
+		port = podplan.PortNumber(&proxy, probe.HTTPGet.Port)
+		command = append(command, "--path", probe.HTTPGet.Path)
+	case probe.TCPSocket != nil && probe.TCPSocket.Host == "":
+		port = podplan.PortNumber(&proxy, probe.TCPSocket.Port)
+	}
+	if port == 0 {
+		return nil
+	}
+	most := time.Duration(orDefault(probe.PeriodSeconds, 10)) * time.Duration(orDefault(probe.FailureThreshold, 3)) * time.Second
+	return append(command, "--port", strconv.Itoa(int(port)), "--duration", most.String())
+}
+
+// orDefault is the value, or what Kubernetes takes for 0.
+func orDefault(value, otherwise int32) int32 {
+	if value == 0 {
+		return otherwise
+	}
+	return value
+}

@@ -1,0 +1,81 @@
+package sidecar
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/config"
+	"github.com/shunt-dev/shunt/inject/podplan"
+)
+
+// NetAdmin is the capability to change a network namespace, and to open
+// transparent and marked sockets in it.
+const NetAdmin corev1.Capability = "NET_ADMIN"
+
+// runDirectory is where iptables-legacy makes its lock, xtables.lock.
+const runDirectory = "/run"
+
+// InitContainer runs shunt-init with the spec as its arguments; in mode NONE it
+// only leaves the proxy its files, for which it needs no capability. No shell is
+// in between, so that nothing in a spec can become a command.
+func InitContainer(mode interception.Mode, spec interception.Spec, opts interception.Options, cfg config.Config) corev1.Container {
+	container := corev1.Container{
+		Name:                     podplan.InitContainerName,
+		Image:                    cfg.InitImage,
+		ImagePullPolicy:          cfg.PullPolicy,
+		Args:                     interception.Args(spec, opts),
+		Resources:                *cfg.InitResources.DeepCopy(),
+		VolumeMounts:             []corev1.VolumeMount{podplan.SharedMount(false), noToken()},
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
+		// Added capabilities are not ambient in a container: only uid 0 has
+		// the use of them.
+		SecurityContext: securityContext(0, 0, NetAdmin),
+	}
+	if mode == interception.ModeNone {
+		container.Args = []string{interception.ShareCommand, "--envoy=" + opts.Envoy, opts.Share}
+		container.SecurityContext = securityContext(cfg.ProxyUID, cfg.ProxyGID)
+		return container
+	}
+	if cfg.Backend == interception.BackendLegacy {
+		// iptables-legacy talks through a raw socket, which takes NET_RAW,
+		// and locks a file below /run; iptables-nft needs neither.
+		container.SecurityContext = securityContext(0, 0, NetAdmin, "NET_RAW")
+		container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: podplan.RunVolume, MountPath: runDirectory})
+	}
+	return container
+}
+
+// InitVolumes are those that shunt-init writes to: what it shares with the
+// proxy, which is itself (5 MB, and twice that while a new copy replaces an old
+// one), and for iptables-legacy a /run, for an empty file.
+func InitVolumes(mode interception.Mode, cfg config.Config) []corev1.Volume {
+	volumes := []corev1.Volume{inMemory(podplan.SharedVolume, "16Mi")}
+	if mode != interception.ModeNone && cfg.Backend == interception.BackendLegacy {
+		volumes = append(volumes, inMemory(podplan.RunVolume, "64Ki"))
+	}
+	return volumes
+}
+
+// inMemory is an empty volume. It is kept in memory because a pod with one on
+// its node's disk keeps the cluster autoscaler from removing the node.
+func inMemory(name, size string) corev1.Volume {
+	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
+		Medium: corev1.StorageMediumMemory, SizeLimit: new(resource.MustParse(size)),
+	}}}
+}
+
+// securityContext is a security context with the given ids and nothing more than the
+// given capabilities.
+func securityContext(uid, gid int64, capabilities ...corev1.Capability) *corev1.SecurityContext {
+	return &corev1.SecurityContext{
+		RunAsUser:                new(uid),
+		RunAsGroup:               new(gid),
+		RunAsNonRoot:             new(uid != 0),
+		Privileged:               new(false),
+		AllowPrivilegeEscalation: new(false),
+		ReadOnlyRootFilesystem:   new(true),
+		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: capabilities},
+		SeccompProfile:           &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+}
