@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -20,23 +19,20 @@ const (
 
 // printer prints manifests as the user wants them.
 type printer struct {
-	output, color string
-	// become says in a word, in the header of a diff, what became of the files.
+	output string
+	// become is the word for the changed files in the header of a diff.
 	become string
 }
 
 func (p *printer) addFlags(fs *pflag.FlagSet) {
-	fs.StringVarP(&p.output, "output", "o", outputYAML, "yaml, json, or diff: what changes, as a unified diff")
-	fs.StringVar(&p.color, "color", colorAuto,
-		"auto, always or never: colours of the diff; auto heeds NO_COLOR, and whether a terminal is there to show them")
+	fs.StringVarP(&p.output, "output", "o", outputYAML, "output format: yaml, json, or diff (a unified diff of the change, for patch)")
 }
 
 func (p *printer) check() error {
-	var wrong error
 	if !slices.Contains([]string{outputYAML, outputJSON, outputDiff}, p.output) {
-		wrong = fmt.Errorf("--output: invalid value %q; accepted: yaml, json, diff", p.output)
+		return fmt.Errorf("--output: invalid value %q; accepted: yaml, json, diff", p.output)
 	}
-	return errors.Join(wrong, checkColor(p.color))
+	return nil
 }
 
 // print writes what became of the inputs' documents.
@@ -48,7 +44,7 @@ func (p *printer) print(stdout io.Writer, inputs []input, outputs [][]manifest.D
 	case outputJSON:
 		text, err = manifest.JSON(all)
 	case outputDiff:
-		text, err = p.diff(colored(p.color, stdout), inputs, outputs)
+		text, err = p.diff(inputs, outputs)
 	}
 	if err != nil {
 		return err
@@ -59,15 +55,12 @@ func (p *printer) print(stdout io.Writer, inputs []input, outputs [][]manifest.D
 	return nil
 }
 
-func (p *printer) diff(colored bool, inputs []input, outputs [][]manifest.Document) ([]byte, error) {
+func (p *printer) diff(inputs []input, outputs [][]manifest.Document) ([]byte, error) {
 	var all []byte
 	for i, in := range inputs {
 		changes, err := manifest.Diff(in.name, p.become, in.docs, outputs[i])
 		if err != nil {
 			return nil, err
-		}
-		if colored {
-			changes = paint(changes)
 		}
 		all = append(all, changes...)
 	}
