@@ -11,10 +11,10 @@ import (
 	"github.com/shunt-dev/shunt/initimage/envoy"
 )
 
-const bootstrapLong = `Print what the Envoy of each pod starts with: the bootstrap that the pod's init container leaves it.
+const bootstrapLong = `Print the Envoy bootstrap of each pod.
 
-It is that of a pod that is injected already, or that injection would make, on a node with IPv4 and IPv6 and Linux 5.7 or newer.
-In the pod, shunt-init leaves out what its network namespace lacks; to see the file itself:
+In the pod, shunt-init writes the bootstrap and omits what the network namespace lacks. What is printed assumes IPv4, IPv6 and
+Linux 5.7 or newer. To see the file of a running pod:
 
   kubectl exec POD -c shunt-proxy -- cat /shunt/envoy.yaml`
 
@@ -22,7 +22,7 @@ func newBootstrap(name string) *cobra.Command {
 	var files sources
 	var namespace string
 	cmd := &cobra.Command{
-		Use: "bootstrap -f FILE", Short: "Print what the Envoy of a pod starts with", Long: bootstrapLong, Args: noArguments,
+		Use: "bootstrap -f FILE", Short: "Print the Envoy bootstrap of a pod", Long: bootstrapLong, Args: noArguments,
 		Example: examples(name, "bootstrap -f pod.yaml", "bootstrap -f manifests/ -R --config injector.yaml"),
 	}
 	files.addFlags(cmd.Flags())
@@ -41,7 +41,7 @@ func newBootstrap(name string) *cobra.Command {
 		first := true
 		return eachInterception(injector, inputs, cmd.ErrOrStderr(), func(pod manifest.Interception) error {
 			if pod.Options.Envoy == "" {
-				fmt.Fprintf(cmd.ErrOrStderr(), "%s: no bootstrap: its proxy is not Envoy\n", pod.Place)
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s: no bootstrap: the proxy is not Envoy\n", pod.Place)
 				return nil
 			}
 			settings, err := envoy.ParseSettings(pod.Options.Envoy)

@@ -17,16 +17,12 @@ import (
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/cluster"
 )
 
-const checkLong = `Say what is well and what is not with Shunt in a cluster. Nothing is changed.
+const checkLong = `Check the installation in a cluster, and list pods that lack the proxy or have an outdated one.
 
-Asked are: whether the webhook is registered, for which revision, and with the settings that ship; whether API servers can trust
-its certificate, and for how long that is valid; whether it is available; whether its configuration can be read; and of the pods,
-which should have the proxy and have none, and which have one that is not as it would be put in now.
+Nothing is changed. It checks the webhook's registration, certificate, replicas and configuration, then all pods or those of one
+namespace. Each finding is a line: OK, WARN or FAIL.`
 
-Each finding is a line, OK, WARN or FAIL. The exit code is 0 where nothing is FAIL, 1 where something is, and 3 where the cluster
-could not be asked.`
-
-// checker is what the flags say.
+// checker holds the values of the flags.
 type checker struct {
 	kubeconfig, context, namespace string
 	all                            bool
@@ -36,16 +32,16 @@ type checker struct {
 func newCheck(name string) *cobra.Command {
 	var c checker
 	cmd := &cobra.Command{
-		Use: "check", Short: "Say what is well and what is not with Shunt in a cluster", Long: checkLong, Args: noArguments,
+		Use: "check", Short: "Check the installation and the pods of a cluster", Long: checkLong, Args: noArguments,
 		Example: examples(name, "check", "check -n shop", "check --context production -o json"),
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&c.kubeconfig, "kubeconfig", "", "file that says where the cluster is; $KUBECONFIG or ~/.kube/config without it")
-	fs.StringVar(&c.context, "context", "", "context of that file; the current one without it")
-	fs.StringVarP(&c.namespace, "namespace", "n", "", "namespace whose pods are checked")
-	fs.BoolVarP(&c.all, "all-namespaces", "A", false, "check the pods of all namespaces, as without -n")
-	fs.StringVar(&c.config, "config", "", "file with the injector's configuration, YAML, in place of the cluster's")
-	fs.StringVarP(&c.output, "output", "o", outputTable, "table or json")
+	fs.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig file (default $KUBECONFIG, then ~/.kube/config)")
+	fs.StringVar(&c.context, "context", "", "kubeconfig context (default the current one)")
+	fs.StringVarP(&c.namespace, "namespace", "n", "", "check only the pods of this namespace")
+	fs.BoolVarP(&c.all, "all-namespaces", "A", false, "check the pods of all namespaces (the default)")
+	fs.StringVar(&c.config, "config", "", "injector configuration file to use instead of the cluster's")
+	fs.StringVarP(&c.output, "output", "o", outputTable, "output format: table or json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := c.check(); err != nil {
 			return usage(err)
@@ -65,13 +61,13 @@ func (c checker) check() error {
 	if c.namespace != "" {
 		errs = append(errs, checkNamespace(c.namespace))
 		if c.all {
-			errs = append(errs, errors.New("--all-namespaces beside --namespace; accepted: one of the two"))
+			errs = append(errs, errors.New("--all-namespaces with --namespace; accepted: one of them"))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// clusterError is an error for which nothing could be checked.
+// clusterError wraps an error because of which nothing could be checked.
 type clusterError struct{ error }
 
 func (e clusterError) Unwrap() error { return e.error }
@@ -104,7 +100,7 @@ func (c checker) run(cmd *cobra.Command) error {
 	return nil
 }
 
-// api is where kubectl would ask.
+// api returns the API server that kubectl would ask.
 func (c checker) api() (*rest.Config, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = c.kubeconfig

@@ -20,22 +20,21 @@ import (
 
 func newConfig(name string) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "config", Short: "Check the injector's configuration", Args: noArguments, RunE: noCommand,
+		Use: "config", Short: "Validate the injector's configuration", Args: noArguments, RunE: noCommand,
 		Example: examples(name, "config validate injector.yaml"),
 	}
 	cmd.AddCommand(newValidate(name))
 	return cmd
 }
 
-const validateLong = `Say whether the webhook would take a configuration (docs/configuration.md has its fields), without a cluster.
+const validateLong = `Check a configuration as the webhook would, without a cluster.
 
-A file, or stdin (-), holds an InjectorConfiguration, or a ConfigMap that has it under the key config.yaml or as its only key.
-It is read by the webhook's own code. Everything that is wrong in any of the files is named on stderr, a line each: where, which
-value, what is accepted.`
+Each file, or stdin (-), holds an InjectorConfiguration, or a ConfigMap with one under the key config.yaml or its only key.
+stderr has a line for each error: the path, the value and what is accepted.`
 
 func newValidate(name string) *cobra.Command {
 	return &cobra.Command{
-		Use: "validate FILE...", Short: "Say whether the webhook would take a configuration", Long: validateLong,
+		Use: "validate FILE...", Short: "Check a configuration as the webhook would", Long: validateLong,
 		Example: examples(name, "config validate injector.yaml", "config validate - <injector.yaml"),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {

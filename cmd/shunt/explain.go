@@ -18,7 +18,7 @@ import (
 // what is printed where nothing is said.
 func checkExplain(cmd *cobra.Command, output string) error {
 	if cmd.Flags().Changed("output") && output != outputJSON {
-		return fmt.Errorf("--output: invalid value %q with --explain; accepted: json, or no such flag for a table", output)
+		return fmt.Errorf("--output: invalid value %q with --explain; accepted: json, or no --output for a table", output)
 	}
 	return nil
 }

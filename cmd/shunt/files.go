@@ -25,8 +25,8 @@ type sources struct {
 
 func (s *sources) addFlags(fs *pflag.FlagSet) {
 	fs.StringArrayVarP(&s.names, "filename", "f", nil,
-		"file with manifests, folder of such files (*"+strings.Join(endings, ", *")+"), or - for stdin; can be repeated")
-	fs.BoolVarP(&s.recursive, "recursive", "R", false, "read what is below the folders' folders too")
+		"manifest file, folder of them (*"+strings.Join(endings, ", *")+"), or - for stdin; can be repeated")
+	fs.BoolVarP(&s.recursive, "recursive", "R", false, "read subfolders too")
 }
 
 func (s *sources) check() error {
@@ -87,7 +87,7 @@ func (s *sources) files(name string) ([]string, error) {
 	if err == nil && len(files) == 0 {
 		err = fmt.Errorf("%s: no manifest in this folder; accepted: *%s", name, strings.Join(endings, ", *"))
 		if !s.recursive {
-			err = fmt.Errorf("%w; --recursive reads its folders too", err)
+			err = fmt.Errorf("%w; --recursive reads its subfolders too", err)
 		}
 	}
 	return files, err

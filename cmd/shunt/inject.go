@@ -13,22 +13,19 @@ import (
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
 )
 
-const injectLong = `Print manifests with the proxy put into every pod.
+const injectLong = `Print manifests with the proxy injected into every pod.
 
-Pods are taken from Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, ReplicationController, Job, CronJob and lists of them, YAML
-or JSON, many documents in a file; and from any other kind with a pod template under spec.template, where that asks by the label
-sidecar.istio.io/inject: "true". All else is printed as it was read, byte for byte, and so are patches: workloads without containers.
+It injects Pods, the workloads of Kubernetes (Deployment, StatefulSet, DaemonSet, ReplicaSet, ReplicationController, Job, CronJob)
+and lists of them, in YAML or JSON. It injects other kinds with a pod template in spec.template if the template has the label
+sidecar.istio.io/inject: "true". Everything else is printed unchanged, patches (workloads without containers) included.
 
-No namespace is asked: running this is asking for injection, as with istioctl kube-inject. What a pod itself says counts as in
-a cluster: sidecar.istio.io/inject: "false" declines, and pods of the host's network or for Windows are left alone. Each pod
-that is not injected is named on stderr with the reason. Of a folder the last line there counts what was injected, left alone
-and denied.
+No cluster is asked: every pod counts as opted in, unless it opts out. Pods that cannot have the proxy, such as those with
+hostNetwork, are left alone. stderr names each pod that is not injected, with the reason; for a folder, the last line counts them.
 
-An injected pod that later meets the webhook is left as it is, if both have the same settings. Put the Namespace among the files
-where its annotations have settings for its pods.
+Pass the Namespace too if it has annotations for its pods. A webhook with the same settings leaves an injected pod as it is.
 
---explain prints no manifest, but a table of all settings that hold for each pod, with where each came from: an annotation of the
-pod or its namespace, the configuration file, a flag, or the default; -o json prints the same for programs.`
+With --explain, print each setting of each pod and where it comes from: an annotation of the pod or its namespace, the
+configuration file, a flag, or the default.`
 
 func newInject(name string) *cobra.Command {
 	var files sources
@@ -36,7 +33,7 @@ func newInject(name string) *cobra.Command {
 	var namespace string
 	var explained bool
 	cmd := &cobra.Command{
-		Use: "inject -f FILE", Short: "Print manifests with the proxy put in", Long: injectLong, Args: noArguments,
+		Use: "inject -f FILE", Short: "Print manifests with the proxy injected", Long: injectLong, Args: noArguments,
 		Example: examples(name,
 			"inject -f deployment.yaml | kubectl apply -f -", "inject -f manifests/ -R -o diff",
 			"inject -f namespace.yaml -f deployment.yaml --explain"),
@@ -45,7 +42,7 @@ func newInject(name string) *cobra.Command {
 	out.addFlags(cmd.Flags())
 	addNamespace(cmd, &namespace)
 	injectflags.Add(cmd.Flags(), injectflags.DefaultPolicy)
-	cmd.Flags().BoolVar(&explained, "explain", false, "print where the settings of each pod come from, and no manifest")
+	cmd.Flags().BoolVar(&explained, "explain", false, "print the settings of each pod and their sources, as a table or with -o json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, given, err := injectflags.ConfigAndOrigins(cmd.Flags())
 		if explained {
@@ -68,7 +65,7 @@ func newInject(name string) *cobra.Command {
 }
 
 func addNamespace(cmd *cobra.Command, namespace *string) {
-	cmd.Flags().StringVarP(namespace, "namespace", "n", "default", "namespace of objects that name none")
+	cmd.Flags().StringVarP(namespace, "namespace", "n", "default", "namespace of objects that have none")
 }
 
 func checkNamespace(namespace string) error {
@@ -89,9 +86,8 @@ func namespacesOf(inputs []input) manifest.Namespaces {
 	return all
 }
 
-// convert has something done with each document, and prints what became of
-// them; nothing where any of them is wrong. Its last line on stderr says how many
-// workloads became what, where counted.
+// convert changes each document and prints all of them, or none if any of them
+// is wrong. If counted, its last line on stderr counts the workloads.
 func convert(
 	cmd *cobra.Command, inputs []input, out printer, counted bool, change func(manifest.Document) (manifest.Outcome, error),
 ) error {

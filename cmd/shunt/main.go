@@ -1,10 +1,7 @@
-// Command shunt shows what Shunt does, without a cluster: it injects manifest
-// files and prints the rules that a pod's init container makes. It also checks
-// a cluster that has Shunt. Under the name kubectl-shunt the same program is
-// kubectl's plug-in, kubectl shunt.
-//
-// Exit codes: 0 done; 1 what was read is wrong, or could not be read; 2 bad
-// usage; 3 the cluster could not be asked. Errors go to stderr, one line each.
+// Command shunt injects manifest files, prints the rules and the bootstrap that
+// a pod gets, and checks an installation. As kubectl-shunt it is the kubectl
+// plug-in kubectl shunt. rootLong has the exit codes. Errors go to stderr, one
+// line each.
 package main
 
 import (
@@ -45,7 +42,7 @@ const (
 	exitCluster = 3
 )
 
-// usageError is an error that the arguments are to blame for.
+// usageError wraps an error in the arguments.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
@@ -72,8 +69,8 @@ func exitCode(err error) int {
 	}
 }
 
-// calledAs is what a user writes to run the program of the given file: kubectl
-// finds its plug-ins by their files' names.
+// calledAs returns what a user types to run the program of the given file:
+// kubectl finds plug-ins by their file names.
 func calledAs(file string) string {
 	if strings.TrimSuffix(filepath.Base(file), ".exe") == "kubectl-shunt" {
 		return "kubectl shunt"
@@ -91,11 +88,22 @@ func run(ctx context.Context, name string, args []string, stdin io.Reader, stdou
 	return root.ExecuteContext(ctx)
 }
 
+const rootLong = `Put a proxy in front of any pod, transparently.
+
+inject, uninject, rules, bootstrap and config validate work on files; check asks a cluster.
+
+Exit codes:
+  0  done
+  1  invalid or unreadable input, or a FAIL finding of check
+  2  wrong command line
+  3  check: the cluster could not be asked`
+
 func newRoot(name string) *cobra.Command {
 	root := &cobra.Command{
 		Use:               "shunt",
 		Annotations:       map[string]string{cobra.CommandDisplayNameAnnotation: name},
 		Short:             "Put a proxy in front of any pod, transparently",
+		Long:              rootLong,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
@@ -109,7 +117,7 @@ func newRoot(name string) *cobra.Command {
 	return root
 }
 
-// noCommand is what a command does that only holds others.
+// noCommand runs a command that only groups others: it prints the help and fails.
 func noCommand(cmd *cobra.Command, _ []string) error {
 	if err := cmd.Help(); err != nil {
 		return err
@@ -117,7 +125,7 @@ func noCommand(cmd *cobra.Command, _ []string) error {
 	return usage(fmt.Errorf("no command given; accepted: %s", commands(cmd)))
 }
 
-// noArguments refuses words that are not flags.
+// noArguments rejects words that are not flags.
 func noArguments(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -139,7 +147,7 @@ func commands(cmd *cobra.Command) string {
 	return strings.Join(names, ", ")
 }
 
-// examples are command lines for --help, without the program's name.
+// examples formats command lines, given without the program's name, for --help.
 func examples(name string, lines ...string) string {
 	for i, line := range lines {
 		lines[i] = "  " + name + " " + line

@@ -17,44 +17,41 @@ import (
 	"github.com/shunt-dev/shunt/inject/config"
 )
 
-const rulesLong = `Print the netfilter rules of a pod, in the form that iptables-save writes and iptables-restore reads, with the routing
-that they need as comments. Nothing is changed, and no Linux kernel is needed.
+const rulesLong = `Print the iptables rules of a pod, or of shunt-init's flags, in the format of iptables-save.
 
-The rules are those of shunt-init's flags, or of the pods in manifest files (-f FILE, a folder of them, or - for stdin; can be
-repeated): of a pod that is injected, those of its init container's arguments; of any other, those that injection would give it,
-by what its annotations say, and by the injector's configuration (--config FILE) where they say nothing.
+Comments show the routing that the rules need. Nothing is changed, and no Linux kernel is needed. For an injected pod, the rules
+are those of its init container; for any other pod, those that injection would give it.
 
-  shunt rules -m TPROXY -o 3306
-  shunt rules --family 6
   shunt rules -f deployment.yaml
+  shunt rules -m TPROXY -o 3306 --family 6
 
 Usage:
-  shunt rules [--family 4|6|both] [shunt-init's flags]
   shunt rules [--family 4|6|both] [-R] [--config FILE] -f FILE
+  shunt rules [--family 4|6|both] [shunt-init's flags]
 
-Flags of its own:
-      --family VALUE     4, 6 or both (default both; with --ipv6=off: 4)
-  -f, --filename FILE    file with manifests, folder of such files, or - for stdin; can be repeated
-  -R, --recursive        read what is below the folders' folders too
-      --config FILE      with -f: the injector's configuration, YAML
-  -h, --help             print this
+Flags:
+      --family VALUE     4, 6 or both (default both; 4 with --ipv6=off)
+  -f, --filename FILE    manifest file, folder of them, or - for stdin; can be repeated
+  -R, --recursive        with -f: read subfolders too
+      --config FILE      with -f: the injector's configuration, YAML or JSON
+  -h, --help             print this help
 
-shunt-init's flags:
+Flags of shunt-init:
 `
 
-// rulesArgs are the arguments, its own taken out of shunt-init's.
+// rulesArgs holds the arguments of the command itself, and in rest those of shunt-init.
 type rulesArgs struct {
 	help     bool
-	families []ruleset.Family // nil where nothing is said
+	families []ruleset.Family // nil if not given
 	files    sources
-	config   *string // file; nil where none is named
+	config   *string // file; nil if not given
 	rest     []string
 }
 
 func newRules(name string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "rules [-f FILE | shunt-init's flags]",
-		Short: "Print the rules of shunt-init's flags, or of a pod",
+		Short: "Print the iptables rules of a pod, or of shunt-init's flags",
 		// shunt-init's flags are parsed by shunt-init's own parser.
 		DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -104,7 +101,7 @@ func parseRules(args []string) (rulesArgs, error) {
 		}
 		if !attached {
 			if i++; i == len(args) {
-				return parsed, fmt.Errorf("%s: Required value; accepted: a value behind it", name)
+				return parsed, fmt.Errorf("%s: Required value; accepted: a value after it", name)
 			}
 			value = args[i]
 		}
@@ -127,11 +124,11 @@ func (a *rulesArgs) check() error {
 	named := len(a.files.names) > 0
 	switch {
 	case named && len(a.rest) > 0:
-		return fmt.Errorf("%q beside -f; accepted: files, or shunt-init's flags", a.rest[0])
+		return fmt.Errorf("%q with -f; accepted: -f, or shunt-init's flags", a.rest[0])
 	case !named && a.files.recursive:
-		return errors.New("--recursive without -f; accepted: beside -f with a folder")
+		return errors.New("--recursive without -f; accepted: with -f and a folder")
 	case !named && a.config != nil:
-		return errors.New("--config without -f; accepted: beside -f, whose pods it is for")
+		return errors.New("--config without -f; accepted: with -f")
 	}
 	return nil
 }
@@ -185,7 +182,7 @@ func rulesOfFiles(args rulesArgs, stdin io.Reader, stdout, stderr io.Writer) err
 	injector := manifest.Injector{Config: cfg, Namespace: "default", Namespaces: namespacesOf(inputs)}
 	return eachInterception(injector, inputs, stderr, func(pod manifest.Interception) error {
 		if pod.Mode == interception.ModeNone {
-			fmt.Fprintf(stderr, "%s: no rules: the pod asks for the proxy alone: %s: NONE\n", pod.Place, annotation.InterceptionModeKey)
+			fmt.Fprintf(stderr, "%s: no rules: %s is NONE\n", pod.Place, annotation.InterceptionModeKey)
 			return nil
 		}
 		fmt.Fprintf(stdout, "# %s\n", pod.Place)

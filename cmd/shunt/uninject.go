@@ -8,20 +8,19 @@ import (
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
 )
 
-const uninjectLong = `Print manifests as they were before the proxy was put into their pods.
+const uninjectLong = `Print manifests with the proxy removed, as they were before injection.
 
-What was put in is read from the status annotation that injection leaves, sidecar.istio.io/status; neither the injector's
-settings nor a cluster are asked. What comes from inject is given back byte for byte where inject put lines between those of
-the file, and with the same meaning where it had to print the file anew.
+It undoes what the annotation sidecar.istio.io/status records, whatever the settings were, and needs no configuration and no
+cluster. Where inject only added lines, the file comes back byte for byte; elsewhere it comes back with the same meaning.
 
-A pod that is not injected, or was injected by something else, is left as it is and named on stderr.`
+Pods that are not injected, or were injected by another injector, are left as they are and named on stderr.`
 
 func newUninject(name string) *cobra.Command {
 	var files sources
 	out := printer{become: "restored"}
 	var namespace string
 	cmd := &cobra.Command{
-		Use: "uninject -f FILE", Short: "Print manifests with the proxy taken out", Long: uninjectLong, Args: noArguments,
+		Use: "uninject -f FILE", Short: "Print manifests with the proxy removed", Long: uninjectLong, Args: noArguments,
 		Example: examples(name,
 			"uninject -f injected.yaml | kubectl apply -f -", "uninject -f manifests/ -R -o diff"),
 	}

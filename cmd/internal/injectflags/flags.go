@@ -34,24 +34,24 @@ type definition struct {
 
 var definitions = []definition{
 	{
-		"init-image", "image of the init container shunt-init", "initImage",
+		"init-image", "image of the init container", "initImage",
 		func(c *config.Config, v string) { c.InitImage = v }, func(c config.Config) string { return c.InitImage },
 	},
 	{
-		"proxy-image", "image of the sidecar shunt-proxy, with envoy on its PATH", "proxyImage",
+		"proxy-image", "image of the proxy, with envoy on its PATH", "proxyImage",
 		func(c *config.Config, v string) { c.ProxyImage = v }, func(c config.Config) string { return c.ProxyImage },
 	},
 	{
-		"revision", "revision that this injector answers to, and its name in the status annotation; a DNS label", "revision",
+		"revision", "revision of this injector, a DNS label", "revision",
 		func(c *config.Config, v string) { c.Revision = v }, func(c config.Config) string { return c.Revision },
 	},
 	{
-		"backend", "kernel interface that shunt-init writes to: auto, nft or legacy", "backend",
+		"backend", "iptables backend of shunt-init: auto, nft or legacy", "backend",
 		func(c *config.Config, v string) { c.Backend = interception.Backend(v) },
 		func(c config.Config) string { return string(c.Backend) },
 	},
 	{
-		DefaultPolicy, "what happens to pods that nothing else decides about: enabled or disabled", "defaultPolicy",
+		DefaultPolicy, "whether pods are injected that nothing else decides about: enabled or disabled", "defaultPolicy",
 		func(c *config.Config, v string) { c.DefaultPolicy = config.Policy(v) },
 		func(c config.Config) string { return string(c.DefaultPolicy) },
 	},
@@ -59,7 +59,7 @@ var definitions = []definition{
 
 // Add puts the flags into fs, but for those in except.
 func Add(fs *pflag.FlagSet, except ...string) {
-	fs.String(configFile, "", "file with the injector's configuration, YAML; the flags for single settings win over it")
+	fs.String(configFile, "", "injector configuration file, YAML or JSON; flags override it")
 	for _, def := range definitions {
 		if !slices.Contains(except, def.name) {
 			fs.String(def.name, def.get(config.Default()), def.usage)
