@@ -106,10 +106,10 @@ generate: ## Write the generated files anew.
 	go generate ./...
 
 .PHONY: bench
-bench: ## Run the benchmarks, 6 minutes, and write their tables into docs/performance.md; BENCH is a pattern (root, two CPUs).
+bench: ## Run the benchmarks, 6 minutes, and write their tables into docs; BENCH is a pattern (root, two CPUs).
 	@((EUID)) || hack/deps.sh iptables-nft iptables-legacy haproxy wrk
 	go test -run='^$$' -bench='$(BENCH)' -benchmem $$(go list ./... | grep -v /test/)
-	PATH=$$PATH:/usr/local/sbin:/usr/sbin:/sbin ENVOY=$$(hack/envoy.sh) SHUNT_BENCH_DOC='$(CURDIR)/docs/performance.md' \
+	PATH=$$PATH:/usr/local/sbin:/usr/sbin:/sbin ENVOY=$$(hack/envoy.sh) SHUNT_BENCH_DOCS='$(CURDIR)/docs' \
 		go test -run='^$$' -bench='$(BENCH)' -benchtime=$(ROUNDS)x -timeout=30m ./test/bench
 
 .PHONY: fuzz

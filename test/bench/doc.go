@@ -1,5 +1,5 @@
-// Package bench measures what Shunt costs, and prints it as the tables of
-// docs/performance.md, into which `make bench` writes them:
+// Package bench measures what Shunt costs, and prints it as tables, which
+// `make bench` writes into docs/performance.md and docs/benchmarks.md:
 //
 //   - what it costs to put a pod's rules into its network namespace, by
 //     shunt-init, and beside it by the bare iptables-restore of the same rules,

@@ -14,10 +14,11 @@ import (
 	"github.com/shunt-dev/shunt/test/bench"
 )
 
-var update = flag.Bool("update", false, "rewrite the counts of rules in docs/performance.md")
+var update = flag.Bool("update", false, "rewrite the counts of rules in docs/benchmarks.md")
 
 const (
-	document = "../../docs/performance.md"
+	docs     = "../../docs"
+	document = docs + "/benchmarks.md"
 	listings = "../rules/testdata/listings"
 )
 

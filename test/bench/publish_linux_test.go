@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,59 +16,109 @@ import (
 	"github.com/shunt-dev/shunt/test/bench"
 )
 
+// Documents that tables are put into.
+const (
+	performance = "performance.md"
+	benchmarks  = "benchmarks.md"
+)
+
+// table is a table that benchmarks fill, and where it goes.
+type table struct {
+	document, name string
+	text           func() string
+	has, want      int      // rows that were measured, and all
+	programs       []string // that were measured, beside iptables
+}
+
+func tables() []table {
+	start := podStart(results)
+	proxied := []string{os.Getenv("ENVOY"), "haproxy", "wrk"}
+	return []table{
+		{performance, "proxies", func() string { return bench.ProxiedTable(compared) + "\n" + bench.BarsTable(compared) },
+			len(compared), len(proxies), proxied},
+		{performance, "pod start", func() string { return bench.Table(start) }, len(start), 8, nil},
+		{benchmarks, "install", func() string { return bench.Table(results) }, len(results), len(settings()) * waysOfEach, nil},
+		{benchmarks, "rule costs", func() string { return bench.RuleCostTable(backends, ruleCosts) }, len(ruleCosts), len(prices()), nil},
+	}
+}
+
+// podStart returns the results for what a pod gets by default: iptables-nft,
+// both families, verified.
+func podStart(results []bench.Result) []bench.Result {
+	return slices.DeleteFunc(slices.Clone(results), func(r bench.Result) bool {
+		return !strings.HasPrefix(r.Setting, "nft ") || !strings.HasSuffix(r.Setting, " dual") || strings.Contains(r.Way, "--skip-verify")
+	})
+}
+
 // TestMain prints what was measured after the benchmarks, and puts what is
-// whole into the document that SHUNT_BENCH_DOC names.
+// whole into the documents of the folder that SHUNT_BENCH_DOCS names.
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if err := publish(os.Getenv("SHUNT_BENCH_DOC")); err != nil {
+	if err := publish(os.Getenv("SHUNT_BENCH_DOCS")); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
 	os.Exit(code)
 }
 
-// publish prints what was measured, and puts it into a document. A table that
-// lacks rows, because a pattern chose some benchmarks only, is left out there.
-func publish(document string) error {
-	var whole []bench.Section
-	for _, table := range []struct {
-		name      string
-		text      func() string
-		has, want int // rows
-		programs  []string
-	}{
-		{"install", func() string { return bench.Table(results) }, len(results), len(settings()) * waysOfEach, nil},
-		{"proxies", func() string { return bench.ProxiedTable(compared) + "\n" + bench.BarsTable(compared) },
-			len(compared), len(proxies), []string{os.Getenv("ENVOY"), "haproxy", "wrk"}},
-		{"rule costs", func() string { return bench.RuleCostTable(backends, ruleCosts) }, len(ruleCosts), len(prices()), nil},
-	} {
-		if table.has == 0 {
+// publish prints what was measured, and puts it into the documents of a folder.
+// A table that lacks rows, because a pattern chose some benchmarks only, is left
+// out there.
+func publish(folder string) error {
+	for _, t := range tables() {
+		if t.has == 0 {
 			continue
 		}
-		section := bench.Section{Name: table.name, Text: "Measured on " + machine(table.programs) + ".\n\n" + table.text()}
+		section := bench.Section{Name: t.name, Text: "Measured on " + machine(t.programs) + ".\n\n" + t.text()}
 		fmt.Printf("\n%s: %s\n", section.Name, section.Text)
-		if table.has == table.want {
-			whole = append(whole, section)
+		if folder == "" || t.has != t.want {
+			continue
+		}
+		if err := fill(filepath.Join(folder, t.document), section); err != nil {
+			return err
 		}
 	}
-	if document == "" || len(whole) == 0 {
-		return nil
-	}
-	return fill(document, whole)
+	return nil
 }
 
-func fill(document string, sections []bench.Section) error {
+func fill(document string, section bench.Section) error {
 	text, err := os.ReadFile(document)
 	if err != nil {
 		return err
 	}
-	filled := string(text)
-	for _, s := range sections {
-		if filled, err = s.Fill(filled); err != nil {
-			return fmt.Errorf("%s: %w", document, err)
-		}
+	filled, err := section.Fill(string(text))
+	if err != nil {
+		return fmt.Errorf("%s: %w", document, err)
 	}
 	return os.WriteFile(document, []byte(filled), 0o644)
+}
+
+// TestTablesHaveAPlace holds that `make bench` can put each table into its
+// document, and that the costs of a pod's start are those of all
+// installations.
+func TestTablesHaveAPlace(t *testing.T) {
+	documented := map[string]string{}
+	for _, table := range tables() {
+		text, err := os.ReadFile(filepath.Join(docs, table.document))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if documented[table.name], err = (bench.Section{Name: table.name}).In(string(text)); err != nil {
+			t.Errorf("%s: %v", table.document, err)
+		}
+	}
+	rows := 0
+	for line := range strings.Lines(documented["pod start"]) {
+		if strings.HasPrefix(line, "| nft ") {
+			rows++
+			if !strings.Contains(documented["install"], line) {
+				t.Errorf("%s has a row that %s has not: %s", performance, benchmarks, line)
+			}
+		}
+	}
+	if want := tables()[1].want; rows != want {
+		t.Errorf("%s has %d rows of a pod's start, want %d", performance, rows, want)
+	}
 }
 
 // machine describes what the figures were measured on.

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Section is a part of docs/performance.md that is measured: what stands there
-// between two markers, which a Markdown reader does not show.
+// Section is a measured part of a document: the text between two markers, which
+// a Markdown reader does not show.
 type Section struct {
 	Name string // in the first marker
 	Text string // complete lines
