@@ -43,12 +43,12 @@ labels:
     apiVersions: [v1]
     resources: [pods]
     scope: Namespaced
-  # A pod that is not intercepted although its namespace asks for it must not run.
+  # A pod that should be injected must not start without the proxy.
   failurePolicy: Fail
-  # Another webhook may change a pod after Shunt; it is then looked at again. Injecting twice equals once.
+  # If a later webhook changes the pod, Shunt is called again. Injection is idempotent.
   reinvocationPolicy: IfNeeded
   matchPolicy: Equivalent
-  # An answer changes nothing that could be left over, or would have to be put right, when the pod is not made after all.
+  # A call has no side effects that would have to be undone if the pod is not created.
   sideEffects: None
   timeoutSeconds: {{ .root.Values.webhooks.timeoutSeconds }}
   admissionReviewVersions: [v1]
