@@ -208,7 +208,7 @@ var _ = Describe("shunt check", Ordered, func() {
 			"OK CABundle "+registered+": verifies the certificate: revision.shunt.dev, pod.shunt.dev",
 			"OK Deployment Deployment/shunt-system/shunt-webhook-checked: 2 of 2 replicas are available",
 			HavePrefix("OK Configuration ConfigMap/shunt-system/shunt-injector-checked: "),
-			"OK Pods "+registered+": with the proxy as they would get it now: 1",
+			"OK Pods "+registered+": up to date: 1",
 		))
 		// The webhook of the rest of the suite is registered by its address, which is asked.
 		Expect(result.lines()).To(ContainElements(
@@ -225,7 +225,7 @@ var _ = Describe("shunt check", Ordered, func() {
 		Expect(api.Patch(ctx, wrong, client.MergeFrom(configuration))).To(Succeed())
 		result, code := check(ctx, "-n", namespaces["well"])
 		Expect(result.lines()).To(ContainElements(
-			ContainSubstring("FAIL CABundle "+registered+": revision.shunt.dev: the caBundle does not verify what is in Secret"),
+			ContainSubstring("FAIL CABundle "+registered+": revision.shunt.dev: the caBundle does not verify the certificate in Secret"),
 			"OK CABundle "+registered+": verifies the certificate: pod.shunt.dev",
 		))
 		Expect(code).To(Equal(1))
@@ -249,7 +249,7 @@ var _ = Describe("shunt check", Ordered, func() {
 	It("finds a pod without the proxy", func(ctx SpecContext) {
 		result, code := check(ctx, "-n", namespaces["missing"])
 		Expect(result.lines()).To(ContainElement(
-			"FAIL PodNotInjected Pod/" + namespaces["missing"] + "/echo: it asks for the proxy and has none; a restart puts it in"))
+			"FAIL PodNotInjected Pod/" + namespaces["missing"] + "/echo: it should have the proxy and has none; recreate it"))
 		Expect(result.Failed).To(Equal(1))
 		Expect(code).To(Equal(1))
 	})
@@ -257,7 +257,7 @@ var _ = Describe("shunt check", Ordered, func() {
 	It("finds a pod of an older version", func(ctx SpecContext) {
 		result, code := check(ctx, "-n", namespaces["older"])
 		Expect(result.lines()).To(ContainElement(HavePrefix(
-			"WARN PodOutdated Pod/" + namespaces["older"] + "/echo: its shunt-init is of image shunt-init:v0, and would be of ")))
+			"WARN PodOutdated Pod/" + namespaces["older"] + "/echo: the image of shunt-init is shunt-init:v0, and would be ")))
 		Expect(code).To(Equal(0))
 	})
 

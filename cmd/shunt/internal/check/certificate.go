@@ -48,7 +48,7 @@ func (r *report) certificates(s Snapshot, in installation) {
 // validity says for how long a certificate is valid.
 func (r *report) validity(now time.Time, name string, served Served, chain []*x509.Certificate, err error) {
 	if err != nil {
-		r.add(Warn, Certificate, name, "not checked, and neither is the CA bundle: %v", err)
+		r.add(Warn, Certificate, name, "not checked, nor the CA bundle: %v", err)
 		return
 	}
 	leaf := chain[0]
@@ -58,7 +58,7 @@ func (r *report) validity(now time.Time, name string, served Served, chain []*x5
 	case left <= 0:
 		r.add(Fail, Certificate, name, "%s: expired at %s, %s ago", served.From, until, rough(-left))
 	case now.Before(leaf.NotBefore):
-		r.add(Fail, Certificate, name, "%s: valid only from %s on", served.From, leaf.NotBefore.UTC().Format(time.RFC3339))
+		r.add(Fail, Certificate, name, "%s: not valid before %s", served.From, leaf.NotBefore.UTC().Format(time.RFC3339))
 	case left < soon:
 		r.add(Warn, Certificate, name, "%s: expires in %s, at %s", served.From, rough(left), until)
 	default:
@@ -82,7 +82,7 @@ func (r *report) trust(
 ) bool {
 	bundle := x509.NewCertPool()
 	if len(w.ClientConfig.CABundle) == 0 {
-		r.add(Fail, CABundle, in.object(), "%s: the caBundle is empty, so that API servers do not trust the webhook", w.Name)
+		r.add(Fail, CABundle, in.object(), "%s: the caBundle is empty: API servers do not trust the webhook", w.Name)
 		return false
 	}
 	if !bundle.AppendCertsFromPEM(w.ClientConfig.CABundle) {
@@ -100,7 +100,7 @@ func (r *report) trust(
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	if err != nil {
-		r.add(Fail, CABundle, in.object(), "%s: the caBundle does not verify what is %s: %v", w.Name, served.From, err)
+		r.add(Fail, CABundle, in.object(), "%s: the caBundle does not verify the certificate %s: %v", w.Name, served.From, err)
 	}
 	return err == nil
 }
@@ -111,7 +111,7 @@ func readChain(text []byte) ([]*x509.Certificate, error) {
 	for rest := bytes.TrimSpace(text); len(rest) > 0; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
-			return nil, errors.New("what is there is no PEM")
+			return nil, errors.New("it is not PEM")
 		}
 		if block.Type != "CERTIFICATE" {
 			continue

@@ -7,8 +7,8 @@ func Run(s Snapshot) []Finding {
 	var r report
 	installations := s.installations()
 	if len(installations) == 0 {
-		r.add(Fail, Registration, "MutatingWebhookConfiguration", "none has a webhook of Shunt's (its name ends in .shunt.dev); "+
-			"accepted: what config/default puts there")
+		r.add(Fail, Registration, "MutatingWebhookConfiguration", "there is no webhook of Shunt (*.shunt.dev); "+
+			"accepted: the one of config/default")
 	}
 	revisions, all := map[string]bool{}, true
 	for _, in := range installations {

@@ -19,14 +19,14 @@ func (r *report) deployed(in installation) {
 	reference := in.reference()
 	switch {
 	case reference == nil:
-		r.add(Warn, Deployment, in.object(), "not checked: the webhooks name a URL, and no Service of this cluster")
+		r.add(Warn, Deployment, in.object(), "not checked: the webhooks have a URL, not a Service")
 		return
 	case in.service == nil:
-		r.add(Fail, Deployment, in.object(), "the Service %s/%s that the webhooks name is not there", reference.Namespace, reference.Name)
+		r.add(Fail, Deployment, in.object(), "the webhooks' Service %s/%s does not exist", reference.Namespace, reference.Name)
 		return
 	case in.deployment == nil:
 		r.add(Fail, Deployment, fmt.Sprintf("Service/%s/%s", reference.Namespace, reference.Name),
-			"no Deployment has pods that the Service selects")
+			"the Service selects pods of no Deployment")
 		return
 	}
 	wanted, available := int32(1), in.deployment.Status.AvailableReplicas
@@ -68,7 +68,7 @@ func (r *report) configured(s Snapshot, in installation) (cfg settings, ok bool)
 	revisions := in.revisions()
 	switch {
 	case len(revisions) > 0 && !slices.Contains(revisions, cfg.Revision):
-		r.add(Fail, Configuration, cfg.object, "it is for revision %s, and the webhooks send pods of revision %s, so that none is injected",
+		r.add(Fail, Configuration, cfg.object, "it is for revision %s, but the webhooks select pods of revision %s: none is injected",
 			cfg.Revision, strings.Join(revisions, ", "))
 	case cfg.known:
 		r.add(OK, Configuration, cfg.object, "%s; revision %s", cfg.text, cfg.Revision)
@@ -93,8 +93,8 @@ func (r *report) optOut(in installation, cfg settings) {
 		}
 	}
 	if len(names) > 0 {
-		r.add(Warn, Configuration, cfg.object, "forbiddenAnnotations has %s, and pods with the label %[1]s: \"false\" are not asked "+
-			"about: the objectSelector of %s leaves them out", annotation.InjectKey, strings.Join(names, ", "))
+		r.add(Warn, Configuration, cfg.object, "forbiddenAnnotations has %s, but pods with the label %[1]s: \"false\" are not sent "+
+			"to the webhook: the objectSelector of %s excludes them", annotation.InjectKey, strings.Join(names, ", "))
 	}
 }
 
@@ -102,12 +102,12 @@ func (r *report) optOut(in installation, cfg settings) {
 // defaults where nothing says more.
 func (s Snapshot) settings(in installation) (settings, error) {
 	if s.Config != nil {
-		return settings{*s.Config, true, in.object(), "as --config says"}, nil
+		return settings{*s.Config, true, in.object(), "from --config"}, nil
 	}
 	if in.deployment == nil {
 		cfg := settings{
 			Config: config.Default(), object: in.object(),
-			text: "not known, so that it is not checked which settings pods have; --config FILE says what it is",
+			text: "unknown: the settings of pods are not checked; pass it with --config FILE",
 		}
 		if revisions := in.revisions(); len(revisions) == 1 {
 			cfg.Revision = revisions[0]
@@ -118,7 +118,7 @@ func (s Snapshot) settings(in installation) (settings, error) {
 }
 
 func (s Snapshot) deployedSettings(in installation) (settings, error) {
-	cfg := settings{known: true, object: in.deploymentObject(), text: "the container's flags are read without an error"}
+	cfg := settings{known: true, object: in.deploymentObject(), text: "the container's flags are valid"}
 	fs, container := in.flags()
 	if fs == nil {
 		return cfg, errors.New("it has no container")
@@ -131,14 +131,14 @@ func (s Snapshot) deployedSettings(in installation) (settings, error) {
 	}
 	volume, rest := in.mounted(container, file)
 	if volume == nil || volume.ConfigMap == nil {
-		return cfg, fmt.Errorf("%s is in no ConfigMap, so that no pod is checked; accepted: --config FILE, with what it holds", file)
+		return cfg, fmt.Errorf("%s is in no ConfigMap: no pod is checked; accepted: its contents with --config FILE", file)
 	}
 	cfg.object = "ConfigMap/" + in.deployment.Namespace + "/" + volume.ConfigMap.Name
 	content, err := s.content(in.deployment.Namespace, *volume.ConfigMap, rest)
 	if err != nil {
 		return cfg, err
 	}
-	cfg.text = "it is read without an error"
+	cfg.text = "valid"
 	cfg.Config, err = injectflags.Parse(fs, []byte(content))
 	return cfg, err
 }
@@ -153,7 +153,7 @@ func (s Snapshot) content(namespace string, source corev1.ConfigMapVolumeSource,
 	}
 	found := find(s.ConfigMaps, func(o *corev1.ConfigMap) bool { return o.Namespace == namespace && o.Name == source.Name })
 	if found == nil {
-		return "", errors.New("it is not there, and new replicas of the webhook do not start without it")
+		return "", errors.New("it does not exist: new replicas of the webhook do not start")
 	}
 	content, ok := found.Data[key]
 	if !ok {

@@ -51,9 +51,9 @@ func (r *report) pods(s Snapshot, in installation, cfg settings) {
 	case well > 0 && !cfg.known:
 		r.add(OK, Pods, in.object(), "with the proxy: %d", well)
 	case well > 0:
-		r.add(OK, Pods, in.object(), "with the proxy as they would get it now: %d", well)
+		r.add(OK, Pods, in.object(), "up to date: %d", well)
 	case len(r.findings) == before:
-		r.add(OK, Pods, in.object(), "none has the proxy, and none asks for it")
+		r.add(OK, Pods, in.object(), "none has the proxy, and none should")
 	}
 }
 
@@ -79,7 +79,7 @@ func (j judge) pod(pod *corev1.Pod, ns annotation.Namespace) bool {
 	case has && status.Revision != j.cfg.Revision, !has && !j.in.asksAbout(pod, ns):
 		return false
 	case !has && hasOurContainer(pod):
-		j.add(Warn, PodOutdated, object, "it was injected by a Shunt of another version; a restart brings it up to date")
+		j.add(Warn, PodOutdated, object, "it was injected by another version of Shunt; recreate it")
 		return false
 	}
 	result := j.injector.Inject(pod, ns)
@@ -95,13 +95,13 @@ func (j judge) pod(pod *corev1.Pod, ns annotation.Namespace) bool {
 func (j judge) compare(pod *corev1.Pod, object string, has bool, result inject.Result) {
 	switch {
 	case result.Denied() && has:
-		j.add(Warn, PodRefused, object, "it has the proxy, and would be refused now: %s", joined(result.Decision))
+		j.add(Warn, PodRefused, object, "it has the proxy, and would be denied now: %s", joined(result.Decision))
 	case result.Denied():
-		j.add(Fail, PodRefused, object, "it has no proxy, and would be refused now: %s", joined(result.Decision))
+		j.add(Fail, PodRefused, object, "it has no proxy, and would be denied now: %s", joined(result.Decision))
 	case result.Inject && has:
-		j.add(Warn, PodOutdated, object, "%s; a restart brings it up to date", difference(pod, result.Pod))
+		j.add(Warn, PodOutdated, object, "%s; recreate it", difference(pod, result.Pod))
 	case result.Inject:
-		j.add(Fail, PodNotInjected, object, "it asks for the proxy and has none; a restart puts it in")
+		j.add(Fail, PodNotInjected, object, "it should have the proxy and has none; recreate it")
 	case has:
 		j.add(Warn, PodUnwanted, object, "it has the proxy, and would not get it now: %s: %s", result.Reason, result.Reason.Sentence())
 	}
@@ -124,7 +124,7 @@ func (r *report) orphans(s Snapshot, revisions map[string]bool) {
 		pod := &s.Pods[i]
 		if status, has := podplan.ReadStatus(pod); has && !over(pod) && !revisions[status.Revision] {
 			r.add(Warn, PodOutdated, "Pod/"+pod.Namespace+"/"+pod.Name,
-				"it was injected by revision %q, which no webhook here is for", status.Revision)
+				"it was injected by revision %q, which no webhook has", status.Revision)
 		}
 	}
 }
@@ -167,11 +167,11 @@ func difference(pod, now *corev1.Pod) string {
 		case actual == nil:
 			differs = append(differs, "it has no container "+planned.Name)
 		case actual.Image != planned.Image:
-			differs = append(differs, fmt.Sprintf("its %s is of image %s, and would be of %s", planned.Name, actual.Image, planned.Image))
+			differs = append(differs, fmt.Sprintf("the image of %s is %s, and would be %s", planned.Name, actual.Image, planned.Image))
 		}
 	}
 	if len(differs) == 0 {
-		return "it was injected by other settings than there are now, or changed afterwards"
+		return "the settings changed since it was injected, or it was changed"
 	}
 	return strings.Join(differs, "; ")
 }

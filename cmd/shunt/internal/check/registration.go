@@ -34,7 +34,7 @@ func (r *report) registration(in installation) {
 	for i, w := range in.webhooks {
 		names[i] = w.Name
 		if !slices.ContainsFunc(w.Rules, createsPods) {
-			r.add(Fail, Registration, in.object(), "%s: no rule is for CREATE of v1 pods; accepted: those of config/webhook", w.Name)
+			r.add(Fail, Registration, in.object(), "%s: no rule matches CREATE of v1 pods; accepted: those of config/webhook", w.Name)
 		}
 	}
 	of := ""
@@ -62,23 +62,23 @@ func (r *report) settings(in installation) {
 		for _, line := range []struct {
 			name, is, shipped, so string
 		}{
-			{"failurePolicy", text(w.FailurePolicy), string(shipped.failure), "pods start without the proxy while nobody answers"},
-			{"reinvocationPolicy", text(w.ReinvocationPolicy), string(shipped.reinvocation), "what a later webhook changes stays as it is"},
-			{"matchPolicy", text(w.MatchPolicy), string(shipped.match), "pods of another version of the API are not asked about"},
-			{"sideEffects", text(w.SideEffects), string(shipped.sideEffects), "it has none, dry run or not"},
+			{"failurePolicy", text(w.FailurePolicy), string(shipped.failure), "pods start without the proxy while the webhook is down"},
+			{"reinvocationPolicy", text(w.ReinvocationPolicy), string(shipped.reinvocation), "changes by later webhooks are not corrected"},
+			{"matchPolicy", text(w.MatchPolicy), string(shipped.match), "pods of other API versions are not sent to the webhook"},
+			{"sideEffects", text(w.SideEffects), string(shipped.sideEffects), "the webhook has none"},
 			{
 				"timeoutSeconds", fmt.Sprint(deref(w.TimeoutSeconds)), fmt.Sprint(shipped.timeout),
-				"a pod waits so long for a webhook that does not answer",
+				"the time that a pod waits for a webhook that does not answer",
 			},
 		} {
 			if line.is != line.shipped {
 				as = false
-				r.add(Warn, Settings, in.object(), "%s: %s is %s, and ships as %s: %s", w.Name, line.name, line.is, line.shipped, line.so)
+				r.add(Warn, Settings, in.object(), "%s: %s is %s, shipped as %s: %s", w.Name, line.name, line.is, line.shipped, line.so)
 			}
 		}
 	}
 	if as {
-		r.add(OK, Settings, in.object(), "failurePolicy %s, reinvocationPolicy %s, timeoutSeconds %d, as they ship",
+		r.add(OK, Settings, in.object(), "failurePolicy %s, reinvocationPolicy %s, timeoutSeconds %d, as shipped",
 			shipped.failure, shipped.reinvocation, shipped.timeout)
 	}
 }
@@ -107,7 +107,7 @@ func (r *report) exemptions(in installation) {
 		}
 	}
 	if len(missing) > 0 {
-		r.add(Warn, Exemptions, in.object(), "not exempt, so that pods which ask there cannot start while nobody answers: %s",
+		r.add(Warn, Exemptions, in.object(), "not exempt: pods that opt in there cannot start while the webhook is down: %s",
 			strings.Join(missing, ", "))
 		return
 	}

@@ -38,7 +38,7 @@ func (c cluster) certificate(ctx context.Context, target check.Target) check.Ser
 		return served("served at "+target.Name, chain, err)
 	}
 	if target.Namespace == "" {
-		return check.Served{Problem: "the webhooks' Service is not there"}
+		return check.Served{Problem: "the webhooks' Service does not exist"}
 	}
 	unasked := errors.New("no pod of the Service is ready")
 	if len(target.Pods) > 0 && target.Port > 0 {

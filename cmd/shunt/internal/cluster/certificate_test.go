@@ -125,7 +125,7 @@ func TestCertificate(t *testing.T) {
 			"neither pod nor Secret", check.Target{Name: name, Namespace: "shunt-system"},
 			check.Served{Problem: "no pod of the Service is ready"},
 		},
-		{"no Service", check.Target{Name: name}, check.Served{Problem: "the webhooks' Service is not there"}},
+		{"no Service", check.Target{Name: name}, check.Served{Problem: "the webhooks' Service does not exist"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if diff := cmp.Diff(test.want, c.certificate(t.Context(), test.target)); diff != "" {
