@@ -170,8 +170,8 @@ func (c *change) run(ctx context.Context, ns Namespace) error {
 		}
 	}
 	if c.leaves {
-		if err := ns.DropTables(ctx, c.want.Family); err != nil {
-			return fmt.Errorf("dropping the tables that Shunt made: %w", err)
+		if err := ns.DeleteTables(ctx, c.want.Family); err != nil {
+			return fmt.Errorf("deleting the tables that Shunt made: %w", err)
 		}
 	}
 	if !c.readBack {

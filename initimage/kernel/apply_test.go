@@ -207,7 +207,7 @@ func (l lossy) Restore(ctx context.Context, tx Transaction) error {
 	for i := range tx.Tables {
 		steps := &tx.Tables[i].Steps
 		for n, s := range *steps {
-			if s.Verb == Append {
+			if s.Command == AppendRule {
 				*steps = append((*steps)[:n:n], (*steps)[n+1:]...)
 				break
 			}

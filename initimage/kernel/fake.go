@@ -100,8 +100,8 @@ func (f *Fake) RemoveRouting(family ruleset.Family, remove ruleset.Routing) erro
 	})
 }
 
-// DropTables implements Namespace.
-func (f *Fake) DropTables(_ context.Context, family ruleset.Family) error {
+// DeleteTables implements Namespace.
+func (f *Fake) DeleteTables(_ context.Context, family ruleset.Family) error {
 	if err := f.effect(); err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (tc TableChange) applyTo(table ruleset.Table) (ruleset.Table, error) {
 	}
 	for _, s := range tc.Steps {
 		rules, known := chains[s.Chain]
-		if builtin := (ruleset.Chain{Name: s.Chain}).Builtin(); !known && s.Verb != Declare && !builtin {
+		if builtin := (ruleset.Chain{Name: s.Chain}).Builtin(); !known && s.Command != NewChain && !builtin {
 			return table, fmt.Errorf("%s: no chain %s", s, s.Chain)
 		} else if !known {
 			names = append(names, s.Chain)
@@ -142,7 +142,7 @@ func (tc TableChange) applyTo(table ruleset.Table) (ruleset.Table, error) {
 			return table, err
 		}
 		chains[s.Chain] = next
-		if s.Verb == Drop {
+		if s.Command == DeleteChain {
 			delete(chains, s.Chain)
 			names = slices.DeleteFunc(names, func(n string) bool { return n == s.Chain })
 		}
@@ -167,27 +167,27 @@ func policy(table ruleset.Table, chain string) string {
 }
 
 func (s Step) applyTo(rules []ruleset.Rule) ([]ruleset.Rule, error) {
-	switch s.Verb {
-	case Declare:
+	switch s.Command {
+	case NewChain:
 		return nil, nil
-	case Append:
+	case AppendRule:
 		return append(rules, s.Rule), nil
-	case Insert:
+	case InsertRule:
 		if s.Number < 1 || s.Number > len(rules)+1 {
 			return nil, fmt.Errorf("%s: no place %d", s, s.Number)
 		}
 		return slices.Insert(rules, s.Number-1, s.Rule), nil
-	case Delete:
+	case DeleteRule:
 		i := slices.IndexFunc(rules, func(r ruleset.Rule) bool { return r.String() == s.Rule.String() })
 		if i < 0 {
 			return nil, fmt.Errorf("%s: no such rule", s)
 		}
 		return slices.Delete(rules, i, i+1), nil
-	case Drop:
+	case DeleteChain:
 		if len(rules) > 0 {
 			return nil, fmt.Errorf("%s: chain is not empty", s)
 		}
 		return nil, nil
 	}
-	return nil, fmt.Errorf("unknown verb %q", s.Verb)
+	return nil, fmt.Errorf("unknown command %q", s.Command)
 }

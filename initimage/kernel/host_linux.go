@@ -116,9 +116,9 @@ func (h *Host) Restore(ctx context.Context, tx Transaction) error {
 	return err
 }
 
-// DropTables implements Namespace. nft's tables can be taken away; the legacy
+// DeleteTables implements Namespace. nft's tables can be taken away; the legacy
 // ones stay, empty, until the namespace ends: the kernel has no call for it.
-func (h *Host) DropTables(ctx context.Context, family ruleset.Family) error {
+func (h *Host) DeleteTables(ctx context.Context, family ruleset.Family) error {
 	if h.backend.name == interception.BackendLegacy {
 		return nil
 	}

@@ -24,9 +24,9 @@ type Namespace interface {
 	AddRouting(family ruleset.Family, add ruleset.Routing) error
 	// RemoveRouting takes away what AddRouting put.
 	RemoveRouting(family ruleset.Family, remove ruleset.Routing) error
-	// DropTables takes away the tables that a transaction made and that hold
-	// nothing any more, where the backend can.
-	DropTables(ctx context.Context, family ruleset.Family) error
+	// DeleteTables deletes the empty tables that Shunt made, where the backend
+	// can.
+	DeleteTables(ctx context.Context, family ruleset.Family) error
 }
 
 var (

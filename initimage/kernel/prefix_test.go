@@ -62,8 +62,8 @@ func (p *piecewise) Routing(family ruleset.Family) (r ruleset.Routing, err error
 	return r, err
 }
 
-func (p *piecewise) DropTables(ctx context.Context, family ruleset.Family) error {
-	return p.write(func() error { return p.Fake.DropTables(ctx, family) })
+func (p *piecewise) DeleteTables(ctx context.Context, family ruleset.Family) error {
+	return p.write(func() error { return p.Fake.DeleteTables(ctx, family) })
 }
 
 func (p *piecewise) Restore(ctx context.Context, tx Transaction) error {
@@ -436,7 +436,7 @@ func TestOthersMoveIn(t *testing.T) {
 		for _, family := range ruleset.Families {
 			for _, table := range ns.Sets[family].Tables {
 				tx := Transaction{Family: family, Tables: []TableChange{{Table: table.Name, Steps: []Step{
-					{Verb: Append, Chain: "POSTROUTING", Rule: ruleset.Rule{Target: ruleset.Accept}},
+					{Command: AppendRule, Chain: "POSTROUTING", Rule: ruleset.Rule{Target: ruleset.Accept}},
 				}}}}
 				if err := ns.Restore(context.Background(), tx); err != nil {
 					t.Fatal(err)

@@ -22,24 +22,24 @@ type TableChange struct {
 	Steps []Step
 }
 
-// Verb is what a Step does.
-type Verb string
+// Command is what a Step does, as iptables-restore spells it.
+type Command string
 
-// The verbs, by iptables-restore's own letters.
+// The commands of iptables-restore that a Transaction is made of.
 const (
-	Declare Verb = ":"  // make a chain, or empty it
-	Append  Verb = "-A" // add a rule at the end
-	Insert  Verb = "-I" // add a rule at Number
-	Delete  Verb = "-D" // take away the first rule that equals this one
-	Drop    Verb = "-X" // take away an empty chain
+	NewChain    Command = ":"  // create a chain, or empty it
+	AppendRule  Command = "-A" // add a rule at the end
+	InsertRule  Command = "-I" // add a rule at Number
+	DeleteRule  Command = "-D" // delete the first rule that equals this one
+	DeleteChain Command = "-X" // delete an empty chain
 )
 
 // Step is one line of a table's change.
 type Step struct {
-	Verb   Verb
-	Chain  string
-	Number int          // of Insert, from 1
-	Rule   ruleset.Rule // of Append, Insert and Delete
+	Command Command
+	Chain   string
+	Number  int          // of InsertRule, from 1
+	Rule    ruleset.Rule // of AppendRule, InsertRule and DeleteRule
 }
 
 // Empty reports whether the transaction changes nothing.
@@ -70,15 +70,15 @@ func (tx Transaction) without(chain string) Transaction {
 
 // String prints the step as a line of iptables-restore.
 func (s Step) String() string {
-	switch s.Verb {
-	case Declare:
+	switch s.Command {
+	case NewChain:
 		return ":" + s.Chain + " - [0:0]"
-	case Drop:
+	case DeleteChain:
 		return "-X " + s.Chain
-	case Insert:
+	case InsertRule:
 		return fmt.Sprintf("-I %s %d %s", s.Chain, s.Number, s.Rule)
 	default:
-		return string(s.Verb) + " " + s.Chain + " " + s.Rule.String()
+		return string(s.Command) + " " + s.Chain + " " + s.Rule.String()
 	}
 }
 
@@ -147,7 +147,7 @@ func planTable(have, owned, want ruleset.Table) TableChange {
 		change = rewrite(have, owned, want)
 	}
 	if len(want.Chains) == 0 && made(have) && !left(have, want) {
-		change.Steps = append(change.Steps, Step{Verb: Drop, Chain: ruleset.MadeChain})
+		change.Steps = append(change.Steps, Step{Command: DeleteChain, Chain: ruleset.MadeChain})
 	}
 	return change
 }
@@ -157,38 +157,38 @@ func rewrite(have, owned, want ruleset.Table) TableChange {
 	change := TableChange{Table: want.Name}
 	builtins, chains := partition(want)
 	if len(have.Chains) == 0 {
-		change.Steps = append(change.Steps, Step{Verb: Declare, Chain: ruleset.MadeChain})
+		change.Steps = append(change.Steps, Step{Command: NewChain, Chain: ruleset.MadeChain})
 	}
 	for _, c := range chains {
-		change.Steps = append(change.Steps, Step{Verb: Declare, Chain: c.Name})
+		change.Steps = append(change.Steps, Step{Command: NewChain, Chain: c.Name})
 	}
 	for _, c := range chains {
 		for _, r := range c.Rules {
-			change.Steps = append(change.Steps, Step{Verb: Append, Chain: c.Name, Rule: r})
+			change.Steps = append(change.Steps, Step{Command: AppendRule, Chain: c.Name, Rule: r})
 		}
 	}
 	oldBuiltins, oldChains := partition(owned)
 	for _, c := range oldBuiltins {
 		for _, r := range c.Rules {
-			change.Steps = append(change.Steps, Step{Verb: Delete, Chain: c.Name, Rule: r})
+			change.Steps = append(change.Steps, Step{Command: DeleteRule, Chain: c.Name, Rule: r})
 		}
 	}
 	for _, c := range builtins {
 		for i, r := range c.Rules {
-			change.Steps = append(change.Steps, Step{Verb: Insert, Chain: c.Name, Number: i + 1, Rule: r})
+			change.Steps = append(change.Steps, Step{Command: InsertRule, Chain: c.Name, Number: i + 1, Rule: r})
 		}
 	}
-	return TableChange{Table: want.Name, Steps: append(change.Steps, dropStale(oldChains, chains)...)}
+	return TableChange{Table: want.Name, Steps: append(change.Steps, deleteStale(oldChains, chains)...)}
 }
 
-// dropStale takes away the chains that are wanted no more. They are emptied
+// deleteStale takes away the chains that are wanted no more. They are emptied
 // first, all of them: one may be the target of another.
-func dropStale(old, wanted []ruleset.Chain) []Step {
+func deleteStale(old, wanted []ruleset.Chain) []Step {
 	var empty, drop []Step
 	for _, c := range old {
 		if !slices.ContainsFunc(wanted, func(w ruleset.Chain) bool { return w.Name == c.Name }) {
-			empty = append(empty, Step{Verb: Declare, Chain: c.Name})
-			drop = append(drop, Step{Verb: Drop, Chain: c.Name})
+			empty = append(empty, Step{Command: NewChain, Chain: c.Name})
+			drop = append(drop, Step{Command: DeleteChain, Chain: c.Name})
 		}
 	}
 	return append(empty, drop...)
