@@ -9,55 +9,55 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// Result says what Apply or Remove did.
+// Result is what Apply or Remove did.
 type Result struct {
-	Changed bool // false where the namespace was right already
-	// Holds is all that the namespace holds now, as far as it has been read
-	// since: nil where something was changed and not read back.
+	Changed bool // false if the namespace was right already
+	// Holds is everything that the namespace holds now, as far as it has been read
+	// since. It is nil if something was changed and not read back.
 	Holds []ruleset.RuleSet
 }
 
-// Apply brings a namespace to the wanted rule sets, at most one of a family.
-// All families are read and planned before any is written. Where a change
-// fails, or with readBack the namespace does not hold what was written, what
-// was there before is put back and the error is an ErrApply.
+// Apply brings a namespace to the wanted rule sets, at most one of a family. It
+// reads and plans all families before it writes any. If a change fails, or with
+// readBack the namespace does not hold what was written, Apply puts back what was
+// there before and returns an ErrApply.
 //
-// A change takes several steps that the kernel takes one at a time: an ip rule,
-// a table of one family. It may end after any of them, by a kill. So:
+// The kernel takes one ip rule, or one table of one family, at a time, and a run
+// may be killed after any of them. So a change has three steps:
 //
-//  1. every family that changes is cut off from outside, by one ip rule;
-//  2. its routing, tables and jumps are changed, and read back;
-//  3. it is given back its ways, by taking that rule away.
+//  1. cut off every family that changes from outside, by one ip rule;
+//  2. change its routing, tables and jumps, and read them back;
+//  3. delete that ip rule again.
 //
-// Before the first step nothing is changed. During the first, a family is as
-// it was or cut off. During the second, all that change are cut off. During
-// the third, each is cut off or intercepts fully. At no time does a family
-// with new rules, or with none, carry traffic beside one that is half done.
-// The next run finds the rule that cuts off, and ends the change. Nor does it
-// find a proof of what was there before: that goes ahead of the first step, and
-// comes with what the caller proves after the third.
+// Nothing is changed before the first step. During the first, a family is as it was
+// or cut off. During the second, all families that change are cut off. During the
+// third, each of them is cut off or fully intercepted. At no time does a family
+// with new rules, or with none, carry traffic beside one that is half done. The
+// next run finds the rule that cuts off, and completes the change. It finds no
+// proof of the former rules either: the first step begins by deleting it, and the
+// caller proves the new rules after the third.
 func Apply(ctx context.Context, ns Namespace, want []ruleset.RuleSet, readBack bool) (Result, error) {
 	var changes []change
 	result := Result{}
-	for _, rs := range want {
-		have, err := read(ctx, ns, rs.Family)
+	for _, wanted := range want {
+		have, err := read(ctx, ns, wanted.Family)
 		if err != nil {
-			return Result{}, fmt.Errorf("%w: reading the %s rules: %w", ErrPreflight, rs.Family, err)
+			return Result{}, fmt.Errorf("%w: reading the %s rules: %w", ErrPreflight, wanted.Family, err)
 		}
-		c := newChange(have, rs)
-		if c.empty() {
+		next := newChange(have, wanted)
+		if next.empty() {
 			result.Holds = append(result.Holds, have)
 			continue
 		}
-		c.readBack = readBack
-		changes = append(changes, c)
+		next.readBack = readBack
+		changes = append(changes, next)
 	}
 	if err := carryOut(ctx, ns, changes); err != nil {
 		return Result{}, errors.Join(fmt.Errorf("%w: %w", ErrApply, err), undo(ctx, ns, changes))
 	}
 	result.Changed = len(changes) > 0
-	for _, c := range changes {
-		result.Holds = append(result.Holds, c.now)
+	for _, next := range changes {
+		result.Holds = append(result.Holds, next.now)
 	}
 	if result.Changed && !readBack {
 		result.Holds = nil
@@ -65,7 +65,7 @@ func Apply(ctx context.Context, ns Namespace, want []ruleset.RuleSet, readBack b
 	return result, nil
 }
 
-// Remove takes everything of Shunt's away, and the tables that it made.
+// Remove deletes all rules and routing of Shunt, and the tables that it made.
 func Remove(ctx context.Context, ns Namespace, families []ruleset.Family) (Result, error) {
 	var want []ruleset.RuleSet
 	for _, family := range families {
@@ -79,24 +79,24 @@ var cutOff = ruleset.Routing{Unreachable: true}
 
 // carryOut takes the three steps of Apply.
 func carryOut(ctx context.Context, ns Namespace, changes []change) error {
-	if err := cut(ns, changes); err != nil {
+	if err := cutOffAll(ns, changes); err != nil {
 		return err
 	}
 	for i := range changes {
-		if err := changes[i].run(ctx, ns); err != nil {
+		if err := changes[i].apply(ctx, ns); err != nil {
 			return fmt.Errorf("%s: %w", changes[i].want.Family, err)
 		}
 	}
 	for _, c := range changes {
 		if err := ns.RemoveRouting(c.want.Family, cutOff); err != nil {
-			return fmt.Errorf("%s: giving it back its ways: %w", c.want.Family, err)
+			return fmt.Errorf("%s: making it reachable again: %w", c.want.Family, err)
 		}
 	}
 	return nil
 }
 
-// cut cuts all families that change off from outside.
-func cut(ns Namespace, changes []change) error {
+// cutOffAll cuts all families that change off from outside.
+func cutOffAll(ns Namespace, changes []change) error {
 	for _, c := range changes {
 		if err := ns.AddRouting(c.want.Family, cutOff); err != nil {
 			return fmt.Errorf("%s: cutting it off: %w", c.want.Family, err)
@@ -105,7 +105,7 @@ func cut(ns Namespace, changes []change) error {
 	return nil
 }
 
-// read returns what a namespace holds: all rules, and Shunt's routing.
+// read returns all rules of a namespace, and Shunt's routing.
 func read(ctx context.Context, ns Namespace, family ruleset.Family) (ruleset.RuleSet, error) {
 	text, err := ns.Save(ctx, family)
 	if err != nil {
@@ -119,36 +119,38 @@ func read(ctx context.Context, ns Namespace, family ruleset.Family) (ruleset.Rul
 	return rs, err
 }
 
-// change is the way from what one family holds to what is wanted of it.
+// change leads from what one family holds to what is wanted of it.
 type change struct {
-	have, want  ruleset.RuleSet
-	tx          Transaction
-	add, remove ruleset.Routing
-	leaves      bool // tables that Shunt made and that will hold nothing
-	readBack    bool
-	now         ruleset.RuleSet // what the namespace was read to hold afterwards
+	have, want   ruleset.RuleSet
+	tx           Transaction
+	add, remove  ruleset.Routing
+	leavesTables bool // Shunt made tables that will be empty
+	readBack     bool
+	now          ruleset.RuleSet // what the namespace held when it was read back
 }
 
 func newChange(have, want ruleset.RuleSet) change {
 	return change{
 		have: have, want: want, tx: plan(have, want),
-		add: lacking(want.Routing, have.Routing), remove: lacking(have.Routing, want.Routing),
-		leaves: slices.ContainsFunc(have.Tables, func(t ruleset.Table) bool { return left(t, tableOf(want, t.Name)) }),
+		add: missing(want.Routing, have.Routing), remove: missing(have.Routing, want.Routing),
+		leavesTables: slices.ContainsFunc(have.Tables, func(t ruleset.Table) bool { return leftEmpty(t, tableOf(want, t.Name)) }),
 	}
 }
 
-// empty reports whether there is nothing to do, not even to end a change that
+// empty reports whether there is nothing to do, not even to complete a change that
 // was cut short.
 func (c change) empty() bool { return c.done() && !c.have.Routing.Unreachable }
 
 // done reports whether the rules and routing are as wanted.
-func (c change) done() bool { return c.tx.Empty() && empty(c.add) && empty(c.remove) && !c.leaves }
+func (c change) done() bool {
+	return c.tx.Empty() && empty(c.add) && empty(c.remove) && !c.leavesTables
+}
 
 func empty(r ruleset.Routing) bool { return len(r.Addresses)+len(r.Rules)+len(r.Routes) == 0 }
 
-// run carries the change out, and reads it back if it is to. Routing that the rules rely on
-// is there before them and goes after them.
-func (c *change) run(ctx context.Context, ns Namespace) error {
+// apply carries the change out and reads it back if readBack is set. It adds
+// routing before the rules that rely on it, and removes it after them.
+func (c *change) apply(ctx context.Context, ns Namespace) error {
 	if c.done() {
 		c.now = c.have
 		c.now.Routing.Unreachable = false
@@ -169,7 +171,7 @@ func (c *change) run(ctx context.Context, ns Namespace) error {
 			return fmt.Errorf("removing the routing: %w", err)
 		}
 	}
-	if c.leaves {
+	if c.leavesTables {
 		if err := ns.DeleteTables(ctx, c.want.Family); err != nil {
 			return fmt.Errorf("deleting the tables that Shunt made: %w", err)
 		}
@@ -193,13 +195,12 @@ func (c *change) check(ctx context.Context, ns Namespace) error {
 	return nil
 }
 
-// undo puts back what the changes found, by the same three steps: a family may
-// have been given back its ways already. What could not be put back stays cut
-// off. Its context is its own: what is half done is undone also when the
-// caller gives up.
+// undo puts back what the changes found, by the same three steps, since a family
+// may be reachable again already. A family that cannot be put back stays cut off.
+// undo ignores the caller's cancellation: it must not leave a change half done.
 func undo(ctx context.Context, ns Namespace, changes []change) error {
 	ctx = context.WithoutCancel(ctx)
-	if err := cut(ns, changes); err != nil {
+	if err := cutOffAll(ns, changes); err != nil {
 		return fmt.Errorf("nothing was put back: %w", err)
 	}
 	var errs []error
@@ -208,7 +209,7 @@ func undo(ctx context.Context, ns Namespace, changes []change) error {
 		if err == nil {
 			back := newChange(now, c.have.Owned())
 			back.readBack = true
-			err = back.run(ctx, ns)
+			err = back.apply(ctx, ns)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s could not be put back, and stays cut off: %w", c.want.Family, err))
@@ -219,7 +220,7 @@ func undo(ctx context.Context, ns Namespace, changes []change) error {
 	}
 	for _, c := range changes {
 		if c.have.Routing.Unreachable {
-			continue // it was so before
+			continue // it was cut off before
 		}
 		if err := ns.RemoveRouting(c.want.Family, cutOff); err != nil {
 			errs = append(errs, fmt.Errorf("%s stays cut off: %w", c.want.Family, err))
@@ -228,9 +229,9 @@ func undo(ctx context.Context, ns Namespace, changes []change) error {
 	return errors.Join(errs...)
 }
 
-// lacking returns what of a is not in b, but for what cuts off: that is no
-// part of a rule set.
-func lacking(a, b ruleset.Routing) ruleset.Routing {
+// missing returns what a has and b has not. Unreachable is left out: it is no part
+// of a rule set.
+func missing(a, b ruleset.Routing) ruleset.Routing {
 	return ruleset.Routing{
 		Addresses: without(a.Addresses, b.Addresses),
 		Rules:     without(a.Rules, b.Rules),

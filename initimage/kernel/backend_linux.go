@@ -34,8 +34,8 @@ func findBackend(name interception.Backend) (backend, error) {
 	return backend{name: name, version: fmt.Sprintf("%d.%d.%d", major, minor, patch), path: path}, nil
 }
 
-// command returns the path of iptables-save or iptables-restore, or of its
-// IPv6 twin: they lie side by side.
+// command returns the path of iptables-save or iptables-restore, or of its IPv6
+// twin in the same directory.
 func (b backend) command(family ruleset.Family, what string) string {
 	dir := strings.TrimSuffix(b.path, "iptables-"+string(b.name))
 	tool := "iptables-"
@@ -45,12 +45,11 @@ func (b backend) command(family ruleset.Family, what string) string {
 	return dir + tool + string(b.name) + "-" + what
 }
 
-// chooseBackend settles which commands to use. With auto it is the backend
-// that holds rules in this namespace already, Shunt's before others', and nft
-// where neither does. A backend in which Shunt has rules cannot be left by
-// asking for the other one: there would be two sets of rules. Looking changes
-// nothing: the legacy tables, which come into being when they are listed, are
-// listed only where they exist.
+// chooseBackend returns the backend to use. With auto it is the one that holds
+// rules in this namespace already, Shunt's before others', and nft if neither does.
+// If Shunt has rules in one backend, asking for the other is an error: there would
+// be two sets of rules. Looking changes nothing: a legacy table, which the kernel
+// creates when it is listed, is listed only if it exists.
 func chooseBackend(ctx context.Context, wanted interception.Backend) (backend, error) {
 	names := map[interception.Backend]bool{}
 	for _, name := range backends {
@@ -75,7 +74,7 @@ func chooseBackend(ctx context.Context, wanted interception.Backend) (backend, e
 
 var backends = []interception.Backend{interception.BackendNFT, interception.BackendLegacy}
 
-// chooseByRules settles which commands to use where both may hold rules.
+// chooseByRules chooses the backend where both may hold rules.
 func chooseByRules(ctx context.Context, wanted interception.Backend) (backend, error) {
 	found, holds := map[interception.Backend]backend{}, map[interception.Backend]int{}
 	for _, name := range backends {
@@ -87,7 +86,7 @@ func chooseByRules(ctx context.Context, wanted interception.Backend) (backend, e
 			continue
 		}
 		found[name] = b
-		if holds[name], err = rulesIn(ctx, b); err != nil {
+		if holds[name], err = contentOf(ctx, b); err != nil {
 			return backend{}, err
 		}
 	}
@@ -108,14 +107,14 @@ func chooseByRules(ctx context.Context, wanted interception.Backend) (backend, e
 	return found[choice], nil
 }
 
-// How much a namespace's rules speak for their backend.
+// What a backend holds, by how much it speaks for using that backend.
 const (
 	holdsNothing = iota
 	holdsForeign
 	holdsOurs
 )
 
-func rulesIn(ctx context.Context, b backend) (int, error) {
+func contentOf(ctx context.Context, b backend) (int, error) {
 	most := holdsNothing
 	for _, family := range ruleset.Families {
 		text, err := b.save(ctx, family)
@@ -150,8 +149,8 @@ func (b backend) tables(family ruleset.Family) ([]string, error) {
 	return legacyTables(family)
 }
 
-// save returns the rules of a family as iptables-save prints them. Where there
-// are no tables it is not run.
+// save returns the rules of a family as iptables-save prints them. It runs no
+// command if there are no tables.
 func (b backend) save(ctx context.Context, family ruleset.Family) (string, error) {
 	names, err := b.tables(family)
 	if err != nil || len(names) == 0 {
@@ -160,28 +159,29 @@ func (b backend) save(ctx context.Context, family ruleset.Family) (string, error
 	if b.name == interception.BackendLegacy {
 		if err := requireNetRaw(fmt.Sprintf("read the rules that are in its tables here (%s: %s)",
 			family, strings.Join(names, ", "))); err != nil {
-			return "", fmt.Errorf("%w; or take those rules away", err)
+			return "", fmt.Errorf("%w; or delete those rules", err)
 		}
 	}
 	return runCommand(ctx, "", b.command(family, "save"))
 }
 
-// compatible finds tables that iptables-nft cannot read: it says so in a comment,
-// leaves them out, and ends with 0. It does write to them.
-func compatible(text string) error {
+// checkCompatible looks for tables that iptables-nft cannot read. iptables-nft-save
+// only mentions them in a comment, and exits with 0; iptables-nft-restore would
+// still write to them.
+func checkCompatible(text string) error {
 	for line := range strings.Lines(text) {
 		if strings.HasPrefix(line, "# Table ") && strings.Contains(line, "is incompatible") {
 			_, name, _ := strings.Cut(line, "`")
 			name, _, _ = strings.Cut(name, "'")
-			return fmt.Errorf("others have rules of nft's own in the table %s, which iptables-nft cannot read then; "+
-				"accepted: --backend=legacy, or without those rules", name)
+			return fmt.Errorf("the table %s holds native nft rules of others, so that iptables-nft cannot read it; "+
+				"accepted: --backend=legacy, or delete those rules", name)
 		}
 	}
 	return nil
 }
 
-// runCommand runs a command in the namespace of the calling thread and returns
-// what it printed; its error is what it said.
+// runCommand runs a command in the namespace of the calling thread and returns its
+// output. Its error holds what the command wrote to stderr.
 func runCommand(ctx context.Context, stdin, path string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdin = strings.NewReader(stdin)

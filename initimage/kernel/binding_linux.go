@@ -8,14 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MayBindToLoopback reports whether a process without a capability may bind a
+// MayBindToLoopback reports whether a process without capabilities may bind a
 // socket to lo (SO_BINDTODEVICE), as Linux allows since 5.7. It tries, because
-// a kernel's number does not tell what its distribution has put into it.
+// distributions backport it and the version number does not tell.
 func MayBindToLoopback() bool {
 	done := make(chan error)
 	go func() {
-		// Never unlocked: the thread ends with its goroutine, and gives nobody
-		// else the capabilities that it lacks then.
+		// Never unlocked: the thread ends with its goroutine, so that no other
+		// goroutine runs without the capabilities.
 		runtime.LockOSThread()
 		done <- bindUnprivileged()
 	}()

@@ -11,8 +11,8 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// localRoute is the way back from plainRoute, and says what is other in a
-// route that somebody has changed.
+// localRoute is the inverse of plainRoute. It also tells how somebody has changed
+// the route.
 func localRoute(route netlink.Route) ruleset.LocalRoute {
 	l := ruleset.LocalRoute{Table: uint32(route.Table)}
 	bits := 0
@@ -25,9 +25,9 @@ func localRoute(route netlink.Route) ruleset.LocalRoute {
 	return l
 }
 
-// putRoute adds a route, in the place of one that somebody has made of it. What
-// others made of a route is not put back.
-func (h *Host) putRoute(family ruleset.Family, l ruleset.LocalRoute) error {
+// addRoute adds a route, or replaces one of ours that somebody has changed. A route
+// that records such a change is not added.
+func (h *Host) addRoute(family ruleset.Family, l ruleset.LocalRoute) error {
 	if l.Changed != "" {
 		return nil
 	}
@@ -39,18 +39,18 @@ func (h *Host) putRoute(family ruleset.Family, l ruleset.LocalRoute) error {
 	return err
 }
 
-// removeRoute takes a route away, also one that somebody has changed.
-func (h *Host) removeRoute(family ruleset.Family, l ruleset.LocalRoute) error {
-	if l.Changed == "" {
-		return h.netlink.RouteDel(plainRoute(family, l.Table))
+// removeRoute deletes a route, also one that somebody has changed.
+func (h *Host) removeRoute(family ruleset.Family, unwanted ruleset.LocalRoute) error {
+	if unwanted.Changed == "" {
+		return h.netlink.RouteDel(plainRoute(family, unwanted.Table))
 	}
-	filter := &netlink.Route{Table: int(l.Table), Protocol: routingProtocol}
+	filter := &netlink.Route{Table: int(unwanted.Table), Protocol: routingProtocol}
 	routes, err := h.netlink.RouteListFiltered(netlinkFamily(family), filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
 		return err
 	}
 	for _, route := range routes {
-		if localRoute(route) != l {
+		if localRoute(route) != unwanted {
 			continue
 		}
 		if err := h.netlink.RouteDel(&route); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -60,34 +60,35 @@ func (h *Host) removeRoute(family ruleset.Family, l ruleset.LocalRoute) error {
 	return nil
 }
 
-// putRule adds a rule, in the place of what somebody has narrowed it to: to the
-// kernel that is the same. What others made of a rule is not put back.
-func (h *Host) putRule(family ruleset.Family, p ruleset.PolicyRule) error {
-	if p.Narrowed != "" {
+// addRule adds a rule. If somebody has narrowed the same rule of ours, which the
+// kernel takes for a duplicate, addRule replaces it. A rule that records such a
+// change is not added.
+func (h *Host) addRule(family ruleset.Family, wanted ruleset.PolicyRule) error {
+	if wanted.Narrowed != "" {
 		return nil
 	}
-	err := h.netlink.RuleAdd(netlinkRule(family, p))
+	err := h.netlink.RuleAdd(netlinkRule(family, wanted))
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	if err := h.removeNarrowed(family, p); err != nil {
+	if err := h.removeNarrowed(family, wanted); err != nil {
 		return err
 	}
-	return h.netlink.RuleAdd(netlinkRule(family, p))
+	return h.netlink.RuleAdd(netlinkRule(family, wanted))
 }
 
-// removeRule takes a rule away, also one that somebody has narrowed.
-func (h *Host) removeRule(family ruleset.Family, p ruleset.PolicyRule) error {
-	if p.Narrowed != "" {
-		p.Narrowed = ""
-		return h.removeNarrowed(family, p)
+// removeRule deletes a rule, also one that somebody has narrowed.
+func (h *Host) removeRule(family ruleset.Family, unwanted ruleset.PolicyRule) error {
+	if unwanted.Narrowed != "" {
+		unwanted.Narrowed = ""
+		return h.removeNarrowed(family, unwanted)
 	}
-	return h.netlink.RuleDel(netlinkRule(family, p))
+	return h.netlink.RuleDel(netlinkRule(family, unwanted))
 }
 
-// removeNarrowed takes the rules away that somebody has narrowed from one of
-// ours. The kernel deletes the first rule that has what it is told of, so that
-// it is told all.
+// removeNarrowed deletes the rules that somebody made from one of ours by adding
+// conditions. The kernel deletes the first rule that has all the given properties,
+// so each is given whole.
 func (h *Host) removeNarrowed(family ruleset.Family, plain ruleset.PolicyRule) error {
 	rules, err := h.netlink.RuleList(netlinkFamily(family))
 	if err != nil {
@@ -107,13 +108,12 @@ func (h *Host) removeNarrowed(family ruleset.Family, plain ruleset.PolicyRule) e
 	return nil
 }
 
-// narrowing is what a rule of ours looks at that none of those does that we
-// put.
+// narrowing returns the conditions of a rule that none of our rules has.
 func narrowing(rule netlink.Rule) string {
-	var words []string
-	add := func(is bool, format string, args ...any) {
-		if is {
-			words = append(words, fmt.Sprintf(format, args...))
+	var conditions []string
+	add := func(given bool, format string, args ...any) {
+		if given {
+			conditions = append(conditions, fmt.Sprintf(format, args...))
 		}
 	}
 	add(rule.Invert, "not")
@@ -134,5 +134,5 @@ func narrowing(rule netlink.Rule) string {
 	add(rule.SuppressPrefixlen >= 0, "suppress_prefixlength %d", rule.SuppressPrefixlen)
 	add(rule.SuppressIfgroup >= 0, "suppress_ifgroup %d", rule.SuppressIfgroup)
 	add(rule.Type != 0 && rule.Type != unix.FR_ACT_TO_TBL, "action %d", rule.Type)
-	return strings.Join(words, " ")
+	return strings.Join(conditions, " ")
 }

@@ -1,9 +1,10 @@
-// Package kernel is the only place that changes a network namespace.
+// Package kernel takes wanted rule sets in and brings a network namespace to them;
+// nothing else changes a namespace.
 //
 //	namespace ─ preflight ─► what is there ─► plan(there, wanted) ─► Transaction ─► iptables-restore
 //	                                                             └─► routing ─► netlink
 //
-// What is to be done is a value, worked out before anything is touched;
-// Namespace is the narrow effect behind it, with the real Host and a Fake that
-// behaves the same.
+// A change is a value, worked out before anything is touched. Namespace is the
+// narrow interface that carries it out: Host is the real one, and Fake behaves the
+// same in memory.
 package kernel

@@ -14,26 +14,26 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// emulated are the extensions that iptables-nft says in nf_tables' own words,
-// so that the kernel need not have them.
+// emulated are the extensions that iptables-nft translates into expressions of
+// nf_tables, so that the kernel need not have them.
 var emulated = []string{"tcp", "udp", "mark", "comment"}
 
-// Require asks the kernel for every match and target that the rule sets use,
-// and names those that it lacks; a kernel that does not know the question is
-// taken at its word when the rules are written. Its errors are ErrPreflight.
+// Require asks the kernel for every match and target that the rule sets use, and
+// names those that it lacks. If a kernel does not understand the question, writing
+// the rules will tell. Its errors are ErrPreflight.
 func (h *Host) Require(want []ruleset.RuleSet) error {
 	var lacking []string
-	for _, rs := range want {
-		for _, e := range rs.Extensions() {
+	for _, set := range want {
+		for _, e := range set.Extensions() {
 			if h.backend.name == interception.BackendNFT && slices.Contains(emulated, e.Name) {
 				continue
 			}
-			missing, err := lacksExtension(rs.Family, e)
+			missing, err := lacksExtension(set.Family, e)
 			if err != nil {
 				return fmt.Errorf("%w: asking the kernel for the %s: %w", ErrPreflight, e, err)
 			}
 			if missing {
-				lacking = append(lacking, fmt.Sprintf("the %s for %s", e, rs.Family))
+				lacking = append(lacking, fmt.Sprintf("the %s for %s", e, set.Family))
 			}
 		}
 	}
@@ -43,14 +43,14 @@ func (h *Host) Require(want []ruleset.RuleSet) error {
 	return nil
 }
 
-// Of linux/netfilter/nf_tables_compat.h.
+// Values of linux/netfilter/nf_tables_compat.h.
 const (
 	compatGet    = 0 // NFNL_MSG_COMPAT_GET
 	compatMatch  = 0
 	compatTarget = 1
 )
 
-// lacksExtension asks as iptables-nft does before it uses an extension.
+// lacksExtension asks the kernel as iptables-nft does before it uses an extension.
 func lacksExtension(family ruleset.Family, e ruleset.Extension) (bool, error) {
 	kind := uint32(compatMatch)
 	if e.Target {
@@ -65,9 +65,9 @@ func lacksExtension(family ruleset.Family, e ruleset.Extension) (bool, error) {
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return true, nil
-	case err == nil, errors.Is(err, unix.EPROTONOSUPPORT): // it is there, maybe in later revisions only
+	case err == nil, errors.Is(err, unix.EPROTONOSUPPORT): // it exists, perhaps only in later revisions
 		return false, nil
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP): // nft_compat is not there to be asked
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP): // nft_compat is not loaded, so nobody can answer
 		return false, nil
 	}
 	return false, err

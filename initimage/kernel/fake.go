@@ -9,17 +9,16 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// Fake is a Namespace in memory. It takes a table's change whole or not at
-// all, as the kernel does, and can be told to fail.
+// Fake is a Namespace in memory. Like the kernel, it takes a table's change whole
+// or not at all. It can be told to fail.
 type Fake struct {
 	Sets map[ruleset.Family]ruleset.RuleSet
-	// FailAt is the effect, counted from 1, that fails without having been
-	// carried out; a Restore counts once for each table. 0 never fails.
+	// FailAt is the number, from 1, of the effect that fails without being carried
+	// out. A Restore counts once for each table. 0 never fails.
 	FailAt int
-	// Kill makes every effect from FailAt on fail, as for a process that is
-	// gone.
+	// Kill makes every effect from FailAt on fail, as if the process were gone.
 	Kill bool
-	// Effects counts what has been tried.
+	// Effects counts the effects that were tried.
 	Effects int
 }
 
@@ -52,22 +51,22 @@ func (f *Fake) Save(_ context.Context, family ruleset.Family) (string, error) {
 
 // Restore implements Namespace.
 func (f *Fake) Restore(_ context.Context, tx Transaction) error {
-	rs := f.Sets[tx.Family]
+	set := f.Sets[tx.Family]
 	for _, change := range tx.Tables {
 		if err := f.effect(); err != nil {
 			return err
 		}
-		table, err := change.applyTo(tableOf(rs, change.Table))
+		table, err := change.applyTo(tableOf(set, change.Table))
 		if err != nil {
 			return err
 		}
-		rs.Tables = slices.Clone(rs.Tables)
-		if i := slices.IndexFunc(rs.Tables, func(t ruleset.Table) bool { return t.Name == change.Table }); i >= 0 {
-			rs.Tables[i] = table
+		set.Tables = slices.Clone(set.Tables)
+		if i := slices.IndexFunc(set.Tables, func(t ruleset.Table) bool { return t.Name == change.Table }); i >= 0 {
+			set.Tables[i] = table
 		} else {
-			rs.Tables = append(rs.Tables, table)
+			set.Tables = append(set.Tables, table)
 		}
-		f.Sets[tx.Family] = rs
+		f.Sets[tx.Family] = set
 	}
 	return nil
 }
@@ -81,7 +80,7 @@ func (f *Fake) Routing(family ruleset.Family) (ruleset.Routing, error) {
 func (f *Fake) AddRouting(family ruleset.Family, add ruleset.Routing) error {
 	return f.reroute(family, func(now ruleset.Routing) ruleset.Routing {
 		unreachable := now.Unreachable || add.Unreachable
-		add := lacking(add, now)
+		add := missing(add, now)
 		return ruleset.Routing{
 			Unreachable: unreachable,
 			Addresses:   slices.Concat(now.Addresses, add.Addresses),
@@ -94,7 +93,7 @@ func (f *Fake) AddRouting(family ruleset.Family, add ruleset.Routing) error {
 // RemoveRouting implements Namespace.
 func (f *Fake) RemoveRouting(family ruleset.Family, remove ruleset.Routing) error {
 	return f.reroute(family, func(now ruleset.Routing) ruleset.Routing {
-		left := lacking(now, remove)
+		left := missing(now, remove)
 		left.Unreachable = now.Unreachable && !remove.Unreachable
 		return left
 	})
@@ -121,8 +120,8 @@ func (f *Fake) reroute(family ruleset.Family, to func(ruleset.Routing) ruleset.R
 	return nil
 }
 
-// applyTo does to a table what iptables-restore --noflush would; the table
-// given is not changed.
+// applyTo returns what iptables-restore --noflush would make of a table. It does
+// not change the table it is given.
 func (tc TableChange) applyTo(table ruleset.Table) (ruleset.Table, error) {
 	chains := map[string][]ruleset.Rule{}
 	var names []string
@@ -130,21 +129,21 @@ func (tc TableChange) applyTo(table ruleset.Table) (ruleset.Table, error) {
 		names = append(names, c.Name)
 		chains[c.Name] = slices.Clone(c.Rules)
 	}
-	for _, s := range tc.Steps {
-		rules, known := chains[s.Chain]
-		if builtin := (ruleset.Chain{Name: s.Chain}).Builtin(); !known && s.Command != NewChain && !builtin {
-			return table, fmt.Errorf("%s: no chain %s", s, s.Chain)
+	for _, step := range tc.Steps {
+		rules, known := chains[step.Chain]
+		if builtin := (ruleset.Chain{Name: step.Chain}).Builtin(); !known && step.Command != NewChain && !builtin {
+			return table, fmt.Errorf("%s: no chain %s", step, step.Chain)
 		} else if !known {
-			names = append(names, s.Chain)
+			names = append(names, step.Chain)
 		}
-		next, err := s.applyTo(rules)
+		next, err := step.applyTo(rules)
 		if err != nil {
 			return table, err
 		}
-		chains[s.Chain] = next
-		if s.Command == DeleteChain {
-			delete(chains, s.Chain)
-			names = slices.DeleteFunc(names, func(n string) bool { return n == s.Chain })
+		chains[step.Chain] = next
+		if step.Command == DeleteChain {
+			delete(chains, step.Chain)
+			names = slices.DeleteFunc(names, func(n string) bool { return n == step.Chain })
 		}
 	}
 	result := ruleset.Table{Name: table.Name}

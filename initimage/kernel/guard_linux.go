@@ -12,26 +12,26 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// probePriority is the priority (SO_PRIORITY) of the sockets that send probes:
-// a sign of theirs that no rule of iptables looks at, and no translation of
-// addresses takes away.
+// probePriority is the priority (SO_PRIORITY) of the sockets that send probes. It
+// tells their packets apart: no rule of iptables looks at it, and address
+// translation keeps it.
 const probePriority = 0x133
 
-// guardTable is there as long as probes are.
+// guardTable exists only while probes are sent.
 var guardTable = &nftables.Table{Name: probeLink, Family: nftables.TableFamilyINet}
 
-// Where the chains of the guard stand: before anything else looks at a packet,
-// and after everybody has.
+// Priorities of the guard's chains: before anything else looks at a packet, and
+// after everything has.
 var (
 	beforeAll = nftables.ChainPriorityRef(*nftables.ChainPriorityConntrackDefrag + 1)
 	afterAll  = nftables.ChainPriorityRef(*nftables.ChainPriorityConntrackConfirm - 1)
 )
 
-// guardProbes keeps probes from the wire, at the last hook that there is, and
-// lets those in that come by the link from its other end. That end is another
-// host to them: what is sent there is not tracked, so that no rule of nat takes
-// it for a connection of the pod's; and what the pod calls its own address is
-// called the alias there. It reports whether the kernel has what that takes.
+// guardProbes drops probes at the last hook before the wire, and lets those in that
+// arrive by the link from its other end. That end plays another host. What is sent
+// to it is not tracked, so that no nat rule takes it for a connection of the pod.
+// The alias stands there for the pod's own address. guardProbes reports whether the
+// kernel has what this takes.
 func guardProbes(link, peer int) (bool, error) {
 	conn, err := nftables.New()
 	if err != nil {
@@ -47,21 +47,21 @@ func guardProbes(link, peer int) (bool, error) {
 	sent := chain("sent", nftables.ChainHookOutput, beforeAll)
 	arriving := chain("arriving", nftables.ChainHookPrerouting, beforeAll)
 	leaving := chain("leaving", nftables.ChainHookPostrouting, afterAll)
-	sent(append(met(expr.MetaKeyOIF, peer), &expr.Notrack{})...)
-	arriving(append(met(expr.MetaKeyIIF, peer), &expr.Notrack{})...)
+	sent(append(matchMeta(expr.MetaKeyOIF, peer), &expr.Notrack{})...)
+	arriving(append(matchMeta(expr.MetaKeyIIF, peer), &expr.Notrack{})...)
 	for _, family := range ruleset.Families {
 		addrs := probeNets[family]
 		own := addrs.own.Addr()
-		arriving(append(met(expr.MetaKeyIIF, peer), exchange(family, false, own.AsSlice(), addrs.alias.AsSlice())...)...)
-		leaving(append(met(expr.MetaKeyOIF, peer), exchange(family, true, addrs.alias.AsSlice(), own.AsSlice())...)...)
+		arriving(append(matchMeta(expr.MetaKeyIIF, peer), exchange(family, false, own.AsSlice(), addrs.alias.AsSlice())...)...)
+		leaving(append(matchMeta(expr.MetaKeyOIF, peer), exchange(family, true, addrs.alias.AsSlice(), own.AsSlice())...)...)
 	}
-	drop := met(expr.MetaKeyPRIORITY, probePriority)
+	drop := matchMeta(expr.MetaKeyPRIORITY, probePriority)
 	for _, spared := range []int{loopbackIndex, link, peer} {
-		drop = append(drop, metOther(expr.MetaKeyOIF, spared)...)
+		drop = append(drop, matchMetaNot(expr.MetaKeyOIF, spared)...)
 	}
 	leaving(append(drop, &expr.Verdict{Kind: expr.VerdictDrop})...)
 	err = conn.Flush()
-	if unknownToKernel(err) || errors.Is(err, unix.ENOENT) { // nf_tables, or a part of it
+	if unknownToKernel(err) || errors.Is(err, unix.ENOENT) { // nf_tables, or a part of it, is missing
 		return false, nil
 	}
 	if err != nil {
@@ -70,7 +70,7 @@ func guardProbes(link, peer int) (bool, error) {
 	return true, nil
 }
 
-// unguardProbes is the way back from guardProbes.
+// unguardProbes is the inverse of guardProbes.
 func unguardProbes() error {
 	conn, err := nftables.New()
 	if err != nil {
@@ -83,8 +83,10 @@ func unguardProbes() error {
 	return nil
 }
 
-func met(key expr.MetaKey, value int) []expr.Any      { return compareMeta(key, expr.CmpOpEq, value) }
-func metOther(key expr.MetaKey, value int) []expr.Any { return compareMeta(key, expr.CmpOpNeq, value) }
+func matchMeta(key expr.MetaKey, value int) []expr.Any { return compareMeta(key, expr.CmpOpEq, value) }
+func matchMetaNot(key expr.MetaKey, value int) []expr.Any {
+	return compareMeta(key, expr.CmpOpNeq, value)
+}
 
 func compareMeta(key expr.MetaKey, op expr.CmpOp, value int) []expr.Any {
 	return []expr.Any{
@@ -93,15 +95,16 @@ func compareMeta(key expr.MetaKey, op expr.CmpOp, value int) []expr.Any {
 	}
 }
 
-// Places of the addresses in an IP header (RFC 791, 3.1; RFC 8200, 3), and of
-// the checksum. That of IPv6 has none, but nft mends those of tcp and udp only
-// together with one: half of the flow label, which nobody looks at, serves.
+// Offsets of the addresses in an IP header (RFC 791, 3.1; RFC 8200, 3), and of the
+// checksum. An IPv6 header has no checksum, but nft corrects those of tcp and udp
+// only together with one. Half of the flow label, which nobody reads, stands in for
+// it.
 const (
 	ipv4Source, ipv4Destination, ipv4Checksum = 12, 16, 10
 	ipv6Source, ipv6Destination, ipv6Checksum = 8, 24, 2
 )
 
-// exchange puts one address in the place of another.
+// exchange replaces one address by another.
 func exchange(family ruleset.Family, destination bool, from, to []byte) []expr.Any {
 	protocol, offset, checksum := byte(unix.NFPROTO_IPV4), uint32(ipv4Source), uint32(ipv4Checksum)
 	if destination {

@@ -14,21 +14,19 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// Host is the network namespace of the thread that opened it. All use of it
-// must be on that thread (runtime.LockOSThread) where the process has threads
-// in other namespaces.
+// Host is the network namespace of the thread that opened it. If the process has
+// threads in other namespaces, use it on that thread only (runtime.LockOSThread).
 type Host struct {
 	backend  backend
 	netlink  *netlink.Handle
 	lock     *lock
 	families []ruleset.Family
-	printed  map[ruleset.Family][]string // tables that Save printed last
+	printed  map[ruleset.Family][]string // tables that the last Save printed
 }
 
-// Open looks a namespace over and takes its lock: another run of Open waits
-// until this one is closed or its process is gone. It takes the link away that
-// the probes of a run that was killed left behind, and changes nothing else;
-// its errors are ErrPreflight.
+// Open checks a namespace and takes its lock. Another Open waits until this Host is
+// closed or its process is gone. Open deletes the link that the probes of a killed
+// run left behind, and changes nothing else. Its errors are ErrPreflight.
 func Open(ctx context.Context, opts interception.Options) (*Host, error) {
 	h, err := open(ctx, opts)
 	if err != nil {
@@ -54,24 +52,24 @@ func open(ctx context.Context, opts interception.Options) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{lock: lock, families: families, printed: map[ruleset.Family][]string{}}
-	if h.backend, err = chooseBackend(ctx, opts.Backend); err == nil && h.backend.name == interception.BackendLegacy {
+	host := &Host{lock: lock, families: families, printed: map[ruleset.Family][]string{}}
+	if host.backend, err = chooseBackend(ctx, opts.Backend); err == nil && host.backend.name == interception.BackendLegacy {
 		err = requireNetRaw("write rules")
 	}
 	if err == nil {
-		h.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		host.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 	}
 	if err == nil {
-		err = h.closeSink()
+		err = host.closeSink()
 	}
 	if err != nil {
-		h.Close()
+		host.Close()
 		return nil, err
 	}
-	return h, nil
+	return host, nil
 }
 
-// Close gives the lock back.
+// Close releases the lock.
 func (h *Host) Close() {
 	if h.netlink != nil {
 		h.netlink.Close()
@@ -79,21 +77,21 @@ func (h *Host) Close() {
 	h.lock.release()
 }
 
-// Families are those whose connections have to be intercepted here.
+// Families returns the families whose connections have to be intercepted here.
 func (h *Host) Families() []ruleset.Family { return h.families }
 
-// String names the backend and its version, for messages.
+// String returns the backend and its version, for messages.
 func (h *Host) String() string { return "iptables-" + string(h.backend.name) + " " + h.backend.version }
 
-// Save implements Namespace. A family without tables, such as a new pod's, is
-// read without a process.
+// Save implements Namespace. It runs no command for a family without tables, such
+// as a new pod's.
 func (h *Host) Save(ctx context.Context, family ruleset.Family) (string, error) {
 	text, err := h.backend.save(ctx, family)
 	if err != nil && h.backend.name == interception.BackendNFT {
 		text, err = h.saveByChain(ctx, family, err)
 	}
 	if err == nil {
-		err = compatible(text)
+		err = checkCompatible(text)
 	}
 	h.printed[family] = nil
 	for line := range strings.Lines(text) {
@@ -104,8 +102,8 @@ func (h *Host) Save(ctx context.Context, family ruleset.Family) (string, error) 
 	return text, err
 }
 
-// Restore implements Namespace. A legacy table cannot be taken away again, so
-// that there is nothing to mark those for that Shunt made.
+// Restore implements Namespace. A legacy table cannot be deleted, so none is marked
+// as made by Shunt.
 func (h *Host) Restore(ctx context.Context, tx Transaction) error {
 	args := []string{"--noflush"}
 	if h.backend.name == interception.BackendLegacy {
@@ -116,8 +114,8 @@ func (h *Host) Restore(ctx context.Context, tx Transaction) error {
 	return err
 }
 
-// DeleteTables implements Namespace. nft's tables can be taken away; the legacy
-// ones stay, empty, until the namespace ends: the kernel has no call for it.
+// DeleteTables implements Namespace. nft's tables can be deleted. Legacy tables
+// stay, empty, until the namespace ends: the kernel has no call for it.
 func (h *Host) DeleteTables(ctx context.Context, family ruleset.Family) error {
 	if h.backend.name == interception.BackendLegacy {
 		return nil
@@ -141,10 +139,10 @@ func (h *Host) DeleteTables(ctx context.Context, family ruleset.Family) error {
 	return nil
 }
 
-// FamiliesOf returns the families whose connections have to be intercepted in
-// the network namespace of this thread: IPv4 and, as wanted, IPv6. A namespace
-// without any IPv6 address, that of loopback included, can neither open nor take
-// an IPv6 connection.
+// FamiliesOf returns the families whose connections have to be intercepted in the
+// network namespace of this thread: IPv4 and, as wanted, IPv6. A namespace without
+// any IPv6 address, not even that of loopback, can neither open nor accept an IPv6
+// connection.
 func FamiliesOf(wanted interception.IPv6) ([]ruleset.Family, error) {
 	if wanted == interception.IPv6Off {
 		return []ruleset.Family{ruleset.IPv4}, nil
@@ -162,9 +160,9 @@ func FamiliesOf(wanted interception.IPv6) ([]ruleset.Family, error) {
 	return []ruleset.Family{ruleset.IPv4}, nil
 }
 
-// requireIPv6OnLoopback says what to do where IPv6 is switched off on lo alone.
-// No system works then: the kernel takes no address and no packet there, and
-// the proxy's way to the app, from ::6 or by a mark, is over lo.
+// requireIPv6OnLoopback returns an error if IPv6 is disabled on lo alone. No system
+// works then: the kernel takes no address and no packet there, and the proxy
+// reaches the app, from ::6 or by a mark, over lo.
 func requireIPv6OnLoopback() error {
 	const name = "net.ipv6.conf.lo.disable_ipv6"
 	value, err := sysctl(strings.ReplaceAll(name, ".", "/"))
@@ -184,8 +182,8 @@ const (
 	capNetRaw   = 13
 )
 
-// requireNetAdmin finds out before the first change what the kernel would say
-// in the middle of it.
+// requireNetAdmin finds out before the first change what the kernel would otherwise
+// say in the middle of it.
 func requireNetAdmin() error {
 	if has, err := capable(capNetAdmin); err != nil || has {
 		return err
@@ -194,7 +192,7 @@ func requireNetAdmin() error {
 		"an init container needs it in securityContext.capabilities.add, and runAsUser 0 for it to take effect")
 }
 
-// requireNetRaw says what to do where iptables-legacy, which opens a raw socket,
+// requireNetRaw returns an error if iptables-legacy, which opens a raw socket,
 // cannot do what it is wanted for.
 func requireNetRaw(wanted string) error {
 	if has, err := capable(capNetRaw); err != nil || has {

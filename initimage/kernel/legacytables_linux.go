@@ -15,9 +15,9 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// legacyTables asks the kernel which legacy tables of this namespace hold
-// anything: a rule, or a policy other than ACCEPT. To list a table makes it, and
-// nobody can take it away again, so that an empty one says nothing.
+// legacyTables returns the legacy tables of this namespace that hold anything: a
+// rule, or a policy other than ACCEPT. An empty table says nothing: listing a table
+// creates it, and nobody can delete it again.
 func legacyTables(family ruleset.Family) ([]string, error) {
 	file := "/proc/thread-self/net/ip_tables_names"
 	if family == ruleset.IPv6 {
@@ -43,20 +43,20 @@ func legacyTables(family ruleset.Family) ([]string, error) {
 	return names, nil
 }
 
-// Of linux/netfilter_ipv4/ip_tables.h and linux/netfilter_ipv6/ip6_tables.h,
-// which have the same numbers.
+// Values of linux/netfilter_ipv4/ip_tables.h and linux/netfilter_ipv6/ip6_tables.h,
+// which use the same numbers.
 const (
 	getInfo    = 64 // IPT_SO_GET_INFO
 	getEntries = 65 // IPT_SO_GET_ENTRIES
 
 	tableNameSize = 32 // XT_TABLE_MAXNAMELEN
-	entriesOffset = 40 // of struct ipt_get_entries: the name, a size, and to the next multiple of 8
-	targetSize    = 32 // struct xt_entry_target, which a verdict follows
+	entriesOffset = 40 // of struct ipt_get_entries: the name and a size, padded to a multiple of 8
+	targetSize    = 32 // struct xt_entry_target; a verdict follows it
 	entrySize4    = 112
 	entrySize6    = 168
 )
 
-// verdictAccept is NF_ACCEPT as a rule has it.
+// verdictAccept is NF_ACCEPT as it is stored in a rule.
 const verdictAccept int32 = -1 - 1
 
 // tableInfo is struct ipt_getinfo.
@@ -67,9 +67,8 @@ type tableInfo struct {
 	Entries, Size           uint32
 }
 
-// legacyTableEmpty reports whether a table has the policies of its hooks alone,
-// each of them ACCEPT. Unlike iptables-legacy, it can do without NET_RAW: any
-// socket will do.
+// legacyTableEmpty reports whether a table has only the policies of its hooks, all
+// ACCEPT. Unlike iptables-legacy it needs no NET_RAW: any socket will do.
 func legacyTableEmpty(family ruleset.Family, name string) (bool, error) {
 	domain, level, entrySize := unix.AF_INET, unix.SOL_IP, entrySize4
 	if family == ruleset.IPv6 {
@@ -89,7 +88,7 @@ func legacyTableEmpty(family ruleset.Family, name string) (bool, error) {
 	if _, err := binary.Decode(question, binary.NativeEndian, &info); err != nil {
 		return false, err
 	}
-	// Each hook has its policy for a last rule, and the table one that ends it.
+	// Each hook ends with a rule for its policy, and the table with an error entry.
 	if int(info.Entries) != bits.OnesCount32(info.ValidHooks)+1 {
 		return false, nil
 	}
@@ -114,7 +113,7 @@ func legacyTableEmpty(family ruleset.Family, name string) (bool, error) {
 	return true, nil
 }
 
-// getsockopt asks with what is in the buffer, and reads the answer into it.
+// getsockopt sends the question in the buffer, and overwrites it with the answer.
 func getsockopt(fd, level, option int, buffer []byte) error {
 	size := uint32(len(buffer))
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),

@@ -15,21 +15,21 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// nativeRules reads the tables of nf_tables that a packet of a family meets,
-// but for those that iptables prints. What cannot be said in iptables' terms is
-// kept as a match or target that is not understood.
+// nativeRules returns the tables of nf_tables that a packet of a family meets, but
+// for those that iptables prints. What iptables has no word for becomes an opaque
+// match or target.
 //
-// The rules are decoded here: google/nftables leaves expressions out that it
+// The rules are decoded here because google/nftables leaves out expressions that it
 // does not know, and a rule without one of its conditions means something else.
 func nativeRules(family ruleset.Family, printed []string, links *netlink.Handle) (ruleset.RuleSet, error) {
-	rs := ruleset.RuleSet{Family: family, Party: "nftables"}
+	result := ruleset.RuleSet{Family: family, Party: "nftables"}
 	conn, err := nftables.New()
 	if err != nil {
-		return rs, fmt.Errorf("opening a socket to nf_tables: %w", err)
+		return result, fmt.Errorf("opening a socket to nf_tables: %w", err)
 	}
 	names, err := linkNames(links)
 	if err != nil {
-		return rs, err
+		return result, err
 	}
 	for _, kind := range []nftables.TableFamily{nftFamily(family), nftables.TableFamilyINet, nftables.TableFamilyNetdev} {
 		tables, err := conn.ListTablesOfFamily(kind)
@@ -37,14 +37,14 @@ func nativeRules(family ruleset.Family, printed []string, links *netlink.Handle)
 			continue
 		}
 		if err != nil {
-			return rs, fmt.Errorf("listing the tables: %w", err)
+			return result, fmt.Errorf("listing the tables: %w", err)
 		}
 		if len(tables) == 0 {
 			continue
 		}
 		chains, err := conn.ListChainsOfTableFamily(kind)
 		if err != nil {
-			return rs, fmt.Errorf("listing the chains: %w", err)
+			return result, fmt.Errorf("listing the chains: %w", err)
 		}
 		for _, t := range tables {
 			if kind == nftFamily(family) && slices.Contains(printed, t.Name) || t.Flags&tableDormant != 0 {
@@ -53,12 +53,12 @@ func nativeRules(family ruleset.Family, printed []string, links *netlink.Handle)
 			r := nativeReader{family: family, kind: kind, table: t.Name, links: names, sets: map[string][]setElement{}}
 			table, err := r.read(chains)
 			if err != nil {
-				return rs, fmt.Errorf("table %s %s: %w", nativeFamilies[kind], t.Name, err)
+				return result, fmt.Errorf("table %s %s: %w", nativeFamilies[kind], t.Name, err)
 			}
-			rs.Tables = append(rs.Tables, table)
+			result.Tables = append(result.Tables, table)
 		}
 	}
-	return rs, nil
+	return result, nil
 }
 
 func linkNames(links *netlink.Handle) (map[uint32]string, error) {
@@ -91,7 +91,7 @@ type nativeReader struct {
 
 // read puts together the chains of the table and their rules.
 func (r *nativeReader) read(chains []*nftables.Chain) (ruleset.Table, error) {
-	t := ruleset.Table{Name: nativeFamilies[r.kind] + " " + r.table}
+	table := ruleset.Table{Name: nativeFamilies[r.kind] + " " + r.table}
 	for _, c := range chains {
 		if c.Table.Name != r.table {
 			continue
@@ -100,37 +100,38 @@ func (r *nativeReader) read(chains []*nftables.Chain) (ruleset.Table, error) {
 		if c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
 			chain.Policy = string(ruleset.Drop)
 		}
-		t.Chains = append(t.Chains, chain)
+		table.Chains = append(table.Chains, chain)
 	}
 	messages, err := r.dump(unix.NFT_MSG_GETRULE, unix.NFTA_RULE_TABLE, "")
 	if err != nil {
-		return t, fmt.Errorf("listing the rules: %w", err)
+		return table, fmt.Errorf("listing the rules: %w", err)
 	}
 	for _, message := range messages {
 		attrs := attributes(message)
 		name := text(attrs[unix.NFTA_RULE_CHAIN])
-		i := slices.IndexFunc(t.Chains, func(c ruleset.Chain) bool { return c.Name == name })
+		i := slices.IndexFunc(table.Chains, func(c ruleset.Chain) bool { return c.Name == name })
 		if i < 0 || text(attrs[unix.NFTA_RULE_TABLE]) != r.table {
 			continue
 		}
 		rules, err := r.rules(list(attrs[unix.NFTA_RULE_EXPRESSIONS]))
 		if err != nil {
-			return t, fmt.Errorf("chain %s: %w", name, err)
+			return table, fmt.Errorf("chain %s: %w", name, err)
 		}
-		t.Chains[i].Rules = append(t.Chains[i].Rules, rules...)
+		table.Chains[i].Rules = append(table.Chains[i].Rules, rules...)
 	}
-	return t, nil
+	return table, nil
 }
 
-// hooks of nf_tables, by iptables' name of the chain that is called there.
+// nativeHooks are the hooks of nf_tables, by iptables' name of the chain that is
+// called there.
 var nativeHooks = []string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
 
-// outermost is further from the middle than the priority of any chain: what is
-// called as a packet enters or leaves an interface is called before or after
-// all others.
+// outermost is beyond the priority of any chain. The hooks of an interface come
+// before or after all others.
 const outermost = 1 << 20
 
-// base says where the kernel calls a chain; nil for one that it does not.
+// base returns where the kernel calls a chain; nil for a chain that it does not
+// call.
 func (r *nativeReader) base(c *nftables.Chain) *ruleset.Base {
 	if c.Hooknum == nil || c.Priority == nil {
 		return nil
@@ -150,8 +151,8 @@ func (r *nativeReader) base(c *nftables.Chain) *ruleset.Base {
 	return b
 }
 
-// dump asks nf_tables for all that there is of one kind in the table; name is
-// that of a set.
+// dump asks nf_tables for everything of one kind in the table. The name is that of
+// a set.
 func (r *nativeReader) dump(message, tableAttribute int, name string) ([][]byte, error) {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, unix.NLM_F_DUMP)
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(r.kind), Version: unix.NFNETLINK_V0})
@@ -166,8 +167,7 @@ func (r *nativeReader) dump(message, tableAttribute int, name string) ([][]byte,
 	return messages, err
 }
 
-// setElement is one value of a set, or one range of them, and what a verdict
-// map has for it.
+// setElement is one value of a set or one range, and its verdict in a verdict map.
 type setElement struct {
 	first, last []byte // last is nil for a single value
 	verdict     []byte
@@ -205,7 +205,7 @@ func (r *nativeReader) elements(set string) ([]setElement, error) {
 		if b.end {
 			continue
 		}
-		if interval && b.last == nil { // up to before what comes next
+		if interval && b.last == nil { // it reaches up to the next bound
 			b.last = bytes.Repeat([]byte{0xff}, len(b.first))
 			if i+1 < len(bounds) {
 				b.last = before(bounds[i+1].first)
@@ -220,7 +220,7 @@ func (r *nativeReader) elements(set string) ([]setElement, error) {
 // setElementKeyEnd is NFTA_SET_ELEM_KEY_END.
 const setElementKeyEnd = 10
 
-// before is the value that is one less, of the same size.
+// before returns the value that is one less, of the same size.
 func before(value []byte) []byte {
 	less := slices.Clone(value)
 	for i := len(less) - 1; i >= 0; i-- {
@@ -232,8 +232,7 @@ func before(value []byte) []byte {
 	return less
 }
 
-// attributes returns netlink attributes by their type; what does not parse has
-// none.
+// attributes returns netlink attributes by their type; none if they do not parse.
 func attributes(data []byte) map[uint16][]byte {
 	all := map[uint16][]byte{}
 	parsed, err := nl.ParseRouteAttr(data)
@@ -261,7 +260,7 @@ func list(data []byte) [][]byte {
 
 func text(value []byte) string { return strings.TrimRight(string(value), "\x00") }
 
-// bigEndian reads a number of up to four bytes in the network's order.
+// bigEndian reads a number of up to four bytes in network byte order.
 func bigEndian(value []byte) uint32 {
 	var n uint32
 	for _, b := range value[:min(4, len(value))] {
@@ -270,7 +269,7 @@ func bigEndian(value []byte) uint32 {
 	return n
 }
 
-// native reads a number of four bytes in this machine's order.
+// native reads a number of four bytes in this machine's byte order.
 func native(value []byte) uint32 {
 	if len(value) != 4 {
 		return 0

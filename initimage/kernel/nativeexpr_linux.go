@@ -17,11 +17,11 @@ func (n *nativeRule) meta(attrs attributeMap) error {
 		n.setMeta(key, n.loaded(attrs[unix.NFTA_META_SREG]))
 		return nil
 	}
-	o, known := metaOperands[key]
+	loaded, known := metaOperands[key]
 	if !known {
-		o.size = 4
+		loaded.size = 4
 	}
-	n.load(attrs[unix.NFTA_META_DREG], o)
+	n.load(attrs[unix.NFTA_META_DREG], loaded)
 	return nil
 }
 
@@ -31,14 +31,14 @@ func (n *nativeRule) connection(attrs attributeMap) error {
 		n.setConnection(key, n.loaded(attrs[unix.NFTA_CT_SREG]))
 		return nil
 	}
-	o := operand{size: 4}
+	loaded := operand{size: 4}
 	switch key {
 	case unix.NFT_CT_STATE:
-		o.property = propertyState
+		loaded.property = propertyState
 	case unix.NFT_CT_MARK:
-		o.property = propertyConnMark
+		loaded.property = propertyConnMark
 	}
-	n.load(attrs[unix.NFTA_CT_DREG], o)
+	n.load(attrs[unix.NFTA_CT_DREG], loaded)
 	return nil
 }
 
@@ -46,19 +46,20 @@ func (n *nativeRule) connection(attrs attributeMap) error {
 func (n *nativeRule) payload(attrs attributeMap) error {
 	base, offset := bigEndian(attrs[unix.NFTA_PAYLOAD_BASE]), bigEndian(attrs[unix.NFTA_PAYLOAD_OFFSET])
 	size := bigEndian(attrs[unix.NFTA_PAYLOAD_LEN])
-	o := n.reader.payload(base, offset, size)
+	loaded := n.reader.payload(base, offset, size)
 	if attrs[unix.NFTA_PAYLOAD_SREG] == nil {
-		n.load(attrs[unix.NFTA_PAYLOAD_DREG], o)
+		n.load(attrs[unix.NFTA_PAYLOAD_DREG], loaded)
 		return nil
 	}
 	ports := base == unix.NFT_PAYLOAD_TRANSPORT_HEADER && offset < 4
-	if ports || o.property == propertySource || o.property == propertyDestination {
-		n.do(unknownTarget("payload set"))
+	if ports || loaded.property == propertySource || loaded.property == propertyDestination {
+		n.addTarget(unknownTarget("payload set"))
 	}
 	return nil
 }
 
-// header loads a part of an option, or writes one, which changes no way.
+// header loads a part of an option. Writing one does not change where the packet
+// goes.
 func (n *nativeRule) header(attrs attributeMap) error {
 	if attrs[unix.NFTA_EXTHDR_SREG] == nil {
 		n.load(attrs[unix.NFTA_EXTHDR_DREG], operand{})
@@ -67,15 +68,15 @@ func (n *nativeRule) header(attrs attributeMap) error {
 }
 
 func (n *nativeRule) byteorder(attrs attributeMap) error {
-	o := n.loaded(attrs[unix.NFTA_BYTEORDER_SREG])
-	o.network = !o.network
-	n.load(attrs[unix.NFTA_BYTEORDER_DREG], o)
+	loaded := n.loaded(attrs[unix.NFTA_BYTEORDER_SREG])
+	loaded.network = !loaded.network
+	n.load(attrs[unix.NFTA_BYTEORDER_DREG], loaded)
 	return nil
 }
 
 func (n *nativeRule) cmp(attrs attributeMap) error {
 	value := attributes(attrs[unix.NFTA_CMP_DATA])[unix.NFTA_DATA_VALUE]
-	n.compare(n.loaded(attrs[unix.NFTA_CMP_SREG]), bigEndian(attrs[unix.NFTA_CMP_OP]), value)
+	n.addComparison(n.loaded(attrs[unix.NFTA_CMP_SREG]), bigEndian(attrs[unix.NFTA_CMP_OP]), value)
 	return nil
 }
 
@@ -85,14 +86,14 @@ func (n *nativeRule) inRange(attrs attributeMap) error {
 		last:  attributes(attrs[unix.NFTA_RANGE_TO_DATA])[unix.NFTA_DATA_VALUE],
 	}
 	not := bigEndian(attrs[unix.NFTA_RANGE_OP]) == unix.NFT_RANGE_NEQ
-	n.within(n.loaded(attrs[unix.NFTA_RANGE_SREG]), []setElement{between}, not)
+	n.addMembership(n.loaded(attrs[unix.NFTA_RANGE_SREG]), []setElement{between}, not)
 	return nil
 }
 
-// nat is for destinations; where a packet comes from is nothing to us.
+// nat adds the translation of a destination. Source addresses do not matter here.
 func (n *nativeRule) nat(attrs attributeMap) error {
 	if bigEndian(attrs[unix.NFTA_NAT_TYPE]) == natDestination {
-		n.do(ruleset.DNAT{Address: n.address(attrs[unix.NFTA_NAT_REG_ADDR_MIN]), Port: n.port(attrs[unix.NFTA_NAT_REG_PROTO_MIN])})
+		n.addTarget(ruleset.DNAT{Address: n.address(attrs[unix.NFTA_NAT_REG_ADDR_MIN]), Port: n.port(attrs[unix.NFTA_NAT_REG_PROTO_MIN])})
 	}
 	return nil
 }
@@ -105,22 +106,22 @@ func (n *nativeRule) tproxy(attrs attributeMap) ruleset.Target {
 	return t
 }
 
-// match is one of iptables' own kind.
+// match adds a match of iptables' own kind.
 func (n *nativeRule) match(attrs attributeMap) error {
 	if name := text(attrs[matchName]); name != "comment" {
-		n.unknown(name)
+		n.addOpaque(name)
 	}
 	return nil
 }
 
-// verdicts, by their codes.
+// verdicts are the verdicts by their codes.
 var verdicts = map[int32]ruleset.Target{0: ruleset.Drop, 1: ruleset.Accept, unix.NFT_RETURN: ruleset.Return}
 
 func (n *nativeRule) immediate(attrs attributeMap) error {
 	data := attributes(attrs[unix.NFTA_IMMEDIATE_DATA])
 	if verdict := data[unix.NFTA_DATA_VERDICT]; verdict != nil {
 		if t := verdictOf(verdict); t != nil {
-			n.do(t)
+			n.addTarget(t)
 		}
 		return nil
 	}
@@ -128,7 +129,7 @@ func (n *nativeRule) immediate(attrs attributeMap) error {
 	return nil
 }
 
-// verdictOf reads a verdict; nil for the one that goes on.
+// verdictOf reads a verdict; nil for the one that continues.
 func verdictOf(data []byte) ruleset.Target {
 	attrs := attributes(data)
 	chain := text(attrs[unix.NFTA_VERDICT_CHAIN])
@@ -148,14 +149,14 @@ func verdictOf(data []byte) ruleset.Target {
 }
 
 func (n *nativeRule) bitwise(attrs attributeMap) error {
-	o := n.registers[slot(attrs[unix.NFTA_BITWISE_SREG])]
-	if o.mask != nil || bigEndian(attrs[bitwiseOperation]) != 0 {
-		o = operand{} // twice, or a shift
+	loaded := n.registers[slot(attrs[unix.NFTA_BITWISE_SREG])]
+	if loaded.mask != nil || bigEndian(attrs[bitwiseOperation]) != 0 {
+		loaded = operand{} // a second mask, or a shift
 	} else {
-		o.mask = attributes(attrs[unix.NFTA_BITWISE_MASK])[unix.NFTA_DATA_VALUE]
-		o.xor = attributes(attrs[unix.NFTA_BITWISE_XOR])[unix.NFTA_DATA_VALUE]
+		loaded.mask = attributes(attrs[unix.NFTA_BITWISE_MASK])[unix.NFTA_DATA_VALUE]
+		loaded.xor = attributes(attrs[unix.NFTA_BITWISE_XOR])[unix.NFTA_DATA_VALUE]
 	}
-	n.registers[slot(attrs[unix.NFTA_BITWISE_DREG])] = o
+	n.registers[slot(attrs[unix.NFTA_BITWISE_DREG])] = loaded
 	return nil
 }
 
@@ -174,53 +175,53 @@ func (n *nativeRule) address(register []byte) netip.Addr {
 	return addr
 }
 
-// setMeta is a statement that sets something about a packet; of that, only the
-// mark matters to us.
-func (n *nativeRule) setMeta(key uint32, o operand) {
+// setMeta adds a statement that sets a property of the packet. Only the mark
+// matters here.
+func (n *nativeRule) setMeta(key uint32, loaded operand) {
 	if key != unix.NFT_META_MARK {
 		return
 	}
-	mask, xor := o.bits()
+	mask, xor := loaded.bits()
 	switch {
-	case o.property == propertyConstant:
-		n.do(ruleset.SetMark{Value: native(o.value), Mask: math.MaxUint32})
-	case o.property == propertyMark:
-		n.do(ruleset.SetMark{Value: xor, Mask: ^mask})
-	case o.property == propertyConnMark && xor == 0:
-		n.do(ruleset.RestoreMark{Masks: ruleset.Masks{SpareConnection: ^mask}})
+	case loaded.property == propertyConstant:
+		n.addTarget(ruleset.SetMark{Value: native(loaded.value), Mask: math.MaxUint32})
+	case loaded.property == propertyMark:
+		n.addTarget(ruleset.SetMark{Value: xor, Mask: ^mask})
+	case loaded.property == propertyConnMark && xor == 0:
+		n.addTarget(ruleset.RestoreMark{Masks: ruleset.Masks{SpareConnection: ^mask}})
 	default:
-		n.do(unknownTarget("meta mark set"))
+		n.addTarget(unknownTarget("meta mark set"))
 	}
 }
 
-func (n *nativeRule) setConnection(key uint32, o operand) {
+func (n *nativeRule) setConnection(key uint32, loaded operand) {
 	if key != unix.NFT_CT_MARK {
 		return
 	}
-	mask, xor := o.bits()
+	mask, xor := loaded.bits()
 	switch {
-	case o.property == propertyConstant:
-		n.do(ruleset.SetMark{Connection: true, Value: native(o.value), Mask: math.MaxUint32})
-	case o.property == propertyConnMark:
-		n.do(ruleset.SetMark{Connection: true, Value: xor, Mask: ^mask})
-	case o.property == propertyMark && xor == 0:
-		n.do(ruleset.SaveMark{Masks: ruleset.Masks{SparePacket: ^mask}})
+	case loaded.property == propertyConstant:
+		n.addTarget(ruleset.SetMark{Connection: true, Value: native(loaded.value), Mask: math.MaxUint32})
+	case loaded.property == propertyConnMark:
+		n.addTarget(ruleset.SetMark{Connection: true, Value: xor, Mask: ^mask})
+	case loaded.property == propertyMark && xor == 0:
+		n.addTarget(ruleset.SaveMark{Masks: ruleset.Masks{SparePacket: ^mask}})
 	default:
-		n.do(unknownTarget("ct mark set"))
+		n.addTarget(unknownTarget("ct mark set"))
 	}
 }
 
-// lookup looks a property up in a set, or in a map of verdicts.
+// lookup adds the lookup of a property in a set, or in a verdict map.
 func (n *nativeRule) lookup(attrs attributeMap) error {
-	o := n.registers[slot(attrs[unix.NFTA_LOOKUP_SREG])]
+	loaded := n.registers[slot(attrs[unix.NFTA_LOOKUP_SREG])]
 	set := text(attrs[unix.NFTA_LOOKUP_SET])
 	if attrs[unix.NFTA_LOOKUP_DREG] == nil {
-		if o.property == propertyUnknown {
-			n.unknown("set")
+		if loaded.property == propertyUnknown {
+			n.addOpaque("set")
 			return nil
 		}
 		elements, err := n.reader.elements(set)
-		n.within(o, elements, bigEndian(attrs[lookupFlags])&lookupFlagInverse != 0)
+		n.addMembership(loaded, elements, bigEndian(attrs[lookupFlags])&lookupFlagInverse != 0)
 		return err
 	}
 	if slot(attrs[unix.NFTA_LOOKUP_DREG]) != unix.NFT_REG_VERDICT {
@@ -233,13 +234,13 @@ func (n *nativeRule) lookup(attrs attributeMap) error {
 	}
 	n.finish()
 	for _, e := range elements[:min(len(elements), maxAlternatives)] {
-		one := &nativeRule{reader: n.reader, ways: n.ways}
-		one.within(o, []setElement{e}, false)
+		one := &nativeRule{reader: n.reader, alternatives: n.alternatives}
+		one.addMembership(loaded, []setElement{e}, false)
 		verdict := verdictOf(e.verdict)
-		if one.never || verdict == nil {
+		if one.neverMatches || verdict == nil {
 			continue
 		}
-		one.do(verdict)
+		one.addTarget(verdict)
 		one.finish()
 		n.rules = append(n.rules, one.rules...)
 	}

@@ -11,18 +11,17 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// operand is what a register of a rule holds: a property of the packet, or a
-// value.
+// operand is what a register holds: a property of the packet, or a value.
 type operand struct {
 	property property
 	size     int    // of what was loaded, in bytes
-	mask     []byte // bits of it that are looked at; nil for all
+	mask     []byte // bits of it that are compared; nil for all
 	xor      []byte
-	network  bool   // in the network's byte order, where the property is not
+	network  bool   // in network byte order, though the property is not
 	value    []byte // of a constant
 }
 
-// property is what of a packet a rule looks at.
+// property is what of a packet a rule compares.
 type property int
 
 const (
@@ -47,7 +46,8 @@ const (
 	propertyState
 )
 
-// bits are the mask and the value that is xor-ed in, of an operand of a mark.
+// bits returns the mask of an operand that is a mark, and the value that is xor-ed
+// in.
 func (o operand) bits() (mask, xor uint32) {
 	if o.mask == nil {
 		return math.MaxUint32, 0
@@ -66,7 +66,7 @@ var metaOperands = map[uint32]operand{
 	unix.NFT_META_SKUID:   {property: propertyUID, size: 4}, unix.NFT_META_SKGID: {property: propertyGID, size: 4},
 }
 
-// part is where something lies in a packet.
+// part is a place in a packet.
 type part struct{ base, offset, size uint32 }
 
 const (
@@ -79,12 +79,12 @@ var transportParts = map[part]property{
 	{transportHeader, 13, 1}: propertyTCPFlags,
 }
 
-// payload says what of a packet lies at an offset. Of an address it may be the
+// payload returns what lies at an offset of a packet. Of an address it may be the
 // first bytes.
 func (r *nativeReader) payload(base, offset, size uint32) operand {
-	o := operand{size: int(size), property: transportParts[part{base, offset, size}]}
+	loaded := operand{size: int(size), property: transportParts[part{base, offset, size}]}
 	if base != networkHeader {
-		return o
+		return loaded
 	}
 	source, destination, protocol, length := uint32(12), uint32(16), uint32(9), uint32(4)
 	if r.family == ruleset.IPv6 {
@@ -92,17 +92,17 @@ func (r *nativeReader) payload(base, offset, size uint32) operand {
 	}
 	switch {
 	case offset == source && size <= length:
-		o.property = propertySource
+		loaded.property = propertySource
 	case offset == destination && size <= length:
-		o.property = propertyDestination
+		loaded.property = propertyDestination
 	case offset == protocol && size == 1:
-		o.property = propertyProtocol
+		loaded.property = propertyProtocol
 	}
-	return o
+	return loaded
 }
 
-// compare adds a comparison with a value.
-func (n *nativeRule) compare(o operand, operation uint32, value []byte) {
+// addComparison adds a comparison with a value.
+func (n *nativeRule) addComparison(property operand, operation uint32, value []byte) {
 	lowest, highest := make([]byte, len(value)), bytes.Repeat([]byte{0xff}, len(value))
 	after := slices.Clone(value)
 	for i := len(after) - 1; i >= 0; i-- {
@@ -113,99 +113,99 @@ func (n *nativeRule) compare(o operand, operation uint32, value []byte) {
 	equal := []setElement{{first: value}}
 	switch operation {
 	case unix.NFT_CMP_EQ:
-		n.within(o, equal, false)
+		n.addMembership(property, equal, false)
 	case unix.NFT_CMP_NEQ:
-		n.within(o, equal, true)
+		n.addMembership(property, equal, true)
 	case unix.NFT_CMP_LT:
-		n.within(o, []setElement{{first: lowest, last: before(value)}}, false)
+		n.addMembership(property, []setElement{{first: lowest, last: before(value)}}, false)
 	case unix.NFT_CMP_LTE:
-		n.within(o, []setElement{{first: lowest, last: value}}, false)
+		n.addMembership(property, []setElement{{first: lowest, last: value}}, false)
 	case unix.NFT_CMP_GT:
-		n.within(o, []setElement{{first: after, last: highest}}, false)
+		n.addMembership(property, []setElement{{first: after, last: highest}}, false)
 	default:
-		n.within(o, []setElement{{first: value, last: highest}}, false)
+		n.addMembership(property, []setElement{{first: value, last: highest}}, false)
 	}
 }
 
-// within adds the condition that a property has one of some values, or with not
-// that it has none of them.
-func (n *nativeRule) within(o operand, elements []setElement, not bool) {
-	var one [][]ruleset.Match
-	var none []ruleset.Match
-	for _, e := range elements {
-		matches, holds := n.reader.say(o, e, not)
-		if matches == nil { // every packet of the family has it, or none
-			if holds != not {
-				if !not {
+// addMembership adds the condition that a property has one of some values or,
+// negated, none of them.
+func (n *nativeRule) addMembership(property operand, elements []setElement, negated bool) {
+	var alternatives [][]ruleset.Match
+	var all []ruleset.Match
+	for _, element := range elements {
+		matches, holds := n.reader.matchesFor(property, element, negated)
+		if matches == nil { // every packet of the family has it, or none has
+			if holds != negated {
+				if !negated {
 					return
 				}
 				continue
 			}
-			if not {
-				n.never = true
+			if negated {
+				n.neverMatches = true
 				return
 			}
 			continue
 		}
 		for _, m := range matches {
-			one = append(one, []ruleset.Match{m})
+			alternatives = append(alternatives, []ruleset.Match{m})
 		}
-		none = append(none, matches...)
+		all = append(all, matches...)
 	}
-	if not {
-		n.where(none)
+	if negated {
+		n.addAlternatives(all)
 		return
 	}
-	if ports, ok := allPorts(one); ok {
-		one = [][]ruleset.Match{{ports}}
+	if ports, merged := mergePorts(alternatives); merged {
+		alternatives = [][]ruleset.Match{{ports}}
 	}
-	n.where(one...)
+	n.addAlternatives(alternatives...)
 }
 
-// allPorts makes one match of several that look at the same port.
-func allPorts(ways [][]ruleset.Match) (ruleset.Match, bool) {
+// mergePorts returns one match for several that look at the same port.
+func mergePorts(ways [][]ruleset.Match) (ruleset.Match, bool) {
 	var all ruleset.Ports
 	var ranges []interception.PortRange
 	for i, way := range ways {
-		p, is := way[0].(ruleset.Ports)
-		if !is || i > 0 && p.Source != all.Source {
+		ports, is := way[0].(ruleset.Ports)
+		if !is || i > 0 && ports.Source != all.Source {
 			return nil, false
 		}
-		all = p
-		ranges = append(ranges, p.Ranges...)
+		all = ports
+		ranges = append(ranges, ports.Ranges...)
 	}
 	all.Ranges = interception.NewPortRanges(ranges...)
 	return all, len(ways) > 0
 }
 
-// say says in iptables' terms that a property has a value, or one of a range;
-// not negates each. Where there is nothing to say, because all packets of the
-// family have it or none has, it returns no match, and which of both.
-func (r *nativeReader) say(o operand, e setElement, not bool) (matches []ruleset.Match, holds bool) {
-	switch o.property {
+// matchesFor returns iptables' matches for a property that has a value, or one of a
+// range. If all packets of the family have it, or none has, it returns no match and
+// which of the two.
+func (r *nativeReader) matchesFor(loaded operand, element setElement, negated bool) (matches []ruleset.Match, holds bool) {
+	switch loaded.property {
 	case propertyFamily:
 		number := map[ruleset.Family]byte{ruleset.IPv4: unix.NFPROTO_IPV4, ruleset.IPv6: unix.NFPROTO_IPV6}[r.family]
-		return nil, bytes.Equal(e.first, []byte{number})
+		return nil, bytes.Equal(element.first, []byte{number})
 	case propertyEtherType:
 		number := map[ruleset.Family]uint32{ruleset.IPv4: unix.ETH_P_IP, ruleset.IPv6: unix.ETH_P_IPV6}[r.family]
-		return nil, bigEndian(e.first) == number
+		return nil, bigEndian(element.first) == number
 	case propertySource, propertyDestination:
-		prefixes, ok := r.prefixes(o, e)
+		prefixes, ok := r.prefixes(loaded, element)
 		if !ok {
 			break
 		}
 		for _, p := range prefixes {
-			if o.property == propertySource {
-				matches = append(matches, ruleset.Source{Prefix: p, Not: not})
+			if loaded.property == propertySource {
+				matches = append(matches, ruleset.Source{Prefix: p, Not: negated})
 			} else {
-				matches = append(matches, ruleset.Destination{Prefix: p, Not: not})
+				matches = append(matches, ruleset.Destination{Prefix: p, Not: negated})
 			}
 		}
 		return matches, false
 	default:
-		m := r.sayNumber(o, e, not)
-		if m == nil && (e.last == nil || bytes.Equal(e.first, e.last)) {
-			m = r.sayValue(o, e.first, not)
+		m := r.rangeMatch(loaded, element, negated)
+		if m == nil && (element.last == nil || bytes.Equal(element.first, element.last)) {
+			m = r.valueMatch(loaded, element.first, negated)
 		}
 		if m != nil {
 			return []ruleset.Match{m}, false
@@ -214,74 +214,75 @@ func (r *nativeReader) say(o operand, e setElement, not bool) (matches []ruleset
 	return []ruleset.Match{opaque("expression")}, false
 }
 
-// sayNumber is for properties of which there can be a range; nil where it
-// cannot be said.
-func (r *nativeReader) sayNumber(o operand, e setElement, not bool) ruleset.Match {
-	from, to := o.numbers(e)
-	if o.mask != nil || from > to {
+// rangeMatch returns the match of a property that may have a range; nil if iptables
+// has none.
+func (r *nativeReader) rangeMatch(loaded operand, element setElement, negated bool) ruleset.Match {
+	from, to := loaded.numbers(element)
+	if loaded.mask != nil || from > to {
 		return nil
 	}
-	switch o.property {
+	switch loaded.property {
 	case propertySourcePort, propertyDestinationPort:
 		ranges := interception.NewPortRanges(interception.PortRange{First: uint16(from), Last: uint16(to)})
-		return ruleset.Ports{Source: o.property == propertySourcePort, Ranges: ranges, Not: not}
+		return ruleset.Ports{Source: loaded.property == propertySourcePort, Ranges: ranges, Not: negated}
 	case propertyUID, propertyGID:
-		return ruleset.Owner{Group: o.property == propertyGID, First: from, Last: to, Not: not}
+		return ruleset.Owner{Group: loaded.property == propertyGID, First: from, Last: to, Not: negated}
 	}
 	return nil
 }
 
-// sayValue is for properties that have one value; nil where it cannot be said.
-func (r *nativeReader) sayValue(o operand, value []byte, not bool) ruleset.Match {
+// valueMatch returns the match of a property that has one value; nil if iptables
+// has none.
+func (r *nativeReader) valueMatch(loaded operand, value []byte, negated bool) ruleset.Match {
 	number := native(value)
-	if o.network {
+	if loaded.network {
 		number = bigEndian(value)
 	}
-	switch o.property {
+	switch loaded.property {
 	case propertyTCPFlags:
-		if opening := []byte{tcpFIN | tcpSYN | tcpRST | tcpACK}; bytes.Equal(o.mask, opening) && bytes.Equal(value, []byte{tcpSYN}) {
-			return ruleset.SYN{Not: not}
+		if opening := []byte{tcpFIN | tcpSYN | tcpRST | tcpACK}; bytes.Equal(loaded.mask, opening) && bytes.Equal(value, []byte{tcpSYN}) {
+			return ruleset.SYN{Not: negated}
 		}
 		return nil
 	case propertyMark, propertyConnMark:
-		if mask, xor := o.bits(); xor == 0 {
-			return ruleset.Mark{Connection: o.property == propertyConnMark, Value: number, Mask: mask, Not: not}
+		if mask, xor := loaded.bits(); xor == 0 {
+			return ruleset.Mark{Connection: loaded.property == propertyConnMark, Value: number, Mask: mask, Not: negated}
 		}
 		return nil
 	case propertyState:
-		return sayState(o, number, not)
+		return stateMatch(loaded, number, negated)
 	}
-	if o.mask != nil {
+	if loaded.mask != nil {
 		return nil
 	}
-	switch o.property {
+	switch loaded.property {
 	case propertyProtocol:
-		return ruleset.Protocol{Name: protocolName(value), Not: not}
+		return ruleset.Protocol{Name: protocolName(value), Not: negated}
 	case propertyInInterface:
-		return ruleset.InInterface{Name: interfaceName(value), Not: not}
+		return ruleset.InInterface{Name: interfaceName(value), Not: negated}
 	case propertyOutInterface:
-		return ruleset.OutInterface{Name: interfaceName(value), Not: not}
+		return ruleset.OutInterface{Name: interfaceName(value), Not: negated}
 	case propertyInIndex, propertyOutIndex:
 		name, known := r.links[number]
 		switch {
 		case !known:
 			return nil
-		case o.property == propertyInIndex:
-			return ruleset.InInterface{Name: name, Not: not}
+		case loaded.property == propertyInIndex:
+			return ruleset.InInterface{Name: name, Not: negated}
 		}
-		return ruleset.OutInterface{Name: name, Not: not}
+		return ruleset.OutInterface{Name: name, Not: negated}
 	}
 	return nil
 }
 
-// sayState reads conntrack's state. It is a bit: "ct state new" is that its bit
-// is not 0.
-func sayState(o operand, number uint32, not bool) ruleset.Match {
+// stateMatch returns the match of conntrack's state. A state is a bit: "ct state
+// new" asks that its bit is not 0.
+func stateMatch(loaded operand, number uint32, negated bool) ruleset.Match {
 	switch {
-	case o.mask != nil && number == 0:
-		return ruleset.Conntrack{States: statesOf(native(o.mask)), Not: !not}
-	case o.mask == nil:
-		return ruleset.Conntrack{States: statesOf(number), Not: not}
+	case loaded.mask != nil && number == 0:
+		return ruleset.Conntrack{States: statesOf(native(loaded.mask)), Not: !negated}
+	case loaded.mask == nil:
+		return ruleset.Conntrack{States: statesOf(number), Not: negated}
 	}
 	return nil
 }

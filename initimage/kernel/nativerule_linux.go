@@ -8,95 +8,94 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// nativeRule turns one rule of nf_tables into rules of iptables' kind: more
-// than one where it looks for several values, or does something before it has
-// looked at all.
+// nativeRule translates one rule of nf_tables into iptables' rules. There is more
+// than one if it looks for several values, or acts before its last condition.
 type nativeRule struct {
-	reader    *nativeReader
-	registers map[uint32]operand
-	ways      [][]ruleset.Match // any of which is enough
-	does      ruleset.Sequence
-	never     bool // no packet of the family meets it
-	rules     []ruleset.Rule
+	reader       *nativeReader
+	registers    map[uint32]operand
+	alternatives [][]ruleset.Match // any of them is enough
+	targets      ruleset.Sequence
+	neverMatches bool // no packet of the family meets it
+	rules        []ruleset.Rule
 }
 
 // maxAlternatives bounds the rules that one rule with a set becomes.
 const maxAlternatives = 256
 
 func (r *nativeReader) rules(expressions [][]byte) ([]ruleset.Rule, error) {
-	n := &nativeRule{reader: r, registers: map[uint32]operand{}, ways: [][]ruleset.Match{nil}}
+	rule := &nativeRule{reader: r, registers: map[uint32]operand{}, alternatives: [][]ruleset.Match{nil}}
 	for _, expression := range expressions {
 		attrs := attributes(expression)
-		if err := n.take(text(attrs[unix.NFTA_EXPR_NAME]), attributes(attrs[unix.NFTA_EXPR_DATA])); err != nil {
+		if err := rule.addExpression(text(attrs[unix.NFTA_EXPR_NAME]), attributes(attrs[unix.NFTA_EXPR_DATA])); err != nil {
 			return nil, err
 		}
-		if n.never {
-			return n.rules, nil
+		if rule.neverMatches {
+			return rule.rules, nil
 		}
 	}
-	n.finish()
-	return n.rules, nil
+	rule.finish()
+	return rule.rules, nil
 }
 
 // finish makes rules of what has been collected.
 func (n *nativeRule) finish() {
 	var target ruleset.Target
-	switch len(n.does) {
+	switch len(n.targets) {
 	case 0:
 		return
 	case 1:
-		target = n.does[0]
+		target = n.targets[0]
 	default:
-		target = slices.Clone(n.does)
+		target = slices.Clone(n.targets)
 	}
-	for _, matches := range n.ways {
+	for _, matches := range n.alternatives {
 		n.rules = append(n.rules, ruleset.Rule{Matches: matches, Target: target})
 	}
-	n.does = nil
+	n.targets = nil
 }
 
-// where adds conditions, any of which is enough.
-func (n *nativeRule) where(alternatives ...[]ruleset.Match) {
+// addAlternatives adds conditions, any of which is enough.
+func (n *nativeRule) addAlternatives(alternatives ...[]ruleset.Match) {
 	n.finish()
-	if len(alternatives)*len(n.ways) > maxAlternatives {
+	if len(alternatives)*len(n.alternatives) > maxAlternatives {
 		alternatives = [][]ruleset.Match{{opaque("set")}}
 	}
 	var ways [][]ruleset.Match
-	for _, way := range n.ways {
+	for _, way := range n.alternatives {
 		for _, more := range alternatives {
 			ways = append(ways, slices.Concat(way, more))
 		}
 	}
-	n.ways = ways
-	n.never = len(ways) == 0
+	n.alternatives = ways
+	n.neverMatches = len(ways) == 0
 }
 
-func (n *nativeRule) unknown(what string) { n.where([]ruleset.Match{opaque(what)}) }
+func (n *nativeRule) addOpaque(what string) { n.addAlternatives([]ruleset.Match{opaque(what)}) }
 
 func opaque(what string) ruleset.Match { return ruleset.OpaqueMatch{Args: []string{"nft:" + what}} }
 
-// do adds what the rule does. TPROXY, which ends a rule of iptables, stays the
-// last: what is set behind it, it sets as well.
-func (n *nativeRule) do(t ruleset.Target) {
-	at := len(n.does)
-	if at > 0 {
-		_, proxied := n.does[at-1].(ruleset.TProxy)
+// addTarget adds what the rule does. TPROXY ends an iptables rule and therefore
+// stays last; its rule sets what follows it as well.
+func (n *nativeRule) addTarget(t ruleset.Target) {
+	place := len(n.targets)
+	if place > 0 {
+		_, proxied := n.targets[place-1].(ruleset.TProxy)
 		if verdict, ends := t.(ruleset.Verdict); proxied && ends && verdict != ruleset.Drop {
 			return
 		}
 		if proxied {
-			at--
+			place--
 		}
 	}
-	n.does = slices.Insert(n.does, at, t)
+	n.targets = slices.Insert(n.targets, place, t)
 }
 
 func unknownTarget(what string) ruleset.Target {
 	return ruleset.OpaqueTarget{Args: []string{"-j", "nft:" + what}}
 }
 
-// slot is the place of a register, in words of four bytes: there are two ways
-// to count them.
+// slot returns the place of a register, in words of four bytes. nf_tables counts
+// registers in two ways.
 func slot(register []byte) uint32 {
 	r := bigEndian(register)
 	if r <= unix.NFT_REG_4 {
@@ -105,10 +104,11 @@ func slot(register []byte) uint32 {
 	return r - 4
 }
 
-// attributeMap is the attributes of an expression, by their type.
+// attributeMap holds the attributes of an expression by their type.
 type attributeMap = map[uint16][]byte
 
-// Attributes and values that x/sys/unix does not name (linux/netfilter/nf_tables.h).
+// Attributes and values that x/sys/unix does not name
+// (linux/netfilter/nf_tables.h).
 const (
 	bitwiseOperation  = 6
 	tproxyAddress     = 2
@@ -119,14 +119,14 @@ const (
 	matchName         = 1
 )
 
-// expressions are those that are understood, by the kernel's name of them.
-var expressions = understood()
+// expressions are the readers of the known expressions, by the kernel's names.
+var expressions = expressionReaders()
 
-func understood() map[string]func(n *nativeRule, attrs attributeMap) error {
+func expressionReaders() map[string]func(n *nativeRule, attrs attributeMap) error {
 	passive := func(*nativeRule, attributeMap) error { return nil }
 	does := func(target func(n *nativeRule, attrs attributeMap) ruleset.Target) func(*nativeRule, attributeMap) error {
 		return func(n *nativeRule, attrs attributeMap) error {
-			n.do(target(n, attrs))
+			n.addTarget(target(n, attrs))
 			return nil
 		}
 	}
@@ -149,15 +149,14 @@ func understood() map[string]func(n *nativeRule, attrs attributeMap) error {
 		"queue":    always(ruleset.OpaqueTarget{Args: []string{"-j", "NFQUEUE"}}),
 		"synproxy": always(ruleset.OpaqueTarget{Args: []string{"-j", "SYNPROXY"}}),
 		"fwd":      always(unknownTarget("fwd")),
-		// These change nothing about where a packet goes.
+		// These do not change where a packet goes.
 		"counter": passive, "log": passive, "last": passive, "dup": passive, "masq": passive, "secmark": passive, "flow_offload": passive,
 	}
 }
 
-// take adds one expression. Of those that are not known, what loads a register
-// makes it unknown; what else there is, limits, quotas and objects, lets some
-// packets on and others not.
-func (n *nativeRule) take(name string, attrs attributeMap) error {
+// addExpression adds one expression. An unknown one that loads a register makes the
+// register unknown. Any other, such as a limit or a quota, becomes an opaque match.
+func (n *nativeRule) addExpression(name string, attrs attributeMap) error {
 	if known := expressions[name]; known != nil {
 		return known(n, attrs)
 	}
@@ -165,12 +164,12 @@ func (n *nativeRule) take(name string, attrs attributeMap) error {
 		n.load(attrs[register], operand{})
 		return nil
 	}
-	n.unknown(name)
+	n.addOpaque(name)
 	return nil
 }
 
-// destinations are the attributes that name the register which an expression
-// loads, of those that are not understood.
+// destinations are the attributes that name the register to load, of expressions
+// that are not understood.
 var destinations = map[string]uint16{"fib": 1, "socket": 2, "rt": 1, "numgen": 1, "hash": 2, "osf": 1, "tunnel": 2, "xfrm": 1}
 
 func (n *nativeRule) load(register []byte, o operand) { n.registers[slot(register)] = o }

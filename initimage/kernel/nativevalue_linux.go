@@ -12,20 +12,20 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// numbers are the ends of a range of a property that is a number.
-func (o operand) numbers(e setElement) (from, to uint32) {
-	last := e.last
+// numbers returns the ends of a range of numbers.
+func (o operand) numbers(element setElement) (from, to uint32) {
+	last := element.last
 	if last == nil {
-		last = e.first
+		last = element.first
 	}
 	switch o.property {
 	case propertySourcePort, propertyDestinationPort:
-		return bigEndian(e.first), bigEndian(last)
+		return bigEndian(element.first), bigEndian(last)
 	}
 	if o.network {
-		return bigEndian(e.first), bigEndian(last)
+		return bigEndian(element.first), bigEndian(last)
 	}
-	return native(e.first), native(last)
+	return native(element.first), native(last)
 }
 
 func protocolName(number []byte) string {
@@ -38,8 +38,8 @@ func protocolName(number []byte) string {
 	return fmt.Sprint(bigEndian(number))
 }
 
-// interfaceName reads a name; one that is not ended by a zero stands for all
-// that begin so.
+// interfaceName reads a name. A name without a zero byte at its end stands for all
+// that begin with it.
 func interfaceName(value []byte) string {
 	name := strings.TrimRight(string(value), "\x00")
 	if len(name) == len(value) {
@@ -48,7 +48,7 @@ func interfaceName(value []byte) string {
 	return name
 }
 
-// statesOf reads conntrack's bits of states.
+// statesOf returns the states of conntrack's state bits.
 func statesOf(bits uint32) []ruleset.State {
 	var states []ruleset.State
 	for bit, s := range map[uint32]ruleset.State{
@@ -65,40 +65,40 @@ func statesOf(bits uint32) []ruleset.State {
 // maxPrefixes bounds the prefixes that one range of addresses becomes.
 const maxPrefixes = 32
 
-// prefixes reads an address, the first bytes of one, one with a mask, or a
-// range.
-func (r *nativeReader) prefixes(o operand, e setElement) ([]netip.Prefix, bool) {
+// prefixes returns the prefixes of an address, the first bytes of one, one with a
+// mask, or a range.
+func (r *nativeReader) prefixes(loaded operand, element setElement) ([]netip.Prefix, bool) {
 	size := map[ruleset.Family]int{ruleset.IPv4: 4, ruleset.IPv6: 16}[r.family]
-	if len(e.first) > size {
+	if len(element.first) > size {
 		return nil, false
 	}
 	full := make([]byte, size)
-	copy(full, e.first)
+	copy(full, element.first)
 	first, _ := netip.AddrFromSlice(full)
-	bits := len(e.first) * 8
-	if o.mask != nil {
+	bits := len(element.first) * 8
+	if loaded.mask != nil {
 		ones := 0
-		for ones < len(o.mask)*8 && o.mask[ones/8]&(0x80>>(ones%8)) != 0 {
+		for ones < len(loaded.mask)*8 && loaded.mask[ones/8]&(0x80>>(ones%8)) != 0 {
 			ones++
 		}
-		for i := ones; i < len(o.mask)*8; i++ {
-			if o.mask[i/8]&(0x80>>(i%8)) != 0 {
+		for i := ones; i < len(loaded.mask)*8; i++ {
+			if loaded.mask[i/8]&(0x80>>(i%8)) != 0 {
 				return nil, false
 			}
 		}
 		bits = ones
 	}
-	if e.last == nil || bytes.Equal(e.first, e.last) {
+	if element.last == nil || bytes.Equal(element.first, element.last) {
 		return []netip.Prefix{netip.PrefixFrom(first, bits).Masked()}, true
 	}
-	last, ok := netip.AddrFromSlice(e.last)
-	if !ok || len(e.first) != size || o.mask != nil {
+	last, ok := netip.AddrFromSlice(element.last)
+	if !ok || len(element.first) != size || loaded.mask != nil {
 		return nil, false
 	}
 	return between(first, last)
 }
 
-// between covers a range of addresses with prefixes.
+// between returns prefixes that cover a range of addresses.
 func between(first, last netip.Addr) (prefixes []netip.Prefix, ok bool) {
 	for first.IsValid() && first.Compare(last) <= 0 {
 		bits := first.BitLen()

@@ -7,8 +7,8 @@ import (
 )
 
 // Enter moves the calling thread into the network namespace at a path, such as
-// /proc/1234/ns/net. The thread must be locked (runtime.LockOSThread) and is of
-// no use to others afterwards. Its errors are ErrPreflight.
+// /proc/1234/ns/net. The thread must be locked (runtime.LockOSThread), and must not
+// be used for anything else afterwards. Its errors are ErrPreflight.
 func Enter(path string) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

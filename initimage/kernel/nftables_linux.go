@@ -11,12 +11,12 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// iptablesTables are the names of the nft tables that iptables-nft uses; all
-// others are somebody else's, and not for iptables to see.
+// iptablesTables are the names of the nft tables that iptables-nft uses. iptables
+// does not see any others.
 var iptablesTables = []string{"raw", "mangle", "nat", "filter", "security"}
 
-// nftTables asks the kernel which of iptables' tables nf_tables has in this
-// namespace. A process of iptables-nft-save would answer it too.
+// nftTables returns which of iptables' tables nf_tables has in this namespace. It
+// asks the kernel; iptables-nft-save would be another process.
 func nftTables(family ruleset.Family) ([]string, error) {
 	conn, err := nftables.New()
 	if err != nil {
@@ -38,14 +38,14 @@ func nftTables(family ruleset.Family) ([]string, error) {
 	return names, nil
 }
 
-// unknownToKernel reports whether a kernel says that it has no nf_tables, or no
-// tables of a family.
+// unknownToKernel reports whether an error means that the kernel has no nf_tables,
+// or no tables of a family.
 func unknownToKernel(err error) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) ||
 		errors.Is(err, unix.EAFNOSUPPORT)
 }
 
-// deleteNFTTable takes an nft table away with all that is in it.
+// deleteNFTTable deletes an nft table with all that is in it.
 func deleteNFTTable(family ruleset.Family, name string) error {
 	conn, err := nftables.New()
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// Others implements Inspected. It is for after Save: of iptables' tables in
-// nf_tables, it reads those natively that iptables could not print.
+// Others implements VerifiableNamespace. Call it after Save: of iptables' tables in
+// nf_tables, it reads those natively that Save did not print.
 func (h *Host) Others(ctx context.Context, family ruleset.Family) ([]ruleset.RuleSet, error) {
 	var others []ruleset.RuleSet
 	var printed []string
@@ -45,7 +45,7 @@ func (h *Host) Others(ctx context.Context, family ruleset.Family) ([]ruleset.Rul
 	return slices.DeleteFunc(append(others, native), ruleset.RuleSet.Empty), nil
 }
 
-// readOther reads the rules of the backend that is not used.
+// readOther returns the rules of the backend that is not used.
 func readOther(ctx context.Context, name interception.Backend, family ruleset.Family) (ruleset.RuleSet, error) {
 	b, err := findBackend(name)
 	if err != nil {
@@ -63,9 +63,8 @@ func readOther(ctx context.Context, name interception.Backend, family ruleset.Fa
 	return rs, nil
 }
 
-// Addresses implements Inspected. Everything is behind the interface of the
-// default route, or else the first that there is; the walk takes packets by the
-// others too.
+// Addresses implements VerifiableNamespace. The uplink is the interface of the
+// default route, or else the first; Trials sends packets by the others too.
 func (h *Host) Addresses() (ruleset.Host, error) {
 	host := ruleset.Host{Uplink: probeLink}
 	links, err := h.netlink.LinkList()
@@ -77,17 +76,17 @@ func (h *Host) Addresses() (ruleset.Host, error) {
 		return host, fmt.Errorf("listing the default routes: %w", err)
 	}
 	for _, link := range links {
-		at := link.Attrs()
-		if at.Flags&net.FlagLoopback != 0 || at.Name == probeLink || at.Name == probePeer {
+		attrs := link.Attrs()
+		if attrs.Flags&net.FlagLoopback != 0 || attrs.Name == probeLink || attrs.Name == probePeer {
 			continue
 		}
 		own, err := h.addressesOf(link)
 		if err != nil {
 			return host, err
 		}
-		host.Interfaces = append(host.Interfaces, ruleset.Interface{Name: at.Name, Addresses: own})
-		if host.Uplink == probeLink || uplinks[at.Index] {
-			host.Uplink = at.Name
+		host.Interfaces = append(host.Interfaces, ruleset.Interface{Name: attrs.Name, Addresses: own})
+		if host.Uplink == probeLink || uplinks[attrs.Index] {
+			host.Uplink = attrs.Name
 			host.Addresses = append(own, host.Addresses...)
 		} else {
 			host.Addresses = append(host.Addresses, own...)
@@ -97,7 +96,7 @@ func (h *Host) Addresses() (ruleset.Host, error) {
 	return host, err
 }
 
-// addressesOf are the addresses of an interface that others can reach it by.
+// addressesOf returns the addresses of an interface that others can reach it by.
 func (h *Host) addressesOf(link netlink.Link) ([]netip.Addr, error) {
 	addrs, err := h.netlink.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
@@ -112,8 +111,8 @@ func (h *Host) addressesOf(link netlink.Link) ([]netip.Addr, error) {
 	return own, nil
 }
 
-// noLocalnet reports whether the kernel drops what comes in for 127.0.0.0/8 by
-// every interface.
+// noLocalnet reports whether the kernel drops what arrives for 127.0.0.0/8 on every
+// interface.
 func noLocalnet(interfaces []ruleset.Interface) (bool, error) {
 	for _, i := range append([]ruleset.Interface{{Name: "all"}}, interfaces...) {
 		value, err := sysctl("net/ipv4/conf/" + i.Name + "/route_localnet")
@@ -127,7 +126,7 @@ func noLocalnet(interfaces []ruleset.Interface) (bool, error) {
 	return true, nil
 }
 
-// defaultLinks are the indices of the interfaces that default routes lead by.
+// defaultLinks returns the indices of the interfaces of default routes.
 func (h *Host) defaultLinks() (map[int]bool, error) {
 	links := map[int]bool{}
 	for _, family := range h.families {

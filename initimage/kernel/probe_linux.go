@@ -21,60 +21,60 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// probePatience is how long a probe waits for what happens at once where the
-// rules are right.
+// probePatience is how long a probe waits for what happens at once if the rules are
+// right.
 const probePatience = time.Second
 
 // probePort is where probes to an address outside go.
 const probePort = 443
 
-// maxLost is how many probes may get lost before no more are sent: each takes
-// its patience, and a few tell what there is to tell.
+// maxLost is the number of findings after which no more probes are sent. Each lost
+// probe takes its patience, and a few are enough to tell.
 const maxLost = 3
 
-// Probed is what probes have shown.
-type Probed struct {
+// ProbeResult is what the probes have shown.
+type ProbeResult struct {
 	// Findings are the probes that did not end where they should.
 	Findings []string
-	// Unproved says what no probe could show.
+	// Unproved is what no probe could show.
 	Unproved []string
 }
 
-// Probe sends real connections through the namespace and finds those that do
-// not end where Trace says that the wanted rules take them: over loopback, to
-// the pod's own address, out by each interface of the pod, in by a link, and DNS
-// queries. Where the proxy listens already, that a connection to nowhere stands
-// shows that it took it. What the namespace holds tells which probes rules of
-// others keep out, as a firewall does: those are not sent.
+// Probe sends real connections through the namespace and reports those that do not
+// end where Trace says. They go over loopback, to the pod's own address, out by
+// each interface, in by a link, and to port 53. If the proxy listens already, a
+// probe has reached it when its connection stands: there is nobody else to answer.
+// Probes that rules of others drop, as a firewall does, are not sent; what the
+// namespace holds tells which.
 //
 // Nothing leaves the namespace: see guardProbes.
-func (h *Host) Probe(ctx context.Context, spec interception.Spec, want, holds []ruleset.RuleSet) (result Probed, err error) {
-	s, err := h.openSink(h.families)
+func (h *Host) Probe(ctx context.Context, spec interception.Spec, want, holds []ruleset.RuleSet) (result ProbeResult, err error) {
+	sink, err := h.openSink(h.families)
 	defer func() { err = errors.Join(err, h.closeSink()) }()
 	if err != nil {
-		return Probed{}, err
+		return ProbeResult{}, err
 	}
-	for _, rs := range want {
-		if !slices.Contains(s.families, rs.Family) {
-			result.Unproved = append(result.Unproved, rs.Family.String()+" could not be probed here")
+	for _, wanted := range want {
+		if !slices.Contains(sink.families, wanted.Family) {
+			result.Unproved = append(result.Unproved, wanted.Family.String()+" could not be probed here")
 			continue
 		}
-		own := probeNets[rs.Family].own.Addr()
+		own := probeNets[wanted.Family].own.Addr()
 		if err := h.awaitLocalRoute(netip.PrefixFrom(own, own.BitLen()), true); err != nil {
-			return Probed{}, fmt.Errorf("address %s of %s: %w", own, probeLink, err)
+			return ProbeResult{}, fmt.Errorf("address %s of %s: %w", own, probeLink, err)
 		}
-		have, err := held(ctx, h, rs.Family, holds)
+		have, err := heldOrRead(ctx, h, wanted.Family, holds)
 		if err != nil {
-			return Probed{}, fmt.Errorf("reading the %s rules: %w", rs.Family, err)
+			return ProbeResult{}, fmt.Errorf("reading the %s rules: %w", wanted.Family, err)
 		}
-		(&probing{spec: spec, sink: s, want: rs, have: have, Probed: &result}).run(ctx)
+		(&probing{spec: spec, sink: sink, want: wanted, have: have, ProbeResult: &result}).run(ctx)
 	}
 	return result, nil
 }
 
-// probing is what is done for one family.
+// probing holds what the probes of one family need.
 type probing struct {
-	*Probed
+	*ProbeResult
 	spec       interception.Spec
 	sink       sink
 	want, have ruleset.RuleSet
@@ -82,12 +82,12 @@ type probing struct {
 
 func (ps *probing) run(ctx context.Context) {
 	blocked := false
-	for _, p := range probes(ps.spec, ps.want.Family, ps.sink) {
-		if blocked && p.Direction == ruleset.In {
+	for _, probe := range probes(ps.spec, ps.want.Family, ps.sink) {
+		if blocked && probe.Direction == ruleset.In {
 			continue
 		}
-		err := p.run(ctx, ps.want, ps.have)
-		if p.Direction == ruleset.In && (errors.Is(err, errKeptOut) || err != nil && ps.keepsOut(ctx, isLost(err))) {
+		err := probe.run(ctx, ps.want, ps.have)
+		if probe.Direction == ruleset.In && (errors.Is(err, errKeptOut) || err != nil && ps.blockedByOthers(ctx, isLost(err))) {
 			blocked = true
 			ps.Unproved = append(ps.Unproved, "no probe could come in over "+ps.want.Family.String()+" here")
 			continue
@@ -95,7 +95,7 @@ func (ps *probing) run(ctx context.Context) {
 		if err == nil || errors.Is(err, errKeptOut) {
 			continue
 		}
-		ps.Findings = append(ps.Findings, fmt.Sprintf("%s: probe %s: %v", ps.want.Family, p, err))
+		ps.Findings = append(ps.Findings, fmt.Sprintf("%s: probe %s: %v", ps.want.Family, probe, err))
 		if len(ps.Findings) == maxLost {
 			ps.Findings = append(ps.Findings, "no more probes were sent")
 			return
@@ -103,15 +103,15 @@ func (ps *probing) run(ctx context.Context) {
 	}
 }
 
-// keepsOut reports whether what our rules leave alone does not come in either:
-// then others drop it, and the probe that failed shows nothing. A datagram is
-// asked; and where the probe got lost rather than refused, connections to ports
-// that are left alone, of which as much must become.
-func (ps *probing) keepsOut(ctx context.Context, lost bool) bool {
-	controls := []probe{inwards(ps.want.Family, "udp", 0)}
+// blockedByOthers reports whether connections that our rules leave alone do not
+// arrive either. Then others drop them, and the failed probe shows nothing. It
+// tries a datagram and, if the probe was lost rather than refused, the excluded
+// ports.
+func (ps *probing) blockedByOthers(ctx context.Context, lost bool) bool {
+	controls := []probe{inboundProbe(ps.want.Family, "udp", 0)}
 	for _, r := range ps.spec.InboundExcludePorts {
 		if lost {
-			controls = append(controls, inwards(ps.want.Family, "tcp", r.First))
+			controls = append(controls, inboundProbe(ps.want.Family, "tcp", r.First))
 		}
 	}
 	for _, p := range controls {
@@ -135,18 +135,18 @@ func isLost(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// errKeptOut is that of a probe that was not sent.
+// errKeptOut is the error of a probe that was not sent.
 var errKeptOut = errors.New("rules of others drop it")
 
-// probe is one packet that is sent, and stands for a connection.
+// probe is one packet to send, which stands for a connection.
 type probe struct {
 	ruleset.Packet
-	uplink string     // that it leaves by, if it does
+	uplink string     // by which it leaves, if it does
 	via    netip.Addr // where it is sent, if not to its destination
 }
 
-// probes are the packets to send. Their ids are those of this process.
-func probes(spec interception.Spec, family ruleset.Family, s sink) []probe {
+// probes returns the packets to send. They have the uid and gid of this process.
+func probes(spec interception.Spec, family ruleset.Family, sink sink) []probe {
 	addrs := probeNets[family]
 	own := addrs.own.Addr()
 	loopback, outside := netip.IPv6Loopback(), own.Prev()
@@ -163,16 +163,16 @@ func probes(spec interception.Spec, family ruleset.Family, s sink) []probe {
 	if spec.System == interception.SystemTProxy {
 		all = append(all, out("tcp", probeLink, own, 0, spec.Mark+1))
 	}
-	if s.guarded {
-		all = append(all, inwards(family, "tcp", 0))
+	if sink.guarded {
+		all = append(all, inboundProbe(family, "tcp", 0))
 		for _, r := range spec.InboundPorts.Ranges {
-			all = append(all, inwards(family, "tcp", r.First))
+			all = append(all, inboundProbe(family, "tcp", r.First))
 		}
 		for _, r := range spec.UDPPorts {
-			all = append(all, inwards(family, "udp", r.First))
+			all = append(all, inboundProbe(family, "udp", r.First))
 		}
 	}
-	ways := maps.Clone(s.beyond[family])
+	ways := maps.Clone(sink.beyond[family])
 	if len(ways) == 0 {
 		ways = map[string]netip.Addr{probeLink: outside}
 	}
@@ -186,8 +186,8 @@ func probes(spec interception.Spec, family ruleset.Family, s sink) []probe {
 	return all
 }
 
-// inwards is a probe that comes in by probeLink.
-func inwards(family ruleset.Family, protocol string, port uint16) probe {
+// inboundProbe returns a probe that comes in by probeLink.
+func inboundProbe(family ruleset.Family, protocol string, port uint16) probe {
 	addrs := probeNets[family]
 	return probe{Packet: ruleset.Packet{
 		Direction: ruleset.In, Family: family, Protocol: protocol, Src: addrs.visitor, Dst: addrs.own.Addr(), DstPort: port,
@@ -195,12 +195,12 @@ func inwards(family ruleset.Family, protocol string, port uint16) probe {
 	}, uplink: probeLink, via: addrs.alias}
 }
 
-// host is the pod that the probe meets.
+// host returns the pod as the probe meets it.
 func (p probe) host() ruleset.Host {
 	return ruleset.Host{Addresses: []netip.Addr{probeNets[p.Family].own.Addr()}, Uplink: p.uplink}
 }
 
-// String says what the probe is, and by which interface it goes.
+// String returns the packet, and the interface by which it leaves.
 func (p probe) String() string {
 	if p.Direction == ruleset.In {
 		return p.Packet.String()
@@ -208,9 +208,8 @@ func (p probe) String() string {
 	return p.Packet.String() + " by " + p.uplink
 }
 
-// run sends the probe where the rules take it to a listener that can be had
-// here; a packet that is to leave cannot be followed, nor one that others keep
-// out.
+// run sends the probe if the rules take it to a listener that can be opened here. A
+// packet that leaves cannot be followed.
 func (p *probe) run(ctx context.Context, want, have ruleset.RuleSet) error {
 	var target *listener
 	if p.DstPort == 0 {
@@ -234,7 +233,7 @@ func (p *probe) run(ctx context.Context, want, have ruleset.RuleSet) error {
 		}
 		proxy, err := listen(ctx, p.Protocol, netip.AddrPortFrom(wildcard, outcome.Port))
 		if errors.Is(err, unix.EADDRINUSE) {
-			return p.stands(ctx)
+			return p.connects(ctx)
 		}
 		if err != nil {
 			return err
@@ -252,9 +251,8 @@ func (p *probe) reaches(ctx context.Context, l *listener) error {
 		return fmt.Errorf("did not reach port %d: %w", l.port, err)
 	}
 	defer conn.Close()
-	// Addresses would not do: two connections from one port to different
-	// destinations are redirected to one, and NAT tells them apart by
-	// another source port.
+	// Addresses do not identify it: if two connections from one port are redirected
+	// to one listener, NAT gives one of them another source port.
 	sent := []byte(rand.Text())
 	if _, err := conn.Write(sent); err != nil {
 		return fmt.Errorf("sending to port %d: %w", l.port, err)
@@ -269,9 +267,9 @@ func (p *probe) reaches(ctx context.Context, l *listener) error {
 	return nil
 }
 
-// stands opens the probe's connection, which can only be to a listener of this
-// host. A datagram shows nothing: nobody has to answer it.
-func (p *probe) stands(ctx context.Context) error {
+// connects opens the probe's connection, which only a listener of this host can
+// accept. A datagram shows nothing: nobody has to answer it.
+func (p *probe) connects(ctx context.Context) error {
 	if p.Protocol != "tcp" {
 		return nil
 	}
@@ -295,13 +293,13 @@ func (p *probe) dial(ctx context.Context) (net.Conn, error) {
 	}
 	conn, err := dialer.DialContext(ctx, p.network(), netip.AddrPortFrom(to, p.DstPort).String())
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // the pod is not to be short of a port for it
+		_ = tcp.SetLinger(0) // a reset frees the port at once
 	}
 	return conn, err
 }
 
-// prepare makes a socket one that the guard knows, and lets the visitor's have
-// its address, which is not the pod's.
+// prepare sets the priority that the guard looks for. An inbound probe's socket may
+// also use the visitor's address, which is not the pod's.
 func (p *probe) prepare(fd int) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, probePriority); err != nil {
 		return err
@@ -330,20 +328,20 @@ func (p *probe) network() string { return p.Protocol + fmt.Sprint(int(p.Family))
 type listener struct {
 	io.Closer
 	port  uint16
-	await func(size int) (text []byte, err error) // what the next to come says
+	await func(size int) (text []byte, err error) // returns what the next one to come sends
 }
 
 // listen waits for connections or datagrams at an address. The socket is
-// transparent, so that TPROXY may give it those of other addresses.
-func listen(ctx context.Context, protocol string, at netip.AddrPort) (*listener, error) {
-	network, v6 := protocol+"4", at.Addr().Is6()
+// transparent, so that TPROXY can give it those for other addresses.
+func listen(ctx context.Context, protocol string, address netip.AddrPort) (*listener, error) {
+	network, v6 := protocol+"4", address.Addr().Is6()
 	if v6 {
 		network = protocol + "6"
 	}
 	config := net.ListenConfig{Control: onSocket(func(fd int) error { return setTransparent(fd, v6) })}
 	config.SetMultipathTCP(false)
 	if protocol == "udp" {
-		packets, err := config.ListenPacket(ctx, network, at.String())
+		packets, err := config.ListenPacket(ctx, network, address.String())
 		if err != nil {
 			return nil, err
 		}
@@ -354,7 +352,7 @@ func listen(ctx context.Context, protocol string, at netip.AddrPort) (*listener,
 			return text[:n], err
 		}}, nil
 	}
-	l, err := config.Listen(ctx, network, at.String())
+	l, err := config.Listen(ctx, network, address.String())
 	if err != nil {
 		return nil, err
 	}
@@ -381,7 +379,7 @@ func portOf(addr net.Addr) uint16 {
 	return parsed.Port()
 }
 
-// onSocket is a Control function that sets an option before a socket is bound
+// onSocket returns a Control function that sets an option before a socket is bound
 // or connected.
 func onSocket(set func(fd int) error) func(string, string, syscall.RawConn) error {
 	return func(_, _ string, raw syscall.RawConn) error {

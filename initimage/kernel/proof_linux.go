@@ -15,14 +15,14 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// proofTable is the routing table that keeps the proof of a namespace: a
-// default route for each family, whose metric is the fingerprint of what the
-// probes went through. No rule looks the table up, so that no packet meets it.
-// It ends with the namespace, and needs neither a file nor a process.
+// proofTable is the routing table that holds the proof: a default route for each
+// family, whose metric is the fingerprint of what the probes went through. No rule
+// looks the table up, so no packet meets it. It ends with the namespace, and needs
+// neither a file nor a process.
 const proofTable = 1330133
 
-// Proved reports whether an earlier run sent its probes through all that the
-// namespace holds now, and every one arrived.
+// Proved reports whether the probes of an earlier run went through exactly what the
+// namespace holds now, and all arrived.
 func (h *Host) Proved(ctx context.Context, holds []ruleset.RuleSet) (bool, error) {
 	for _, rs := range holds {
 		routes, err := h.proofs(rs.Family)
@@ -37,28 +37,29 @@ func (h *Host) Proved(ctx context.Context, holds []ruleset.RuleSet) (bool, error
 	return len(holds) > 0, nil
 }
 
-// RememberProof notes that the probes arrived. It is the last step of a run: one that
-// is killed before it proves nothing to the next.
+// RememberProof records that the probes arrived. It is the last step of a run: a
+// run that is killed before it proves nothing to the next.
 func (h *Host) RememberProof(ctx context.Context, holds []ruleset.RuleSet) error {
-	for _, rs := range holds {
-		if _, err := h.ForgetProof(rs.Family); err != nil {
+	for _, set := range holds {
+		if _, err := h.ForgetProof(set.Family); err != nil {
 			return err
 		}
-		fingerprint, err := h.fingerprint(ctx, rs)
+		fingerprint, err := h.fingerprint(ctx, set)
 		if err != nil {
 			return err
 		}
-		route := proofRoute(rs.Family)
+		route := proofRoute(set.Family)
 		route.Priority = int(fingerprint)
 		if err := h.netlink.RouteAdd(route); err != nil {
-			return fmt.Errorf("keeping the proof of %s, in routing table %d: %w", rs.Family, proofTable, err)
+			return fmt.Errorf("keeping the proof of %s, in routing table %d: %w", set.Family, proofTable, err)
 		}
 	}
 	return nil
 }
 
-// ForgetProof takes the proof of a family away, and reports whether there was one.
-// AddRouting calls it before it cuts a family off, so that no change begins with a proof.
+// ForgetProof deletes the proof of a family, and reports whether there was one.
+// AddRouting calls it before it cuts a family off, so that no change begins with a
+// proof.
 func (h *Host) ForgetProof(family ruleset.Family) (there bool, err error) {
 	routes, err := h.proofs(family)
 	if err != nil {
@@ -89,9 +90,9 @@ func (h *Host) proofs(family ruleset.Family) ([]netlink.Route, error) {
 	return routes, nil
 }
 
-// fingerprint is that of everything that a probe of a family goes through:
-// all rules, ours and others', our routing and what comes before
-// it, and nf_tables' generation, which every change by anyone raises.
+// fingerprint returns a hash of everything that a probe of a family goes through:
+// all rules, ours and others', our routing and what comes before it, and nf_tables'
+// generation, which every change by anyone raises.
 func (h *Host) fingerprint(ctx context.Context, rs ruleset.RuleSet) (uint32, error) {
 	generation, err := nftGeneration()
 	if err != nil {
@@ -102,12 +103,12 @@ func (h *Host) fingerprint(ctx context.Context, rs ruleset.RuleSet) (uint32, err
 		return 0, fmt.Errorf("reading the %s rules of others: %w", rs.Family, err)
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d\n%s\n%s", h.backend.name, generation, rs, others))
-	// 0 would be the kernel's choice of a metric.
+	// The kernel would replace a metric of 0.
 	return max(1, binary.NativeEndian.Uint32(sum[:])), nil
 }
 
-// nftGeneration asks nf_tables for the number of changes that it has seen in
-// this namespace; it is 0 where the kernel has none.
+// nftGeneration returns the number of changes that nf_tables has seen in this
+// namespace; 0 if the kernel has no nf_tables.
 func nftGeneration() (uint32, error) {
 	request := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0)
 	request.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: nl.NFNETLINK_V0})

@@ -15,29 +15,28 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// routingProtocol marks our rules and routes as ours. rtnetlink(7) leaves the
-// numbers above RTPROT_STATIC to whoever uses them; this one is in no table of
-// iproute2.
+// routingProtocol marks our rules and routes. rtnetlink(7) leaves the numbers above
+// RTPROT_STATIC to users; iproute2 names no such number.
 const routingProtocol = 133
 
-// passthroughSources are the addresses that a rule set may put on lo. lo has
-// no other owner for them, so that their presence alone makes them ours.
+// passthroughSources are the addresses that a rule set may add to lo. Nobody else
+// uses them there, so their presence alone makes them ours.
 var passthroughSources = []netip.Prefix{netip.MustParsePrefix("::6/128")}
 
 // Routing implements Namespace.
 func (h *Host) Routing(family ruleset.Family) (ruleset.Routing, error) {
-	var r ruleset.Routing
+	var routing ruleset.Routing
 	var err error
-	if r.Addresses, err = h.addresses(family); err != nil {
-		return r, fmt.Errorf("listing the addresses of lo: %w", err)
+	if routing.Addresses, err = h.addresses(family); err != nil {
+		return routing, fmt.Errorf("listing the addresses of lo: %w", err)
 	}
-	if err = h.readPolicyRules(family, &r); err != nil {
-		return r, fmt.Errorf("listing the policy rules: %w", err)
+	if err = h.readPolicyRules(family, &routing); err != nil {
+		return routing, fmt.Errorf("listing the policy rules: %w", err)
 	}
-	if err = h.readRoutes(family, &r); err != nil {
-		return r, fmt.Errorf("listing the routes: %w", err)
+	if err = h.readRoutes(family, &routing); err != nil {
+		return routing, fmt.Errorf("listing the routes: %w", err)
 	}
-	return r, nil
+	return routing, nil
 }
 
 func (h *Host) addresses(family ruleset.Family) ([]netip.Prefix, error) {
@@ -60,9 +59,9 @@ func (h *Host) addresses(family ruleset.Family) ([]netip.Prefix, error) {
 	return ours, nil
 }
 
-// readPolicyRules finds our rules, the one that cuts off, and the rules of
-// others between the local table's, which comes first, and ours.
-func (h *Host) readPolicyRules(family ruleset.Family, r *ruleset.Routing) error {
+// readPolicyRules reads our rules, the one that cuts off, and the rules of others
+// between that of the local table, which comes first, and ours.
+func (h *Host) readPolicyRules(family ruleset.Family, routing *ruleset.Routing) error {
 	rules, err := h.netlink.RuleList(netlinkFamily(family)) // in the order in which they are tried
 	if err != nil {
 		return explainNoRules(family, err)
@@ -75,19 +74,19 @@ func (h *Host) readPolicyRules(family ruleset.Family, r *ruleset.Routing) error 
 				others = append(others, strings.TrimPrefix(rule.String(), "ip "))
 			}
 		case rule.Table == unix.RT_TABLE_UNSPEC: // it looks nothing up
-			r.Unreachable = true
+			routing.Unreachable = true
 		default:
 			p := policyRule(rule)
-			r.Rules = append(r.Rules, p)
-			r.Intruders = append(r.Intruders, others...)
+			routing.Rules = append(routing.Rules, p)
+			routing.Intruders = append(routing.Intruders, others...)
 			others = nil
 		}
 	}
 	return nil
 }
 
-// explainNoRules says what is missing where the kernel knows no policy rules
-// of a family. No run can do without: it begins with the rule that cuts off.
+// explainNoRules names the kernel option that is missing where a family has no
+// policy rules. No run can do without them: it begins with the rule that cuts off.
 func explainNoRules(family ruleset.Family, err error) error {
 	if !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
 		return err
@@ -99,9 +98,9 @@ func explainNoRules(family ruleset.Family, err error) error {
 	return fmt.Errorf("this kernel lacks policy routing for %s (%s)%s: %w", family, option, way, err)
 }
 
-// readRoutes finds our routes, and those of others in the tables that our
-// rules look up.
-func (h *Host) readRoutes(family ruleset.Family, r *ruleset.Routing) error {
+// readRoutes reads our routes, and those of others in the tables that our rules
+// look up.
+func (h *Host) readRoutes(family ruleset.Family, routing *ruleset.Routing) error {
 	routes, err := h.netlink.RouteListFiltered(netlinkFamily(family), &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return err
@@ -111,15 +110,15 @@ func (h *Host) readRoutes(family ruleset.Family, r *ruleset.Routing) error {
 		switch {
 		case route.Protocol == routingProtocol && table == proofTable:
 		case route.Protocol == routingProtocol:
-			r.Routes = append(r.Routes, localRoute(route))
-		case slices.ContainsFunc(r.Rules, func(p ruleset.PolicyRule) bool { return p.Table == table }):
-			r.Intruders = append(r.Intruders, fmt.Sprintf("route %s table %d", route.Dst, table))
+			routing.Routes = append(routing.Routes, localRoute(route))
+		case slices.ContainsFunc(routing.Rules, func(p ruleset.PolicyRule) bool { return p.Table == table }):
+			routing.Intruders = append(routing.Intruders, fmt.Sprintf("route %s table %d", route.Dst, table))
 		}
 	}
 	return nil
 }
 
-// plainRoute is a route as a rule set has it.
+// plainRoute returns a route as a rule set has it.
 func plainRoute(family ruleset.Family, table uint32) *netlink.Route {
 	return &netlink.Route{
 		LinkIndex: loopbackIndex, Dst: anywhere(family), Table: int(table),
@@ -127,13 +126,13 @@ func plainRoute(family ruleset.Family, table uint32) *netlink.Route {
 	}
 }
 
-// forever is INFINITY_LIFE_TIME of the kernel. An address that is valid for
-// ever and preferred for no time is deprecated: it can be bound, and is never
-// chosen as a source address (RFC 4862, 5.5.4).
+// forever is the kernel's INFINITY_LIFE_TIME. An address that is valid for ever and
+// never preferred is deprecated: it can be bound, and is never chosen as a source
+// address (RFC 4862, 5.5.4).
 const forever = 1<<32 - 1
 
-// AddRouting implements Namespace. What is there already is left as it is. To
-// cut a family off is to begin a change: what was proved of it is so no more.
+// AddRouting implements Namespace. It leaves what is there already as it is.
+// Cutting a family off begins a change, so it deletes the proof first.
 func (h *Host) AddRouting(family ruleset.Family, add ruleset.Routing) error {
 	if add.Unreachable {
 		if _, err := h.ForgetProof(family); err != nil {
@@ -141,7 +140,7 @@ func (h *Host) AddRouting(family ruleset.Family, add ruleset.Routing) error {
 		}
 	}
 	return h.change(family, add, routingEffects{
-		cut: h.netlink.RuleAdd, address: h.netlink.AddrAdd, route: h.putRoute, rule: h.putRule, adds: true, ignore: unix.EEXIST})
+		cut: h.netlink.RuleAdd, address: h.netlink.AddrAdd, route: h.addRoute, rule: h.addRule, adds: true, ignore: unix.EEXIST})
 }
 
 // RemoveRouting implements Namespace. What is gone already is no error.
@@ -155,58 +154,60 @@ func (h *Host) RemoveRouting(family ruleset.Family, remove ruleset.Routing) erro
 	return err
 }
 
-// routingEffects are the ways in which routing is changed.
+// routingEffects are the calls that add or remove each part of the routing.
 type routingEffects struct {
 	cut     func(*netlink.Rule) error
 	address func(netlink.Link, *netlink.Addr) error
 	route   func(ruleset.Family, ruleset.LocalRoute) error
 	rule    func(ruleset.Family, ruleset.PolicyRule) error
 	adds    bool
-	ignore  error // what is said where there is nothing to do
+	ignore  error // the error if there is nothing to do
 }
 
-func (h *Host) change(family ruleset.Family, r ruleset.Routing, do routingEffects) error {
+func (h *Host) change(family ruleset.Family, routing ruleset.Routing, effects routingEffects) error {
 	lo, err := h.netlink.LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("finding lo: %w", err)
 	}
-	ignored := func(err error) bool { return err == nil || errors.Is(err, do.ignore) || errors.Is(err, unix.ESRCH) }
-	if r.Unreachable {
-		if err := do.cut(unreachableRule(family)); !ignored(err) {
+	ignored := func(err error) bool {
+		return err == nil || errors.Is(err, effects.ignore) || errors.Is(err, unix.ESRCH)
+	}
+	if routing.Unreachable {
+		if err := effects.cut(unreachableRule(family)); !ignored(err) {
 			return fmt.Errorf("the rule that cuts off: %w", err)
 		}
 	}
-	for _, a := range r.Addresses {
+	for _, a := range routing.Addresses {
 		addr := &netlink.Addr{IPNet: ipNet(a), Flags: unix.IFA_F_NODAD, ValidLft: forever}
-		if err := do.address(lo, addr); !ignored(err) {
+		if err := effects.address(lo, addr); !ignored(err) {
 			return fmt.Errorf("address %s on lo: %w", a, err)
 		}
-		if err := h.awaitLocalRoute(a, do.adds); err != nil {
+		if err := h.awaitLocalRoute(a, effects.adds); err != nil {
 			return fmt.Errorf("address %s on lo: %w", a, err)
 		}
 	}
-	for _, l := range r.Routes {
-		if err := do.route(family, l); !ignored(err) {
+	for _, l := range routing.Routes {
+		if err := effects.route(family, l); !ignored(err) {
 			return fmt.Errorf("route of table %d: %w", l.Table, err)
 		}
 	}
-	for _, p := range r.Rules {
-		if err := do.rule(family, p); !ignored(err) {
+	for _, p := range routing.Rules {
+		if err := effects.rule(family, p); !ignored(err) {
 			return fmt.Errorf("rule %q: %w", p, err)
 		}
 	}
 	return nil
 }
 
-// The kernel puts the route to a new IPv6 address in by a work queue, some
-// time after the address; until then the address cannot be used.
+// The kernel adds the route to a new IPv6 address from a work queue, some time
+// after the address. Until then the address cannot be used.
 const (
 	localRoutePatience = 2 * time.Second
 	localRoutePoll     = time.Millisecond
 )
 
-// awaitLocalRoute waits until packets for an address of lo are taken as this
-// host's, or no longer are.
+// awaitLocalRoute waits until the kernel takes packets for an address of lo as this
+// host's, or no longer does.
 func (h *Host) awaitLocalRoute(a netip.Prefix, wanted bool) error {
 	family := netlink.FAMILY_V4
 	if a.Addr().Is6() {
@@ -227,47 +228,47 @@ func (h *Host) awaitLocalRoute(a netip.Prefix, wanted bool) error {
 	}
 }
 
-// rulePriority is that of the rule of the local table, which comes first
-// because it is there longer. Ours follow it, before whatever a network plug-in
-// has put. Being fixed, it makes a second rule a duplicate, which the kernel
-// refuses.
+// rulePriority is the priority of the local table's rule, which is older and so
+// comes first. Ours follow it, before those of a network plug-in. Because the
+// priority is fixed, the kernel rejects a second rule as a duplicate.
 const rulePriority = 0
 
-func netlinkRule(family ruleset.Family, p ruleset.PolicyRule) *netlink.Rule {
+func netlinkRule(family ruleset.Family, wanted ruleset.PolicyRule) *netlink.Rule {
 	rule := netlink.NewRule()
 	rule.Family = netlinkFamily(family)
-	if p.Mask != 0 {
-		rule.Mark, rule.Mask = p.Mark, &p.Mask
+	if wanted.Mask != 0 {
+		rule.Mark, rule.Mask = wanted.Mark, &wanted.Mask
 	}
-	if p.Source.IsValid() {
-		rule.Src = ipNet(p.Source)
+	if wanted.Source.IsValid() {
+		rule.Src = ipNet(wanted.Source)
 	}
-	rule.OifName = p.OutInterface
-	rule.Table = int(p.Table)
+	rule.OifName = wanted.OutInterface
+	rule.Table = int(wanted.Table)
 	rule.Protocol = routingProtocol
-	rule.Priority = int(p.Priority)
+	rule.Priority = int(wanted.Priority)
 	return rule
 }
 
-// policyRule is the way back from netlinkRule. The kernel tells the mask of
-// every rule that has one, and no other.
+// policyRule is the inverse of netlinkRule. The kernel reports the mask of every
+// rule that has one, and of no other.
 func policyRule(rule netlink.Rule) ruleset.PolicyRule {
-	p := ruleset.PolicyRule{
+	found := ruleset.PolicyRule{
 		Mark: rule.Mark, OutInterface: rule.OifName, Table: uint32(rule.Table), Priority: uint32(rule.Priority),
 		Narrowed: narrowing(rule),
 	}
 	if rule.Mask != nil {
-		p.Mask = *rule.Mask
+		found.Mask = *rule.Mask
 	}
 	if rule.Src != nil {
 		addr, _ := netip.AddrFromSlice(rule.Src.IP)
 		bits, _ := rule.Src.Mask.Size()
-		p.Source = netip.PrefixFrom(addr, bits)
+		found.Source = netip.PrefixFrom(addr, bits)
 	}
-	return p
+	return found
 }
 
-// unreachableRule refuses every route but those of the local table.
+// unreachableRule returns the rule that rejects every route but those of the local
+// table.
 func unreachableRule(family ruleset.Family) *netlink.Rule {
 	rule := netlink.NewRule()
 	rule.Family = netlinkFamily(family)

@@ -15,7 +15,7 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// setting is a sysctl of the namespace that a system rests on.
+// setting is a sysctl of the namespace that a system depends on.
 type setting struct {
 	name     string
 	system   interception.System
@@ -23,39 +23,40 @@ type setting struct {
 	why      string
 }
 
-// settings are those that decide whether a system works. Others that look as if
-// they did, do not: test/rules has connections with each.
+// settings are the sysctls that decide whether a system works. Others look as if
+// they did; test/rules has connections that show that they do not.
 var settings = []setting{{
 	name: "net.ipv4.tcp_syncookies", system: interception.SystemTProxy, accepted: []string{"0", "1"},
 	why: "the answer to a cookie carries no SYN, by which TPROXY would find the proxy's listener",
 }}
 
-// RequireSettings reads what else of a namespace a system rests on, sysctls and
-// addresses, and names what it does not work with. Its errors are ErrPreflight.
+// RequireSettings checks the sysctls and addresses of a namespace that a system
+// depends on, and names those that it does not work with. Its errors are
+// ErrPreflight.
 func (h *Host) RequireSettings(system interception.System) error {
 	return errors.Join(requireSysctls(system), h.requireAddress(system))
 }
 
 func requireSysctls(system interception.System) error {
 	var errs []error
-	for _, s := range settings {
-		if s.system != system {
+	for _, setting := range settings {
+		if setting.system != system {
 			continue
 		}
-		value, err := sysctl(strings.ReplaceAll(s.name, ".", "/"))
+		value, err := sysctl(strings.ReplaceAll(setting.name, ".", "/"))
 		if err != nil {
-			return fmt.Errorf("%w: reading sysctl %s: %w", ErrPreflight, s.name, err)
+			return fmt.Errorf("%w: reading sysctl %s: %w", ErrPreflight, setting.name, err)
 		}
-		if value != "" && !slices.Contains(s.accepted, value) {
+		if value != "" && !slices.Contains(setting.accepted, value) {
 			errs = append(errs, fmt.Errorf("%w: sysctl %s is %s; accepted with system %s: %s (%s)",
-				ErrPreflight, s.name, value, system, strings.Join(s.accepted, ", "), s.why))
+				ErrPreflight, setting.name, value, system, strings.Join(setting.accepted, ", "), setting.why))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// sysctl reads one of this thread's network namespace by its path below
-// /proc/sys; it is "" where the kernel has no such thing.
+// sysctl reads a sysctl of this thread's network namespace by its path below
+// /proc/sys. It returns "" if the kernel does not have it.
 func sysctl(path string) (string, error) {
 	text, err := os.ReadFile(filepath.Join("/proc/sys", path))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -64,11 +65,12 @@ func sysctl(path string) (string, error) {
 	return strings.TrimSpace(string(text)), err
 }
 
-// requireAddress refuses a pod that has its IPv4 address on lo alone where nat
-// takes what comes in: REDIRECT gives a packet an address of the interface that
-// it came in by, and drops it where there is none. IPv6 has a link-local one.
+// requireAddress returns an error if the pod has its IPv4 address on lo alone and
+// the system uses REDIRECT. REDIRECT sends a packet to an address of the interface
+// that it came in by, and drops it if there is none. For IPv6 there is a link-local
+// address.
 func (h *Host) requireAddress(system interception.System) error {
-	uplink := h.leavesBy(probeNets[ruleset.IPv4].beyond)
+	uplink := h.egressInterface(probeNets[ruleset.IPv4].beyond)
 	if system == interception.SystemTProxy || uplink == 0 {
 		return nil
 	}

@@ -13,31 +13,32 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// Names of the two ends of the link that probes use. The pod's end is
-// probeLink; the other one is in the same namespace, since there is no other to be had,
-// and stands for everybody else.
+// Names of the two ends of the link that probes use. The pod's end is probeLink.
+// The other end is in the same namespace, since there is no other, and plays every
+// other host.
 const (
 	probeLink = "shunt-probe"
 	probePeer = "shunt-probe-end"
 )
 
-// visitTable is the routing table of what arrives at the other end: all of it
-// is for the sockets of the probes.
-const visitTable = 1330134
+// visitorTable is the routing table for what arrives at the other end: all of it
+// goes to the sockets of the probes.
+const visitorTable = 1330134
 
-// probeNet is the addresses of one family that probes use, of the ranges kept
-// for documentation (RFC 5737, RFC 3849). Nobody answers for the rest of them.
+// probeNet holds the addresses of one family that probes use, from the ranges for
+// documentation (RFC 5737, RFC 3849). Nobody answers at the others of these ranges.
 type probeNet struct {
-	// own is the pod's address on probeLink. A probe to another one of its
-	// network gets lost on the link, unless it is taken to a listener here.
+	// own is the pod's address on probeLink. A probe to another address of its
+	// network is lost on the link, unless the rules take it to a listener here.
 	own netip.Prefix
-	// visitor is where a probe comes in from.
+	// visitor is the source of an inbound probe.
 	visitor netip.Addr
-	// alias is what the visitor calls own. A kernel takes no packet from a
-	// link whose other end is an address of its own, so the two are exchanged
-	// on the wire.
+	// alias stands for own at the other end. Both ends belong to one kernel: it
+	// would deliver a packet to own over lo, and drops one that arrives from own.
+	// So the guard exchanges the two on the wire.
 	alias netip.Addr
-	// beyond is behind whatever the pod's packets leave by.
+	// beyond is an address outside, behind the interface by which the pod's packets
+	// leave.
 	beyond netip.Addr
 }
 
@@ -52,19 +53,20 @@ var probeNets = map[ruleset.Family]probeNet{
 	},
 }
 
-// sink is what probes are sent into.
+// sink is where probes are sent.
 type sink struct {
 	families []ruleset.Family
-	// guarded says that the kernel keeps probes from the wire, so that they may
+	// guarded means that the kernel keeps probes from the wire, so that they may
 	// leave by the pod's own interfaces, and come in by probeLink.
 	guarded bool
-	// beyond are addresses by the interface that packets to them leave by.
+	// beyond holds an address outside for each interface by which packets leave.
 	beyond map[ruleset.Family]map[string]netip.Addr
 }
 
-// openSink makes the link with what belongs to it. The families are those that
-// it has an address of: a namespace may forbid IPv6 on new interfaces, and a
-// kernel may have no veth. What cannot be probed has been read back all the same.
+// openSink makes the link and everything that belongs to it. Its families are those
+// that the link got an address of: a namespace may forbid IPv6 on new interfaces,
+// and a kernel may have no veth. A family that cannot be probed has still been read
+// back.
 func (h *Host) openSink(families []ruleset.Family) (sink, error) {
 	err := h.netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: probeLink}, PeerName: probePeer})
 	if errors.Is(err, unix.EOPNOTSUPP) {
@@ -79,8 +81,8 @@ func (h *Host) openSink(families []ruleset.Family) (sink, error) {
 			return sink{}, fmt.Errorf("finding the link %s: %w", name, err)
 		}
 	}
-	s := sink{beyond: map[ruleset.Family]map[string]netip.Addr{}}
-	if s.families, err = h.addProbeAddresses(ends[0], families); err != nil {
+	result := sink{beyond: map[ruleset.Family]map[string]netip.Addr{}}
+	if result.families, err = h.addProbeAddresses(ends[0], families); err != nil {
 		return sink{}, fmt.Errorf("setting up the link %s: %w", probeLink, err)
 	}
 	for _, end := range ends {
@@ -88,18 +90,18 @@ func (h *Host) openSink(families []ruleset.Family) (sink, error) {
 			return sink{}, fmt.Errorf("setting up the link %s: %w", end.Attrs().Name, err)
 		}
 	}
-	if s.guarded, err = guardProbes(ends[0].Attrs().Index, ends[1].Attrs().Index); err != nil || !s.guarded {
-		return s, err
+	if result.guarded, err = guardProbes(ends[0].Attrs().Index, ends[1].Attrs().Index); err != nil || !result.guarded {
+		return result, err
 	}
-	for _, family := range s.families {
-		if err := h.inviteVisitor(family, ends); err != nil {
-			return sink{}, fmt.Errorf("having %s probes come in by %s: %w", family, probeLink, err)
+	for _, family := range result.families {
+		if err := h.routeVisitor(family, ends); err != nil {
+			return sink{}, fmt.Errorf("routing %s probes in by %s: %w", family, probeLink, err)
 		}
-		if s.beyond[family], err = h.waysOut(family); err != nil {
-			return sink{}, fmt.Errorf("looking for the ways out of %s: %w", family, err)
+		if result.beyond[family], err = h.egressAddresses(family); err != nil {
+			return sink{}, fmt.Errorf("finding the interfaces that %s packets leave by: %w", family, err)
 		}
 	}
-	return s, nil
+	return result, nil
 }
 
 func (h *Host) addProbeAddresses(link netlink.Link, families []ruleset.Family) (added []ruleset.Family, err error) {
@@ -117,13 +119,13 @@ func (h *Host) addProbeAddresses(link netlink.Link, families []ruleset.Family) (
 	return added, nil
 }
 
-// inviteVisitor gives probes a way from the other end of the link to the pod's,
-// and their answers one back.
-func (h *Host) inviteVisitor(family ruleset.Family, ends [2]netlink.Link) error {
+// routeVisitor gives probes a route from the other end of the link to the pod's,
+// and their answers a route back.
+func (h *Host) routeVisitor(family ruleset.Family, ends [2]netlink.Link) error {
 	own, peer, addrs := ends[0].Attrs(), ends[1].Attrs(), probeNets[family]
 	for _, n := range []netlink.Neigh{
 		{LinkIndex: peer.Index, IP: addrs.alias.AsSlice(), HardwareAddr: own.HardwareAddr},
-		{LinkIndex: peer.Index, IP: addrs.own.Addr().AsSlice(), HardwareAddr: own.HardwareAddr}, // once they are exchanged
+		{LinkIndex: peer.Index, IP: addrs.own.Addr().AsSlice(), HardwareAddr: own.HardwareAddr}, // once the guard has exchanged them
 		{LinkIndex: own.Index, IP: addrs.visitor.AsSlice(), HardwareAddr: peer.HardwareAddr},
 	} {
 		n.State = netlink.NUD_PERMANENT
@@ -131,7 +133,7 @@ func (h *Host) inviteVisitor(family ruleset.Family, ends [2]netlink.Link) error 
 			return fmt.Errorf("neighbour %s: %w", n.IP, err)
 		}
 	}
-	for _, route := range []*netlink.Route{hostRoute(addrs.alias, peer.Index), visitRoute(family)} {
+	for _, route := range []*netlink.Route{hostRoute(addrs.alias, peer.Index), visitorRoute(family)} {
 		if err := h.netlink.RouteAdd(route); err != nil {
 			return fmt.Errorf("route to %s: %w", route.Dst, err)
 		}
@@ -144,23 +146,23 @@ func (h *Host) inviteVisitor(family ruleset.Family, ends [2]netlink.Link) error 
 	return nil
 }
 
-// hostRoute leads to one address by a link, without a neighbour to ask for.
+// hostRoute returns a route to one address on a link.
 func hostRoute(to netip.Addr, link int) *netlink.Route {
 	return &netlink.Route{
 		Dst: ipNet(netip.PrefixFrom(to, to.BitLen())), LinkIndex: link, Scope: unix.RT_SCOPE_LINK, Protocol: routingProtocol,
 	}
 }
 
-func visitRoute(family ruleset.Family) *netlink.Route {
-	return plainRoute(family, visitTable)
+func visitorRoute(family ruleset.Family) *netlink.Route {
+	return plainRoute(family, visitorTable)
 }
 
-// probeRules have what arrives at the other end looked up in visitTable, and
-// the link's addresses in main, where its routes are: a rule of others may send
-// everything elsewhere.
+// probeRules return the rules that look up what arrives at the other end in
+// visitorTable, and the link's own addresses in main, where its routes are. A rule
+// of others might send both elsewhere.
 func probeRules(family ruleset.Family) []*netlink.Rule {
 	visit, link := netlink.NewRule(), netlink.NewRule()
-	visit.IifName, visit.Table = probePeer, visitTable
+	visit.IifName, visit.Table = probePeer, visitorTable
 	link.Dst, link.Table = ipNet(probeNets[family].own.Masked()), unix.RT_TABLE_MAIN
 	for _, rule := range []*netlink.Rule{visit, link} {
 		rule.Family, rule.Protocol, rule.Priority = netlinkFamily(family), routingProtocol, rulePriority
@@ -171,43 +173,44 @@ func probeRules(family ruleset.Family) []*netlink.Rule {
 // loopbackIndex is the index of lo in every namespace (LOOPBACK_IFINDEX).
 const loopbackIndex = 1
 
-// maxWaysOut bounds what is probed in a pod of very many interfaces.
-const maxWaysOut = 16
+// maxEgressInterfaces bounds what is probed in a pod with very many interfaces.
+const maxEgressInterfaces = 16
 
-// waysOut finds an address behind each interface that the pod's packets may
-// leave by: the one that the pod's own routing sends it to, and one more for each other
+// egressAddresses returns an address behind each interface by which the pod's
+// packets may leave: the one that the pod's own routing chooses, and each other
 // interface that has an address, by a route of its own.
-func (h *Host) waysOut(family ruleset.Family) (map[string]netip.Addr, error) {
+func (h *Host) egressAddresses(family ruleset.Family) (map[string]netip.Addr, error) {
 	addrs, err := h.netlink.AddrList(nil, netlinkFamily(family))
 	if err != nil {
 		return nil, fmt.Errorf("listing the addresses: %w", err)
 	}
-	ways, next := map[string]netip.Addr{}, probeNets[family].beyond
-	index := h.leavesBy(next)
+	found, next := map[string]netip.Addr{}, probeNets[family].beyond
+	index := h.egressInterface(next)
 	if index != 0 {
-		if err := h.addWay(ways, index, next); err != nil {
+		if err := h.addEgressAddress(found, index, next); err != nil {
 			return nil, err
 		}
 	}
 	seen := []int{loopbackIndex, index}
 	for _, a := range addrs {
-		if slices.Contains(seen, a.LinkIndex) || a.IP.IsLinkLocalUnicast() || len(ways) == maxWaysOut {
+		if slices.Contains(seen, a.LinkIndex) || a.IP.IsLinkLocalUnicast() || len(found) == maxEgressInterfaces {
 			continue
 		}
 		seen, next = append(seen, a.LinkIndex), next.Next()
-		// It may be down, or a rule of others may take the address elsewhere.
-		if err := h.netlink.RouteAdd(hostRoute(next, a.LinkIndex)); err == nil && h.leavesBy(next) == a.LinkIndex {
-			if err := h.addWay(ways, a.LinkIndex, next); err != nil {
+		// The interface may be down, or a rule of others may send the address
+		// elsewhere.
+		if err := h.netlink.RouteAdd(hostRoute(next, a.LinkIndex)); err == nil && h.egressInterface(next) == a.LinkIndex {
+			if err := h.addEgressAddress(found, a.LinkIndex, next); err != nil {
 				return nil, err
 			}
 		}
 	}
-	return ways, nil
+	return found, nil
 }
 
-// leavesBy asks the kernel which interface packets to an address leave by; it
-// is 0 where they do not.
-func (h *Host) leavesBy(to netip.Addr) int {
+// egressInterface asks the kernel by which interface packets to an address leave; 0
+// if they do not leave.
+func (h *Host) egressInterface(to netip.Addr) int {
 	routes, err := h.netlink.RouteGet(net.IP(to.AsSlice()))
 	if err != nil || len(routes) != 1 || routes[0].Type != unix.RTN_UNICAST || routes[0].LinkIndex == loopbackIndex {
 		return 0
@@ -215,19 +218,19 @@ func (h *Host) leavesBy(to netip.Addr) int {
 	return routes[0].LinkIndex
 }
 
-func (h *Host) addWay(ways map[string]netip.Addr, index int, to netip.Addr) error {
+func (h *Host) addEgressAddress(found map[string]netip.Addr, index int, to netip.Addr) error {
 	link, err := h.netlink.LinkByIndex(index)
 	if err != nil {
 		return fmt.Errorf("finding interface %d: %w", index, err)
 	}
 	if name := link.Attrs().Name; name != probeLink && name != probePeer {
-		ways[name] = to
+		found[name] = to
 	}
 	return nil
 }
 
-// closeSink takes everything away that openSink made. The link comes first and
-// goes last: without it there is nothing else.
+// closeSink removes everything that openSink made. The link is made first and
+// removed last: without it there is nothing else.
 func (h *Host) closeSink() error {
 	link, err := h.netlink.LinkByName(probeLink)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
@@ -255,8 +258,8 @@ func (h *Host) removeProbeRouting(family ruleset.Family) error {
 			return fmt.Errorf("rule of table %d: %w", rule.Table, err)
 		}
 	}
-	if err := h.netlink.RouteDel(visitRoute(family)); !gone(err) {
-		return fmt.Errorf("route of table %d: %w", visitTable, err)
+	if err := h.netlink.RouteDel(visitorRoute(family)); !gone(err) {
+		return fmt.Errorf("route of table %d: %w", visitorTable, err)
 	}
 	filter := &netlink.Route{Table: unix.RT_TABLE_MAIN, Protocol: routingProtocol}
 	routes, err := h.netlink.RouteListFiltered(netlinkFamily(family), filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)

@@ -13,13 +13,12 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// abortHops ends the connections to the app from addresses that this namespace
-// does not have: those that the proxy has from its clients' addresses, or has
-// had from ::6. Once the routing that they rested on is gone, no answer comes
-// back to them, so that they and their clients would hang: now both ends are
-// reset, and the proxy closes the client's.
+// abortHops resets the connections to the app from addresses that this namespace
+// does not have: the proxy made them from its clients' addresses, or from ::6. Once
+// the routing that they depend on is gone, no answer comes back, and they and their
+// clients would hang. Now both ends are reset, and the proxy closes the client's.
 //
-// A kernel may not let itself be asked for it (CONFIG_INET_DIAG_DESTROY).
+// A kernel may lack the call (CONFIG_INET_DIAG_DESTROY); then nothing is reset.
 func (h *Host) abortHops(family ruleset.Family) error {
 	addresses, err := h.netlink.AddrList(nil, netlinkFamily(family))
 	if err != nil {
@@ -32,16 +31,16 @@ func (h *Host) abortHops(family ruleset.Family) error {
 	}
 	sockets, err := h.netlink.SocketDiagTCP(uint8(netlinkFamily(family)))
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return nil // CONFIG_INET_DIAG
+		return nil // without CONFIG_INET_DIAG
 	}
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return fmt.Errorf("listing the sockets: %w", err)
 	}
 	for _, socket := range sockets {
-		src, _ := netip.AddrFromSlice(socket.ID.Source)
-		dst, _ := netip.AddrFromSlice(socket.ID.Destination)
-		src, dst = src.Unmap(), dst.Unmap()
-		if ruleset.ThisHost(src) || own[src] || !own[dst] {
+		source, _ := netip.AddrFromSlice(socket.ID.Source)
+		destination, _ := netip.AddrFromSlice(socket.ID.Destination)
+		source, destination = source.Unmap(), destination.Unmap()
+		if ruleset.ThisHost(source) || own[source] || !own[destination] {
 			continue
 		}
 		err := destroy(family, socket.ID)
@@ -49,7 +48,7 @@ func (h *Host) abortHops(family ruleset.Family) error {
 			return nil
 		}
 		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("resetting the connection from %s to %s: %w", src, dst, err)
+			return fmt.Errorf("resetting the connection from %s to %s: %w", source, destination, err)
 		}
 	}
 	return nil

@@ -8,9 +8,9 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// Transaction is the input of one iptables-restore --noflush: it changes the
-// tables it names and leaves everything else as it is. The kernel takes each
-// table whole or not at all.
+// Transaction is the input of one iptables-restore --noflush. It changes the tables
+// it names and leaves everything else as it is. The kernel takes each table whole
+// or not at all.
 type Transaction struct {
 	Family ruleset.Family
 	Tables []TableChange
@@ -58,7 +58,7 @@ func (tx Transaction) String() string {
 	return b.String()
 }
 
-// without returns the transaction without what it does to one chain.
+// without returns the transaction without the steps of one chain.
 func (tx Transaction) without(chain string) Transaction {
 	rest := Transaction{Family: tx.Family}
 	for _, t := range tx.Tables {
@@ -82,25 +82,25 @@ func (s Step) String() string {
 	}
 }
 
-// madeAndEmpty reports whether a table was made by Shunt and holds nothing but
-// the mark that says so.
+// madeAndEmpty reports whether Shunt made a table and it holds nothing but the mark
+// that says so.
 func madeAndEmpty(t ruleset.Table) bool {
 	for _, c := range t.Chains {
 		if c.Name != ruleset.MadeChain && (!c.Builtin() || c.Policy == string(ruleset.Drop)) || len(c.Rules) > 0 {
 			return false
 		}
 	}
-	return made(t)
+	return madeByShunt(t)
 }
 
-// made reports whether a table was made by Shunt.
-func made(t ruleset.Table) bool {
+// madeByShunt reports whether Shunt made a table.
+func madeByShunt(t ruleset.Table) bool {
 	return slices.ContainsFunc(t.Chains, func(c ruleset.Chain) bool { return c.Name == ruleset.MadeChain })
 }
 
-// left reports whether a table that Shunt made will hold nothing once what is
-// wanted of it is there.
-func left(have, want ruleset.Table) bool {
+// leftEmpty reports whether a table that Shunt made will hold nothing once it is as
+// wanted.
+func leftEmpty(have, want ruleset.Table) bool {
 	if len(want.Chains) > 0 {
 		return false
 	}
@@ -114,11 +114,11 @@ func left(have, want ruleset.Table) bool {
 	return madeAndEmpty(others)
 }
 
-// plan returns the change from what a namespace holds to what is wanted of
-// Shunt's rules. In each table the chains are filled before the jumps are
-// put, at the head of the built-in chains: a rule of somebody else that
-// accepts a packet must not come before ours. Tables that are right already
-// are not touched, so a second run changes nothing.
+// plan returns the change from what a namespace holds to what is wanted of Shunt's
+// rules. In each table it fills the chains first, and inserts the jumps last, at
+// the head of the built-in chains: a rule of others that accepts a packet must not
+// come before ours. It leaves out tables that are right already, so a second run
+// changes nothing.
 func plan(have, want ruleset.RuleSet) Transaction {
 	tx := Transaction{Family: want.Family}
 	for _, name := range []string{"raw", "mangle", "nat", "filter"} {
@@ -139,50 +139,50 @@ func tableOf(rs ruleset.RuleSet, name string) ruleset.Table {
 	return ruleset.Table{Name: name}
 }
 
-// planTable plans one table; have is all of it, owned what of it is ours. A
-// table that others have moved into is no longer one to take away.
+// planTable plans one table: have is all of it, owned is Shunt's part. A table that
+// others use as well loses the mark, so that it stays.
 func planTable(have, owned, want ruleset.Table) TableChange {
 	change := TableChange{Table: want.Name}
-	if owned.String() != want.String() || !leads(have, want) {
+	if owned.String() != want.String() || !startsWith(have, want) {
 		change = rewrite(have, owned, want)
 	}
-	if len(want.Chains) == 0 && made(have) && !left(have, want) {
+	if len(want.Chains) == 0 && madeByShunt(have) && !leftEmpty(have, want) {
 		change.Steps = append(change.Steps, Step{Command: DeleteChain, Chain: ruleset.MadeChain})
 	}
 	return change
 }
 
-// rewrite plans a table that is not as it is wanted.
+// rewrite plans a table that is not as wanted.
 func rewrite(have, owned, want ruleset.Table) TableChange {
 	change := TableChange{Table: want.Name}
 	builtins, chains := partition(want)
 	if len(have.Chains) == 0 {
 		change.Steps = append(change.Steps, Step{Command: NewChain, Chain: ruleset.MadeChain})
 	}
-	for _, c := range chains {
-		change.Steps = append(change.Steps, Step{Command: NewChain, Chain: c.Name})
+	for _, chain := range chains {
+		change.Steps = append(change.Steps, Step{Command: NewChain, Chain: chain.Name})
 	}
-	for _, c := range chains {
-		for _, r := range c.Rules {
-			change.Steps = append(change.Steps, Step{Command: AppendRule, Chain: c.Name, Rule: r})
+	for _, chain := range chains {
+		for _, r := range chain.Rules {
+			change.Steps = append(change.Steps, Step{Command: AppendRule, Chain: chain.Name, Rule: r})
 		}
 	}
 	oldBuiltins, oldChains := partition(owned)
-	for _, c := range oldBuiltins {
-		for _, r := range c.Rules {
-			change.Steps = append(change.Steps, Step{Command: DeleteRule, Chain: c.Name, Rule: r})
+	for _, chain := range oldBuiltins {
+		for _, r := range chain.Rules {
+			change.Steps = append(change.Steps, Step{Command: DeleteRule, Chain: chain.Name, Rule: r})
 		}
 	}
-	for _, c := range builtins {
-		for i, r := range c.Rules {
-			change.Steps = append(change.Steps, Step{Command: InsertRule, Chain: c.Name, Number: i + 1, Rule: r})
+	for _, chain := range builtins {
+		for i, r := range chain.Rules {
+			change.Steps = append(change.Steps, Step{Command: InsertRule, Chain: chain.Name, Number: i + 1, Rule: r})
 		}
 	}
 	return TableChange{Table: want.Name, Steps: append(change.Steps, deleteStale(oldChains, chains)...)}
 }
 
-// deleteStale takes away the chains that are wanted no more. They are emptied
-// first, all of them: one may be the target of another.
+// deleteStale returns the steps that delete the chains that are no longer wanted.
+// It empties all of them first: one may be the target of another.
 func deleteStale(old, wanted []ruleset.Chain) []Step {
 	var empty, drop []Step
 	for _, c := range old {
@@ -194,8 +194,8 @@ func deleteStale(old, wanted []ruleset.Chain) []Step {
 	return append(empty, drop...)
 }
 
-// leads reports whether the wanted rules of each built-in chain are its first.
-func leads(have, want ruleset.Table) bool {
+// startsWith reports whether the wanted rules of each built-in chain are its first.
+func startsWith(have, want ruleset.Table) bool {
 	builtins, _ := partition(want)
 	for _, c := range builtins {
 		i := slices.IndexFunc(have.Chains, func(h ruleset.Chain) bool { return h.Name == c.Name })

@@ -10,15 +10,14 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// unprintable stands for what iptables cannot print in a chain of ours, as a
-// target that nobody has.
+// unprintable stands for a rule in a chain of ours that iptables cannot print. It
+// is a target that nobody has.
 const unprintable = "UNPRINTABLE_BY_IPTABLES"
 
-// saveByChain is Save where iptables-save gives up: it prints no rule that nft
-// made of what iptables lacks, and none behind it. Here every chain is asked
-// for by itself. Of a chain of ours it is enough to know that it is not as it
-// should be: the next change empties it. In a chain of others nothing can be
-// changed then, and that is why.
+// saveByChain replaces Save where iptables-save fails: at a rule of nft that
+// iptables cannot express, it stops. saveByChain lists every chain by itself. For a
+// chain of ours it is enough to know that it is not as it should be: the next
+// change empties it. A chain of others cannot be changed then, which is an error.
 func (h *Host) saveByChain(ctx context.Context, family ruleset.Family, why error) (string, error) {
 	conn, err := nftables.New()
 	if err != nil {
@@ -32,24 +31,24 @@ func (h *Host) saveByChain(ctx context.Context, family ruleset.Family, why error
 	var text strings.Builder
 	for _, table := range iptablesTables {
 		var declared, rules strings.Builder
-		for _, c := range chains {
-			if c.Table.Name != table {
+		for _, chain := range chains {
+			if chain.Table.Name != table {
 				continue
 			}
 			policy := "-"
-			if c.Policy != nil {
+			if chain.Policy != nil {
 				policy = map[nftables.ChainPolicy]string{
 					nftables.ChainPolicyAccept: string(ruleset.Accept), nftables.ChainPolicyDrop: string(ruleset.Drop),
-				}[*c.Policy]
+				}[*chain.Policy]
 			}
-			fmt.Fprintf(&declared, ":%s %s [0:0]\n", c.Name, policy)
-			listed, err := runCommand(ctx, "", command, "-t", table, "-S", c.Name)
-			switch ours := strings.HasPrefix(c.Name, ruleset.ChainPrefix); {
+			fmt.Fprintf(&declared, ":%s %s [0:0]\n", chain.Name, policy)
+			listed, err := runCommand(ctx, "", command, "-t", table, "-S", chain.Name)
+			switch ours := strings.HasPrefix(chain.Name, ruleset.ChainPrefix); {
 			case err != nil && ours:
-				fmt.Fprintf(&rules, "-A %s -j %s\n", c.Name, unprintable)
+				fmt.Fprintf(&rules, "-A %s -j %s\n", chain.Name, unprintable)
 			case err != nil:
-				return "", fmt.Errorf("iptables cannot print the %s chain %s of table %s, which has a rule of nft; "+
-					"take that away by nft: %w", family, c.Name, table, why)
+				return "", fmt.Errorf("iptables cannot print the %s chain %s of table %s, which holds a native nft rule; "+
+					"delete it with nft: %w", family, chain.Name, table, why)
 			}
 			for line := range strings.Lines(listed) {
 				if err == nil && strings.HasPrefix(line, "-A ") {
@@ -62,7 +61,7 @@ func (h *Host) saveByChain(ctx context.Context, family ruleset.Family, why error
 		}
 	}
 	if !strings.Contains(text.String(), unprintable) {
-		return "", why // it was something else
+		return "", why // it failed for another reason
 	}
 	return text.String(), nil
 }

@@ -9,55 +9,55 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// Inspected is a Namespace with what Verify looks at beyond it.
-type Inspected interface {
+// VerifiableNamespace is a Namespace with the further methods that Verify needs.
+type VerifiableNamespace interface {
 	Namespace
-	// Others returns the rules of a family that Save does not print, and that
-	// the kernel obeys all the same: those of the backend that is not used, and
-	// of nf_tables those that iptables does not know.
+	// Others returns the rules of a family that Save does not print and that the
+	// kernel applies all the same: those of the other backend, and those of
+	// nf_tables that iptables does not know.
 	Others(ctx context.Context, family ruleset.Family) ([]ruleset.RuleSet, error)
-	// Addresses returns the namespace's own addresses, those of lo excepted, and
-	// the interfaces that have them.
+	// Addresses returns the namespace's own addresses, without those of lo, and the
+	// interfaces that have them.
 	Addresses() (ruleset.Host, error)
 }
 
-// Verdict is what Verify makes of a namespace, a sentence each.
+// Verdict is the result of Verify, each entry a sentence.
 type Verdict struct {
-	Findings []string // connections may go past the proxy, or are not as wanted
+	Findings []string // connections may bypass the proxy, or are not as wanted
 	Warnings []string // rules of others block connections, which then go nowhere
 }
 
-// Verify compares a namespace with the wanted rule sets: rules, jumps, routing
-// or addresses that are missing, changed or in another place; rules of others
-// that take packets another way than ours; a change that was cut short. It
-// changes nothing.
-func Verify(ctx context.Context, ns Inspected, want, holds []ruleset.RuleSet) (Verdict, error) {
-	var all Verdict
+// Verify compares a namespace with the wanted rule sets. It reports rules, jumps,
+// routing or addresses that are missing, changed or in another place; rules of
+// others that take packets another way than ours; and a change that was cut short.
+// It changes nothing.
+func Verify(ctx context.Context, ns VerifiableNamespace, want, holds []ruleset.RuleSet) (Verdict, error) {
+	var verdict Verdict
 	host, err := ns.Addresses()
 	if err != nil {
-		return all, fmt.Errorf("%w: listing the addresses: %w", ErrPreflight, err)
+		return verdict, fmt.Errorf("%w: listing the addresses: %w", ErrPreflight, err)
 	}
-	for _, rs := range want {
-		have, err := held(ctx, ns, rs.Family, holds)
+	for _, wanted := range want {
+		have, err := heldOrRead(ctx, ns, wanted.Family, holds)
 		if err != nil {
-			return all, fmt.Errorf("%w: reading the %s rules: %w", ErrPreflight, rs.Family, err)
+			return verdict, fmt.Errorf("%w: reading the %s rules: %w", ErrPreflight, wanted.Family, err)
 		}
-		others, err := ns.Others(ctx, rs.Family)
+		others, err := ns.Others(ctx, wanted.Family)
 		if err != nil {
-			return all, fmt.Errorf("%w: reading the %s rules of others: %w", ErrPreflight, rs.Family, err)
+			return verdict, fmt.Errorf("%w: reading the %s rules of others: %w", ErrPreflight, wanted.Family, err)
 		}
-		found := compare(rs, have, others, host)
+		found := compare(wanted, have, others, host)
 		for _, f := range found.Findings {
-			all.Findings = append(all.Findings, rs.Family.String()+": "+f)
+			verdict.Findings = append(verdict.Findings, wanted.Family.String()+": "+f)
 		}
 		for _, w := range found.Warnings {
-			all.Warnings = append(all.Warnings, rs.Family.String()+": "+w)
+			verdict.Warnings = append(verdict.Warnings, wanted.Family.String()+": "+w)
 		}
 	}
-	return all, nil
+	return verdict, nil
 }
 
-// Read returns all that families hold. Its errors are ErrPreflight.
+// Read returns everything that the families hold. Its errors are ErrPreflight.
 func Read(ctx context.Context, ns Namespace, families []ruleset.Family) ([]ruleset.RuleSet, error) {
 	var holds []ruleset.RuleSet
 	for _, family := range families {
@@ -70,8 +70,9 @@ func Read(ctx context.Context, ns Namespace, families []ruleset.Family) ([]rules
 	return holds, nil
 }
 
-// held returns what a family holds, as it has been read before or is now.
-func held(ctx context.Context, ns Namespace, family ruleset.Family, holds []ruleset.RuleSet) (ruleset.RuleSet, error) {
+// heldOrRead returns what a family holds: as it was read before, or else as it is
+// now.
+func heldOrRead(ctx context.Context, ns Namespace, family ruleset.Family, holds []ruleset.RuleSet) (ruleset.RuleSet, error) {
 	for _, rs := range holds {
 		if rs.Family == family {
 			return rs, nil
@@ -82,24 +83,24 @@ func held(ctx context.Context, ns Namespace, family ruleset.Family, holds []rule
 
 // compare returns what is wrong with what a family holds.
 func compare(want, have ruleset.RuleSet, others []ruleset.RuleSet, host ruleset.Host) Verdict {
-	var v Verdict
+	var verdict Verdict
 	if have.Routing.Unreachable {
-		v.Findings = append(v.Findings, "cut off from outside: a change was cut short; run shunt-init again")
+		verdict.Findings = append(verdict.Findings, "cut off from outside: a change was cut short; run shunt-init again")
 	}
 	own := have.Owned()
 	own.Routing.Unreachable = false
 	for _, line := range ruleset.Diff(want, own) {
-		v.Findings = append(v.Findings, "differs from what is wanted (- missing, + not wanted): "+line)
+		verdict.Findings = append(verdict.Findings, "differs from what is wanted (- missing, + not wanted): "+line)
 	}
 	if hasForeign(have, own) || len(others) > 0 {
 		found := interference(want, have, others, host)
-		v.Findings, v.Warnings = append(v.Findings, found.Findings...), append(v.Warnings, found.Warnings...)
+		verdict.Findings, verdict.Warnings = append(verdict.Findings, found.Findings...), append(verdict.Warnings, found.Warnings...)
 	}
-	return v
+	return verdict
 }
 
-// hasForeign reports whether a rule set holds rules that are not ours, or a
-// policy that is.
+// hasForeign reports whether a rule set holds rules of others, or a policy that
+// drops.
 func hasForeign(have, own ruleset.RuleSet) bool {
 	return countRules(have) > countRules(own) || slices.ContainsFunc(have.Tables, func(t ruleset.Table) bool {
 		return slices.ContainsFunc(t.Chains, func(c ruleset.Chain) bool { return c.Policy == string(ruleset.Drop) })
@@ -116,53 +117,53 @@ func countRules(rs ruleset.RuleSet) int {
 	return n
 }
 
-// interference walks packets through all rules and through the wanted ones
-// alone, and tells what rules of others do to their ways.
+// interference walks packets through all rules and through the wanted ones alone,
+// and reports where rules of others make a difference.
 func interference(want, have ruleset.RuleSet, others []ruleset.RuleSet, host ruleset.Host) Verdict {
-	mine := []ruleset.RuleSet{have}
-	c := comparison{ports: want.ProxyPorts(), wanted: ruleset.NewStack(want.Routing, want)}
-	c.held = []*ruleset.Stack{ruleset.NewStack(want.Routing, slices.Concat(mine, others)...)}
+	ours := []ruleset.RuleSet{have}
+	walks := comparison{ports: want.ProxyPorts(), wanted: ruleset.NewStack(want.Routing, want)}
+	walks.held = []*ruleset.Stack{ruleset.NewStack(want.Routing, slices.Concat(ours, others)...)}
 	if len(others) > 0 {
-		c.held = append(c.held, ruleset.NewStack(want.Routing, slices.Concat(others, mine)...))
+		walks.held = append(walks.held, ruleset.NewStack(want.Routing, slices.Concat(others, ours)...))
 	}
-	for _, rs := range slices.Concat(mine, others) {
-		c.opaque = c.opaque || rs.Opaque()
+	for _, rs := range slices.Concat(ours, others) {
+		walks.opaque = walks.opaque || rs.Opaque()
 	}
 	whole := true
-	for t := range ruleset.Trials(want, slices.Concat(mine, others), host) {
-		if c.met > maxMet {
+	for t := range ruleset.Trials(want, slices.Concat(ours, others), host) {
+		if walks.rulesMet > maxRulesMet {
 			whole = false
 			break
 		}
-		c.try(t)
+		walks.walk(t)
 	}
-	// A rule that takes packets elsewhere need not be said to block others.
-	c.warnings = slices.DeleteFunc(c.warnings, func(w remark) bool {
-		return slices.ContainsFunc(c.findings, func(f remark) bool { return strings.HasSuffix(f.culprit, w.culprit) })
+	// A rule that diverts packets is not reported again as one that blocks them.
+	walks.warnings = slices.DeleteFunc(walks.warnings, func(w remark) bool {
+		return slices.ContainsFunc(walks.findings, func(f remark) bool { return strings.HasSuffix(f.culprit, w.culprit) })
 	})
-	v := Verdict{Findings: sentences(c.findings), Warnings: sentences(c.warnings)}
+	verdict := Verdict{Findings: sentences(walks.findings), Warnings: sentences(walks.warnings)}
 	if !whole {
-		v.Warnings = append(v.Warnings, "there are too many rules of others to try them all")
+		verdict.Warnings = append(verdict.Warnings, "there are too many rules of others to try them all")
 	}
-	return v
+	return verdict
 }
 
-// comparison is of the ways that packets are to go and those that they go.
+// comparison compares the paths that packets should take with those that they take.
 type comparison struct {
 	wanted             *ruleset.Stack
-	held               []*ruleset.Stack // in either order of those that have the same priority
-	opaque             bool             // they have matches that are not understood
+	held               []*ruleset.Stack // in both orders where priorities are equal
+	opaque             bool             // some matches are not understood
 	ports              map[uint16]bool  // of the proxy
-	met                int              // rules that packets have been held against
+	rulesMet           int              // rules that packets were compared with
 	findings, warnings []remark
 }
 
-// maxMet bounds the time that rules of others can take: some seconds.
-const maxMet = 1 << 28
+// maxRulesMet bounds the time that rules of others can take, to some seconds.
+const maxRulesMet = 1 << 28
 
-// try walks a packet and, where it goes the way that it should, its answer.
-// What is not understood is taken both ways.
-func (c *comparison) try(t ruleset.Trial) {
+// walk walks a packet and, if it goes where it should, its answer. A match that is
+// not understood is tried both ways.
+func (c *comparison) walk(t ruleset.Trial) {
 	should := t.Walk(c.wanted)
 	answer := t.Answer(should).Walk(c.wanted)
 	if t.Unsent(should, answer) {
@@ -177,95 +178,98 @@ func (c *comparison) try(t ruleset.Trial) {
 	for _, stack := range c.held {
 		for _, t.Assumed = range assumptions {
 			does := t.Walk(stack)
-			c.met += should.Met + does.Met
+			c.rulesMet += should.Met + does.Met
 			if should.Zone != 0 && should.Zone != does.Zone {
-				c.find(culprits(t.Explain(stack)),
-					fmt.Sprintf("rules of others have conntrack take a packet of the proxy's for one of the app's (%s)", t.Packet))
+				c.addFinding(culprits(t.Explain(stack)),
+					fmt.Sprintf("rules of others make conntrack take a packet of the proxy for one of the app (%s)", t.Packet))
 			}
-			if !c.judge(t, "", should.Outcome, does.Outcome, func() []string { return culprits(t.Explain(stack)) }) || !answered {
+			if !c.compareOutcomes(t, "", should.Outcome, does.Outcome, func() []string { return culprits(t.Explain(stack)) }) || !answered {
 				continue
 			}
-			c.tryAnswer(t, stack, should, answer, does)
+			c.walkAnswer(t, stack, should, answer, does)
 		}
 	}
 }
 
-// tryAnswer walks the answer to a packet that went as it should.
-func (c *comparison) tryAnswer(t ruleset.Trial, stack *ruleset.Stack, should, answer, does ruleset.Path) {
+// walkAnswer walks the answer to a packet that went where it should.
+func (c *comparison) walkAnswer(t ruleset.Trial, stack *ruleset.Stack, should, answer, does ruleset.Path) {
 	back := t.Answer(should)
 	back.Packet.ConnMark = does.Answer.ConnMark
 	if does.Untracked {
 		if t.Packet.State != ruleset.New || t.Packet.Protocol != "tcp" {
-			return // whose it is, its connection's first packet says
+			return // the first packet of its connection decides
 		}
 		back.Packet.State, back.Packet.Midstream = does.Answer.State, does.Answer.Midstream
 	}
 	walked := back.Walk(stack)
-	c.met += answer.Met + walked.Met
+	c.rulesMet += answer.Met + walked.Met
 	lost := walked.Untracked && !answer.Untracked || walked.Zone != does.Zone && answer.Zone == should.Zone
 	if should.Outcome.Fate == ruleset.Redirected && lost {
-		walked.Outcome = ruleset.Outcome{Fate: ruleset.Dropped} // nat does not put its addresses back
+		walked.Outcome = ruleset.Outcome{Fate: ruleset.Dropped} // nat does not restore its addresses
 	}
-	c.judge(back, "the answer to ", answer.Outcome, walked.Outcome, func() []string {
+	c.compareOutcomes(back, "the answer to ", answer.Outcome, walked.Outcome, func() []string {
 		return culprits(t.Explain(stack), back.Explain(stack))
 	})
 }
 
-// culprits are the rules of others on a packet's ways that can have changed them.
+// culprits returns the rules of others on some paths that can have changed them.
 func culprits(ways ...ruleset.Path) []string {
-	var by []string
+	var found []string
 	for _, p := range ways {
 		for _, s := range p.Steps {
 			if s.Foreign && s.Acts() {
-				by = append(by, s.String())
+				found = append(found, s.String())
 			}
 		}
 	}
-	return by
+	return found
 }
 
 // blocked reports whether a packet gets nowhere.
 func blocked(o ruleset.Outcome) bool { return o.Fate == ruleset.Dropped || o.Fate == ruleset.Rejected }
 
-// judge compares two ends of a packet, and reports whether they are alike.
+// compareOutcomes compares two outcomes of a packet, and reports whether they are
+// equal.
 //
-//	it should go             | it goes                     | that is
-//	to the proxy             | elsewhere                   | a finding
-//	nowhere                  | where it was sent to        | a finding
-//	nowhere, or as it likes  | to the proxy                | a finding
-//	nowhere, or as it likes  | where others have it go     | theirs to say
-//	anywhere                 | nowhere                     | a warning
+//	it should go             | it goes                     | result
+//	to the proxy             | elsewhere                   | finding
+//	nowhere                  | where it was sent to        | finding
+//	nowhere, or unchanged    | to the proxy                | finding
+//	nowhere, or unchanged    | where others send it        | allowed
+//	anywhere                 | nowhere                     | warning
 //
-// What the pod sends to its own loopback is for others to say, too. The proxy's
-// hop to the app is not: it is the end of a connection's way through the proxy.
-func (c *comparison) judge(t ruleset.Trial, what string, wanted, got ruleset.Outcome, culprits func() []string) bool {
+// Others may also decide where the pod's connections to its own loopback go. They
+// may not divert the proxy's connection to the app: it is the end of an intercepted
+// connection.
+func (c *comparison) compareOutcomes(t ruleset.Trial, what string, wanted, got ruleset.Outcome, culprits func() []string) bool {
 	if wanted == got {
 		return true
 	}
-	by := culprits()
+	found := culprits()
 	switch {
-	case len(by) == 0, blocked(wanted) && blocked(got):
-		// Where no rule of others acts, ours have been found to differ.
+	case len(found) == 0, blocked(wanted) && blocked(got):
+		// Without a rule of others on the path, the difference is in ours, and was
+		// found before.
 	case blocked(got):
 		if t.Packet.State != ruleset.Invalid && t.Packet.State != ruleset.Untracked {
-			last := by[len(by)-1]
-			c.say(&c.warnings, last,
+			last := found[len(found)-1]
+			c.addRemark(&c.warnings, last,
 				fmt.Sprintf("rules of others block connections, such as %s%s: %s, by %s", what, describe(t), got, last))
 		}
-	case c.intercepted(got) || !theirs(t, wanted, got):
-		c.find(by, fmt.Sprintf("rules of others change the way of %s%s: %s, wanted %s", what, describe(t), got, wanted))
+	case c.intercepted(got) || !allowedToOthers(t, wanted, got):
+		c.addFinding(found, fmt.Sprintf("rules of others divert %s%s: %s, wanted %s", what, describe(t), got, wanted))
 	}
 	return false
 }
 
-// intercepted reports whether a packet gets to the proxy, or to a socket that
-// is not for its destination.
+// intercepted reports whether a packet gets to the proxy, or to a socket that is
+// not its destination's.
 func (c *comparison) intercepted(got ruleset.Outcome) bool {
 	return got.Fate == ruleset.Local || got.Fate == ruleset.TProxied || c.ports[got.Port]
 }
 
-// theirs reports whether others may have a packet go where it does.
-func theirs(t ruleset.Trial, wanted, got ruleset.Outcome) bool {
+// allowedToOthers reports whether others may send a packet where it goes.
+func allowedToOthers(t ruleset.Trial, wanted, got ruleset.Outcome) bool {
 	switch {
 	case t.Packet.Direction == ruleset.Out && t.Packet.Dst.IsLoopback():
 		return true
@@ -275,33 +279,33 @@ func theirs(t ruleset.Trial, wanted, got ruleset.Outcome) bool {
 	return wanted.Fate == ruleset.Direct && !t.Hop()
 }
 
-// find adds a finding about the last of some rules.
-func (c *comparison) find(by []string, sentence string) {
-	culprit := strings.Join(by[max(0, len(by)-maxCulprits):], "; ")
-	c.say(&c.findings, culprit, sentence+"; by "+culprit)
+// addFinding adds a finding about the last of some rules.
+func (c *comparison) addFinding(culprits []string, sentence string) {
+	culprit := strings.Join(culprits[max(0, len(culprits)-maxCulprits):], "; ")
+	c.addRemark(&c.findings, culprit, sentence+"; by "+culprit)
 }
 
-// Bounds of what is said.
+// Bounds of the report.
 const (
 	maxCulprits = 3  // rules that one finding names
-	maxSaid     = 10 // findings, and warnings, about rules of others
+	maxRemarks  = 10 // findings, and warnings, about rules of others
 )
 
 // remark is a sentence about rules of others.
 type remark struct{ culprit, sentence string }
 
-// say adds a sentence about rules that none has been said about.
-func (c *comparison) say(to *[]remark, culprit, sentence string) {
+// addRemark adds a sentence about a rule, unless there is one about it.
+func (c *comparison) addRemark(to *[]remark, culprit, sentence string) {
 	if !slices.ContainsFunc(*to, func(r remark) bool { return r.culprit == culprit }) {
 		*to = append(*to, remark{culprit, sentence})
 	}
 }
 
-// sentences are the first of the remarks.
+// sentences returns the first of the remarks as text.
 func sentences(remarks []remark) []string {
 	var all []string
 	for i, r := range remarks {
-		if i == maxSaid {
+		if i == maxRemarks {
 			return append(all, fmt.Sprintf("rules of others: %d more of this kind", len(remarks)-i))
 		}
 		all = append(all, r.sentence)
