@@ -14,8 +14,8 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// foreign is what a namespace may hold of others: rules before and after the
-// place of ours, and a chain with our names in its rules.
+// foreign is what others may have in a namespace: rules before and after the place of ours, and a
+// rule that mentions names of ours.
 const foreign = `*nat
 :PREROUTING ACCEPT [0:0]
 :OUTPUT ACCEPT [0:0]
@@ -50,14 +50,14 @@ func both(spec interception.Spec) []ruleset.RuleSet {
 	return []ruleset.RuleSet{ruleset.Build(spec, ruleset.IPv4), ruleset.Build(spec, ruleset.IPv6)}
 }
 
-// used returns a Fake that holds foreign rules.
+// used returns a Fake that holds rules of others.
 func used(t *testing.T) *Fake {
 	t.Helper()
 	f := NewFake()
 	for _, family := range ruleset.Families {
 		text := foreign
 		if family == ruleset.IPv6 {
-			text = "" // and one family may be empty
+			text = "" // one family may be empty
 		}
 		rs, err := ruleset.Parse(family, text)
 		if err != nil {
@@ -68,18 +68,18 @@ func used(t *testing.T) *Fake {
 	return f
 }
 
-// dump prints what a Fake holds, without the tables and built-in chains that
-// hold nothing: a kernel keeps those once they have been used.
+// dump prints what a Fake holds, without empty tables and built-in chains: a kernel keeps those
+// once they have been used.
 func dump(t *testing.T, f *Fake) string {
 	t.Helper()
 	text := ""
 	for _, family := range ruleset.Families {
-		rs, err := ruleset.Parse(family, f.Sets[family].String())
+		set, err := ruleset.Parse(family, f.Sets[family].String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		var tables []ruleset.Table
-		for _, table := range rs.Tables {
+		for _, table := range set.Tables {
 			table.Chains = slices.DeleteFunc(table.Chains, func(c ruleset.Chain) bool {
 				return c.Builtin() && len(c.Rules) == 0 && c.Policy != string(ruleset.Drop)
 			})
@@ -87,13 +87,13 @@ func dump(t *testing.T, f *Fake) string {
 				tables = append(tables, table)
 			}
 		}
-		rs.Tables = tables
-		text += rs.String()
+		set.Tables = tables
+		text += set.String()
 	}
 	return text
 }
 
-// owned returns what is ours of what a Fake holds.
+// owned returns Shunt's part of what a Fake holds.
 func owned(t *testing.T, f *Fake, family ruleset.Family) ruleset.RuleSet {
 	t.Helper()
 	rs, err := read(context.Background(), f, family)
@@ -116,11 +116,11 @@ func TestApplyTwiceIsOnce(t *testing.T) {
 	for _, spec := range specs(t) {
 		f := used(t)
 		if !mustApply(t, f, spec).Changed {
-			t.Error("a first run says that it changed nothing")
+			t.Error("a first run reports no change")
 		}
 		first := dump(t, f)
 		if mustApply(t, f, spec).Changed {
-			t.Error("a second run says that it changed something")
+			t.Error("a second run reports a change")
 		}
 		if diff := cmp.Diff(first, dump(t, f)); diff != "" {
 			t.Errorf("after the second run (-first +second):\n%s", diff)
@@ -128,22 +128,22 @@ func TestApplyTwiceIsOnce(t *testing.T) {
 	}
 }
 
-// TestApplyOverAnother goes from every spec to every other: what is there then
-// must be what a fresh run gives, and the rules of others as they were.
+// TestApplyOverAnother goes from every spec to every other. The result must be what a fresh run
+// gives, with the rules of others as they were.
 func TestApplyOverAnother(t *testing.T) {
 	for i, from := range specs(t) {
 		for j, to := range specs(t) {
-			f, fresh := used(t), used(t)
-			mustApply(t, f, from)
-			mustApply(t, f, to)
+			fake, fresh := used(t), used(t)
+			mustApply(t, fake, from)
+			mustApply(t, fake, to)
 			mustApply(t, fresh, to)
 			for _, family := range ruleset.Families {
-				if diff := ruleset.Diff(owned(t, fresh, family), owned(t, f, family)); diff != nil {
+				if diff := ruleset.Diff(owned(t, fresh, family), owned(t, fake, family)); diff != nil {
 					t.Errorf("spec %d over %d, %s: %q", j, i, family, diff)
 				}
 			}
 			for _, line := range []string{"CNI-HOSTPORT", "192.0.2.1/32", "--limit 1/sec", "INPUT DROP"} {
-				if !strings.Contains(dump(t, f), line) {
+				if !strings.Contains(dump(t, fake), line) {
 					t.Errorf("spec %d over %d: %q of others is gone", j, i, line)
 				}
 			}
@@ -151,29 +151,29 @@ func TestApplyOverAnother(t *testing.T) {
 	}
 }
 
-// TestOursComeFirst holds that a rule that others put before ours is overtaken.
+// TestOursComeFirst checks that our jumps move ahead of a rule that others inserted before them.
 func TestOursComeFirst(t *testing.T) {
-	f := used(t)
+	fake := used(t)
 	spec := interception.Default()
-	mustApply(t, f, spec)
-	rs := f.Sets[ruleset.IPv4]
-	output := rs.Chain("nat", "OUTPUT")
+	mustApply(t, fake, spec)
+	set := fake.Sets[ruleset.IPv4]
+	output := set.Chain("nat", "OUTPUT")
 	last := len(output.Rules) - 1
 	output.Rules = append([]ruleset.Rule{output.Rules[last]}, output.Rules[:last]...)
 	if output.Rules[0].Owned() {
 		t.Fatal("the test did not put a foreign rule first")
 	}
-	if !mustApply(t, f, spec).Changed {
+	if !mustApply(t, fake, spec).Changed {
 		t.Error("a foreign rule before ours was not noticed")
 	}
-	rs = f.Sets[ruleset.IPv4]
-	if first := rs.Chain("nat", "OUTPUT").Rules[0]; !first.Owned() {
+	set = fake.Sets[ruleset.IPv4]
+	if first := set.Chain("nat", "OUTPUT").Rules[0]; !first.Owned() {
 		t.Errorf("first rule of OUTPUT: %s", first)
 	}
 }
 
-// TestFailureIsUndone lets every effect fail in turn: the namespace must be as
-// it was, whatever it held, and the error must say which kind it is.
+// TestFailureIsUndone makes each effect fail in turn. The namespace must be as it was, and the
+// error an ErrApply.
 func TestFailureIsUndone(t *testing.T) {
 	failures := 0
 	for i, from := range specs(t) {
@@ -200,7 +200,7 @@ func TestFailureIsUndone(t *testing.T) {
 	t.Logf("%d failures undone", failures)
 }
 
-// lossy is a Namespace that says yes and drops a rule.
+// lossy is a Namespace that loses a rule and reports success.
 type lossy struct{ *Fake }
 
 func (l lossy) Restore(ctx context.Context, tx Transaction) error {

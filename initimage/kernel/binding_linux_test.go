@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMayBindToLoopback: the answer is the kernel's, and asking costs this
-// process none of its capabilities.
+// TestMayBindToLoopback checks that the answer is the kernel's, and that asking costs this process
+// no capability.
 func TestMayBindToLoopback(t *testing.T) {
 	before := capabilities(t)
 	may := MayBindToLoopback()

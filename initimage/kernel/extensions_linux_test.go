@@ -17,8 +17,8 @@ func requireRoot(t *testing.T) {
 	}
 }
 
-// TestRequireTakesEverySystem holds that a kernel that can run the rules, as
-// test/rules shows for this one, is not refused.
+// TestRequireTakesEverySystem checks that Require accepts a kernel that can run the rules, as
+// test/rules shows of this one.
 func TestRequireTakesEverySystem(t *testing.T) {
 	requireRoot(t)
 	for args, spec := range systems(t) {

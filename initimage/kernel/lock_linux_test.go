@@ -10,13 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestLockIsNotAwaitedForEver has somebody hold the lock who gives it back late,
-// and who does not at all.
+// TestLockIsNotAwaitedForEver holds the lock and releases it late, or never.
 func TestLockIsNotAwaitedForEver(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // and never unlocked: the thread is in a namespace of its own
+		runtime.LockOSThread() // never unlocked: the thread is in a namespace of its own
 		if err := unix.Unshare(unix.CLONE_NEWNET); errors.Is(err, unix.EPERM) {
 			t.Log("not root: in this network namespace, which others may use")
 		} else if err != nil {

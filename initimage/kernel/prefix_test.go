@@ -16,13 +16,13 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// piecewise is a Fake whose routing changes piece by piece, in the order in
-// which Host does it: the kernel takes each address, route and rule by itself.
-// What a prefix of a run leaves behind is thus the finest there is.
+// piecewise is a Fake whose routing changes piece by piece, in the order in which Host changes it:
+// the kernel takes each address, route and rule by itself. So the states between its effects are
+// all that a killed run can leave behind.
 type piecewise struct {
 	*Fake
-	// failOnce, from 1, is an effect that fails while those after it do not;
-	// killAt one that fails with all after it. 0 is never.
+	// failOnce, from 1, is an effect that fails while those after it succeed. From killAt on, all
+	// effects fail. 0 is never.
 	failOnce, killAt int
 	// after is called when an effect has changed something.
 	after func()
@@ -33,7 +33,7 @@ func (p *piecewise) arm(failOnce, killAt int) {
 	p.Effects, p.failOnce, p.killAt = 0, failOnce, killAt
 }
 
-// try carries one effect of the Fake out, or fails it.
+// try carries one effect of the Fake out, or makes it fail.
 func (p *piecewise) try(do func() error) error {
 	n := p.Effects + 1
 	p.FailAt = 0
@@ -106,13 +106,13 @@ func (p *piecewise) pieces(all ruleset.Routing, do func(ruleset.Routing) error) 
 	return nil
 }
 
-// goal is what a run of shunt-init brings about.
+// goal is the result that a run of shunt-init is to have.
 type goal struct {
 	name string
 	want []ruleset.RuleSet
 }
 
-// goals are every system, some with other arguments, and nothing at all.
+// goals returns every system, some with other arguments, and no rules at all.
 func goals(t *testing.T) []goal {
 	t.Helper()
 	nothing := goal{"nothing", nil}
@@ -126,7 +126,7 @@ func goals(t *testing.T) []goal {
 		"-m TPROXY --redirect-dns --dns-servers 10.0.0.53,fd00::53",
 		"--system ambient --redirect-dns --capture-all-dns",
 		"-m TPROXY -t 7 -r 9 --capture-udp-ports 443 --reject-udp-ports 444 --drop-invalid",
-		"-m REDIRECT -b 80 -i 10.0.0.0/8",                   // IPv6 is left alone, but for the inbound port
+		"-m REDIRECT -b 80 -i 10.0.0.0/8",                   // leaves IPv6 alone, but for the inbound port
 		"-m REDIRECT --redirect-dns --dns-servers 10.9.9.9", // IPv4 has DNS rules, IPv6 has none
 	} {
 		spec, _, err := interception.ParseArgs(strings.Fields(text))
@@ -138,7 +138,7 @@ func goals(t *testing.T) []goal {
 	return all
 }
 
-// reach brings a namespace to a goal the way that shunt-init does.
+// reach brings a namespace to a goal as shunt-init does.
 func (g goal) reach(ns Namespace) error {
 	if g.name == "nothing" {
 		_, err := Remove(context.Background(), ns, ruleset.Families)
@@ -165,11 +165,10 @@ func forEachPair(t *testing.T, test func(t *testing.T, states reached, j judge, 
 	}
 }
 
-// reached keeps the states of goals, of which there are far fewer than runs.
+// reached caches the states of goals; there are far fewer goals than runs.
 type reached map[string]map[ruleset.Family]ruleset.RuleSet
 
-// at returns a namespace, with rules of others beside ours, that has reached a
-// goal.
+// at returns a namespace that has reached a goal, with rules of others beside ours.
 func (r reached) at(t *testing.T, g goal) *piecewise {
 	t.Helper()
 	if r[g.name] == nil {
@@ -197,8 +196,8 @@ var referenceHost = ruleset.Host{
 	Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")}, Uplink: "eth0",
 }
 
-// referencePackets are connections of every kind that the systems tell apart;
-// POD, OUT, DNS, LO and SELF stand for an address of each family.
+// referencePackets are connections of every kind that the systems distinguish. POD, OUT, DNS, LO
+// and SELF stand for an address of each family.
 const referencePackets = `
 in from=OUT tcp POD:80
 in from=OUT tcp POD:8080
@@ -251,7 +250,7 @@ func packetsOf(t *testing.T, family ruleset.Family) []ruleset.Packet {
 	return all
 }
 
-// outcomes is where every reference packet of one family ends.
+// outcomes returns where every reference packet of one family ends.
 func outcomes(rs ruleset.RuleSet, packets []ruleset.Packet) []ruleset.Outcome {
 	ends := make([]ruleset.Outcome, len(packets))
 	for i, p := range packets {
@@ -290,26 +289,25 @@ func (j judge) changes(family ruleset.Family) bool {
 	return !slices.Equal(j.before[family], j.after[family])
 }
 
-// posture tells what a family does; where it is half open, why says with which
-// packet.
-func (j judge) posture(rs ruleset.RuleSet) (p posture, why string) {
-	now := outcomes(rs, j.packets[rs.Family])
+// posture returns what a family does. If it is half open, why names the packet.
+func (j judge) posture(set ruleset.RuleSet) (p posture, why string) {
+	now := outcomes(set, j.packets[set.Family])
 	switch {
-	case rs.Routing.Unreachable:
-		for i, packet := range j.packets[rs.Family] {
+	case set.Routing.Unreachable:
+		for i, packet := range j.packets[set.Family] {
 			if crosses(packet, now[i]) {
 				return halfOpen, fmt.Sprintf("cut off, but %s: %s", packet, now[i])
 			}
 		}
 		return cutAway, ""
-	case slices.Equal(now, j.before[rs.Family]):
+	case slices.Equal(now, j.before[set.Family]):
 		return asBefore, ""
-	case slices.Equal(now, j.after[rs.Family]):
+	case slices.Equal(now, j.after[set.Family]):
 		return asAfter, ""
 	}
-	for i, packet := range j.packets[rs.Family] {
-		if now[i] != j.before[rs.Family][i] {
-			why += fmt.Sprintf("%s: %s, before %s, after %s\n", packet, now[i], j.before[rs.Family][i], j.after[rs.Family][i])
+	for i, packet := range j.packets[set.Family] {
+		if now[i] != j.before[set.Family][i] {
+			why += fmt.Sprintf("%s: %s, before %s, after %s\n", packet, now[i], j.before[set.Family][i], j.after[set.Family][i])
 		}
 	}
 	return halfOpen, why
@@ -324,9 +322,8 @@ func crosses(p ruleset.Packet, end ruleset.Outcome) bool {
 	return outside && (end.Fate == ruleset.Direct || end.Fate == ruleset.Unknown)
 }
 
-// check holds the argument of Apply against what a namespace does now:
-// each family as before, as after or cut off; and where one that changes is as
-// after, no other is still as before.
+// check compares what a namespace does with what Apply promises: each family is as before, as after
+// or cut off; and if one that changes is as after, no other is still as before.
 func (j judge) check(ns *piecewise) (seen []posture, err error) {
 	byPosture := map[posture]ruleset.Family{}
 	for _, family := range ruleset.Families {
@@ -346,9 +343,8 @@ func (j judge) check(ns *piecewise) (seen []posture, err error) {
 	return seen, nil
 }
 
-// TestEveryPrefixIsSafe kills a run from every goal to every other at each of
-// its effects: what is left must be safe, and the next run must end as a fresh
-// one does.
+// TestEveryPrefixIsSafe kills a run from every goal to every other at each of its effects. What is
+// left must be safe, and the next run must end like a fresh one.
 func TestEveryPrefixIsSafe(t *testing.T) {
 	kills, seen := 0, map[posture]int{}
 	forEachPair(t, func(t *testing.T, states reached, j judge, from, to goal) {
@@ -363,7 +359,7 @@ func TestEveryPrefixIsSafe(t *testing.T) {
 			kills++
 			state := ns.Sets[ruleset.IPv4].String() + ns.Sets[ruleset.IPv6].String()
 			if left[state] {
-				continue // as after an earlier kill: effect n-1 only looked
+				continue // equal to the earlier kill: effect n-1 only read
 			}
 			left[state] = true
 			postures, err := j.check(ns)
@@ -390,9 +386,9 @@ func TestEveryPrefixIsSafe(t *testing.T) {
 	}
 }
 
-// TestEveryFailureIsUndone lets each effect of a run from every goal to every
-// other fail: the namespace must end exactly as it was, and be safe at every
-// moment until then, a kill while it is being undone included.
+// TestEveryFailureIsUndone makes each effect of a run from every goal to every other fail. The
+// namespace must end exactly as it was, and be safe at every moment until then, even if the run is
+// killed while it undoes the change.
 func TestEveryFailureIsUndone(t *testing.T) {
 	failures := 0
 	forEachPair(t, func(t *testing.T, states reached, j judge, from, to goal) {
@@ -401,7 +397,7 @@ func TestEveryFailureIsUndone(t *testing.T) {
 			ns := states.at(t, from)
 			ns.after = func() {
 				if ns.Effects < n {
-					return // a prefix, and TestEveryPrefixIsSafe's
+					return // a prefix, which TestEveryPrefixIsSafe covers
 				}
 				if _, err := j.check(ns); err != nil {
 					t.Fatalf("effect %d failed, at effect %d: %v", n, ns.Effects, err)
@@ -427,11 +423,11 @@ func TestEveryFailureIsUndone(t *testing.T) {
 	}
 }
 
-// TestOthersMoveIn has others put a rule into each table that Shunt made: the
-// table is theirs then, and nothing of Shunt's is left in it once it has gone.
+// TestOthersMoveIn adds a rule of others to each table that Shunt made. The tables are theirs then,
+// and Remove leaves nothing of Shunt's in them.
 func TestOthersMoveIn(t *testing.T) {
-	for _, g := range goals(t) {
-		ns := reached{}.at(t, g)
+	for _, goal := range goals(t) {
+		ns := reached{}.at(t, goal)
 		made := 0
 		for _, family := range ruleset.Families {
 			for _, table := range ns.Sets[family].Tables {
@@ -445,14 +441,14 @@ func TestOthersMoveIn(t *testing.T) {
 			}
 		}
 		if _, err := Remove(context.Background(), ns, ruleset.Families); err != nil {
-			t.Fatalf("%s: %v", g.name, err)
+			t.Fatalf("%s: %v", goal.name, err)
 		}
 		left := dump(t, ns.Fake)
 		if strings.Contains(left, ruleset.ChainPrefix) || strings.Count(left, "-A POSTROUTING -j ACCEPT") != made {
-			t.Errorf("%s: after Remove, with %d rules of others in its tables:\n%s", g.name, made, left)
+			t.Errorf("%s: after Remove, with %d rules of others in its tables:\n%s", goal.name, made, left)
 		}
 		if result, err := Remove(context.Background(), ns, ruleset.Families); err != nil || result.Changed {
-			t.Errorf("%s: the second Remove: changed %t, error %v", g.name, result.Changed, err)
+			t.Errorf("%s: the second Remove: changed %t, error %v", goal.name, result.Changed, err)
 		}
 	}
 }

@@ -10,9 +10,8 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// TestNoPolicyRulesIsExplained asks the kernel for the rules of a family that
-// has none, and holds that its answer is understood: a kernel without policy
-// routing for IPv6 gives the same.
+// TestNoPolicyRulesIsExplained asks the kernel for the rules of a family that has none. A kernel
+// without policy routing for IPv6 gives the same answer, which must be explained.
 func TestNoPolicyRulesIsExplained(t *testing.T) {
 	_, err := netlink.RuleList(unix.AF_BRIDGE)
 	if err == nil {

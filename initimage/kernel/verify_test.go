@@ -11,15 +11,14 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// inspected is a Fake that Verify can look at, with the rules of the backend
-// that is not used, which are of IPv4.
-type inspected struct {
+// inspectable is a Fake that Verify can read, with rules of IPv4 in the other backend.
+type inspectable struct {
 	*Fake
 	other    string
 	localnet bool // it takes packets for 127.0.0.0/8 from outside
 }
 
-func (i inspected) Others(_ context.Context, family ruleset.Family) ([]ruleset.RuleSet, error) {
+func (i inspectable) Others(_ context.Context, family ruleset.Family) ([]ruleset.RuleSet, error) {
 	if family == ruleset.IPv6 || i.other == "" {
 		return nil, nil
 	}
@@ -28,7 +27,7 @@ func (i inspected) Others(_ context.Context, family ruleset.Family) ([]ruleset.R
 	return []ruleset.RuleSet{rs}, err
 }
 
-func (i inspected) Addresses() (ruleset.Host, error) {
+func (i inspectable) Addresses() (ruleset.Host, error) {
 	first := []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")}
 	second := []netip.Addr{netip.MustParseAddr("10.78.0.1"), netip.MustParseAddr("fd78::1")}
 	return ruleset.Host{
@@ -37,11 +36,10 @@ func (i inspected) Addresses() (ruleset.Host, error) {
 	}, nil
 }
 
-// verified returns what Verify finds in a namespace after a spec was applied
-// and something was done to it.
+// verified returns what Verify finds in a namespace after a spec was applied and then changed.
 func verified(t *testing.T, spec interception.Spec, other string, localnet bool, mutate func(*Fake)) Verdict {
 	t.Helper()
-	ns := inspected{NewFake(), other, localnet}
+	ns := inspectable{NewFake(), other, localnet}
 	if _, err := Apply(context.Background(), ns.Fake, both(spec), false); err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +51,7 @@ func verified(t *testing.T, spec interception.Spec, other string, localnet bool,
 	return verdict
 }
 
-// systems are arguments that between them build every rule that there is.
+// systems are arguments that together build every rule there is.
 func systems(t *testing.T) map[string]interception.Spec {
 	t.Helper()
 	all := map[string]interception.Spec{}
@@ -96,25 +94,25 @@ var mutations = []mutation{
 	}},
 }
 
-// TestVerifyFindsEveryMutant changes every rule of every system in every way,
-// and takes away every rule, route and address of the routing.
+// TestVerifyFindsEveryMutant changes every rule of every system in every way, and removes every
+// rule, route and address of the routing.
 func TestVerifyFindsEveryMutant(t *testing.T) {
 	mutants := 0
 	for args, spec := range systems(t) {
 		if findings := verified(t, spec, "", true, func(*Fake) {}).Findings; len(findings) > 0 {
 			t.Errorf("%s: found in a namespace that is right: %q", args, findings)
 		}
-		for _, rs := range both(spec) {
-			for _, table := range rs.Tables {
+		for _, set := range both(spec) {
+			for _, table := range set.Tables {
 				for _, chain := range table.Chains {
 					for at := range chain.Rules {
 						for _, m := range mutations {
-							mutants += mutateRule(t, args, spec, m, rs.Family, table.Name, chain.Name, at)
+							mutants += mutateRule(t, args, spec, m, set.Family, table.Name, chain.Name, at)
 						}
 					}
 				}
 			}
-			mutants += mutateRouting(t, args, spec, rs)
+			mutants += mutateRouting(t, args, spec, set)
 		}
 	}
 	t.Logf("%d mutants", mutants)
@@ -137,13 +135,13 @@ func mutateRule(t *testing.T, args string, spec interception.Spec, m mutation, f
 	return 1
 }
 
-func mutateRouting(t *testing.T, args string, spec interception.Spec, rs ruleset.RuleSet) int {
+func mutateRouting(t *testing.T, args string, spec interception.Spec, set ruleset.RuleSet) int {
 	t.Helper()
 	mutants := []func(*ruleset.Routing){func(r *ruleset.Routing) { r.Unreachable = true }}
-	for i := range rs.Routing.Addresses {
+	for i := range set.Routing.Addresses {
 		mutants = append(mutants, func(r *ruleset.Routing) { r.Addresses = slices.Delete(slices.Clone(r.Addresses), i, i+1) })
 	}
-	for i := range rs.Routing.Rules {
+	for i := range set.Routing.Rules {
 		mutants = append(mutants,
 			func(r *ruleset.Routing) { r.Rules = slices.Delete(slices.Clone(r.Rules), i, i+1) },
 			func(r *ruleset.Routing) { r.Rules = slices.Clone(r.Rules); r.Rules[i].Table++ },
@@ -154,35 +152,35 @@ func mutateRouting(t *testing.T, args string, spec interception.Spec, rs ruleset
 				r.Rules[i].Source = netip.MustParsePrefix("fd00::/8")
 			})
 	}
-	for i := range rs.Routing.Routes {
+	for i := range set.Routing.Routes {
 		mutants = append(mutants, func(r *ruleset.Routing) { r.Routes = slices.Delete(slices.Clone(r.Routes), i, i+1) })
 	}
 	for i, mutate := range mutants {
 		findings := verified(t, spec, "", true, func(ns *Fake) {
-			set := ns.Sets[rs.Family]
+			set := ns.Sets[set.Family]
 			mutate(&set.Routing)
-			ns.Sets[rs.Family] = set
+			ns.Sets[set.Family] = set
 		}).Findings
 		if len(findings) == 0 {
-			t.Errorf("%s, %s: mutant %d of the routing was not noticed: %+v", args, rs.Family, i, rs.Routing)
+			t.Errorf("%s, %s: mutant %d of the routing was not noticed: %+v", args, set.Family, i, set.Routing)
 		}
 	}
 	return len(mutants)
 }
 
-// What rules of others can be to Verify.
+// What Verify can make of rules of others.
 const (
 	harmless = ""
 	harmful  = "finding"
 	blocking = "warning"
 )
 
-// TestVerifyLooksAtOthers holds what others' rules may do, and what not.
+// TestVerifyLooksAtOthers has a row for each kind of rule that others may or may not have.
 func TestVerifyLooksAtOthers(t *testing.T) {
-	for _, c := range []struct {
-		args  string // of shunt-init; the defaults where it is empty
-		rules string // of iptables, "TABLE CHAIN RULE" each, in the backend of ours
-		other string // what the other backend has
+	for _, test := range []struct {
+		args  string // of shunt-init; empty for the defaults
+		rules string // of iptables, "TABLE CHAIN RULE" each, in our backend
+		other string // rules in the other backend
 
 		localnet bool // the pod's route_localnet
 		want     string
@@ -192,7 +190,7 @@ func TestVerifyLooksAtOthers(t *testing.T) {
 		{rules: "raw OUTPUT -j LOG", want: harmless},
 		{rules: "filter OUTPUT -d 192.0.2.1 -j DROP", want: blocking}, // the answers to it
 		{rules: "raw OUTPUT -p tcp -j CT --notrack", want: harmful},
-		{rules: "raw PREROUTING -d 127.0.0.0/8 -j CT --notrack", localnet: true, want: harmful}, // hides what is for loopback from nat
+		{rules: "raw PREROUTING -d 127.0.0.0/8 -j CT --notrack", localnet: true, want: harmful}, // keeps nat from what is sent to loopback
 		{rules: "raw PREROUTING -d 127.0.0.0/8 -j CT --notrack", want: harmless},
 		{other: "*nat\n-A OUTPUT -p tcp -j REDIRECT --to-ports 9\nCOMMIT\n", want: harmful},
 		{other: "*nat\n-A OUTPUT -p tcp -j ACCEPT\nCOMMIT\n", want: harmless},
@@ -226,7 +224,7 @@ func TestVerifyLooksAtOthers(t *testing.T) {
 		{other: "*nat\n-A OUTPUT -p tcp --dport 9090 -j DNAT --to-destination 10.0.0.5:80\nCOMMIT\n", want: harmful},
 		{other: "*nat\n-A PREROUTING -p tcp --dport 22 -j DNAT --to-destination 10.0.0.5:22\nCOMMIT\n", want: harmless},
 		{other: "*nat\n-A PREROUTING -p tcp --dport 22 -j REDIRECT --to-ports 15006\nCOMMIT\n", want: harmful},
-		{args: "-m TPROXY", rules: "raw PREROUTING -p tcp --dport 9090 -j CT --notrack", want: harmless}, // mangle takes it all the same
+		{args: "-m TPROXY", rules: "raw PREROUTING -p tcp --dport 9090 -j CT --notrack", want: harmless}, // mangle takes it anyway
 		{args: "-m TPROXY", other: "*mangle\n" +
 			"-A PREROUTING -p tcp --dport 9090 -j TPROXY --on-port 9999 --on-ip 0.0.0.0 --tproxy-mark 0x1/0x1\nCOMMIT\n", want: harmful},
 
@@ -248,7 +246,7 @@ func TestVerifyLooksAtOthers(t *testing.T) {
 		{args: "-m TPROXY", rules: "mangle INPUT -j CONNMARK --set-xmark 0x539/0xffffffff", want: harmful},
 		{args: "-m TPROXY", rules: "filter INPUT -i eth1 -p tcp -j CONNMARK --set-xmark 0x539/0xffffffff", want: harmful},
 		{args: "-m TPROXY", rules: "mangle INPUT -j CONNMARK --set-xmark 0x7/0xffffffff", want: harmful},  // ours is lost
-		{args: "-m TPROXY", rules: "mangle INPUT -j CONNMARK --set-xmark 0x10000/0x10000", want: harmful}, // ours is compared whole
+		{args: "-m TPROXY", rules: "mangle INPUT -j CONNMARK --set-xmark 0x10000/0x10000", want: harmful}, // ours is compared in full
 		{rules: "mangle INPUT -j CONNMARK --set-xmark 0x539/0xffffffff", want: harmless},                  // REDIRECT has no mark
 		{args: "-m TPROXY", rules: "mangle OUTPUT -p tcp --sport 8080 -j MARK --set-xmark 0x0/0xffffffff", want: harmful},
 
@@ -275,7 +273,7 @@ func TestVerifyLooksAtOthers(t *testing.T) {
 		{other: "*nat\n-A POSTROUTING -o eth0 -j MASQUERADE\nCOMMIT\n", want: harmless},
 		{other: "*nat\n:DOCKER_OUTPUT - [0:0]\n-A OUTPUT -d 127.0.0.11/32 -j DOCKER_OUTPUT\n" +
 			"-A DOCKER_OUTPUT -p tcp -m tcp --dport 53 -j DNAT --to-destination 127.0.0.11:41455\nCOMMIT\n", want: harmless},
-		// A match that is not known is taken both ways.
+		// A match that is not understood is tried both ways.
 		{rules: "raw OUTPUT -m string --string x --algo bm -j CT --notrack", want: harmful},
 		{rules: "raw OUTPUT -p tcp --dport 9090 -m bpf --bytecode 1 -j CT --notrack", want: harmful},
 		{rules: "raw OUTPUT -m string --string x --algo bm -j ACCEPT\nraw OUTPUT -j CT --notrack", want: harmful},
@@ -289,14 +287,14 @@ func TestVerifyLooksAtOthers(t *testing.T) {
 		{rules: "raw PREROUTING -i eth1 -p tcp --dport 9090 -j DROP", want: blocking},
 		{rules: "raw OUTPUT -p tcp --sport 15006 -j CT --notrack", want: blocking},
 	} {
-		t.Run(c.args+" "+c.rules+c.other, func(t *testing.T) {
-			spec, _, err := interception.ParseArgs(strings.Fields(c.args))
+		t.Run(test.args+" "+test.rules+test.other, func(t *testing.T) {
+			spec, _, err := interception.ParseArgs(strings.Fields(test.args))
 			if err != nil {
 				t.Fatal(err)
 			}
-			verdict := verified(t, spec, c.other, c.localnet, func(ns *Fake) {
-				if c.rules != "" {
-					addForeign(t, ns, c.rules)
+			verdict := verified(t, spec, test.other, test.localnet, func(ns *Fake) {
+				if test.rules != "" {
+					addForeign(t, ns, test.rules)
 				}
 			})
 			got := harmless
@@ -306,19 +304,19 @@ func TestVerifyLooksAtOthers(t *testing.T) {
 			case len(verdict.Warnings) > 0:
 				got = blocking
 			}
-			if got != c.want {
-				t.Errorf("%q, want %q: %+v", got, c.want, verdict)
+			if got != test.want {
+				t.Errorf("%q, want %q: %+v", got, test.want, verdict)
 			}
 		})
 	}
 }
 
-// addForeign appends rules to the IPv4 tables, "TABLE CHAIN RULE" a line; a line
-// ":TABLE CHAIN" makes a chain, and "policy TABLE CHAIN POLICY" sets one.
+// addForeign appends rules to the IPv4 tables, "TABLE CHAIN RULE" a line. A line ":TABLE CHAIN"
+// creates a chain, and "policy TABLE CHAIN POLICY" sets a policy.
 func addForeign(t *testing.T, ns *Fake, lines string) {
 	t.Helper()
-	rs := ns.Sets[ruleset.IPv4]
-	rs.Tables = slices.Clone(rs.Tables)
+	set := ns.Sets[ruleset.IPv4]
+	set.Tables = slices.Clone(set.Tables)
 	for line := range strings.SplitSeq(lines, "\n") {
 		words := strings.SplitN(line, " ", 4)
 		var text, declaration string
@@ -342,28 +340,28 @@ func addForeign(t *testing.T, ns *Fake, lines string) {
 			t.Fatal(err)
 		}
 		for _, c := range read.Tables[0].Chains {
-			appendTo(&rs, read.Tables[0].Name, c)
+			appendTo(&set, read.Tables[0].Name, c)
 		}
 	}
-	ns.Sets[ruleset.IPv4] = rs
+	ns.Sets[ruleset.IPv4] = set
 }
 
-// appendTo puts a chain's rules behind those that are there.
-func appendTo(rs *ruleset.RuleSet, table string, c ruleset.Chain) {
-	i := slices.IndexFunc(rs.Tables, func(t ruleset.Table) bool { return t.Name == table })
+// appendTo appends rules to a chain.
+func appendTo(set *ruleset.RuleSet, table string, existing ruleset.Chain) {
+	i := slices.IndexFunc(set.Tables, func(t ruleset.Table) bool { return t.Name == table })
 	if i < 0 {
-		rs.Tables = append(rs.Tables, ruleset.Table{Name: table})
-		i = len(rs.Tables) - 1
+		set.Tables = append(set.Tables, ruleset.Table{Name: table})
+		i = len(set.Tables) - 1
 	}
-	chains := slices.Clone(rs.Tables[i].Chains)
-	n := slices.IndexFunc(chains, func(have ruleset.Chain) bool { return have.Name == c.Name })
+	chains := slices.Clone(set.Tables[i].Chains)
+	n := slices.IndexFunc(chains, func(have ruleset.Chain) bool { return have.Name == existing.Name })
 	if n < 0 {
-		chains = append(chains, c)
+		chains = append(chains, existing)
 	} else {
-		chains[n].Rules = slices.Concat(chains[n].Rules, c.Rules)
-		if c.Policy != "" {
-			chains[n].Policy = c.Policy
+		chains[n].Rules = slices.Concat(chains[n].Rules, existing.Rules)
+		if existing.Policy != "" {
+			chains[n].Policy = existing.Policy
 		}
 	}
-	rs.Tables[i].Chains = chains
+	set.Tables[i].Chains = chains
 }
