@@ -178,7 +178,7 @@ func (c *comparison) walk(t ruleset.Trial) {
 	for _, stack := range c.held {
 		for _, t.Assumed = range assumptions {
 			does := t.Walk(stack)
-			c.rulesMet += should.Met + does.Met
+			c.rulesMet += should.RulesMet + does.RulesMet
 			if should.Zone != 0 && should.Zone != does.Zone {
 				c.addFinding(culprits(t.Explain(stack)),
 					fmt.Sprintf("rules of others make conntrack take a packet of the proxy for one of the app (%s)", t.Packet))
@@ -202,7 +202,7 @@ func (c *comparison) walkAnswer(t ruleset.Trial, stack *ruleset.Stack, should, a
 		back.Packet.State, back.Packet.Midstream = does.Answer.State, does.Answer.Midstream
 	}
 	walked := back.Walk(stack)
-	c.rulesMet += answer.Met + walked.Met
+	c.rulesMet += answer.RulesMet + walked.RulesMet
 	lost := walked.Untracked && !answer.Untracked || walked.Zone != does.Zone && answer.Zone == should.Zone
 	if should.Outcome.Fate == ruleset.Redirected && lost {
 		walked.Outcome = ruleset.Outcome{Fate: ruleset.Dropped} // nat does not restore its addresses

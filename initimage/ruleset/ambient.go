@@ -2,9 +2,9 @@ package ruleset
 
 import "github.com/shunt-dev/shunt/initimage/interception"
 
-// ambient builds SystemAmbient. The proxy is known by its packet mark, not by
-// a user, and goes on to the app from the client's own address, so that the
-// app's answers are routed back in by the mark of that connection.
+// ambient builds SystemAmbient. The proxy is recognized by its packet mark, not by
+// a user. It connects to the app from the client's own address; the mark of that
+// connection routes the app's answers back in.
 func (b *builder) ambient() {
 	proxy := Mark{Value: b.spec.Mark, Mask: interception.AmbientMask}
 	reply := Mark{Value: interception.AmbientReply, Mask: interception.AmbientMask}

@@ -6,18 +6,18 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// Names of the chains. Each holds one decision; the built-in chains hold
-// jumps to them, and single rules that every packet has to meet.
+// Names of the chains. Each holds one decision. The built-in chains hold jumps to
+// them, and single rules that every packet has to meet.
 const (
 	chainInbound    = ChainPrefix + "INBOUND"     // which connections to the pod go to the proxy
-	chainInRedirect = ChainPrefix + "IN_REDIRECT" // they do, by REDIRECT
-	chainTProxy     = ChainPrefix + "TPROXY"      // they do, by TPROXY
-	chainOutput     = ChainPrefix + "OUTPUT"      // whose connections are the pod's own
+	chainInRedirect = ChainPrefix + "IN_REDIRECT" // takes them there, by REDIRECT
+	chainTProxy     = ChainPrefix + "TPROXY"      // takes them there, by TPROXY
+	chainOutput     = ChainPrefix + "OUTPUT"      // whose connections are intercepted
 	chainOutbound   = ChainPrefix + "OUTBOUND"    // which destinations of those go to the proxy
-	chainRedirect   = ChainPrefix + "REDIRECT"    // they do
+	chainRedirect   = ChainPrefix + "REDIRECT"    // takes them there
 	chainUDP        = ChainPrefix + "UDP"         // which udp packets to the pod go to the proxy
-	chainDNSOutput  = ChainPrefix + "DNS_OUTPUT"  // whose DNS queries are the pod's own
-	chainDNS        = ChainPrefix + "DNS"         // which servers of those the proxy stands in for
+	chainDNSOutput  = ChainPrefix + "DNS_OUTPUT"  // whose DNS queries are captured
+	chainDNS        = ChainPrefix + "DNS"         // which servers' queries are captured
 	chainDNSZone    = ChainPrefix + "DNS_ZONE"    // the conntrack zone of a DNS packet
 )
 
@@ -61,7 +61,7 @@ type builder struct {
 	routing                  Routing
 }
 
-// rule puts a rule together: why it is there, what it does, to what.
+// rule returns a rule: why it is there, what it does, to what.
 func rule(why string, target Target, matches ...Match) Rule {
 	return Rule{Matches: matches, Target: target, Comment: ownedComment + why}
 }
@@ -75,9 +75,8 @@ var (
 	outLoopback = OutInterface{Name: loopbackName}
 )
 
-// beyondLoopback matches all but what the spec calls the loopback address: of
-// IPv4 all of 127.0.0.0/8 goes over lo, but Istio's rules mean 127.0.0.1 alone
-// by it.
+// beyondLoopback matches all but what the spec calls the loopback address. For IPv4
+// all of 127.0.0.0/8 goes over lo, but Istio's rules mean only 127.0.0.1.
 func (b *builder) beyondLoopback() Match {
 	prefix := b.spec.LoopbackCIDR
 	if b.family == IPv6 {
@@ -90,14 +89,14 @@ func (b *builder) fromPassthrough() Match { return Source{Prefix: b.family.passt
 
 func marked(mark uint32) Mark { return Mark{Value: mark, Mask: allBits} }
 
-// identity is one way to know a connection of the proxy, and its words.
+// identity is one way to recognize a connection of the proxy, and its description.
 type identity struct {
-	match Match
-	words string
+	match       Match
+	description string
 }
 
-// proxy returns the ways to know the proxy's connections, any of which is
-// enough: its mark in ambient, and elsewhere each of its uids and gids.
+// proxy returns the ways to recognize the proxy's connections, any of which is
+// enough: in ambient its mark, elsewhere each of its uids and gids.
 func (b *builder) proxy() []identity {
 	if b.spec.System == interception.SystemAmbient {
 		return []identity{{Mark{Value: b.spec.Mark, Mask: interception.AmbientMask}, "mark"}}
@@ -114,9 +113,9 @@ func (b *builder) proxy() []identity {
 
 func ownerGroup(gid uint32) Owner { return Owner{Group: true, First: gid, Last: gid} }
 
-// ofApp repeats a rule for the processes whose connections are intercepted:
-// all of them, or those of some groups.
-func (b *builder) ofApp(why string, target Target, matches ...Match) []Rule {
+// forApp repeats a rule for the processes whose connections are intercepted: all of
+// them, or those of some groups.
+func (b *builder) forApp(why string, target Target, matches ...Match) []Rule {
 	if b.spec.OwnerGroups.All {
 		return []Rule{rule(why, target, matches...)}
 	}
@@ -127,12 +126,12 @@ func (b *builder) ofApp(why string, target Target, matches ...Match) []Rule {
 	return rules
 }
 
-// leaveAlone returns from a chain for the connections of the proxy and of
-// groups that are left alone.
-func (b *builder) leaveAlone(matches ...Match) []Rule {
+// exclude returns rules that leave a chain for connections of the proxy and of
+// excluded groups.
+func (b *builder) exclude(matches ...Match) []Rule {
 	var rules []Rule
 	for _, id := range b.proxy() {
-		rules = append(rules, rule("connections of the proxy itself ("+id.words+")", Return, append([]Match{id.match}, matches...)...))
+		rules = append(rules, rule("connections of the proxy itself ("+id.description+")", Return, append([]Match{id.match}, matches...)...))
 	}
 	for _, gid := range b.spec.ExcludeOwnerGroups {
 		rules = append(rules, rule("group left alone", Return, append([]Match{ownerGroup(gid)}, matches...)...))
@@ -140,7 +139,7 @@ func (b *builder) leaveAlone(matches ...Match) []Rule {
 	return rules
 }
 
-// prefixesOf returns the ranges that are of the builder's family.
+// prefixesOf returns the prefixes that are of the builder's family.
 func (b *builder) prefixesOf(all interception.Prefixes) interception.Prefixes {
 	var own interception.Prefixes
 	for _, p := range all {

@@ -2,25 +2,24 @@ package ruleset
 
 import "strings"
 
-// Equal reports whether two rule sets would be printed alike.
+// Equal reports whether two rule sets print alike.
 func (rs RuleSet) Equal(other RuleSet) bool {
 	return rs.Family == other.Family && rs.String() == other.String()
 }
 
-// Diff lists what of want is missing from got ("- line") and what got has
-// beyond it ("+ line"), a line of iptables-save each, without order. Equal
-// rule sets have none; rule sets that differ only in the order of rules say
-// so in one line.
+// Diff returns what got lacks of want ("- line") and what it has beyond ("+ line"),
+// as lines of iptables-save, in no order. Equal rule sets have no difference; for
+// rule sets that differ only in the order of rules it is one line that says so.
 func Diff(want, got RuleSet) []string {
 	if want.Equal(got) {
 		return nil
 	}
 	wanted, found := qualifiedLines(want), qualifiedLines(got)
 	var diff []string
-	for _, line := range subtract(wanted, found) {
+	for _, line := range minus(wanted, found) {
 		diff = append(diff, "- "+line)
 	}
-	for _, line := range subtract(found, wanted) {
+	for _, line := range minus(found, wanted) {
 		diff = append(diff, "+ "+line)
 	}
 	if len(diff) == 0 {
@@ -29,7 +28,8 @@ func Diff(want, got RuleSet) []string {
 	return diff
 }
 
-// qualifiedLines puts the table's name before each of its lines.
+// qualifiedLines returns the lines of all tables, each with its table's name before
+// it.
 func qualifiedLines(rs RuleSet) []string {
 	var lines []string
 	for _, t := range rs.Tables {
@@ -42,8 +42,8 @@ func qualifiedLines(rs RuleSet) []string {
 	return append(lines, rs.Routing.lines(rs.Family)...)
 }
 
-// subtract returns the lines of a without those of b, counting repetitions.
-func subtract(a, b []string) []string {
+// minus returns the lines of a without those of b, counting repetitions.
+func minus(a, b []string) []string {
 	count := map[string]int{}
 	for _, line := range b {
 		count[line]++

@@ -9,9 +9,9 @@ import (
 // dnsPort is the port of DNS servers, udp and tcp (RFC 1035, 4.2).
 const dnsPort = 53
 
-// Zones of conntrack. The app's query to a server and the proxy's own to the
-// same server, from the same port, would be one connection to conntrack: the
-// answer to the proxy would be taken for the app's.
+// Zones of conntrack. The app's query to a server, and the proxy's own query to the
+// same server from the same port, would be one connection to conntrack, and it
+// would send the proxy's answer to the app.
 const (
 	zoneProxy = 1 // the proxy and its servers
 	zoneApp   = 2 // the app and the proxy
@@ -22,23 +22,23 @@ func (b *builder) capturesDNS() bool {
 	return b.spec.DNS.Redirect && (b.spec.DNS.All || len(b.servers()) > 0)
 }
 
-// servers are the resolvers of the family whose queries are captured.
+// servers returns the resolvers of the family whose queries are captured.
 func (b *builder) servers() interception.Prefixes { return b.prefixesOf(b.spec.DNS.Servers) }
 
-// dns adds DNS capture to a system. Queries over tcp come here from the chains
-// of the pod's own connections, those over udp from OUTPUT.
+// dns adds DNS capture to a system. Queries over tcp come from the chains of the
+// pod's own connections, those over udp from OUTPUT.
 func (b *builder) dns() {
-	b.nat.add(chainDNS, b.toServers(func(server ...Match) []Rule {
+	b.nat.add(chainDNS, b.forServers(func(server ...Match) []Rule {
 		return []Rule{
 			rule("DNS over udp to the proxy", Redirect{b.spec.DNS.Port}, append(server, udp)...),
 			rule("DNS over tcp to the proxy", Redirect{b.spec.DNS.Port}, append(server, tcp)...),
 		}
 	})...)
-	b.nat.add(chainDNSOutput, b.neighbours()...)
-	b.nat.add(chainDNSOutput, b.leaveAlone()...)
-	b.nat.add(chainDNSOutput, b.ofApp("DNS queries of the app", Jump{Chain: chainDNS})...)
+	b.nat.add(chainDNSOutput, b.excludeLinkLocal()...)
+	b.nat.add(chainDNSOutput, b.exclude()...)
+	b.nat.add(chainDNSOutput, b.forApp("DNS queries of the app", Jump{Chain: chainDNS})...)
 	b.nat.add("OUTPUT", rule("DNS queries over udp", Jump{Chain: chainDNSOutput}, udp, port(udp, dnsPort)))
-	b.raw.add("PREROUTING", b.toServers(func(server ...Match) []Rule {
+	b.raw.add("PREROUTING", b.forServers(func(server ...Match) []Rule {
 		for i, m := range server {
 			server[i] = Source{Prefix: m.(Destination).Prefix}
 		}
@@ -53,7 +53,7 @@ func (b *builder) dns() {
 	b.dnsZones()
 }
 
-// dnsZones tells the DNS packets that this host makes apart.
+// dnsZones puts the DNS packets that this host sends into their zones.
 //
 //	who    | packet                             | zone
 //	proxy  | query to a server                  | proxy
@@ -62,18 +62,18 @@ func (b *builder) dns() {
 func (b *builder) dnsZones() {
 	query, answer := port(udp, dnsPort), sourcePort(udp, b.spec.DNS.Port)
 	for _, id := range b.proxy() {
-		b.raw.add(chainDNSZone, rule("query of the proxy ("+id.words+") to a server", ConntrackZone{zoneProxy}, id.match, udp, query))
+		b.raw.add(chainDNSZone, rule("query of the proxy ("+id.description+") to a server", ConntrackZone{zoneProxy}, id.match, udp, query))
 	}
-	b.raw.add(chainDNSZone, b.toServers(func(server ...Match) []Rule {
-		return b.ofApp("query of the app", ConntrackZone{zoneApp}, append(server, udp, query)...)
+	b.raw.add(chainDNSZone, b.forServers(func(server ...Match) []Rule {
+		return b.forApp("query of the app", ConntrackZone{zoneApp}, append(server, udp, query)...)
 	})...)
 	b.raw.add("OUTPUT",
 		rule("DNS queries", Jump{Chain: chainDNSZone}, udp, query),
 		rule("answers of the proxy to the app", ConntrackZone{zoneApp}, udp, answer))
 }
 
-// toServers repeats rules for each server, or makes them once for all.
-func (b *builder) toServers(rules func(server ...Match) []Rule) []Rule {
+// forServers repeats rules for each server, or makes them once for all.
+func (b *builder) forServers(rules func(server ...Match) []Rule) []Rule {
 	if b.spec.DNS.All {
 		return rules()
 	}

@@ -7,16 +7,16 @@ import (
 	"strings"
 )
 
-// passiveTargets of others change nothing about where a packet goes: they look
-// at it, count it, or write to fields that no rule of ours and no route
-// depends on. Those that change the source address are among them.
+// passiveTargets do not change where a packet goes. They look at it, count it, or
+// write to fields that no rule of ours and no route depends on. Targets that change
+// the source address are among them.
 var passiveTargets = []string{
 	"LOG", "NFLOG", "ULOG", "TRACE", "AUDIT", "ACCOUNT", "RATEEST", "LED", "IDLETIMER", "SET", "TEE",
 	"TCPMSS", "TCPOPTSTRIP", "DSCP", "TOS", "ECN", "TTL", "HL", "CHECKSUM", "CLASSIFY", "SECMARK", "CONNSECMARK",
 	"SNAT", "MASQUERADE", "NETFLOW",
 }
 
-// blockingTargets keep a packet from its way, or let it go on.
+// blockingTargets hold a packet back, or let it go on.
 var blockingTargets = []string{"NFQUEUE", "SYNPROXY", "TARPIT"}
 
 func (t OpaqueTarget) name() string {
@@ -26,16 +26,16 @@ func (t OpaqueTarget) name() string {
 	return ""
 }
 
-// passive reports whether the target changes nothing about where a packet
-// goes. CT sets a helper, a zone or a timeout, unless it keeps conntrack away.
+// passive reports whether the target leaves alone where a packet goes. CT sets a
+// helper, a zone or a timeout, unless it is --notrack.
 func (t OpaqueTarget) passive() bool {
 	return slices.Contains(passiveTargets, t.name()) ||
 		t.name() == "CT" && !slices.Contains(t.Args, "--notrack")
 }
 
-// meaning is what a walk takes the target for: one that this package builds no
-// rules with and prints as it found it. It is nil where that is not known.
-func (t OpaqueTarget) meaning(family Family) Target {
+// equivalent returns the target that a walk applies instead of one that this
+// package neither builds nor prints itself; nil if that is not known.
+func (t OpaqueTarget) equivalent(family Family) Target {
 	values := pairs(t.Args)
 	switch name := t.name(); {
 	case slices.Contains(blockingTargets, name):
@@ -63,7 +63,7 @@ func firstPort(text string) uint16 {
 }
 
 // dnatTo reads ADDRESS[-ADDRESS][:PORT[-PORT]], an IPv6 address with a port in
-// brackets; nil for what it is not.
+// brackets; nil if it does not parse.
 func dnatTo(family Family, text string) Target {
 	addr, port := text, ""
 	switch {
@@ -99,7 +99,7 @@ func markBits(connection bool, values map[string]string) Target {
 	return nil
 }
 
-// jump returns where the rule leads, if it leads to another chain.
+// jump returns the jump to another chain, if the rule has one.
 func (r Rule) jump() (Jump, bool) {
 	target := r.Target
 	if all, ok := target.(Sequence); ok && len(all) > 0 {
@@ -117,12 +117,12 @@ func (r Rule) opaque() bool {
 	})
 }
 
-// protocolNumbers are the names of protocols that iptables prints as numbers
-// where a system has no list of names.
+// protocolNumbers are the names of protocols that iptables prints as numbers on a
+// system without a list of names.
 var protocolNumbers = map[string]string{"6": "tcp", "17": "udp"}
 
-// holds reports whether a packet of the named protocol has the property.
-func (m Protocol) holds(name string) bool {
+// accepts reports whether the match accepts packets of the named protocol.
+func (m Protocol) accepts(name string) bool {
 	own := m.Name
 	if known, ok := protocolNumbers[own]; ok {
 		own = known
@@ -142,7 +142,7 @@ func (rs RuleSet) Opaque() bool {
 	return false
 }
 
-// ProxyPorts are the ports that the rules take packets to.
+// ProxyPorts returns the ports that the rules send packets to.
 func (rs RuleSet) ProxyPorts() map[uint16]bool {
 	ports := map[uint16]bool{}
 	for _, t := range rs.Tables {

@@ -8,7 +8,7 @@ type Extension struct {
 	Target bool   // a target rather than a match
 }
 
-// String is the extension's kind and name.
+// String returns the extension's kind and name.
 func (e Extension) String() string {
 	if e.Target {
 		return `target "` + e.Name + `"`
@@ -16,8 +16,8 @@ func (e Extension) String() string {
 	return `match "` + e.Name + `"`
 }
 
-// Extensions returns what the rules use, each once, in the order of their first
-// use. Verdicts and jumps are no extensions.
+// Extensions returns the matches and targets that the rules use, each once, in the
+// order of their first use. Verdicts and jumps are no extensions.
 func (rs RuleSet) Extensions() []Extension {
 	var all []Extension
 	add := func(e Extension) {

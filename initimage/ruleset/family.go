@@ -11,10 +11,10 @@ const (
 	IPv6 Family = 6
 )
 
-// Families are both, in the order in which they are shown.
+// Families holds both, in the order in which they are shown.
 var Families = []Family{IPv4, IPv6}
 
-// String is "IPv4" or "IPv6".
+// String returns "IPv4" or "IPv6".
 func (f Family) String() string {
 	if f == IPv6 {
 		return "IPv6"
@@ -25,7 +25,7 @@ func (f Family) String() string {
 // Of reports whether addr is of the family.
 func (f Family) Of(addr netip.Addr) bool { return addr.Is4() == (f == IPv4) }
 
-// loopback is the address that a process reaches its own host by.
+// loopback returns the address by which a process reaches its own host.
 func (f Family) loopback() netip.Addr {
 	if f == IPv6 {
 		return netip.IPv6Loopback()
@@ -33,8 +33,8 @@ func (f Family) loopback() netip.Addr {
 	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
 }
 
-// passthroughSource is the source address of the proxy's connections to the
-// application in SystemRedirect; ::6 has to be put on lo first.
+// passthroughSource returns the source address of the proxy's connections to the
+// app in SystemRedirect. ::6 has to be added to lo first.
 func (f Family) passthroughSource() netip.Prefix {
 	if f == IPv6 {
 		return netip.MustParsePrefix("::6/128")
@@ -42,8 +42,8 @@ func (f Family) passthroughSource() netip.Prefix {
 	return netip.MustParsePrefix("127.0.0.6/32")
 }
 
-// thisHost are addresses of the family that mean whichever host they are used
-// on, see ThisHost: one of each kind.
+// thisHost returns addresses of the family that mean whichever host they are used
+// on, one of each kind; see ThisHost.
 func (f Family) thisHost() []netip.Addr {
 	if f == IPv6 {
 		return []netip.Addr{f.loopback(), f.unspecified(), netip.AddrFrom16(IPv4.loopback().As16())}
@@ -51,7 +51,7 @@ func (f Family) thisHost() []netip.Addr {
 	return []netip.Addr{f.loopback(), f.loopback().Next(), f.unspecified()}
 }
 
-// unspecified is the address that stands for any address.
+// unspecified returns the address that stands for any address.
 func (f Family) unspecified() netip.Addr {
 	if f == IPv6 {
 		return netip.IPv6Unspecified()
@@ -59,8 +59,8 @@ func (f Family) unspecified() netip.Addr {
 	return netip.IPv4Unspecified()
 }
 
-// hostProbe is the address that a node's own probes come from where ambient's
-// node agent rewrites them, so that they are not intercepted.
+// hostProbe returns the source of a node's own probes where ambient's node agent
+// rewrites them. They are not intercepted.
 func (f Family) hostProbe() netip.Prefix {
 	if f == IPv6 {
 		return netip.MustParsePrefix("fd16:9254:7127:1337:ffff:ffff:ffff:ffff/128")
@@ -68,8 +68,8 @@ func (f Family) hostProbe() netip.Prefix {
 	return netip.MustParsePrefix("169.254.7.127/32")
 }
 
-// portUnreachable is the answer that tells a client of udp to try another way,
-// as REJECT names it.
+// portUnreachable returns the kind of answer that tells a client of udp to try
+// another way, as REJECT names it.
 func (f Family) portUnreachable() string {
 	if f == IPv6 {
 		return "icmp6-port-unreachable"
@@ -77,5 +77,5 @@ func (f Family) portUnreachable() string {
 	return "icmp-port-unreachable"
 }
 
-// hostPrefix is the range of one address alone.
+// hostPrefix returns the prefix of one address alone.
 func hostPrefix(addr netip.Addr) netip.Prefix { return netip.PrefixFrom(addr, addr.BitLen()) }

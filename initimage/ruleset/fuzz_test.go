@@ -20,45 +20,44 @@ var pod = ruleset.Host{
 	Uplink: "eth0", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")},
 }
 
-// FuzzTrace holds, for any arguments and any packet: the rules print as what
-// parses to them; a walk changes nothing, ends, names rules that are there, and
-// always knows where our own rules take a packet; and what the proxy sends
-// outside never comes back to it.
+// FuzzTrace checks any arguments and any packet. The rules must print as text that parses to them.
+// A walk must change nothing, end, name rules that exist, and always know where our own rules send
+// a packet. What the proxy sends outside must never come back to it.
 func FuzzTrace(f *testing.F) {
 	addCorpus(f)
-	f.Fuzz(func(t *testing.T, args, packet string) {
+	f.Fuzz(func(t *testing.T, args, sent string) {
 		spec, _, err := interception.ParseArgs(strings.Split(args, "\n"))
 		if err != nil {
 			return
 		}
-		p, err := ruleset.ParsePacket(packet)
+		packet, err := ruleset.ParsePacket(sent)
 		if err != nil {
 			return
 		}
-		rs := ruleset.Build(spec, p.Family)
-		text := rs.String()
-		again, err := ruleset.Parse(p.Family, text)
+		set := ruleset.Build(spec, packet.Family)
+		text := set.String()
+		again, err := ruleset.Parse(packet.Family, text)
 		if err != nil {
 			t.Fatalf("what it prints does not parse: %v\n%s", err, text)
 		}
-		if diff := ruleset.Diff(rs, again); diff != nil {
+		if diff := ruleset.Diff(set, again); diff != nil {
 			t.Fatalf("printed and parsed: %q", diff)
 		}
-		path := ruleset.Trace(rs, pod, p)
-		if after := rs.String(); after != text {
+		path := ruleset.Trace(set, pod, packet)
+		if after := set.String(); after != text {
 			t.Fatalf("walking it changed the rule set (-before +after):\n%s", cmp.Diff(text, after))
 		}
-		if of := ruleset.Trace(again, pod, p).String(); of != path.String() {
-			t.Fatalf("of what it prints as, %s, and of itself, %s", of, path)
+		if of := ruleset.Trace(again, pod, packet).String(); of != path.String() {
+			t.Fatalf("parsed again it takes the path %s, before %s", of, path)
 		}
-		checkSteps(t, rs, path)
-		if err := checkOutcome(spec, p, path.Outcome); err != nil {
+		checkSteps(t, set, path)
+		if err := checkOutcome(spec, packet, path.Outcome); err != nil {
 			t.Errorf("%v\n%s", err, path)
 		}
 	})
 }
 
-// addCorpus makes a seed of each packet of each rule case.
+// addCorpus adds each packet of each rule case as a seed.
 func addCorpus(f *testing.F) {
 	cases, err := filepath.Glob("../../test/rules/testdata/cases/*.txtar")
 	if err != nil || len(cases) == 0 {
@@ -84,12 +83,11 @@ func addCorpus(f *testing.F) {
 	}
 }
 
-// checkSteps holds that each step of a path is a rule of the rule set, and one
-// that was met.
+// checkSteps checks that each step of a path is a rule of the rule set that was met.
 func checkSteps(t *testing.T, rs ruleset.RuleSet, path ruleset.Path) {
 	t.Helper()
-	if path.Met < len(path.Steps) {
-		t.Fatalf("%d rules took part, of %d that were met", len(path.Steps), path.Met)
+	if path.RulesMet < len(path.Steps) {
+		t.Fatalf("%d rules took part, of %d that were met", len(path.Steps), path.RulesMet)
 	}
 	for _, step := range path.Steps {
 		c := rs.Chain(step.Table, step.Chain)
@@ -99,35 +97,35 @@ func checkSteps(t *testing.T, rs ruleset.RuleSet, path ruleset.Path) {
 	}
 }
 
-// checkOutcome holds what is so whatever the arguments are.
-func checkOutcome(spec interception.Spec, p ruleset.Packet, o ruleset.Outcome) error {
-	again, err := ruleset.ParseOutcome(o.String())
+// checkOutcome checks what holds whatever the arguments are.
+func checkOutcome(spec interception.Spec, packet ruleset.Packet, outcome ruleset.Outcome) error {
+	again, err := ruleset.ParseOutcome(outcome.String())
 	if err != nil {
-		return fmt.Errorf("%+v prints as what does not parse: %w", o, err)
+		return fmt.Errorf("%+v prints as what does not parse: %w", outcome, err)
 	}
-	if again != o {
-		return fmt.Errorf("%+v prints as %q, which parses as %+v", o, o, again)
+	if again != outcome {
+		return fmt.Errorf("%+v prints as %q, which parses as %+v", outcome, outcome, again)
 	}
-	switch o.Fate {
+	switch outcome.Fate {
 	case ruleset.Redirected, ruleset.TProxied:
-		if ports := proxyPorts(spec, o.Fate); !slices.Contains(ports, o.Port) {
-			return fmt.Errorf("%s, which is no port of the proxy's: %v", o, ports)
+		if ports := proxyPorts(spec, outcome.Fate); !slices.Contains(ports, outcome.Port) {
+			return fmt.Errorf("%s, which is no port of the proxy's: %v", outcome, ports)
 		}
 	case ruleset.Unknown:
 		return fmt.Errorf("a walk of our own rules does not know where it ends")
 	case ruleset.Rejected:
-		if len(spec.RejectUDPPorts) == 0 || p.Protocol != "udp" {
+		if len(spec.RejectUDPPorts) == 0 || packet.Protocol != "udp" {
 			return fmt.Errorf("rejected, which nothing asks for")
 		}
 	case ruleset.Dropped:
-		if !droppable(spec, p) {
+		if !droppable(spec, packet) {
 			return fmt.Errorf("dropped, which nothing asks for")
 		}
 	}
-	return checkMust(spec, p, o)
+	return checkMust(spec, packet, outcome)
 }
 
-// checkMust holds what has to become of some packets.
+// checkMust checks where some packets have to end.
 func checkMust(spec interception.Spec, p ruleset.Packet, o ruleset.Outcome) error {
 	if isForged(p) && opens(p) && o.Fate != ruleset.Dropped {
 		return fmt.Errorf("a neighbour reaches this host by an address that is everybody's own: %s", o)
@@ -138,8 +136,8 @@ func checkMust(spec interception.Spec, p ruleset.Packet, o ruleset.Outcome) erro
 	return nil
 }
 
-// isForged reports whether a packet came in with an address that means the host
-// it is used on, which no honest packet from outside has.
+// isForged reports whether a packet came in with an address that means whichever host it is used
+// on. No honest packet from outside has one.
 func isForged(p ruleset.Packet) bool {
 	return p.Direction == ruleset.In && p.Interface != "lo" &&
 		(ruleset.ThisHost(p.Dst) || p.Src.IsValid() && ruleset.ThisHost(p.Src))
@@ -156,7 +154,7 @@ func endsHere(spec interception.Spec, p ruleset.Packet) bool {
 	return p.Mark == 0 && (slices.Contains(spec.ProxyUIDs, p.UID) || slices.Contains(spec.ProxyGIDs, p.GID))
 }
 
-// proxyPorts are the ports of the proxy that packets may be given to.
+// proxyPorts returns the ports of the proxy that packets may be given to.
 func proxyPorts(spec interception.Spec, fate ruleset.Fate) []uint16 {
 	if fate == ruleset.TProxied {
 		return []uint16{spec.InboundPort}
@@ -177,6 +175,5 @@ func droppable(spec interception.Spec, p ruleset.Packet) bool {
 	return spec.DropInvalid && p.State == ruleset.Invalid || isForged(p) || bound(p)
 }
 
-// bound reports whether a packet is of a socket that is bound to lo: it does
-// not leave the pod.
+// bound reports whether the packet's socket is bound to lo: it does not leave the pod.
 func bound(p ruleset.Packet) bool { return p.Direction == ruleset.Out && p.Interface != "" }

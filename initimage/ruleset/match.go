@@ -11,9 +11,9 @@ import (
 
 // Match is one condition of a rule, in iptables' terms.
 type Match interface {
-	rank() int           // place in the canonical order of a rule's matches
-	args() []string      // as iptables-save prints it
-	matches(h *hop) bool // whether the packet, where it is now, has the property
+	rank() int                 // place in the canonical order of a rule's matches
+	args() []string            // as iptables-save prints it
+	matches(h *traversal) bool // whether it accepts the packet where that is now
 }
 
 // Source matches the source address (-s).
@@ -28,8 +28,8 @@ type Destination struct {
 	Not    bool
 }
 
-// InInterface matches the interface that a packet came in on (-i); a + at the
-// end of the name stands for any ending.
+// InInterface matches the interface that a packet came in by (-i). A + at the end
+// of the name stands for any ending.
 type InInterface struct {
 	Name string
 	Not  bool
@@ -47,9 +47,9 @@ type Protocol struct {
 	Not  bool
 }
 
-// Ports matches the destination port, or with Source the source port. Ranges
-// must be set and need the protocol matched too; more than one range uses the
-// multiport extension, which holds 15 ports, a range counting twice
+// Ports matches the destination port, or with Source the source port. Ranges must
+// be set, and the protocol must be matched too. More than one range uses the
+// multiport extension, which holds 15 ports and counts a range as two
 // (iptables-extensions(8)).
 type Ports struct {
 	Protocol string // "tcp" or "udp", whose extension holds a single range
@@ -58,12 +58,12 @@ type Ports struct {
 	Not      bool
 }
 
-// SYN matches the segment that opens a TCP connection: of SYN, ACK, FIN and
-// RST it has SYN alone (--syn).
+// SYN matches the segment that opens a TCP connection: SYN is set; ACK, FIN and RST
+// are not (--syn).
 type SYN struct{ Not bool }
 
-// Owner matches locally made packets by the user or group of the socket's
-// process.
+// Owner matches locally made packets by the user or group of the process that owns
+// the socket.
 type Owner struct {
 	Group bool // gid rather than uid
 	First uint32
@@ -71,8 +71,8 @@ type Owner struct {
 	Not   bool
 }
 
-// Mark matches the packet mark, or with Connection the mark of its conntrack
-// entry: masked, it must be Value.
+// Mark matches the packet mark, or with Connection the mark of its conntrack entry.
+// The masked mark must be Value.
 type Mark struct {
 	Connection  bool
 	Value, Mask uint32
@@ -85,19 +85,19 @@ type Conntrack struct {
 	Not    bool
 }
 
-// AddressType matches by what the routing table says of an address; only
-// LOCAL, an address of this host, is known here.
+// AddressType matches by what the routing table says of an address. Only LOCAL, an
+// address of this host, is known here.
 type AddressType struct {
 	Destination bool // the destination rather than the source
 	Not         bool
 }
 
-// OpaqueMatch is a match that this package does not understand; whether it
-// accepts a packet is not known.
+// OpaqueMatch is a match that this package does not understand. Whether it accepts
+// a packet is not known.
 type OpaqueMatch struct{ Args []string }
 
-// Canonical order: what iptables-save always prints first, in its order, then
-// the extensions from the cheapest to the dearest.
+// Canonical order: first what iptables-save always prints first, then the
+// extensions from the cheapest to the most expensive.
 const (
 	rankSource = iota
 	rankDestination
@@ -126,24 +126,24 @@ func (AddressType) rank() int  { return rankAddressType }
 func (Conntrack) rank() int    { return rankConntrack }
 func (OpaqueMatch) rank() int  { return rankOpaque }
 
-// not puts the exclamation mark before an option.
-func not(negated bool, args ...string) []string {
+// negate puts an exclamation mark before an option.
+func negate(negated bool, args ...string) []string {
 	if negated {
 		return append([]string{"!"}, args...)
 	}
 	return args
 }
 
-// ext names the extension that an option belongs to.
-func ext(module string, option []string) []string {
+// extension names the extension that an option belongs to.
+func extension(module string, option []string) []string {
 	return append([]string{"-m", module}, option...)
 }
 
-func (m Source) args() []string       { return not(m.Not, "-s", m.Prefix.String()) }
-func (m Destination) args() []string  { return not(m.Not, "-d", m.Prefix.String()) }
-func (m InInterface) args() []string  { return not(m.Not, "-i", m.Name) }
-func (m OutInterface) args() []string { return not(m.Not, "-o", m.Name) }
-func (m Protocol) args() []string     { return not(m.Not, "-p", m.Name) }
+func (m Source) args() []string       { return negate(m.Not, "-s", m.Prefix.String()) }
+func (m Destination) args() []string  { return negate(m.Not, "-d", m.Prefix.String()) }
+func (m InInterface) args() []string  { return negate(m.Not, "-i", m.Name) }
+func (m OutInterface) args() []string { return negate(m.Not, "-o", m.Name) }
+func (m Protocol) args() []string     { return negate(m.Not, "-p", m.Name) }
 
 func (m Ports) args() []string {
 	words := make([]string, len(m.Ranges))
@@ -158,16 +158,16 @@ func (m Ports) args() []string {
 		option = "--sport"
 	}
 	if len(words) == 1 && m.Protocol == "" {
-		return not(m.Not, option, words[0])
+		return negate(m.Not, option, words[0])
 	}
 	if len(words) == 1 {
-		return ext(m.Protocol, not(m.Not, option, words[0]))
+		return extension(m.Protocol, negate(m.Not, option, words[0]))
 	}
-	return ext("multiport", not(m.Not, option+"s", strings.Join(words, ",")))
+	return extension("multiport", negate(m.Not, option+"s", strings.Join(words, ",")))
 }
 
 func (m SYN) args() []string {
-	return ext("tcp", not(m.Not, "--tcp-flags", "FIN,SYN,RST,ACK", "SYN"))
+	return extension("tcp", negate(m.Not, "--tcp-flags", "FIN,SYN,RST,ACK", "SYN"))
 }
 
 func (m Owner) args() []string {
@@ -178,7 +178,7 @@ func (m Owner) args() []string {
 	if m.Last != m.First {
 		ids += "-" + strconv.FormatUint(uint64(m.Last), 10)
 	}
-	return ext("owner", not(m.Not, option, ids))
+	return extension("owner", negate(m.Not, option, ids))
 }
 
 func (m Mark) args() []string {
@@ -186,10 +186,10 @@ func (m Mark) args() []string {
 	if m.Connection {
 		module = "connmark"
 	}
-	return ext(module, not(m.Not, "--mark", formatMark(m.Value, m.Mask)))
+	return extension(module, negate(m.Not, "--mark", formatMark(m.Value, m.Mask)))
 }
 
-// formatMark leaves out the mask that compares all bits, as iptables does.
+// formatMark omits the mask if it compares all bits, as iptables does.
 func formatMark(value, mask uint32) string {
 	if mask == allBits {
 		return fmt.Sprintf("%#x", value)
@@ -204,7 +204,7 @@ func (m Conntrack) args() []string {
 	for i, s := range m.States {
 		words[i] = string(s)
 	}
-	return ext("conntrack", not(m.Not, "--ctstate", strings.Join(words, ",")))
+	return extension("conntrack", negate(m.Not, "--ctstate", strings.Join(words, ",")))
 }
 
 func (m AddressType) args() []string {
@@ -212,7 +212,7 @@ func (m AddressType) args() []string {
 	if m.Destination {
 		option = "--dst-type"
 	}
-	return ext("addrtype", not(m.Not, option, "LOCAL"))
+	return extension("addrtype", negate(m.Not, option, "LOCAL"))
 }
 
 func (m OpaqueMatch) args() []string { return m.Args }

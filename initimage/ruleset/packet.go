@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// Direction says where a packet enters the host's network stack.
+// Direction is where a packet enters the host's network stack.
 type Direction string
 
 // The directions.
@@ -14,7 +14,7 @@ const (
 	Out Direction = "out" // made by a process of this host
 )
 
-// State is what conntrack says of the packet's connection.
+// State is conntrack's state of the packet's connection.
 type State string
 
 // The states, by conntrack's names.
@@ -38,21 +38,21 @@ type Packet struct {
 	UID, GID         uint32 // of the sending process (Out)
 	Mark             uint32 // of the sending socket (Out)
 	ConnMark         uint32 // of its conntrack entry
-	Interface        string // that it arrives on (In), or that its socket is bound to (Out): "" or lo
+	Interface        string // by which it arrives (In), or that its socket is bound to (Out): "" or lo
 	State            State
-	// Midstream says that it is no connection's first, though conntrack takes it
-	// for that: it has not seen those before.
+	// Midstream means that the packet is not the first of its connection, but
+	// conntrack takes it for that: it has not seen the earlier ones.
 	Midstream bool
 }
 
-// Host is what a walk has to know of the host beside its rules.
+// Host is what a walk needs to know of the host besides its rules.
 type Host struct {
-	Addresses []netip.Addr // its own, those of loopback excepted
+	Addresses []netip.Addr // its own, without those of lo
 	Uplink    string       // the interface that everything else is behind
-	// Interfaces are all that it has beside lo.
+	// Interfaces holds all of them but lo.
 	Interfaces []Interface
-	// NoLocalnet says that it drops what comes in for 127.0.0.0/8, as a kernel
-	// does where no route_localnet is set.
+	// NoLocalnet means that it drops what comes in for 127.0.0.0/8, as a kernel
+	// does unless route_localnet is set.
 	NoLocalnet bool
 }
 
@@ -62,8 +62,8 @@ type Interface struct {
 	Addresses []netip.Addr
 }
 
-// behind returns the host with everything else behind one of its interfaces,
-// whose addresses come first.
+// behind returns the host with everything else behind one of its interfaces, whose
+// addresses come first.
 func (h *Host) behind(name string) Host {
 	at := Host{Uplink: name, Interfaces: h.Interfaces, NoLocalnet: h.NoLocalnet}
 	for _, i := range h.Interfaces {
@@ -90,16 +90,16 @@ func (h *Host) local(addr netip.Addr) bool {
 	return false
 }
 
-// ThisHost reports whether an address means the host that it is used on,
-// whichever that is: loopback; the unspecified address, which connect(2) takes
-// for it; and of the IPv4 addresses that are written as IPv6 ones, any, since a
-// socket of both families takes those for what they stand for.
+// ThisHost reports whether an address means whichever host it is used on. Those are
+// loopback, the unspecified address, which connect(2) takes for it, and every IPv4
+// address written as an IPv6 one, which a socket of both families takes for the
+// IPv4 address.
 func ThisHost(addr netip.Addr) bool {
 	return addr.IsLoopback() || addr.IsUnspecified() || addr.Is4In6()
 }
 
-// address returns the host's first own address of a family, which stands for
-// the one that the kernel would choose.
+// address returns the host's first own address of a family. It stands for the one
+// that the kernel would choose.
 func (h *Host) address(f Family) netip.Addr {
 	for _, own := range h.Addresses {
 		if f.Of(own) {
@@ -114,11 +114,11 @@ type Fate string
 
 // The fates.
 const (
-	Direct     Fate = "direct"   // reaches its destination untouched
+	Direct     Fate = "direct"   // reaches its destination unchanged
 	Redirected Fate = "redirect" // reaches a port of this host, its destination rewritten
 	TProxied   Fate = "tproxy"   // reaches a listener of this host, its destination kept
 	Rewritten  Fate = "dnat"     // leaves for another destination than it was sent to
-	Local      Fate = "local"    // reaches a socket of this host that holds its destination, which is not this host's
+	Local      Fate = "local"    // reaches a socket of this host, though its destination is not an address of this host
 	Dropped    Fate = "drop"
 	Rejected   Fate = "reject"
 	Unknown    Fate = "unknown" // a rule that is not understood may decide

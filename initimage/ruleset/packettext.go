@@ -8,60 +8,60 @@ import (
 	"strings"
 )
 
-// Defaults of a packet's text, the ids of an ordinary user and the interface
-// that a pod has.
+// Defaults of a packet's text: the ids of an ordinary user, and the interface of a
+// pod.
 const (
 	defaultID        = 1000
 	defaultInterface = "eth0"
 )
 
-// ParsePacket reads a packet from text: its direction, attributes, protocol
-// and destination.
+// ParsePacket reads a packet from text: its direction, attributes, protocol and
+// destination.
 //
 //	out uid=1000 gid=1000 tcp 10.0.0.9:80
 //	in from=10.0.0.9 if=eth0 tcp [fd00::1]:8080
 //
-// Attributes and what they are when absent: uid and gid (1000) and mark (0) of
-// the sending process and socket, connmark (0), from (chosen by the host),
-// if (eth0 for one that comes in, and for one of this host none: lo says that
-// its socket is bound to it), state (NEW).
+// The attributes and their defaults: uid and gid (1000) of the sending process,
+// mark (0) of its socket, connmark (0), from (chosen by the host), if (eth0 for a
+// packet that comes in, none for one of this host; lo means that its socket is
+// bound to lo), state (NEW).
 func ParsePacket(text string) (Packet, error) {
 	words := strings.Fields(text)
 	if len(words) < 3 {
 		return Packet{}, fmt.Errorf("packet %q: a direction, a protocol and a destination are needed", text)
 	}
-	attributes, protocol, dst := words[1:len(words)-2], words[len(words)-2], words[len(words)-1]
-	p := Packet{Direction: Direction(words[0]), Protocol: protocol, UID: defaultID, GID: defaultID, State: New}
-	if p.Direction != In && p.Direction != Out {
+	attributes, protocol, destination := words[1:len(words)-2], words[len(words)-2], words[len(words)-1]
+	packet := Packet{Direction: Direction(words[0]), Protocol: protocol, UID: defaultID, GID: defaultID, State: New}
+	if packet.Direction != In && packet.Direction != Out {
 		return Packet{}, fmt.Errorf("packet %q: direction %q; accepted: in, out", text, words[0])
 	}
-	if p.Direction == In {
-		p.Interface = defaultInterface
+	if packet.Direction == In {
+		packet.Interface = defaultInterface
 	}
 	if protocol != "tcp" && protocol != "udp" {
 		return Packet{}, fmt.Errorf("packet %q: protocol %q; accepted: tcp, udp", text, protocol)
 	}
-	to, err := netip.ParseAddrPort(dst)
+	to, err := netip.ParseAddrPort(destination)
 	if err != nil {
-		return Packet{}, fmt.Errorf("packet %q: destination %q; accepted: ADDRESS:PORT, [ADDRESS]:PORT", text, dst)
+		return Packet{}, fmt.Errorf("packet %q: destination %q; accepted: ADDRESS:PORT, [ADDRESS]:PORT", text, destination)
 	}
-	p.Dst, p.DstPort, p.Family = to.Addr(), to.Port(), IPv4
-	if !p.Dst.Is4() {
-		p.Family = IPv6
+	packet.Dst, packet.DstPort, packet.Family = to.Addr(), to.Port(), IPv4
+	if !packet.Dst.Is4() {
+		packet.Family = IPv6
 	}
 	for _, attribute := range attributes {
-		if err := p.set(attribute); err != nil {
+		if err := packet.setAttribute(attribute); err != nil {
 			return Packet{}, fmt.Errorf("packet %q: %w", text, err)
 		}
 	}
-	if p.Direction == Out && p.Interface != "" && p.Interface != loopbackName {
-		return Packet{}, fmt.Errorf("packet %q: interface %q of an outbound packet; accepted: %s", text, p.Interface, loopbackName)
+	if packet.Direction == Out && packet.Interface != "" && packet.Interface != loopbackName {
+		return Packet{}, fmt.Errorf("packet %q: interface %q of an outbound packet; accepted: %s", text, packet.Interface, loopbackName)
 	}
-	return p, nil
+	return packet, nil
 }
 
-// set reads one key=value attribute.
-func (p *Packet) set(attribute string) error {
+// setAttribute reads one key=value attribute.
+func (p *Packet) setAttribute(attribute string) error {
 	key, value, _ := strings.Cut(attribute, "=")
 	var err error
 	switch key {
@@ -99,18 +99,18 @@ func parseUint32(text string) (uint32, error) {
 // ParseOutcome reads an outcome as Outcome.String prints it.
 func ParseOutcome(text string) (Outcome, error) {
 	fate, port, hasPort := strings.Cut(strings.TrimSpace(text), " ")
-	o := Outcome{Fate: Fate(fate)}
-	switch o.Fate {
+	outcome := Outcome{Fate: Fate(fate)}
+	switch outcome.Fate {
 	case Redirected, TProxied:
 		n, err := strconv.ParseUint(port, 10, 16)
 		if err != nil || n == 0 {
 			return Outcome{}, fmt.Errorf("outcome %q: %s needs a port", text, fate)
 		}
-		o.Port = uint16(n)
-		return o, nil
+		outcome.Port = uint16(n)
+		return outcome, nil
 	case Direct, Local, Dropped, Rejected, Unknown:
 		if !hasPort {
-			return o, nil
+			return outcome, nil
 		}
 	}
 	return Outcome{}, fmt.Errorf("outcome %q; accepted: direct, redirect PORT, tproxy PORT, local, drop, reject, unknown", text)

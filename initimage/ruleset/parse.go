@@ -5,18 +5,18 @@ import (
 	"strings"
 )
 
-// Parse reads the form that iptables-save writes, with or without counters,
-// and the routing lines that String adds. Matches and targets that this
-// package does not understand are kept as they are; a line that is not of the
-// form at all is an error that gives its number and text.
+// Parse reads what iptables-save writes, with or without counters, and the routing
+// lines that String adds. It keeps matches and targets that this package does not
+// understand as they are. A line of any other form is an error with its number and
+// text.
 func Parse(family Family, text string) (RuleSet, error) {
-	rs := RuleSet{Family: family}
+	set := RuleSet{Family: family}
 	var table *Table
 	number := 0
 	for line := range strings.Lines(text) {
 		number++
 		line = strings.TrimSpace(line)
-		next, err := rs.parseLine(table, line)
+		next, err := set.parseLine(table, line)
 		if err != nil {
 			return RuleSet{}, fmt.Errorf("line %d: %q: %w", number, line, err)
 		}
@@ -25,9 +25,9 @@ func Parse(family Family, text string) (RuleSet, error) {
 	if table != nil {
 		return RuleSet{}, fmt.Errorf("table %q has no COMMIT", table.Name)
 	}
-	rs.settleJumps()
-	rs.canonical()
-	return rs, nil
+	set.resolveJumps()
+	set.canonical()
+	return set, nil
 }
 
 // parseLine reads one line and returns the table that the next one is in.
@@ -54,7 +54,8 @@ func (rs *RuleSet) parseLine(table *Table, line string) (*Table, error) {
 	}
 }
 
-// openTable returns the named table; one that was committed before goes on.
+// openTable returns the named table; a table that was committed before is
+// continued.
 func (rs *RuleSet) openTable(name string) (*Table, error) {
 	known := false
 	for _, t := range tableOrder {
@@ -115,9 +116,9 @@ func (rs *RuleSet) parseRule(table *Table, line string) error {
 	return nil
 }
 
-// settleJumps makes opaque what looks like a jump but has no chain to go to:
-// an extension without options, such as "-j LOG".
-func (rs *RuleSet) settleJumps() {
+// resolveJumps turns jumps to chains that do not exist into opaque targets: "-j
+// LOG" looks like a jump.
+func (rs *RuleSet) resolveJumps() {
 	for _, t := range rs.Tables {
 		for _, c := range t.Chains {
 			for i, r := range c.Rules {
@@ -130,28 +131,28 @@ func (rs *RuleSet) settleJumps() {
 }
 
 // split cuts a line into words as iptables-restore does: at blanks outside
-// quotation marks; a backslash keeps the next character as it is.
+// quotation marks. A backslash keeps the next character as it is.
 func split(line string) ([]string, error) {
 	var words []string
 	var word strings.Builder
 	inWord, quoted, escaped := false, false, false
-	for _, c := range line {
+	for _, char := range line {
 		switch {
 		case escaped:
-			word.WriteRune(c)
+			word.WriteRune(char)
 			escaped = false
-		case c == '\\' && quoted:
+		case char == '\\' && quoted:
 			escaped = true
-		case c == '"':
+		case char == '"':
 			quoted, inWord = !quoted, true
-		case (c == ' ' || c == '\t') && !quoted:
+		case (char == ' ' || char == '\t') && !quoted:
 			if inWord {
 				words = append(words, word.String())
 				word.Reset()
 			}
 			inWord = false
 		default:
-			word.WriteRune(c)
+			word.WriteRune(char)
 			inWord = true
 		}
 	}

@@ -22,8 +22,8 @@ type ruleParser struct {
 // matchOption reads the value of one match option.
 type matchOption func(p *ruleParser, negated bool, value string) (Match, error)
 
-// matchOptions are the options with one value whose meaning does not depend
-// on the extension they follow.
+// matchOptions are the options with one value whose meaning does not depend on the
+// extension before them.
 var matchOptions = map[string]matchOption{
 	"-s":          parseSource,
 	"-d":          parseDestination,
@@ -102,8 +102,8 @@ func (p *ruleParser) accept(word string) bool {
 	return true
 }
 
-// openModule notes a known extension; an unknown one is opaque with all that
-// follows up to the next option that all rules share.
+// openModule notes a known extension. An unknown one becomes opaque, with
+// everything up to the next option that all rules share.
 func (p *ruleParser) openModule(name string) error {
 	p.module = name
 	if slices.Contains(modules, name) {
@@ -126,7 +126,7 @@ func (p *ruleParser) tcpFlags(negated bool) error {
 		p.rule.Matches = append(p.rule.Matches, SYN{Not: negated})
 		return nil
 	}
-	p.rule.Matches = append(p.rule.Matches, OpaqueMatch{ext("tcp", not(negated, "--tcp-flags", mask, set))})
+	p.rule.Matches = append(p.rule.Matches, OpaqueMatch{extension("tcp", negate(negated, "--tcp-flags", mask, set))})
 	return nil
 }
 
@@ -169,7 +169,7 @@ func parsePorts(p *ruleParser, source, negated bool, value string) (Match, error
 	for word := range strings.SplitSeq(value, ",") {
 		lo, hi, ok := parseRange(word, ":", 16)
 		if !ok {
-			return nil, fmt.Errorf("%q is no port or range of ports", word)
+			return nil, fmt.Errorf("%q is not a port or range of ports", word)
 		}
 		ranges = append(ranges, interception.PortRange{First: uint16(lo), Last: uint16(hi)})
 	}
@@ -191,7 +191,7 @@ func parseRange(text, separator string, bits int) (lo, hi uint64, ok bool) {
 func parseOwner(group, negated bool, value string) (Match, error) {
 	lo, hi, ok := parseRange(value, "-", 32)
 	if !ok {
-		return nil, fmt.Errorf("%q is no id or range of ids", value)
+		return nil, fmt.Errorf("%q is not an id or range of ids", value)
 	}
 	return Owner{Group: group, First: uint32(lo), Last: uint32(hi), Not: negated}, nil
 }
@@ -204,18 +204,18 @@ func parseMarkMatch(p *ruleParser, negated bool, value string) (Match, error) {
 // parseMark reads VALUE or VALUE/MASK, decimal or 0x….
 func parseMark(text string) (value, mask uint32, err error) {
 	first, last, masked := strings.Cut(text, "/")
-	v, err := strconv.ParseUint(first, 0, 32)
+	number, err := strconv.ParseUint(first, 0, 32)
 	if err != nil {
-		return 0, 0, fmt.Errorf("%q is no mark", text)
+		return 0, 0, fmt.Errorf("%q is not a mark", text)
 	}
 	if !masked {
-		return uint32(v), allBits, nil
+		return uint32(number), allBits, nil
 	}
-	m, err := strconv.ParseUint(last, 0, 32)
+	bits, err := strconv.ParseUint(last, 0, 32)
 	if err != nil {
-		return 0, 0, fmt.Errorf("%q is no mark with a mask", text)
+		return 0, 0, fmt.Errorf("%q is not a mark with a mask", text)
 	}
-	return uint32(v), uint32(m), nil
+	return uint32(number), uint32(bits), nil
 }
 
 func parseConntrack(_ *ruleParser, negated bool, value string) (Match, error) {
@@ -223,7 +223,7 @@ func parseConntrack(_ *ruleParser, negated bool, value string) (Match, error) {
 	for word := range strings.SplitSeq(value, ",") {
 		s := State(word)
 		if !slices.Contains(states, s) {
-			return OpaqueMatch{ext("conntrack", not(negated, "--ctstate", value))}, nil
+			return OpaqueMatch{extension("conntrack", negate(negated, "--ctstate", value))}, nil
 		}
 		m.States = append(m.States, s)
 	}

@@ -58,7 +58,7 @@ func parseTarget(family Family, name string, options []string) (Target, error) {
 	return Jump{Chain: name}, nil
 }
 
-// pairs reads options with one value each; an option without one has "".
+// pairs reads options with one value each; an option without a value gets "".
 func pairs(options []string) map[string]string {
 	values := map[string]string{}
 	name := ""
@@ -80,7 +80,7 @@ func parseRedirect(values map[string]string, opaque Target) (Target, error) {
 	return opaque, nil // a range of ports, or none
 }
 
-// parseZone knows a zone that is given alone, and --notrack.
+// parseZone reads a zone that is given alone, and --notrack.
 func parseZone(options []string, opaque Target) (Target, error) {
 	if len(options) == 2 && options[0] == "--zone" {
 		if zone, err := strconv.ParseUint(options[1], 0, 16); err == nil {
@@ -97,7 +97,7 @@ func parseTProxy(family Family, values map[string]string) (Target, error) {
 	t := TProxy{Address: family.unspecified()}
 	port, err := strconv.ParseUint(values["--on-port"], 10, 16)
 	if err != nil {
-		return nil, fmt.Errorf("TPROXY --on-port %q is no port", values["--on-port"])
+		return nil, fmt.Errorf("TPROXY --on-port %q is not a port", values["--on-port"])
 	}
 	t.Port = uint16(port)
 	if text, given := values["--on-ip"]; given {

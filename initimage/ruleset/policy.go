@@ -6,8 +6,8 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// addInbound adds to nat the chains that take connections to the pod to a port
-// of the proxy, and the jump to them.
+// addInbound adds to nat the chains that send connections to the pod to a port of
+// the proxy, and the jump to them.
 func (b *builder) addInbound(proxyPort uint16, head ...Rule) {
 	b.nat.add(chainInRedirect, rule("to the inbound listener of the proxy", Redirect{proxyPort}, tcp))
 	b.nat.add(chainInbound, b.interfacePolicy()...)
@@ -16,22 +16,22 @@ func (b *builder) addInbound(proxyPort uint16, head ...Rule) {
 	b.nat.add("PREROUTING", rule("connections to the pod", Jump{Chain: chainInbound}, tcp))
 }
 
-// guardLoopback keeps from this host what a neighbour on its link sends to an
-// address that means whichever host it is used on. nat would give such a packet
-// an address of the pod's, and the proxy would connect to the one it had.
+// guardLoopback blocks what a neighbour on the link sends to an address that means
+// whichever host it is used on. nat would give such a packet an address of the pod,
+// and the proxy would connect to the original one.
 //
 //	destination      | what the kernel does with it, unless it is rewritten | gets
-//	127.0.0.0/8      | drops it, but delivers it where route_localnet is set | Nowhere
+//	127.0.0.0/8      | drops it, but delivers it if route_localnet is set    | Nowhere
 //	0.0.0.0          | drops it                                              | no new address
 //	::, ::ffff:0:0/96 | has no route to it                                   | no new address
 //	::1              | drops it before netfilter                             | no rule
 //
 // route_localnet is set in the pods of most clusters: kube-proxy sets it on the
-// node, and new namespaces take it from there. A source among these addresses
-// is dropped by the kernel in any case.
+// node, and new namespaces copy it. The kernel drops a source among these addresses
+// in any case.
 //
-// The rules are in nat, which has one look at a connection: what is established
-// meets none of them.
+// The rules are in nat, which sees only the first packet of a connection. Packets
+// of an established connection meet none of them.
 func (b *builder) guardLoopback() {
 	fromOutside := InInterface{Name: loopbackName, Not: true}
 	var rules []Rule
@@ -54,14 +54,14 @@ func (b *builder) guardLoopback() {
 	}
 }
 
-// inboundPolicy decides which ports of the pod go to the proxy, by a jump to
-// the chain that takes them there. What is left alone comes first.
+// inboundPolicy returns the rules that decide which ports of the pod go to the
+// proxy, by a jump to the chain that takes them there. Exclusions come first.
 func (b *builder) inboundPolicy(intercept string) []Rule {
 	var rules []Rule
 	if b.spec.System != interception.SystemLegacy && b.spec.TunnelPort != 0 {
 		rules = append(rules, rule("the tunnel port belongs to the proxy", Return, tcp, port(tcp, b.spec.TunnelPort)))
 	}
-	if b.spec.InboundPorts.All && b.sparesSSH() {
+	if b.spec.InboundPorts.All && b.excludesSSH() {
 		rules = append(rules, rule("ssh, left alone unless its port is listed: a way in for repairs", Return, tcp,
 			port(tcp, interception.SSHPort)))
 	}
@@ -72,15 +72,15 @@ func (b *builder) inboundPolicy(intercept string) []Rule {
 	return append(rules, forPorts("inbound ports to intercept", Jump{Chain: intercept}, tcp, b.spec.InboundPorts.Ranges)...)
 }
 
-// sparesSSH reports whether the system leaves ssh alone where all ports are
-// intercepted, and no list of ports says so already.
-func (b *builder) sparesSSH() bool {
-	spares := b.spec.System == interception.SystemRedirect || b.spec.System == interception.SystemTProxy
-	return spares && !b.spec.InboundExcludePorts.Contains(interception.SSHPort)
+// excludesSSH reports whether the system excludes ssh where all ports are
+// intercepted, and no list of ports does so already.
+func (b *builder) excludesSSH() bool {
+	excludes := b.spec.System == interception.SystemRedirect || b.spec.System == interception.SystemTProxy
+	return excludes && !b.spec.InboundExcludePorts.Contains(interception.SSHPort)
 }
 
-// interfacePolicy is the part of the inbound policy that looks at interfaces:
-// some are left alone, and what virtual machines send is outbound.
+// interfacePolicy returns the rules that look at interfaces: some are excluded, and
+// what virtual machines send is outbound.
 func (b *builder) interfacePolicy() []Rule {
 	var rules []Rule
 	for _, name := range b.spec.ExcludeInterfaces {
@@ -99,9 +99,9 @@ func (b *builder) interfacePolicy() []Rule {
 	return rules
 }
 
-// addOutbound adds to nat the chains that take the pod's own connections to
-// the proxy, and the jump to them; hop are the rules for the proxy's hop to the
-// app, and overLoopback what else goes over lo without being left alone.
+// addOutbound adds to nat the chains that send the pod's own connections to the
+// proxy, and the jump to them. The hop rules are for the proxy's connections to the
+// app. The overLoopback rules are for what goes over lo and is not excluded.
 func (b *builder) addOutbound(hop, overLoopback []Rule) {
 	b.nat.add(chainRedirect, rule("to the outbound listener of the proxy", Redirect{b.spec.OutboundPort}, tcp))
 	b.nat.add(chainOutbound, b.outboundPolicy()...)
@@ -109,36 +109,37 @@ func (b *builder) addOutbound(hop, overLoopback []Rule) {
 	b.nat.add("OUTPUT", rule("connections that the pod opens", Jump{Chain: chainOutput}, tcp))
 }
 
-// outputPolicy decides whose connections are the pod's own.
+// outputPolicy returns the rules that decide whose connections are intercepted.
 //
 //	who    | to            | goes
 //	anyone | a neighbour's link-local address (IPv6) | direct
 //	proxy  | the app, as its inbound hop | direct
-//	anyone | over loopback | as overLoopback says, or else direct
-//	proxy  | anywhere else | direct: it is the end of the interception
-//	app    | anywhere else | as outboundPolicy says
+//	anyone | over loopback | as overLoopback decides, or else direct
+//	proxy  | anywhere else | direct: it ends the interception
+//	app    | anywhere else | as outboundPolicy decides
 func (b *builder) outputPolicy(hop, overLoopback []Rule) []Rule {
 	var rules []Rule
 	for _, name := range b.spec.ExcludeInterfaces {
 		rules = append(rules, rule("interface left alone", Return, OutInterface{Name: name}))
 	}
-	rules = append(rules, b.neighbours()...)
+	rules = append(rules, b.excludeLinkLocal()...)
 	rules = append(rules, forPorts("outbound ports left alone", Return, tcp, b.spec.OutboundExcludePorts)...)
 	rules = append(rules, hop...)
 	if b.capturesDNS() {
-		rules = append(rules, b.leaveAlone(tcp, port(tcp, dnsPort))...)
+		rules = append(rules, b.exclude(tcp, port(tcp, dnsPort))...)
 		rules = append(rules, rule("DNS queries over tcp", Jump{Chain: chainDNSOutput}, tcp, port(tcp, dnsPort)))
 	}
 	rules = append(rules, overLoopback...)
 	rules = append(rules, rule("the pod talks to itself", Return, outLoopback))
-	rules = append(rules, b.leaveAlone()...)
-	return append(rules, b.ofApp("connections of the app", Jump{Chain: chainOutbound})...)
+	rules = append(rules, b.exclude()...)
+	return append(rules, b.forApp("connections of the app", Jump{Chain: chainOutbound})...)
 }
 
-// neighbours leaves link-local IPv6 destinations alone. They are addresses on
-// one link only, to which the kernel binds a socket: it could not be taken
-// to the proxy, which listens on another, nor the proxy tell which link is meant.
-func (b *builder) neighbours() []Rule {
+// excludeLinkLocal leaves link-local IPv6 destinations alone. Such an address is
+// valid on one link, to which the kernel binds the socket. The packet could not
+// reach the proxy, which listens on another link, and the proxy could not tell
+// which link is meant.
+func (b *builder) excludeLinkLocal() []Rule {
 	if b.family == IPv4 {
 		return nil
 	}
@@ -147,8 +148,8 @@ func (b *builder) neighbours() []Rule {
 
 var linkLocal = netip.MustParsePrefix("fe80::/10")
 
-// to matches what goes to an address of the prefix. All addresses are no match
-// at all: iptables does not keep -d 0.0.0.0/0.
+// to matches destinations of the prefix. All addresses need no match at all:
+// iptables does not keep -d 0.0.0.0/0.
 func to(prefix netip.Prefix) []Match {
 	if prefix.Bits() == 0 {
 		return nil
@@ -156,8 +157,8 @@ func to(prefix netip.Prefix) []Match {
 	return []Match{Destination{Prefix: prefix}}
 }
 
-// outboundPolicy decides which destinations go to the proxy. What is left
-// alone comes first: it is stronger than what is to be intercepted.
+// outboundPolicy returns the rules that decide which destinations go to the proxy.
+// Exclusions come first and win.
 func (b *builder) outboundPolicy() []Rule {
 	var rules []Rule
 	for _, prefix := range b.prefixesOf(b.spec.OutboundExcludeCIDRs) {

@@ -6,8 +6,8 @@ import "github.com/shunt-dev/shunt/initimage/interception"
 // (XT_MULTI_PORTS of linux/netfilter/xt_multiport.h); a range takes two.
 const multiportSlots = 15
 
-// portMatches returns matches of destination ports, any of which is enough, as
-// few as the multiport extension allows.
+// portMatches returns matches of destination ports, any of which is enough: as few
+// as the multiport extension allows.
 func portMatches(protocol Protocol, ranges interception.PortRanges) []Match {
 	var matches []Match
 	var part interception.PortRanges
@@ -40,12 +40,12 @@ func forPorts(why string, target Target, protocol Protocol, ranges interception.
 	return rules
 }
 
-// port matches one destination port.
+// port returns the match of one destination port.
 func port(protocol Protocol, number uint16) Match {
 	return Ports{Protocol: protocol.Name, Ranges: interception.PortRanges{{First: number, Last: number}}}
 }
 
-// sourcePort matches one source port.
+// sourcePort returns the match of one source port.
 func sourcePort(protocol Protocol, number uint16) Match {
 	return Ports{Protocol: protocol.Name, Source: true, Ranges: interception.PortRanges{{First: number, Last: number}}}
 }

@@ -5,8 +5,8 @@ import (
 )
 
 // String prints the rule set in the form that iptables-save writes and
-// iptables-restore reads. Routing follows the tables as comments, each the
-// arguments of ip(8).
+// iptables-restore reads. The routing follows as comments, each the arguments of
+// ip(8).
 func (rs RuleSet) String() string {
 	var b strings.Builder
 	for _, t := range rs.Tables {
@@ -18,8 +18,8 @@ func (rs RuleSet) String() string {
 	return b.String()
 }
 
-// String prints the table in iptables-save form, COMMIT included. A built-in
-// chain is declared where its policy is known: declaring it sets the policy.
+// String prints the table in iptables-save form, COMMIT included. It declares a
+// built-in chain only if its policy is known: the declaration sets the policy.
 func (t Table) String() string {
 	var b strings.Builder
 	b.WriteString("*" + t.Name + "\n")
@@ -58,8 +58,7 @@ func (r Rule) String() string {
 	return strings.Join(words, " ")
 }
 
-// quote puts a word that the reader would cut, or has cut before, between
-// quotation marks.
+// quote puts a word in quotation marks if the reader would split it.
 func quote(word string) string {
 	if word != "" && !strings.ContainsAny(word, " \t\"\\'") {
 		return word

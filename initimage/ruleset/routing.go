@@ -9,145 +9,145 @@ import (
 	"strings"
 )
 
-// Routing is what a rule set needs beside netfilter. Each part prints as the
+// Routing is what a rule set needs besides netfilter. Each part prints as the
 // arguments of ip(8).
 type Routing struct {
 	Addresses []netip.Prefix // on lo
 	Rules     []PolicyRule
 	Routes    []LocalRoute
-	// Unreachable cuts the host off while its rules are being changed:
-	// nothing is routed beyond its own addresses, so that no connection to or
-	// from outside can be made, and none that is there makes headway.
+	// Unreachable cuts the host off while its rules are changed. Nothing is routed
+	// beyond its own addresses: no connection to or from outside can be made, and
+	// existing ones stall.
 	Unreachable bool
-	// Intruders are rules and routes of others that decide before ours do, as
-	// ip(8) would say it. A rule set that is built has none.
+	// Intruders are rules and routes of others that decide before ours do, in the
+	// words of ip(8). A rule set that is built has none.
 	Intruders []string
 }
 
-// PolicyRule sends packets to a routing table: those that have a mark, or that
-// sockets bound to an interface send from some address.
+// PolicyRule sends packets to a routing table: those with a mark, or those from
+// some address whose sockets are bound to an interface.
 type PolicyRule struct {
 	Mark, Mask uint32 // a packet matches when its mark, masked, is Mark
-	// Source holds the packet's source address; the zero value holds any.
+	// Source contains the packet's source address; the zero value contains any.
 	Source netip.Prefix
 	// OutInterface is the interface that the sending socket is bound to
-	// (SO_BINDTODEVICE); "" matches all packets, of bound sockets or not.
+	// (SO_BINDTODEVICE). "" matches every packet.
 	OutInterface string
 	Table        uint32
-	// Narrowed is what else a packet has to match, as ip(8) would say it, where
-	// somebody has changed the rule. One that is built has none.
+	// Narrowed is what else a packet has to match, in the words of ip(8), if
+	// somebody has changed the rule. A rule that is built has none.
 	Narrowed string
-	// Priority is 0 in a rule set that is built: straight behind the rule of
-	// the local table, which is there longer. A greater one comes later.
+	// Priority is 0 in a rule set that is built: directly after the rule of the
+	// local table, which is older. A greater one comes later.
 	Priority uint32
 }
 
-// LocalRoute makes every address of the family local, on lo, in one table: a
-// packet that is routed by it is given to a socket of this host.
+// LocalRoute makes every address of the family local, on lo, in one table. A packet
+// that it routes is given to a socket of this host.
 type LocalRoute struct {
 	Table uint32
-	// Changed is what the route is instead, as ip(8) would say it, where somebody
-	// has changed it. One that is built has none.
+	// Changed is what the route is instead, in the words of ip(8), if somebody has
+	// changed it. A route that is built has none.
 	Changed string
 }
 
-// lines prints the routing, a command of ip(8) a line.
-func (r Routing) lines(f Family) []string {
+// lines prints the routing, one command of ip(8) a line.
+func (r Routing) lines(family Family) []string {
 	var lines []string
 	if r.Unreachable {
-		lines = append(lines, fmt.Sprintf("ip -%d rule add unreachable", f))
+		lines = append(lines, fmt.Sprintf("ip -%d rule add unreachable", family))
 	}
 	for _, a := range r.Addresses {
-		lines = append(lines, fmt.Sprintf("ip -%d address add %s dev lo", f, a))
+		lines = append(lines, fmt.Sprintf("ip -%d address add %s dev lo", family, a))
 	}
 	for _, p := range r.Rules {
-		lines = append(lines, fmt.Sprintf("ip -%d rule add %s", f, p))
+		lines = append(lines, fmt.Sprintf("ip -%d rule add %s", family, p))
 	}
 	for _, l := range r.Routes {
-		lines = append(lines, fmt.Sprintf("ip -%d route add %s table %d", f, cmp.Or(l.Changed, "local default dev lo"), l.Table))
+		lines = append(lines, fmt.Sprintf("ip -%d route add %s table %d", family, cmp.Or(l.Changed, "local default dev lo"), l.Table))
 	}
-	for _, words := range r.Intruders {
-		lines = append(lines, fmt.Sprintf("ip -%d %s (of others, before ours)", f, words))
+	for _, intruder := range r.Intruders {
+		lines = append(lines, fmt.Sprintf("ip -%d %s (of others, before ours)", family, intruder))
 	}
 	return lines
 }
 
 // String prints the rule as it follows "ip rule add".
 func (p PolicyRule) String() string {
-	var words []string
+	var args []string
 	if p.Source.IsValid() {
-		words = append(words, "from", p.Source.String())
+		args = append(args, "from", p.Source.String())
 	}
 	if p.Mark != 0 || p.Mask != 0 {
-		words = append(words, "fwmark", fmt.Sprintf("%#x/%#x", p.Mark, p.Mask))
+		args = append(args, "fwmark", fmt.Sprintf("%#x/%#x", p.Mark, p.Mask))
 	}
 	if p.OutInterface != "" {
-		words = append(words, "oif", p.OutInterface)
+		args = append(args, "oif", p.OutInterface)
 	}
 	if p.Narrowed != "" {
-		words = append(words, p.Narrowed)
+		args = append(args, p.Narrowed)
 	}
-	words = append(words, "lookup", strconv.FormatUint(uint64(p.Table), 10))
+	args = append(args, "lookup", strconv.FormatUint(uint64(p.Table), 10))
 	if p.Priority != 0 {
-		words = append(words, "pref", strconv.FormatUint(uint64(p.Priority), 10))
+		args = append(args, "pref", strconv.FormatUint(uint64(p.Priority), 10))
 	}
-	return strings.Join(words, " ")
+	return strings.Join(args, " ")
 }
 
 // parsePolicyRule reads what String prints.
-func parsePolicyRule(text string) (p PolicyRule, ok bool) {
+func parsePolicyRule(text string) (rule PolicyRule, ok bool) {
 	words := strings.Fields(text)
 	if len(words)%2 != 0 {
-		return p, false
+		return rule, false
 	}
 	for pair := range slices.Chunk(words, 2) {
 		var err error
 		switch key, value := pair[0], pair[1]; key {
 		case "from":
-			p.Source, err = netip.ParsePrefix(value)
+			rule.Source, err = netip.ParsePrefix(value)
 		case "fwmark":
-			p.Mark, p.Mask, err = parseMark(value)
+			rule.Mark, rule.Mask, err = parseMark(value)
 		case "oif":
-			p.OutInterface = value
+			rule.OutInterface = value
 		case "lookup":
-			p.Table, err = parseUint32(value)
+			rule.Table, err = parseUint32(value)
 		case "pref":
-			p.Priority, err = parseUint32(value)
+			rule.Priority, err = parseUint32(value)
 		default:
-			return p, false
+			return rule, false
 		}
 		if err != nil {
-			return p, false
+			return rule, false
 		}
 	}
-	return p, true
+	return rule, true
 }
 
-// parseLine reads one line of lines into the routing; ok is false where the
-// line is something else.
-func (r *Routing) parseLine(f Family, line string) (ok bool) {
+// parseLine reads one line of lines into the routing. It returns false if the line
+// is something else.
+func (r *Routing) parseLine(family Family, line string) (ok bool) {
 	var addr string
-	var l LocalRoute
-	if line == fmt.Sprintf("ip -%d rule add unreachable", f) {
+	var route LocalRoute
+	if line == fmt.Sprintf("ip -%d rule add unreachable", family) {
 		r.Unreachable = true
 		return true
 	}
-	if scan(line, "ip -%d address add %s dev lo", f, &addr) {
+	if scan(line, "ip -%d address add %s dev lo", family, &addr) {
 		prefix, err := netip.ParsePrefix(addr)
 		if err == nil {
 			r.Addresses = append(r.Addresses, prefix)
 		}
 		return err == nil
 	}
-	if text, isRule := strings.CutPrefix(line, fmt.Sprintf("ip -%d rule add ", f)); isRule {
+	if text, isRule := strings.CutPrefix(line, fmt.Sprintf("ip -%d rule add ", family)); isRule {
 		p, ok := parsePolicyRule(text)
 		if ok {
 			r.Rules = append(r.Rules, p)
 		}
 		return ok
 	}
-	if scan(line, "ip -%d route add local default dev lo table %d", f, &l.Table) {
-		r.Routes = append(r.Routes, l)
+	if scan(line, "ip -%d route add local default dev lo table %d", family, &route.Table) {
+		r.Routes = append(r.Routes, route)
 		return true
 	}
 	return false
@@ -172,8 +172,8 @@ func (r *Routing) canonical() {
 	})
 }
 
-// local reports whether a packet is routed to this host, whatever its
-// destination. The socket that sends it is bound to an interface, or to "".
+// local reports whether a packet is routed to this host whatever its destination.
+// The sending socket is bound to an interface, or to "".
 func (r Routing) local(src netip.Addr, mark uint32, bound string) bool {
 	return slices.ContainsFunc(r.Rules, func(p PolicyRule) bool {
 		return p.Narrowed == "" && mark&p.Mask == p.Mark &&

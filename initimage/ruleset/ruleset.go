@@ -5,21 +5,20 @@ import (
 	"strings"
 )
 
-// ChainPrefix begins the name of every chain that Shunt makes, so that its
-// rules can be told from all others in a namespace.
+// ChainPrefix begins the name of every chain that Shunt makes, so that its rules
+// can be told from all others in a namespace.
 const ChainPrefix = "SHUNT_"
 
-// MadeChain is an empty chain that marks a table as made by Shunt, so that it
-// can be taken away again with the last of our rules. It is no part of a rule
-// set.
+// MadeChain is an empty chain that marks a table as made by Shunt, so that the
+// table can be deleted with the last of our rules. It is no part of a rule set.
 const MadeChain = ChainPrefix + "MADE_TABLE"
 
-// RuleSet is the netfilter rules and the routing of one family.
+// RuleSet holds the netfilter rules and the routing of one family.
 type RuleSet struct {
 	Family  Family
 	Tables  []Table // in canonical order: raw, mangle, nat, filter
 	Routing Routing
-	// Party names who else's the rules are; "" for a set that holds Shunt's.
+	// Party is whose the rules are; "" for a set that holds Shunt's.
 	Party string
 }
 
@@ -32,7 +31,7 @@ type Table struct {
 // Chain is a list of rules.
 type Chain struct {
 	Name   string
-	Policy string // of a built-in chain: ACCEPT or DROP; "" where it is not known
+	Policy string // of a built-in chain: ACCEPT or DROP; "" if it is not known
 	Rules  []Rule
 	Base   *Base // of a chain of a native nft table that the kernel calls
 }
@@ -72,7 +71,7 @@ func (t *Table) chain(name string) *Chain {
 	return nil
 }
 
-// add appends rules to a chain, which it makes where it is missing.
+// add appends rules to a chain, and creates the chain if it is missing.
 func (t *Table) add(chain string, rules ...Rule) {
 	c := t.chain(chain)
 	if c == nil {
@@ -82,15 +81,15 @@ func (t *Table) add(chain string, rules ...Rule) {
 	c.Rules = append(c.Rules, rules...)
 }
 
-// insert puts rules at the head of a chain, which it makes where it is missing.
+// insert puts rules at the head of a chain, and creates the chain if it is missing.
 func (t *Table) insert(chain string, rules ...Rule) {
 	t.add(chain)
 	c := t.chain(chain)
 	c.Rules = append(rules, c.Rules...)
 }
 
-// Owned returns what of the rule set is Shunt's: its chains and the rules of
-// built-in chains that jump to them, and its routing.
+// Owned returns Shunt's part of the rule set: its chains, the rules of built-in
+// chains that jump to them, and its routing.
 func (rs RuleSet) Owned() RuleSet {
 	own := RuleSet{Family: rs.Family, Routing: rs.Routing}
 	for _, t := range rs.Tables {
@@ -129,16 +128,15 @@ func ownedRules(rules []Rule) []Rule {
 // ownedComment begins the comment of each of our rules in a built-in chain.
 const ownedComment = "shunt: "
 
-// Owned reports whether a rule in a chain of somebody else is ours: a jump to
-// a chain of ours, or a rule that says so in its comment.
+// Owned reports whether a rule in a chain of others is ours: a jump to a chain of
+// ours, or a rule whose comment says so.
 func (r Rule) Owned() bool {
 	jump, ok := r.Target.(Jump)
 	return ok && ownedChain(jump.Chain) || strings.HasPrefix(r.Comment, ownedComment)
 }
 
-// canonical puts tables, chains and matches in the order that two equal rule
-// sets share, whatever order they were built or read in. The order of rules
-// carries meaning and stays.
+// canonical sorts tables, chains and matches, so that equal rule sets print alike.
+// It keeps the order of rules, which has a meaning.
 func (rs *RuleSet) canonical() {
 	slices.SortStableFunc(rs.Tables, func(a, b Table) int {
 		return slices.Index(tableOrder, a.Name) - slices.Index(tableOrder, b.Name)

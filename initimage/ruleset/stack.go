@@ -6,27 +6,27 @@ import (
 	"strings"
 )
 
-// Base says where the kernel calls a chain of a native nft table. The chains of
+// Base is where the kernel calls a chain of a native nft table. The chains of
 // iptables' tables have none: their names say it.
 type Base struct {
-	Hook     string // by iptables' name of it
+	Hook     string // as iptables names it
 	Priority int
 	NAT      bool // of type nat: it sees the first packet of a connection
-	Route    bool // of type route: it routes a packet of this host anew
+	Route    bool // of type route: it routes a packet of this host again
 }
 
-// Stack is the netfilter rules of all parties in a namespace, in the order in
-// which the kernel goes through them. One packet at a time can be walked.
+// Stack holds the netfilter rules of all parties in a namespace, in the order in
+// which the kernel goes through them. It walks one packet at a time.
 type Stack struct {
 	routing Routing
 	hooks   map[string][]base
-	hop     hop // of the packet
+	current traversal // of the packet that is walked
 }
 
 // base is a chain that the kernel calls.
 type base struct {
 	table    string
-	foreign  bool              // the table can hold nothing of Shunt's
+	foreign  bool              // the table cannot hold rules of Shunt
 	chains   map[string]*Chain // of its table
 	chain    *Chain
 	priority int
@@ -35,9 +35,9 @@ type base struct {
 	reroutes bool
 }
 
-// Priorities of the kernel (linux/netfilter_ipv4.h). All nat chains of a hook
-// are called by conntrack's nat, which has a place of its own; theirs orders
-// them among each other.
+// Priorities of the kernel (linux/netfilter_ipv4.h). conntrack's nat calls all nat
+// chains of a hook and has a priority of its own; theirs only order them among each
+// other.
 const (
 	priorityConntrack = -200
 	priorityDstNAT    = -100
@@ -46,50 +46,50 @@ const (
 
 var tablePriority = map[string]int{"raw": -300, "mangle": -150, "filter": 0, "security": 50}
 
-// NewStack puts rule sets of one family together. Which of two chains of the
-// same priority comes first depends on which has been there longer, and cannot
-// be seen: here it is that of the earlier rule set.
+// NewStack puts rule sets of one family together. The older of two chains of the
+// same priority comes first, but which is older cannot be seen. NewStack takes them
+// in the order of the rule sets.
 func NewStack(routing Routing, sets ...RuleSet) *Stack {
-	s := &Stack{routing: routing, hooks: map[string][]base{}}
-	for _, rs := range sets {
-		for i := range rs.Tables {
-			s.add(rs.Party, &rs.Tables[i])
+	stack := &Stack{routing: routing, hooks: map[string][]base{}}
+	for _, set := range sets {
+		for i := range set.Tables {
+			stack.add(set.Party, &set.Tables[i])
 		}
 	}
-	for _, bases := range s.hooks {
+	for _, bases := range stack.hooks {
 		slices.SortStableFunc(bases, func(a, b base) int {
 			return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(a.rank, b.rank))
 		})
 	}
-	return s
+	return stack
 }
 
-func (s *Stack) add(party string, t *Table) {
-	name := strings.TrimSpace(party + " " + t.Name)
-	chains := make(map[string]*Chain, len(t.Chains))
-	for i := range t.Chains {
-		chains[t.Chains[i].Name] = &t.Chains[i]
+func (s *Stack) add(party string, table *Table) {
+	name := strings.TrimSpace(party + " " + table.Name)
+	chains := make(map[string]*Chain, len(table.Chains))
+	for i := range table.Chains {
+		chains[table.Chains[i].Name] = &table.Chains[i]
 	}
-	for i := range t.Chains {
-		c := &t.Chains[i]
-		at := c.Base
-		if at == nil {
-			if !c.Builtin() {
+	for i := range table.Chains {
+		chain := &table.Chains[i]
+		place := chain.Base
+		if place == nil {
+			if !chain.Builtin() {
 				continue
 			}
-			at = &Base{Hook: c.Name, Priority: tablePriority[t.Name], NAT: t.Name == "nat", Route: t.Name == "mangle"}
-			if at.NAT {
-				at.Priority = natPriority(c.Name)
+			place = &Base{Hook: chain.Name, Priority: tablePriority[table.Name], NAT: table.Name == "nat", Route: table.Name == "mangle"}
+			if place.NAT {
+				place.Priority = natPriority(chain.Name)
 			}
 		}
 		b := base{
-			table: name, foreign: party != "", chains: chains, chain: c,
-			priority: at.Priority, nat: at.NAT, reroutes: at.NAT || at.Route,
+			table: name, foreign: party != "", chains: chains, chain: chain,
+			priority: place.Priority, nat: place.NAT, reroutes: place.NAT || place.Route,
 		}
 		if b.nat {
-			b.rank, b.priority = at.Priority, natPriority(at.Hook)
+			b.rank, b.priority = place.Priority, natPriority(place.Hook)
 		}
-		s.hooks[at.Hook] = append(s.hooks[at.Hook], b)
+		s.hooks[place.Hook] = append(s.hooks[place.Hook], b)
 	}
 }
 

@@ -9,17 +9,17 @@ import (
 // Target is what a rule does to a packet, in iptables' terms.
 type Target interface {
 	args() []string // as iptables-save prints it, from -j on
-	apply(h *hop) action
+	apply(h *traversal) action
 }
 
-// action is what becomes of the walk through a chain after a target.
+// action is how the walk through a chain goes on after a target.
 type action int
 
 const (
 	actionContinue action = iota // the next rule
 	actionReturn                 // back to the calling chain
 	actionAccept                 // done with this table at this hook
-	actionStop                   // the packet's fate is sealed
+	actionStop                   // the packet's fate is final
 	actionJump                   // into another chain
 )
 
@@ -38,39 +38,38 @@ type Reject struct {
 	With string // kind of answer, as iptables names it; "" for its default
 }
 
-// Jump goes through another chain and comes back.
-// With Goto, the end of that chain is the end of this one, too.
+// Jump goes through another chain and comes back. With Goto, the end of that chain
+// is the end of this one too.
 type Jump struct {
 	Chain string
 	Goto  bool
 }
 
-// Redirect sends a connection to a port of this host (nat); 0 is the port that
-// it was sent to.
+// Redirect sends a connection to a port of this host (nat); 0 keeps the port.
 type Redirect struct{ Port uint16 }
 
-// DNAT gives a connection another destination (nat). An address that is not
-// valid and a port that is 0 are left as they are.
+// DNAT gives a connection another destination (nat). It keeps the address if
+// Address is not valid, and the port if Port is 0.
 type DNAT struct {
 	Address netip.Addr
 	Port    uint16
 }
 
-// Nowhere gives a packet a destination that no host has and the kernel drops it
-// for, 0.0.0.0 (nat, IPv4). iptables refuses DROP in nat, which alone sees no
-// more of a connection than its first packet.
+// Nowhere gives a packet the destination 0.0.0.0, for which the kernel drops it
+// (nat, IPv4). iptables allows no DROP in nat, the only table that sees just the
+// first packet of a connection.
 type Nowhere struct{}
 
-// TProxy gives a packet to a local socket listening on Port and leaves its
-// addresses alone (mangle PREROUTING); it sets the bits of Mask to Mark.
+// TProxy gives a packet to a local socket that listens on Port, and keeps its
+// addresses (mangle PREROUTING). It sets the bits of Mask to Mark.
 type TProxy struct {
 	Port       uint16
 	Address    netip.Addr // unspecified for any
 	Mark, Mask uint32
 }
 
-// SetMark sets the packet mark, or with Connection the mark of its conntrack
-// entry: the bits of Mask are cleared, then Value is xor-ed in.
+// SetMark sets the packet mark, or with Connection the mark of its conntrack entry:
+// it clears the bits of Mask, then xors Value in.
 type SetMark struct {
 	Connection  bool
 	Value, Mask uint32
@@ -82,8 +81,8 @@ type SaveMark struct{ Masks }
 // RestoreMark copies the mark of the conntrack entry to the packet.
 type RestoreMark struct{ Masks }
 
-// Masks are the bits that a copy of a mark spares: of the packet's mark and of
-// its conntrack entry's. Their zero values copy all.
+// Masks are the bits that a copy of a mark leaves alone: of the packet's mark and
+// of its conntrack entry's. The zero value copies all.
 type Masks struct{ SparePacket, SpareConnection uint32 }
 
 func (m Masks) packet() uint32     { return ^m.SparePacket }
@@ -92,16 +91,15 @@ func (m Masks) connection() uint32 { return ^m.SpareConnection }
 // NoTrack keeps a packet from conntrack, and so from nat (raw).
 type NoTrack struct{}
 
-// Sequence is several targets that a rule applies one after the other, as those
-// of nft do.
+// Sequence is several targets that a rule applies one after the other, as rules of
+// nft do.
 type Sequence []Target
 
-// ConntrackZone puts a packet's connection into a zone of conntrack of its own
-// (raw).
+// ConntrackZone puts a packet's connection into its own zone of conntrack (raw).
 type ConntrackZone struct{ Zone uint16 }
 
-// OpaqueTarget is a target that this package does not understand; what it
-// does to a packet is not known.
+// OpaqueTarget is a target that this package does not understand. What it does to a
+// packet is not known.
 type OpaqueTarget struct{ Args []string }
 
 func (v Verdict) args() []string { return []string{"-j", string(v)} }

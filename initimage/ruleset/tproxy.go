@@ -1,11 +1,11 @@
 package ruleset
 
-// tproxy builds SystemTProxy. mangle takes inbound connections to the proxy
-// without touching their addresses, nat takes the pod's own to it.
+// tproxy builds SystemTProxy. mangle sends inbound connections to the proxy and
+// keeps their addresses; nat sends the pod's own to it.
 //
-// The proxy goes on to the app from the client's address, so the app's answers
-// have to be kept from leaving for the client: they carry the mark of that
-// hop's connection and are routed back in.
+// The proxy connects to the app from the client's address. So the app's answers
+// must not leave for the client: the mark of the proxy's connection routes them
+// back in.
 func (b *builder) tproxy() {
 	b.tproxyMangle()
 	b.tproxyNAT()
@@ -20,12 +20,11 @@ func (b *builder) tproxy() {
 	}
 }
 
-// tproxyMangle takes tcp. mangle sees every packet, but only the segment that
-// opens a connection enters our chains; of an established one each packet
-// meets the jump alone on its way in, and the jump and one rule on its way
-// out. The SYN rather than conntrack's NEW decides, because a SYN that comes
-// upon a stale conntrack entry is ESTABLISHED to it, and would reach the app
-// past the proxy.
+// tproxyMangle intercepts tcp. mangle sees every packet, but only the segment that
+// opens a connection enters our chains. A packet of an established connection meets
+// the jump on its way in, and the jump and one rule on its way out. The rules match
+// the SYN and not conntrack's NEW: to conntrack a SYN that hits a stale entry is
+// ESTABLISHED, and it would bypass the proxy.
 func (b *builder) tproxyMangle() {
 	b.mangle.add(chainTProxy, b.toProxy(tcp))
 	b.mangle.add(chainInbound, b.tproxyInbound()...)
@@ -37,34 +36,33 @@ func (b *builder) tproxyMangle() {
 		rule("connections over loopback", Jump{Chain: chainOutput}, outLoopback, tcp, SYN{}))
 }
 
-// toProxy gives packets to the proxy's inbound listener, and marks nothing: what
-// comes in is the pod's own by its destination. A mark that has a route would
-// be used for more than that: to look up the packet's source, where the pod's
-// src_valid_mark is set (IPv4), and as the mark of the accepted socket, where
-// tcp_fwmark_accept is. The packet would be dropped, or the proxy's answers
-// routed back in.
+// toProxy gives packets to the proxy's inbound listener and sets no mark: their
+// destination is local anyway. A mark with a route would also be used to look up
+// the packet's source if the pod's src_valid_mark is set (IPv4), and would become
+// the mark of the accepted socket if tcp_fwmark_accept is. Then the packet would be
+// dropped, or the proxy's answers routed back in.
 func (b *builder) toProxy(protocol Protocol) Rule {
 	return rule("to the inbound listener of the proxy, addresses kept",
 		TProxy{Port: b.spec.InboundPort, Address: b.family.unspecified()},
 		b.beyondLoopback(), protocol)
 }
 
-// keepAnswers routes the app's answers to the proxy's hop back in. They are
-// about to leave by some interface, for the client. What goes over lo already
-// is the hop itself, whose packets would each be routed anew for a mark that
-// they can do without.
+// keepAnswers routes the app's answers to the proxy's inbound hop back in. They are
+// about to leave for the client by some interface. What goes over lo already is the
+// hop itself: it needs no mark, and setting one would route each of its packets
+// again.
 func (b *builder) keepAnswers(protocol Protocol) Rule {
 	return rule("answers to the inbound hop of the proxy stay in the pod", RestoreMark{},
 		OutInterface{Name: loopbackName, Not: true}, protocol, Mark{Connection: true, Value: b.spec.Mark, Mask: allBits})
 }
 
-// selfMark marks the proxy's calls to its own pod's address, which come in
-// over lo like the app's but are to be intercepted.
+// selfMark returns the mark of the proxy's calls to its own pod's address. They
+// come in over lo like the app's, but are intercepted.
 func (b *builder) selfMark() uint32 { return b.spec.Mark + 1 }
 
-// tproxyInbound tells apart what comes in before its port is looked at. Marks
-// do not cross from one namespace to another, so a mark means that the packet
-// was made in this pod.
+// tproxyInbound returns the rules that sort inbound packets before their port is
+// looked at. Marks do not cross namespaces, so a marked packet was made in this
+// pod.
 func (b *builder) tproxyInbound() []Rule {
 	notSelf := marked(b.selfMark())
 	notSelf.Not = true
@@ -83,7 +81,7 @@ func (b *builder) tproxyInbound() []Rule {
 	return rules
 }
 
-// tproxyOutput tells the proxy's connections over loopback apart.
+// tproxyOutput returns the rules that sort the proxy's connections over loopback.
 //
 //	source      | mark         | it is                       | gets
 //	not ours    | any          | the inbound hop to the app  | Mark, also from a proxy that cannot set it
@@ -92,22 +90,22 @@ func (b *builder) tproxyInbound() []Rule {
 func (b *builder) tproxyOutput() []Rule {
 	var rules []Rule
 	for _, id := range b.proxy() {
-		rules = append(rules, rule("inbound hop of the proxy, by its source ("+id.words+")",
+		rules = append(rules, rule("inbound hop of the proxy, by its source ("+id.description+")",
 			SetMark{Value: b.spec.Mark, Mask: allBits}, id.match, AddressType{Not: true}))
 	}
 	rules = append(rules, rule("inbound hop of the proxy, by its mark", Return, marked(b.spec.Mark)))
 	for _, id := range b.proxy() {
-		rules = append(rules, rule("the proxy ("+id.words+") calls its own pod: inbound",
+		rules = append(rules, rule("the proxy ("+id.description+") calls its own pod: inbound",
 			SetMark{Value: b.selfMark(), Mask: allBits}, b.beyondLoopback(), id.match))
 	}
 	return rules
 }
 
-// tproxyNAT takes the pod's own connections to the proxy. The proxy's calls to
-// its own pod are left to mangle, by their mark: a proxy that is reached by
-// TPROXY looks for the original destination at its own socket, where REDIRECT
-// would have written the listener's address. Nothing over lo is for nat then,
-// and the inbound hop cannot come back to the proxy, whatever its identity.
+// tproxyNAT sends the pod's own connections to the proxy. The proxy's calls to its
+// own pod are left to mangle, by their mark: a proxy that is reached by TPROXY
+// reads the original destination from its own socket, where REDIRECT would have
+// written the listener's address. So nat does nothing over lo, and the inbound hop
+// cannot come back to the proxy, whatever its identity.
 func (b *builder) tproxyNAT() {
 	b.addOutbound(nil, nil)
 	if len(b.spec.VirtualInterfaces) > 0 {
@@ -116,8 +114,8 @@ func (b *builder) tproxyNAT() {
 	}
 }
 
-// tproxyUDP takes udp to chosen ports. udp has no SYN: every packet to these
-// ports is looked at, and the socket that it belongs to found by TPROXY.
+// tproxyUDP sends udp to chosen ports to the proxy. udp has no SYN: every packet to
+// these ports is looked at, and TPROXY finds its socket.
 func (b *builder) tproxyUDP() {
 	b.mangle.add(chainUDP, b.tproxyInbound()...)
 	b.mangle.add(chainUDP, b.toProxy(udp))

@@ -8,88 +8,88 @@ import (
 	"strings"
 )
 
-// Trial is a packet to be walked, and in what circumstances.
+// Trial is a packet to walk, and its circumstances.
 type Trial struct {
 	Packet  Packet
 	Uplink  string // the interface by which it leaves, if it leaves the host
 	Assumed Assumption
-	host    *Host     // behind that interface
+	host    *Host     // as seen from that interface
 	proxy   [2]uint32 // uid and gid of the proxy
 }
 
-// Walk takes the trial's packet through a stack, and does not note its steps.
+// Walk walks the trial's packet through a stack, and does not record its steps.
 func (t Trial) Walk(s *Stack) Path { return s.trace(t.host, t.Packet, t.Assumed, false) }
 
-// Explain takes it through the stack and notes its steps.
+// Explain walks the packet through a stack and records its steps.
 func (t Trial) Explain(s *Stack) Path { return s.trace(t.host, t.Packet, t.Assumed, true) }
 
-// Unsent reports whether nobody sends such a packet, by the way that it should
-// go and that its answer should: one that opens a connection has no mark that
-// our rules route it by, and comes from another host's address only where the
-// answers to that come back to the proxy.
+// Unsent reports whether nobody sends such a packet, judged by its wanted path and
+// that of its answer. A packet that opens a connection has no mark that our rules
+// route by. It comes from another host's address only if answers to that address
+// come back to the proxy.
 func (t Trial) Unsent(wanted, answer Path) bool {
 	p := t.Packet
 	transparent := p.Direction == Out && p.Src.IsValid() && !t.host.local(p.Src)
 	return p.opens() && (wanted.Outcome.Fate == Local || transparent && answer.Outcome.Fate != Local)
 }
 
-// Hop reports whether the packet is one that the proxy sends on to the app: to
-// an address of the host, from one that no other process sends from.
+// Hop reports whether the proxy sends the packet to the app: to an address of the
+// host, from an address that no other process uses.
 func (t Trial) Hop() bool {
 	p, host := t.Packet, t.host
 	return p.Direction == Out && p.State == New && host.local(p.Dst) && p.Src.IsValid() &&
 		(!host.local(p.Src) || p.Family.passthroughSource().Contains(p.Src))
 }
 
-// Answer is the trial of the packet that answers this one's, which has gone some
-// way. What got to the proxy, the proxy answers.
-func (t Trial) Answer(way Path) Trial {
-	t.Packet = way.Answer
-	if fate := way.Outcome.Fate; t.Packet.Direction == Out && (fate == Redirected || fate == TProxied) {
+// Answer returns the trial of the packet that answers this one. If this one reached
+// the proxy, the proxy answers.
+func (t Trial) Answer(gone Path) Trial {
+	t.Packet = gone.Answer
+	if fate := gone.Outcome.Fate; t.Packet.Direction == Out && (fate == Redirected || fate == TProxied) {
 		t.Packet.UID, t.Packet.GID = t.proxy[0], t.proxy[1]
 	}
 	return t
 }
 
-// Trials returns packets that show what rules of others do to the ways that
-// the wanted rules give.
+// Trials yields packets that show how rules of others change the paths that the
+// wanted rules give.
 //
-// First come packets of our own, one for each way through the wanted rules, and
-// their answers. Then, for each rule of others that can change where a packet
-// goes, these packets with their fields set so that they meet it: by an
-// interface that it names, from and to addresses and ports at the edges of its
-// ranges, with its owner and state. A rule in a chain that others lead to has
-// the conditions on the way there, too; and one behind rules that end their
-// chain for some packets has the opposite of those. So the number of trials
-// grows with the number of rules, and not with the product of what they name.
+// First come packets of our own, one for each path through the wanted rules, and
+// their answers. Then, for each rule of others that can change where a packet goes,
+// come these packets with their fields set so that they meet the rule: by an
+// interface that it names, with addresses and ports at the edges of its ranges,
+// with its owner and state. A rule in a chain of others also has the conditions of
+// the jumps to that chain. A rule behind others that end their chain for some
+// packets has the opposite of their conditions. So the number of trials grows with
+// the number of rules, and not with the product of what they name.
 //
-// Marks are not set, but for those of our proxy: no process of a pod can set
-// one that could not take the rules away. A rule that looks for a mark is tried
-// together with those that set it.
+// Only the marks of our proxy are set: a process of the pod that can set a mark
+// could also delete the rules. A rule that matches a mark is tried together with
+// the rules that set it.
 func Trials(want RuleSet, others []RuleSet, host Host) iter.Seq[Trial] {
 	return func(yield func(Trial) bool) {
-		g := &trialMaker{
+		maker := &trialMaker{
 			host: &host, hosts: map[string]*Host{}, family: want.Family, wanted: NewStack(want.Routing, want),
 			proxy: want.ProxyPorts(), seed: maphash.MakeSeed(), seen: map[uint64]bool{}, yield: yield,
 			proxyID: [2]uint32{defaultID, defaultID},
 		}
-		ours := waysOf(want, true)
-		var theirs []way
+		ours := rulePathsOf(want, true)
+		var theirs []rulePath
 		for _, rs := range others {
-			theirs = append(theirs, waysOf(rs, false)...)
+			theirs = append(theirs, rulePathsOf(rs, false)...)
 		}
 		theirs = pairMarks(theirs)
-		g.learn(slices.Concat(ours, theirs), len(ours))
-		bases := g.bases(want, ours)
+		maker.collectNames(slices.Concat(ours, theirs), len(ours))
+		bases := maker.bases(want, ours)
 		for _, b := range bases {
-			if !g.add(b) {
+			if !maker.add(b) {
 				return
 			}
 		}
 		for i := range theirs {
 			for _, b := range bases {
-				for _, t := range g.meet(b, &theirs[i], false) {
-					if !g.add(t) {
+				for _, t := range maker.variantsMeeting(b, &theirs[i], false) {
+					if !maker.add(t) {
 						return
 					}
 				}
@@ -98,7 +98,7 @@ func Trials(want RuleSet, others []RuleSet, host Host) iter.Seq[Trial] {
 	}
 }
 
-// trialMaker makes trials for one family of a host.
+// trialMaker makes the trials of one family of a host.
 type trialMaker struct {
 	host     *Host
 	family   Family
@@ -107,18 +107,18 @@ type trialMaker struct {
 	owners   []Owner         // that the wanted rules look for
 	proxyID  [2]uint32
 	ownPorts []uint16 // that the wanted rules name
-	port     uint16   // that no rule names
+	port     uint16   // a port that no rule names
 	outside  []netip.Addr
-	edges    []netip.Addr     // just outside of the ranges that the wanted rules name
-	hosts    map[string]*Host // the host behind each of its interfaces
+	edges    []netip.Addr     // just outside the prefixes that the wanted rules name
+	hosts    map[string]*Host // the host as seen from each of its interfaces
 	seed     maphash.Seed
 	seen     map[uint64]bool // hashes of the trials so far
 	yield    func(Trial) bool
 
-	// Room for trials on their way: most of those that are made are not kept,
-	// and shunt-init runs without a garbage collector.
-	met, next, room []Trial
-	hop             hop
+	// Reused slices: most variants are not kept, and shunt-init runs without a
+	// garbage collector.
+	variants, next, room []Trial
+	scratch              traversal
 }
 
 type trialKey struct {
@@ -127,8 +127,8 @@ type trialKey struct {
 	assumed *Rule
 }
 
-// by has the packet leave by an interface.
-func (g *trialMaker) by(uplink string, t Trial) Trial {
+// leavingBy returns the trial with the packet leaving by an interface.
+func (g *trialMaker) leavingBy(uplink string, t Trial) Trial {
 	if g.hosts[uplink] == nil {
 		host := g.host.behind(uplink)
 		g.hosts[uplink] = &host
@@ -143,15 +143,15 @@ func (g *trialMaker) stray(p Packet) bool {
 	return !from && !g.host.local(p.Dst) && !ThisHost(p.Dst)
 }
 
-// add hands a trial out, unless it was handed out before; it returns false when
-// no more are wanted.
+// add yields a trial, unless it was yielded before. It returns false when no more
+// are wanted.
 func (g *trialMaker) add(t Trial) bool {
 	if g.stray(t.Packet) {
 		return true
 	}
 	key := trialKey{packet: t.Packet, uplink: t.Uplink}
 	for r := range t.Assumed {
-		key.assumed = r // a rule's own conditions tell the trials of its way apart
+		key.assumed = r // the conditions of one rule tell the trials of its path apart
 	}
 	hash := maphash.Comparable(g.seed, key)
 	if g.seen[hash] {
@@ -161,19 +161,19 @@ func (g *trialMaker) add(t Trial) bool {
 	return g.yield(t)
 }
 
-// maxOwnPorts bounds the ports of ours that a range of others is tried with.
+// maxOwnPorts bounds how many of our ports a range of others is tried with.
 const maxOwnPorts = 64
 
-// learn takes in what the rules name; the first of them are ours.
-func (g *trialMaker) learn(ways []way, ours int) {
+// collectNames collects what the rules name. The first of the paths are ours.
+func (g *trialMaker) collectNames(ways []rulePath, ours int) {
 	named := func(port uint16) bool {
-		return slices.ContainsFunc(ways, func(w way) bool { return w.namesPort(port) })
+		return slices.ContainsFunc(ways, func(w rulePath) bool { return w.namesPort(port) })
 	}
 	for g.port = unnamedPort; named(g.port) && g.port < unnamedPort+1000; {
 		g.port++
 	}
 	for _, candidate := range outsideOf(g.family) {
-		if !slices.ContainsFunc(ways, func(w way) bool { return w.names(candidate) }) {
+		if !slices.ContainsFunc(ways, func(w rulePath) bool { return w.namesAddress(candidate) }) {
 			g.outside = append(g.outside, candidate)
 		}
 	}
@@ -182,13 +182,13 @@ func (g *trialMaker) learn(ways []way, ours int) {
 	}
 	for _, w := range ways[:ours] {
 		for _, m := range w.matches {
-			g.learnOwn(m)
+			g.collectOwnNames(m)
 		}
 	}
 }
 
-// learnOwn takes in what a rule of ours names.
-func (g *trialMaker) learnOwn(m Match) {
+// collectOwnNames collects what a rule of ours names.
+func (g *trialMaker) collectOwnNames(m Match) {
 	switch m := m.(type) {
 	case Owner:
 		g.owners = union(g.owners, m)
@@ -210,11 +210,11 @@ func (g *trialMaker) learnOwn(m Match) {
 	}
 }
 
-// unnamedPort is where the search for a port begins that no rule names.
+// unnamedPort is where the search for a port that no rule names begins.
 const unnamedPort = 8079
 
-// outsideOf are addresses of others: those kept for documentation, and others
-// that a rule about those leaves alone.
+// outsideOf returns addresses of other hosts: one kept for documentation, and one
+// for the case that a rule excludes those.
 func outsideOf(f Family) []netip.Addr {
 	if f == IPv6 {
 		return []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2a00::1")}
@@ -222,9 +222,9 @@ func outsideOf(f Family) []netip.Addr {
 	return []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("8.0.0.1")}
 }
 
-// bases returns a packet for each way through the wanted rules, and the answer
-// to each.
-func (g *trialMaker) bases(want RuleSet, ours []way) []Trial {
+// bases returns a packet for each path through the wanted rules, and the answer to
+// each.
+func (g *trialMaker) bases(want RuleSet, ours []rulePath) []Trial {
 	var bases []Trial
 	known := map[string]bool{}
 	keep := func(t Trial) Path {
@@ -245,7 +245,7 @@ func (g *trialMaker) bases(want RuleSet, ours []way) []Trial {
 	}
 	for i := range ours {
 		for _, seed := range seeds {
-			for _, t := range g.meet(seed, &ours[i], true) {
+			for _, t := range g.variantsMeeting(seed, &ours[i], true) {
 				try(t)
 			}
 		}
@@ -253,8 +253,8 @@ func (g *trialMaker) bases(want RuleSet, ours []way) []Trial {
 	return bases
 }
 
-// kindOf tells packets apart by whose they are, what they are for and which
-// rules of ours they meet.
+// kindOf describes a packet by whose it is, what it is for, and which rules of ours
+// it meets.
 func (g *trialMaker) kindOf(p Packet, path Path) string {
 	words := []string{string(p.Direction), p.Protocol, string(p.State), p.Interface, path.Outcome.String()}
 	for _, addr := range []netip.Addr{p.Src, p.Dst} {
@@ -273,7 +273,7 @@ func (g *trialMaker) kindOf(p Packet, path Path) string {
 	return strings.Join(words, "|")
 }
 
-// seeds are the packets that a pod has to do with: from outside, to outside, to
+// seeds returns the packets that every pod meets: from outside, to outside, to
 // itself, and with addresses that no packet from outside may have.
 func (g *trialMaker) seeds(want RuleSet) []Trial {
 	var seeds []Trial
@@ -283,7 +283,7 @@ func (g *trialMaker) seeds(want RuleSet) []Trial {
 		if p.DstPort == 0 {
 			p.DstPort = g.port
 		}
-		seeds = append(seeds, g.by(g.host.Uplink, Trial{Packet: p, Assumed: NoRule}))
+		seeds = append(seeds, g.leavingBy(g.host.Uplink, Trial{Packet: p, Assumed: NoRule}))
 	}
 	for _, protocol := range []string{"tcp", "udp"} {
 		for _, dst := range append([]netip.Addr{own}, g.family.thisHost()...) {
@@ -302,18 +302,18 @@ func (g *trialMaker) seeds(want RuleSet) []Trial {
 	return seeds
 }
 
-// Bounds of the packets that one rule gets out of one other packet.
+// Bounds of the variants that one rule makes of one packet.
 const (
 	maxValues = 5  // of one field
 	maxMet    = 40 // in all
 )
 
-// meet returns variants of a packet that meet what a rule asks for, so far as a
-// packet can have it; free says that it may have any mark and any source. They
-// are good until the next call.
-func (g *trialMaker) meet(base Trial, w *way, free bool) []Trial {
+// variantsMeeting returns variants of a packet that meet what a rule asks for, as
+// far as a packet can. free allows any mark and any source. The result is valid
+// until the next call.
+func (g *trialMaker) variantsMeeting(base Trial, path *rulePath, free bool) []Trial {
 	out := base.Packet.Direction == Out
-	switch w.hook {
+	switch path.hook {
 	case "OUTPUT", "POSTROUTING":
 		if !out {
 			return nil
@@ -323,31 +323,31 @@ func (g *trialMaker) meet(base Trial, w *way, free bool) []Trial {
 			return nil
 		}
 	}
-	if len(w.opaque) > 0 {
+	if len(path.opaque) > 0 {
 		base.Assumed = Assumption{}
-		for _, r := range w.opaque {
+		for _, r := range path.opaque {
 			base.Assumed[r] = true
 		}
 	}
-	g.met = append(g.met[:0], base)
-	met, next := g.met, g.next[:0]
+	g.variants = append(g.variants[:0], base)
+	variants, next := g.variants, g.next[:0]
 	for i := range fields {
-		asked := w.asked(i)
+		asked := path.asked(i)
 		if len(asked) == 0 {
 			continue
 		}
 		next = next[:0]
-		for _, t := range met {
-			n := 0
-			for _, variant := range fields[i].variants(g, t, asked, w.hook, free) {
-				if n < maxValues && len(next) < maxMet {
+		for _, t := range variants {
+			kept := 0
+			for _, variant := range fields[i].variants(g, t, asked, path.hook, free) {
+				if kept < maxValues && len(next) < maxMet {
 					next = append(next, variant)
-					n++
+					kept++
 				}
 			}
 		}
-		met, next = next, met
+		variants, next = next, variants
 	}
-	g.met, g.next = met, next
-	return met
+	g.variants, g.next = variants, next
+	return variants
 }

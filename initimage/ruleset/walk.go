@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-func (m Source) matches(h *hop) bool       { return m.Prefix.Contains(h.Src) != m.Not }
-func (m Destination) matches(h *hop) bool  { return m.Prefix.Contains(h.Dst) != m.Not }
-func (m InInterface) matches(h *hop) bool  { return matchesName(m.Name, h.in) != m.Not }
-func (m OutInterface) matches(h *hop) bool { return matchesName(m.Name, h.out) != m.Not }
-func (m Protocol) matches(h *hop) bool     { return m.holds(h.Packet.Protocol) }
+func (m Source) matches(h *traversal) bool       { return m.Prefix.Contains(h.Src) != m.Not }
+func (m Destination) matches(h *traversal) bool  { return m.Prefix.Contains(h.Dst) != m.Not }
+func (m InInterface) matches(h *traversal) bool  { return matchesName(m.Name, h.in) != m.Not }
+func (m OutInterface) matches(h *traversal) bool { return matchesName(m.Name, h.out) != m.Not }
+func (m Protocol) matches(h *traversal) bool     { return m.accepts(h.Packet.Protocol) }
 
-func (m Ports) matches(h *hop) bool {
+func (m Ports) matches(h *traversal) bool {
 	port := h.DstPort
 	if m.Source {
 		port = h.SrcPort
@@ -20,13 +20,13 @@ func (m Ports) matches(h *hop) bool {
 	return (m.Protocol == "" || m.Protocol == h.Packet.Protocol) && m.Ranges.Contains(port) != m.Not
 }
 
-// matches takes the first packet of a tcp connection for its SYN, also of one
-// that another connection announced.
-func (m SYN) matches(h *hop) bool { return h.Packet.Protocol == "tcp" && h.opens != m.Not }
+// matches takes the first packet of a tcp connection for its SYN, also if another
+// connection announced it.
+func (m SYN) matches(h *traversal) bool { return h.Packet.Protocol == "tcp" && h.opens != m.Not }
 
-// matches is false for packets that no process of this host made: they have
-// no socket yet.
-func (m Owner) matches(h *hop) bool {
+// matches returns false for packets that no process of this host made: they have no
+// socket yet.
+func (m Owner) matches(h *traversal) bool {
 	if h.hook != "OUTPUT" && h.hook != "POSTROUTING" {
 		return false
 	}
@@ -37,7 +37,7 @@ func (m Owner) matches(h *hop) bool {
 	return (m.First <= id && id <= m.Last) != m.Not
 }
 
-func (m Mark) matches(h *hop) bool {
+func (m Mark) matches(h *traversal) bool {
 	mark := h.Packet.Mark
 	if m.Connection {
 		mark = h.connMark()
@@ -45,9 +45,11 @@ func (m Mark) matches(h *hop) bool {
 	return (mark&m.Mask == m.Value) != m.Not
 }
 
-func (m Conntrack) matches(h *hop) bool { return slices.Contains(m.States, h.seen()) != m.Not }
+func (m Conntrack) matches(h *traversal) bool {
+	return slices.Contains(m.States, h.conntrackState()) != m.Not
+}
 
-func (m AddressType) matches(h *hop) bool {
+func (m AddressType) matches(h *traversal) bool {
 	a := h.Src
 	if m.Destination {
 		a = h.Dst
@@ -55,8 +57,8 @@ func (m AddressType) matches(h *hop) bool {
 	return h.host.local(a) != m.Not
 }
 
-// matches is not asked: a walk is told which rules to take for met.
-func (OpaqueMatch) matches(*hop) bool { return false }
+// matches is never called: a walk is told which opaque rules accept.
+func (OpaqueMatch) matches(*traversal) bool { return false }
 
 // matchesName compares an interface's name with iptables' pattern.
 func matchesName(pattern, name string) bool {
@@ -66,7 +68,7 @@ func matchesName(pattern, name string) bool {
 	return pattern == name
 }
 
-func (v Verdict) apply(h *hop) action {
+func (v Verdict) apply(h *traversal) action {
 	switch v {
 	case Accept:
 		return actionAccept
@@ -78,16 +80,16 @@ func (v Verdict) apply(h *hop) action {
 	}
 }
 
-func (Reject) apply(h *hop) action {
+func (Reject) apply(h *traversal) action {
 	h.seal(Rejected)
 	return actionStop
 }
 
-func (Jump) apply(*hop) action { return actionJump }
+func (Jump) apply(*traversal) action { return actionJump }
 
-// apply rewrites the destination: to loopback for a packet of this host, to
-// the host's address for one that came in (iptables-extensions(8)).
-func (r Redirect) apply(h *hop) action {
+// apply rewrites the destination: to loopback for a packet of this host, to the
+// host's address for one that came in (iptables-extensions(8)).
+func (r Redirect) apply(h *traversal) action {
 	if h.hook == "OUTPUT" {
 		h.Dst = h.Family.loopback()
 	} else {
@@ -96,17 +98,17 @@ func (r Redirect) apply(h *hop) action {
 	return h.rewritten(r.Port)
 }
 
-func (d DNAT) apply(h *hop) action {
+func (d DNAT) apply(h *traversal) action {
 	if d.Address.IsValid() {
 		h.Dst = d.Address
 	}
 	return h.rewritten(d.Port)
 }
 
-// rewritten gives the packet its new port, 0 for the one that it has. What
+// rewritten gives the packet its new port; 0 keeps the old one. A packet that
 // TPROXY has given to a socket stays there.
-func (h *hop) rewritten(port uint16) action {
-	h.mapped = true
+func (h *traversal) rewritten(port uint16) action {
+	h.translated = true
 	if port != 0 {
 		h.DstPort = port
 	}
@@ -121,20 +123,19 @@ func (h *hop) rewritten(port uint16) action {
 }
 
 // apply leaves the rest to the routing of what came in.
-func (Nowhere) apply(h *hop) action {
-	h.Dst, h.mapped = IPv4.unspecified(), true
+func (Nowhere) apply(h *traversal) action {
+	h.Dst, h.translated = IPv4.unspecified(), true
 	return actionAccept
 }
 
-func (t TProxy) apply(h *hop) action {
+func (t TProxy) apply(h *traversal) action {
 	h.Packet.Mark = h.Packet.Mark&^t.Mask ^ t.Mark
 	h.fate, h.port = TProxied, t.Port
 	return actionAccept
 }
 
-// connMark is the mark of the connection that the packet is of, so far as
-// conntrack knows one.
-func (h *hop) connMark() uint32 {
+// connMark returns the mark of the packet's connection, if conntrack knows one.
+func (h *traversal) connMark() uint32 {
 	if !h.tracked || h.State == Untracked {
 		return 0
 	}
@@ -142,13 +143,13 @@ func (h *hop) connMark() uint32 {
 }
 
 // markConnection does nothing to a packet that has no connection.
-func (h *hop) markConnection(mark uint32) {
+func (h *traversal) markConnection(mark uint32) {
 	if h.tracked && h.State != Untracked {
 		h.ConnMark = mark
 	}
 }
 
-func (s SetMark) apply(h *hop) action {
+func (s SetMark) apply(h *traversal) action {
 	if s.Connection {
 		h.markConnection(h.ConnMark&^s.Mask ^ s.Value)
 	} else {
@@ -157,38 +158,38 @@ func (s SetMark) apply(h *hop) action {
 	return actionContinue
 }
 
-func (s SaveMark) apply(h *hop) action {
+func (s SaveMark) apply(h *traversal) action {
 	h.markConnection(h.ConnMark&^s.connection() ^ h.Packet.Mark&s.packet())
 	return actionContinue
 }
 
-func (r RestoreMark) apply(h *hop) action {
+func (r RestoreMark) apply(h *traversal) action {
 	if h.tracked && h.State != Untracked {
 		h.Packet.Mark = h.Packet.Mark&^r.packet() ^ h.ConnMark&r.connection()
 	}
 	return actionContinue
 }
 
-// apply puts a packet into a zone before conntrack has seen it; afterwards it
-// is too late.
-func (z ConntrackZone) apply(h *hop) action {
+// apply puts a packet into a zone, unless conntrack has seen it: then it is too
+// late.
+func (z ConntrackZone) apply(h *traversal) action {
 	if !h.tracked {
 		h.zone = z.Zone
 	}
 	return actionContinue
 }
 
-// apply takes a packet from conntrack before that has seen it; afterwards it
-// is too late.
-func (NoTrack) apply(h *hop) action {
+// apply hides a packet from conntrack, unless conntrack has seen it: then it is too
+// late.
+func (NoTrack) apply(h *traversal) action {
 	if !h.tracked {
 		h.State = Untracked
 	}
 	return actionContinue
 }
 
-// apply does one thing after the other until one ends the rule.
-func (all Sequence) apply(h *hop) action {
+// apply applies the targets in turn, until one ends the rule.
+func (all Sequence) apply(h *traversal) action {
 	for _, t := range all {
 		if end := t.apply(h); end != actionContinue {
 			return end
@@ -197,17 +198,17 @@ func (all Sequence) apply(h *hop) action {
 	return actionContinue
 }
 
-// passive reports whether the rule changes nothing about where any packet goes.
+// passive reports whether the rule leaves alone where packets go.
 func (r Rule) passive() bool {
 	opaque, ok := r.Target.(OpaqueTarget)
 	return r.Target == nil || ok && opaque.passive()
 }
 
-func (t OpaqueTarget) apply(h *hop) action {
+func (t OpaqueTarget) apply(h *traversal) action {
 	if t.passive() {
 		return actionContinue
 	}
-	if meaning := t.meaning(h.Family); meaning != nil {
+	if meaning := t.equivalent(h.Family); meaning != nil {
 		return meaning.apply(h)
 	}
 	h.seal(Unknown)
@@ -222,7 +223,7 @@ func (o Outcome) String() string {
 	return string(o.Fate) + " " + strconv.Itoa(int(o.Port))
 }
 
-// String prints where the rule stands, and the rule.
+// String prints the rule and its place.
 func (s Step) String() string {
 	if s.Number == 0 {
 		return s.Table + " " + s.Chain + ": policy " + string(Drop)

@@ -118,7 +118,7 @@ func met(rs ruleset.RuleSet, walks []ruleset.Packet, state ruleset.State) int {
 	sum := 0
 	for _, p := range walks {
 		p.Family, p.Protocol, p.State = ruleset.IPv4, "tcp", state
-		sum += ruleset.Trace(rs, rules.Pod, p).Met
+		sum += ruleset.Trace(rs, rules.Pod, p).RulesMet
 	}
 	return sum
 }
