@@ -9,26 +9,26 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Args prints a spec and options as arguments of shunt-init. All that Istio
-// has a flag for is spelled out, so that an injector and an init image of
-// different versions cannot disagree on a default. A list that is too long for
-// one argument is printed in several.
+// Args prints a spec and options as arguments of shunt-init. It prints every flag
+// that Istio has, so that an injector and an init image of different versions
+// cannot disagree on a default. A list that is too long for one argument becomes
+// several.
 func Args(spec Spec, opts Options) []string {
-	a := &arguments{Spec: spec, Options: opts, mode: spec.Mode(), system: spec.System}
+	values := &arguments{Spec: spec, Options: opts, mode: spec.Mode(), system: spec.System}
 	var args []string
 	for _, def := range specFlags {
 		switch {
-		case def.name != flagMode || a.mode != "":
-			for _, part := range def.parts(def.get(a)) {
+		case def.name != flagMode || values.mode != "":
+			for _, part := range def.parts(def.get(values)) {
 				args = append(args, "-"+def.short, part)
 			}
 		default:
-			args = append(args, "--"+flagSystem, string(a.system))
+			args = append(args, "--"+flagSystem, string(values.system))
 		}
 	}
 	defaults := &arguments{Spec: Default(), Options: DefaultOptions()}
 	for _, def := range slices.Concat(moreFlags, optionFlags) {
-		if value := def.get(a); value != def.get(defaults) {
+		if value := def.get(values); value != def.get(defaults) {
 			for _, part := range def.parts(value) {
 				args = append(args, "--"+def.name+"="+part)
 			}
@@ -37,13 +37,12 @@ func Args(spec Spec, opts Options) []string {
 	return args
 }
 
-// MaxArgument is the length from which on Linux starts no program with an
-// argument or a variable, its end included (MAX_ARG_STRLEN of
-// linux/binfmts.h, where a page has 4 KiB).
+// MaxArgument is the length, end included, from which on Linux starts no program
+// with an argument or a variable (MAX_ARG_STRLEN of linux/binfmts.h, with pages of
+// 4 KiB).
 const MaxArgument = 128 << 10
 
-// parts cuts the value of a list to lengths that an argument may have, half of
-// MaxArgument and less.
+// parts splits the value of a list into arguments of at most half of MaxArgument.
 func (def flagDef) parts(value string) []string {
 	var parts []string
 	for def.isList && len(value) > MaxArgument/2 {
@@ -54,24 +53,24 @@ func (def flagDef) parts(value string) []string {
 	return append(parts, value)
 }
 
-// ShareCommand is the first argument that asks shunt-init for what the proxy
-// needs and for no rules: mode NONE.
+// ShareCommand is the first argument that makes shunt-init leave what the proxy
+// needs, and install no rules: mode NONE.
 const ShareCommand = "share"
 
-// istioCommand is the first argument of Istio's init container, whose image
-// holds several programs.
+// istioCommand is the first argument of Istio's init container, whose image holds
+// several programs.
 const istioCommand = "istio-iptables"
 
-// ParseArgs reads the arguments of shunt-init into a validated spec. A flag
-// that is absent has its value in DefaultFor the system or DefaultOptions; in
-// particular, everything is intercepted that no flag leaves alone. The error
-// joins a *FlagError for every flag that is wrong; pflag.ErrHelp asks for Usage.
+// ParseArgs reads the arguments of shunt-init into a validated spec. A flag that is
+// absent has its value in DefaultFor the system or in DefaultOptions. So everything
+// is intercepted that no flag excludes. The error joins a *FlagError for every
+// invalid flag; pflag.ErrHelp asks for Usage.
 func ParseArgs(args []string) (Spec, Options, error) {
 	if len(args) > 0 && args[0] == istioCommand {
 		args = args[1:]
 	}
-	fs, values := newFlagSet(&arguments{Spec: Default(), Options: DefaultOptions()})
-	parseErr := fs.Parse(args)
+	flags, values := newFlagSet(&arguments{Spec: Default(), Options: DefaultOptions()})
+	parseErr := flags.Parse(args)
 	if errors.Is(parseErr, pflag.ErrHelp) {
 		return Spec{}, Options{}, parseErr
 	}
@@ -82,10 +81,10 @@ func ParseArgs(args []string) (Spec, Options, error) {
 	if parseErr != nil {
 		errs = append(errs, fmt.Errorf("%w; accepted: the flags that --help lists", parseErr))
 	}
-	for _, word := range fs.Args() {
+	for _, word := range flags.Args() {
 		errs = append(errs, fmt.Errorf("unexpected argument %q; accepted: flags only", word))
 	}
-	a, err := settle(values)
+	a, err := resolve(values)
 	errs = append(errs, err)
 	if err := errors.Join(errs...); err != nil {
 		return Spec{}, Options{}, err
@@ -96,11 +95,11 @@ func ParseArgs(args []string) (Spec, Options, error) {
 	return a.Spec, a.Options, nil
 }
 
-// settle finds out which system the flags ask for, and puts the values that
-// were given over that system's defaults.
-func settle(values []*flagValue) (*arguments, error) {
-	said := values[0].target
-	system, err := said.settleSystem()
+// resolve finds the system that the flags ask for, and sets the given values over
+// that system's defaults.
+func resolve(values []*flagValue) (*arguments, error) {
+	given := values[0].target
+	system, err := given.chooseSystem()
 	a := &arguments{Spec: DefaultFor(system), Options: DefaultOptions()}
 	errs := []error{err}
 	for _, v := range values {
@@ -111,15 +110,15 @@ func settle(values []*flagValue) (*arguments, error) {
 	return a, errors.Join(errs...)
 }
 
-// Usage describes the flags of shunt-init, one a line.
+// Usage returns the help on shunt-init's flags, one a line.
 func Usage() string {
 	fs, _ := newFlagSet(&arguments{Spec: Default(), Options: DefaultOptions(), mode: ModeRedirect})
 	return fs.FlagUsages()
 }
 
-// settleSystem makes one of -m and --system, which must not contradict each
-// other.
-func (a *arguments) settleSystem() (System, error) {
+// chooseSystem returns the system that -m or --system asks for. The two must not
+// contradict each other.
+func (a *arguments) chooseSystem() (System, error) {
 	fromMode := map[Mode]System{ModeRedirect: SystemRedirect, ModeTProxy: SystemTProxy}[a.mode]
 	switch {
 	case a.system == "" && fromMode == "":
@@ -135,29 +134,29 @@ func (a *arguments) settleSystem() (System, error) {
 }
 
 func newFlagSet(a *arguments) (*pflag.FlagSet, []*flagValue) {
-	fs := pflag.NewFlagSet("shunt-init", pflag.ContinueOnError)
-	fs.SortFlags = false
-	fs.Usage = func() {}
+	flags := pflag.NewFlagSet("shunt-init", pflag.ContinueOnError)
+	flags.SortFlags = false
+	flags.Usage = func() {}
 	var values []*flagValue
 	for _, defs := range [][]flagDef{specFlags, {systemFlag}, moreFlags, optionFlags, {istioFlag}} {
 		for _, def := range defs {
 			v := &flagValue{def: def, target: a}
 			values = append(values, v)
-			flag := fs.VarPF(v, def.name, def.short, def.usage)
+			flag := flags.VarPF(v, def.name, def.short, def.usage)
 			if def.isBool {
 				flag.NoOptDefVal = "true"
 			}
 		}
 	}
-	return fs, values
+	return flags, values
 }
 
-// flagValue is a pflag.Value that keeps its errors rather than returning
-// them: pflag stops at the first, and all of them are wanted.
+// flagValue is a pflag.Value that collects its errors: pflag would stop at the
+// first.
 type flagValue struct {
 	def    flagDef
 	target *arguments
-	texts  []string // given, more than one of a list
+	texts  []string // as given; several for a list
 	errs   []error
 }
 
@@ -184,7 +183,7 @@ func (v *flagValue) String() string {
 	return v.def.get(v.target)
 }
 
-// Type is the word for the value in Usage.
+// Type returns the word for the value in Usage.
 func (v *flagValue) Type() string {
 	if v.def.isBool {
 		return "bool"
@@ -192,8 +191,8 @@ func (v *flagValue) Type() string {
 	return "value"
 }
 
-// Values are what the flags of shunt-init would say of a spec and options, all
-// of them, by their long names without dashes.
+// Values returns the value of every flag of shunt-init for a spec and options, by
+// the flags' long names without dashes.
 func Values(spec Spec, opts Options) map[string]string {
 	a := &arguments{Spec: spec, Options: opts, mode: spec.Mode(), system: spec.System}
 	values := map[string]string{}

@@ -16,7 +16,7 @@ import (
 
 var samePrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 
-// istioArgs are what Istio's injector gives its init container.
+// istioArgs are the arguments of Istio's init container.
 var istioArgs = []string{
 	"-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-x", "", "-b", "*", "-d", "15090,15021,15020",
 }
@@ -62,7 +62,7 @@ func TestArgsOf(t *testing.T) {
 	}
 }
 
-// TestLongLists has lists that no single argument can hold.
+// TestLongLists prints lists that are too long for one argument.
 func TestLongLists(t *testing.T) {
 	spec := interception.Default()
 	for i := range 20_000 {
@@ -107,7 +107,7 @@ func TestFlagsGivenTwice(t *testing.T) {
 	}
 }
 
-// TestEveryWrongFlagIsNamed also holds that each error can be taken apart.
+// TestEveryWrongFlagIsNamed also checks that errors.As finds the parts of each error.
 func TestEveryWrongFlagIsNamed(t *testing.T) {
 	_, _, err := interception.ParseArgs([]string{"-p", "0", "--proxy-gid=wheel", "-m", "tproxy"})
 	for _, want := range []string{
@@ -124,8 +124,8 @@ func TestEveryWrongFlagIsNamed(t *testing.T) {
 	}
 }
 
-// FuzzParseArgs holds that arguments are refused, each wrong one with what is
-// accepted, or mean what they print as.
+// FuzzParseArgs checks that arguments are either rejected, each with what is accepted, or equal to
+// what they print as.
 func FuzzParseArgs(f *testing.F) {
 	addCorpus(f)
 	f.Add(strings.Join(istioArgs, "\n"))
@@ -154,7 +154,7 @@ func FuzzParseArgs(f *testing.F) {
 	})
 }
 
-// addCorpus makes a seed of the arguments of each rule case.
+// addCorpus adds the arguments of each rule case as a seed.
 func addCorpus(f *testing.F) {
 	cases, err := filepath.Glob("../../test/rules/testdata/cases/*.txtar")
 	if err != nil || len(cases) == 0 {

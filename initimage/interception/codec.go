@@ -16,7 +16,7 @@ type codec[T any] struct {
 
 var (
 	portCodec = codec[uint16]{ParsePort, func(p uint16) string { return strconv.Itoa(int(p)) }}
-	// optionalPortCodec has 0 for no port, which an empty text says.
+	// optionalPortCodec reads an empty text as 0, which means no port.
 	optionalPortCodec = codec[uint16]{
 		func(text string) (uint16, error) {
 			if text == "" {
@@ -45,8 +45,8 @@ var (
 	backendCodec    = oneOf(BackendAuto, BackendNFT, BackendLegacy)
 	ipv6Codec       = oneOf(IPv6Auto, IPv6On, IPv6Off)
 	modeCodec       = oneOf(ModeRedirect, ModeTProxy)
-	netnsCodec      = absolutePath("/proc/1234/ns/net")
-	shareCodec      = absolutePath("/shunt")
+	netnsCodec      = parseAbsolutePath("/proc/1234/ns/net")
+	shareCodec      = parseAbsolutePath("/shunt")
 	textCodec       = codec[string]{func(text string) (string, error) { return text, nil }, func(text string) string { return text }}
 	systemCodec     = oneOf(SystemRedirect, SystemTProxy, SystemAmbient, SystemLegacy)
 	markCodec       = codec[uint32]{parseMark, formatUint32}
@@ -56,8 +56,8 @@ var (
 // ParseMode reads REDIRECT or TPROXY, in capitals as Istio documents them.
 func ParseMode(text string) (Mode, error) { return modeCodec.parse(text) }
 
-// oneOf reads exactly one of the given words. Case counts: a word that nearly
-// fits must not turn into another.
+// oneOf reads exactly one of the given words. Case matters: a word that nearly fits
+// must not turn into another.
 func oneOf[T ~string](values ...T) codec[T] {
 	words := make([]string, len(values))
 	for i, v := range values {
@@ -88,7 +88,7 @@ func formatUint32(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
 const maxMark = 1<<32 - 2
 
 // parseMark reads a packet mark in decimal or, as iptables prints it, in
-// hexadecimal. 0 is what unmarked packets carry.
+// hexadecimal. Unmarked packets have mark 0, so it is rejected.
 func parseMark(text string) (uint32, error) {
 	n, err := strconv.ParseUint(strings.TrimPrefix(text, "0x"), markBase(text), 32)
 	if err != nil || n == 0 || n > maxMark || strings.ContainsAny(text, "+_-") {
@@ -104,7 +104,7 @@ func markBase(text string) int {
 	return 10
 }
 
-// Routing tables that the kernel keeps for itself (linux/rtnetlink.h).
+// Routing tables that the kernel reserves (linux/rtnetlink.h).
 const (
 	routeTableDefault = 253
 	routeTableLocal   = 255
@@ -119,8 +119,8 @@ func parseRouteTable(text string) (uint32, error) {
 	return uint32(n), nil
 }
 
-// absolutePath reads an absolute path; an empty text is none.
-func absolutePath(example string) codec[string] {
+// parseAbsolutePath reads an absolute path; an empty text means none.
+func parseAbsolutePath(example string) codec[string] {
 	parse := func(text string) (string, error) {
 		if text != "" && !strings.HasPrefix(text, "/") {
 			return "", &ValueError{Value: text, Accepted: "an absolute path such as " + example}

@@ -2,8 +2,7 @@ package interception
 
 import "net/netip"
 
-// arguments is all that the flags of shunt-init say, before mode and system
-// are made one.
+// arguments holds the values of all flags, before mode and system become one.
 type arguments struct {
 	Spec
 	Options
@@ -11,32 +10,32 @@ type arguments struct {
 	system System // "" until --system is given
 }
 
-// flagDef is one flag of shunt-init: its names, what it is for, and the place
-// in the arguments that it reads into and is printed from.
+// flagDef is one flag of shunt-init: its names, its help text, and the place in the
+// arguments that it reads into and is printed from.
 type flagDef struct {
 	name, short, usage string
 	isBool             bool
-	isList             bool // may be given in parts
+	isList             bool // may be given several times
 	set                func(*arguments, string) error
 	get                func(*arguments) string
 }
 
-// bind ties a flag to its place, so that reading and printing it cannot part.
-func bind[T any](name, short, usage string, c codec[T], place func(*arguments) *T) flagDef {
+// bind makes a flag read into and print from the same place.
+func bind[T any](name, short, usage string, codec codec[T], place func(*arguments) *T) flagDef {
 	return flagDef{
 		name: name, short: short, usage: usage,
 		set: func(a *arguments, text string) error {
-			value, err := c.parse(text)
+			value, err := codec.parse(text)
 			if err == nil {
 				*place(a) = value
 			}
 			return err
 		},
-		get: func(a *arguments) string { return c.format(*place(a)) },
+		get: func(a *arguments) string { return codec.format(*place(a)) },
 	}
 }
 
-// read reads the flag's value; its error names the flag.
+// read reads the flag's value. Its error names the flag.
 func (def flagDef) read(a *arguments, text string) error {
 	if err := def.set(a, text); err != nil {
 		return &FlagError{Flag: "--" + def.name, Err: err}
@@ -50,14 +49,14 @@ func boolFlag(name, short, usage string, place func(*arguments) *bool) flagDef {
 	return def
 }
 
-// listFlag is a flag whose value is a list, separated by commas.
+// listFlag returns a flag whose value is a list, separated by commas.
 func listFlag[T any](name, short, usage string, c codec[T], place func(*arguments) *T) flagDef {
 	def := bind(name, short, usage, c, place)
 	def.isList = true
 	return def
 }
 
-// Names of flags that errors about more than one of them refer to.
+// Names of flags that other errors refer to as well.
 const (
 	flagOutboundPort = "envoy-port"
 	flagInboundPort  = "inbound-capture-port"
@@ -80,8 +79,8 @@ const (
 	flagEnvoy        = "envoy"
 )
 
-// specFlags are istio-iptables' flags, with its names and meaning, in the
-// order in which Args prints them.
+// specFlags are istio-iptables' flags, with its names and meaning, in the order in
+// which Args prints them.
 var specFlags = []flagDef{
 	bind(flagOutboundPort, "p", "port of the proxy that outbound connections are sent to", portCodec,
 		func(a *arguments) *uint16 { return &a.OutboundPort }),
@@ -97,19 +96,19 @@ var specFlags = []flagDef{
 		func(a *arguments) *Mode { return &a.mode }),
 	listFlag("istio-inbound-ports", "b", "inbound ports to intercept; * for all but 22 (ssh), as Istio has it, empty for none", portsCodec,
 		func(a *arguments) *Ports { return &a.InboundPorts }),
-	listFlag("istio-local-exclude-ports", "d", "inbound ports to leave alone", portRangesCodec,
+	listFlag("istio-local-exclude-ports", "d", "inbound ports to exclude", portRangesCodec,
 		func(a *arguments) *PortRanges { return &a.InboundExcludePorts }),
 	listFlag("istio-service-cidr", "i", "destinations to intercept; * for all, empty for none", cidrsCodec,
 		func(a *arguments) *CIDRs { return &a.OutboundCIDRs }),
-	listFlag("istio-service-exclude-cidr", "x", "destinations to leave alone", prefixesCodec,
+	listFlag("istio-service-exclude-cidr", "x", "destinations to exclude", prefixesCodec,
 		func(a *arguments) *Prefixes { return &a.OutboundExcludeCIDRs }),
 	listFlag("istio-outbound-ports", "q", "destination ports to intercept even outside -i", portRangesCodec,
 		func(a *arguments) *PortRanges { return &a.OutboundPorts }),
-	listFlag("istio-local-outbound-ports-exclude", "o", "destination ports to leave alone", portRangesCodec,
+	listFlag("istio-local-outbound-ports-exclude", "o", "destination ports to exclude", portRangesCodec,
 		func(a *arguments) *PortRanges { return &a.OutboundExcludePorts }),
 	listFlag(flagVirtual, "k", "interfaces of virtual machines, whose inbound traffic counts as outbound", interfacesCodec,
 		func(a *arguments) *[]string { return &a.VirtualInterfaces }),
-	listFlag("istio-exclude-interfaces", "c", "interfaces to leave alone", interfacesCodec,
+	listFlag("istio-exclude-interfaces", "c", "interfaces to exclude", interfacesCodec,
 		func(a *arguments) *[]string { return &a.ExcludeInterfaces }),
 	bind("istio-inbound-tproxy-mark", "t", "packet mark of TPROXY", markCodec,
 		func(a *arguments) *uint32 { return &a.Mark }),
@@ -117,11 +116,11 @@ var specFlags = []flagDef{
 		func(a *arguments) *uint32 { return &a.RouteTable }),
 }
 
-// moreFlags say what to intercept, too, and are printed by Args where their
-// value is not the default of every version.
+// moreFlags also state what to intercept. Args prints those whose value is not the
+// default of every version.
 var moreFlags = []flagDef{
 	boolFlag(flagRedirectDNS, "", "send DNS queries, udp and tcp, to the proxy", func(a *arguments) *bool { return &a.DNS.Redirect }),
-	boolFlag(flagCaptureAll, "", "those to any server, not only to the pod's resolvers", func(a *arguments) *bool { return &a.DNS.All }),
+	boolFlag(flagCaptureAll, "", "capture DNS queries to any server, not only to the pod's resolvers", func(a *arguments) *bool { return &a.DNS.All }),
 	listFlag(flagDNSServers, "", "the pod's resolvers; empty for those of /etc/resolv.conf", addressesCodec,
 		func(a *arguments) *Prefixes { return &a.DNS.Servers }),
 	bind(flagDNSPort, "", "port of the proxy that DNS queries are sent to", portCodec, func(a *arguments) *uint16 { return &a.DNS.Port }),
@@ -133,13 +132,13 @@ var moreFlags = []flagDef{
 		func(a *arguments) *bool { return &a.DropInvalid }),
 	listFlag("outbound-owner-groups", "", "groups whose connections are intercepted; * for all", groupsCodec,
 		func(a *arguments) *Groups { return &a.OwnerGroups }),
-	listFlag("outbound-owner-groups-exclude", "", "groups whose connections are left alone", idsCodec,
+	listFlag("outbound-owner-groups-exclude", "", "groups whose connections are not intercepted", idsCodec,
 		func(a *arguments) *[]uint32 { return &a.ExcludeOwnerGroups }),
 	bind("host-ipv4-loopback-cidr", "", "what counts as the IPv4 loopback address", loopbackCodec,
 		func(a *arguments) *netip.Prefix { return &a.LoopbackCIDR }),
 }
 
-// optionFlags are Shunt's own, and those of Istio that concern the run.
+// optionFlags are Shunt's own flags, and those of Istio that concern the run.
 var optionFlags = []flagDef{
 	bind("backend", "", "auto, nft or legacy", backendCodec, func(a *arguments) *Backend { return &a.Backend }),
 	bind("ipv6", "", "auto (where the namespace has an IPv6 address), on or off", ipv6Codec,
@@ -148,23 +147,23 @@ var optionFlags = []flagDef{
 		func(a *arguments) *string { return &a.NetNS }),
 	bind(flagShare, "", "folder to leave this program and the pod's resolvers in, for the proxy; empty for none", shareCodec,
 		func(a *arguments) *string { return &a.Share }),
-	bind(flagEnvoy, "", "settings of Envoy in JSON, {} for the defaults: its bootstrap is left in that folder, too", textCodec,
+	bind(flagEnvoy, "", "settings of Envoy in JSON, {} for the defaults; leaves its bootstrap in that folder", textCodec,
 		func(a *arguments) *string { return &a.Envoy }),
 	boolFlag(flagDryRun, "n", "print the rules and change nothing", func(a *arguments) *bool { return &a.DryRun }),
 	boolFlag(flagVerify, "", "compare the namespace with the rules, probe it, and change nothing",
 		func(a *arguments) *bool { return &a.Verify }),
-	boolFlag(flagRemove, "", "take everything of Shunt's away", func(a *arguments) *bool { return &a.Remove }),
+	boolFlag(flagRemove, "", "delete all rules and routing of Shunt", func(a *arguments) *bool { return &a.Remove }),
 	boolFlag(flagSkipVerify, "", "do not verify after applying", func(a *arguments) *bool { return &a.SkipVerify }),
 }
 
-// istioFlag is in the arguments of Istio's init container, which are to work
-// unchanged. It is about the log of another program and does nothing here.
+// istioFlag is one of the arguments of Istio's init container, which must work
+// unchanged. It sets another program's log level and has no effect here.
 var istioFlag = flagDef{
-	name: "log_output_level", usage: "taken from Istio's arguments, without effect",
+	name: "log_output_level", usage: "accepted because Istio passes it; has no effect",
 	set: func(*arguments, string) error { return nil },
 	get: func(*arguments) string { return "" },
 }
 
-// systemFlag stands apart: Args prints it where -m has no word for the system.
-var systemFlag = bind(flagSystem, "", "redirect, tproxy, ambient or legacy; -m says the first two in Istio's words", systemCodec,
+// systemFlag is separate: Args prints it if -m has no word for the system.
+var systemFlag = bind(flagSystem, "", "redirect, tproxy, ambient or legacy; -m has Istio's words for the first two", systemCodec,
 	func(a *arguments) *System { return &a.system })

@@ -11,9 +11,9 @@ const acceptedIDs = "numeric ids from 0 to 4294967294, separated by commas"
 // maxID is the largest uid and gid: 2^32-1 means "no id" to the kernel (chown(2)).
 const maxID = 1<<32 - 2
 
-// splitList cuts a text at its commas and trims each word. The empty text is
-// the empty list; an empty word in a longer text is refused, because a comma
-// too many is a value that was meant to be there.
+// splitList splits a text at its commas and trims each word. An empty text is an
+// empty list. An empty word in a longer text is an error: a stray comma means that
+// a value is missing.
 func splitList(text, accepted string) ([]string, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, nil
@@ -28,7 +28,7 @@ func splitList(text, accepted string) ([]string, error) {
 	return words, nil
 }
 
-// accepting returns err with what is accepted put in the words of its place.
+// accepting returns err with its list of accepted values replaced.
 func accepting(err error, accepted string) error {
 	var ve *ValueError
 	if !errors.As(err, &ve) {
@@ -37,8 +37,8 @@ func accepting(err error, accepted string) error {
 	return &ValueError{Value: ve.Value, Reason: ve.Reason, Accepted: accepted}
 }
 
-// ParseIDs reads numeric user or group ids separated by commas, without
-// repeating one. Names are refused: the init image has no user database.
+// ParseIDs reads numeric user or group ids separated by commas, and drops
+// repetitions. It rejects names: the init image has no user database.
 func ParseIDs(text string) ([]uint32, error) {
 	words, err := splitList(text, acceptedIDs)
 	if err != nil {
@@ -70,7 +70,7 @@ func formatIDs(ids []uint32) string {
 // Groups selects processes by their group: all of them, or those in IDs.
 type Groups struct {
 	All bool
-	IDs []uint32 // nil when All is set
+	IDs []uint32 // nil if All is set
 }
 
 // String prints the selection as ParseGroups reads it.
@@ -93,13 +93,13 @@ func ParseGroups(text string) (Groups, error) {
 	return Groups{IDs: ids}, nil
 }
 
-// maxInterfaceName is IFNAMSIZ of linux/if.h less its terminating zero.
+// maxInterfaceName is IFNAMSIZ of linux/if.h minus its terminating zero.
 const maxInterfaceName = 15
 
 const acceptedInterfaces = "network interface names of at most 15 characters, separated by commas; a + at the end stands for any ending"
 
-// ParseInterfaces reads network interface names separated by commas, without
-// repeating one.
+// ParseInterfaces reads names of network interfaces separated by commas, and drops
+// repetitions.
 func ParseInterfaces(text string) ([]string, error) {
 	words, err := splitList(text, acceptedInterfaces)
 	if err != nil {
@@ -119,8 +119,8 @@ func ParseInterfaces(text string) ([]string, error) {
 	return names, nil
 }
 
-// validInterface is dev_valid_name of the kernel, narrowed to the characters
-// that iptables-save prints without quoting them.
+// validInterface applies the kernel's dev_valid_name, restricted to the characters
+// that iptables-save prints unquoted.
 func validInterface(name string) bool {
 	stem := strings.TrimSuffix(name, "+")
 	if stem == "" || len(name) > maxInterfaceName || stem == "." || stem == ".." {

@@ -1,6 +1,6 @@
 package interception
 
-// Backend names the kernel interface that iptables commands talk to.
+// Backend is the kernel interface that the iptables commands use.
 type Backend string
 
 // The values of Backend.
@@ -10,13 +10,13 @@ const (
 	BackendLegacy Backend = "legacy" // iptables over ip_tables
 )
 
-// IPv6 says whether the IPv6 traffic of a namespace is intercepted.
+// IPv6 is whether the IPv6 traffic of a namespace is intercepted.
 type IPv6 string
 
 // The values of IPv6.
 const (
-	IPv6Auto IPv6 = "auto" // wherever the namespace has an IPv6 address
-	IPv6On   IPv6 = "on"   // always; a kernel without it is an error
+	IPv6Auto IPv6 = "auto" // if the namespace has an IPv6 address
+	IPv6On   IPv6 = "on"   // always; an error if the namespace has none
 	IPv6Off  IPv6 = "off"  // never: IPv6 connections bypass the proxy
 )
 
@@ -25,23 +25,23 @@ type Action string
 
 // The values of Action.
 const (
-	ActionApply  Action = "apply"   // bring the namespace to them
+	ActionApply  Action = "apply"   // install them
 	ActionDryRun Action = "dry-run" // print them and change nothing
 	ActionVerify Action = "verify"  // compare the namespace with them and probe it; change nothing
-	ActionRemove Action = "remove"  // take everything of Shunt's away
+	ActionRemove Action = "remove"  // delete all rules and routing of Shunt
 )
 
-// Options say how shunt-init works, where a Spec says what it builds.
+// Options state how shunt-init works; a Spec states what it builds.
 type Options struct {
 	Backend Backend
 	IPv6    IPv6
-	NetNS   string // path of the network namespace; "" for the process's own
-	Share   string // folder for what the proxy needs of shunt-init; "" for none
-	Envoy   string // settings of the Envoy whose bootstrap is left there, as package envoy reads them; "" for none
+	NetNS   string // path of the network namespace; "" for that of the process
+	Share   string // folder for what the proxy needs from shunt-init; "" for none
+	Envoy   string // settings of the Envoy whose bootstrap is left in the folder, as package envoy reads them; "" for none
 
 	DryRun     bool // print the rules and change nothing
-	Verify     bool // compare and probe, and change nothing
-	Remove     bool // take Shunt's rules and routing away
+	Verify     bool // compare and probe; change nothing
+	Remove     bool // delete Shunt's rules and routing
 	SkipVerify bool // do not verify after applying
 }
 
@@ -59,7 +59,7 @@ func (o Options) Action() Action {
 	}
 }
 
-// DefaultOptions is what shunt-init does when no flag says otherwise.
+// DefaultOptions returns the options of a run without flags.
 func DefaultOptions() Options { return Options{Backend: BackendAuto, IPv6: IPv6Auto} }
 
 // Validate checks that no two options contradict each other. It returns a

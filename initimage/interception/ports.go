@@ -41,7 +41,7 @@ func (rs PortRanges) Contains(port uint16) bool {
 	return i < len(rs) && rs[i].Contains(port)
 }
 
-// from is the index of the first range that ends at a port or after it.
+// from returns the index of the first range that ends at or after a port.
 func (rs PortRanges) from(port uint16) int {
 	i, _ := slices.BinarySearchFunc(rs, port, func(r PortRange, port uint16) int { return int(r.Last) - int(port) })
 	return i
@@ -74,7 +74,7 @@ func NewPortRanges(ranges ...PortRange) PortRanges {
 // Ports selects ports: all of them, or those in Ranges.
 type Ports struct {
 	All    bool
-	Ranges PortRanges // nil when All is set
+	Ranges PortRanges // nil if All is set
 }
 
 // String prints the selection as ParsePorts reads it.
@@ -94,8 +94,8 @@ func ParsePort(text string) (uint16, error) {
 	return uint16(n), nil
 }
 
-// ParsePortRanges reads ports and ranges separated by commas; spaces around
-// them do not matter, an empty text is the empty set.
+// ParsePortRanges reads ports and ranges separated by commas. Spaces around them
+// are ignored; an empty text is the empty set.
 func ParsePortRanges(text string) (PortRanges, error) {
 	words, err := splitList(text, acceptedPortRanges)
 	if err != nil {
@@ -143,7 +143,8 @@ func parsePortRange(word string) (PortRange, error) {
 	return PortRange{First: lo, Last: hi}, nil
 }
 
-// isDecimal refuses what strconv takes beyond plain digits, such as "+80".
+// isDecimal reports whether a text consists of digits only: strconv also accepts
+// "+80".
 func isDecimal(text string) bool {
 	return text != "" && strings.Trim(text, "0123456789") == ""
 }

@@ -11,8 +11,8 @@ const (
 	acceptedCIDRs    = "* for all, an empty value for none, or " + acceptedPrefixes
 )
 
-// Prefixes is a set of address ranges of both families: masked, sorted,
-// none repeated. The empty set is nil.
+// Prefixes is a set of address ranges of both families: masked, sorted, without
+// repetitions. The empty set is nil.
 type Prefixes []netip.Prefix
 
 // String prints the set as ParsePrefixes reads it.
@@ -27,7 +27,7 @@ func (ps Prefixes) String() string {
 // CIDRs selects addresses: all of them, or those in Prefixes.
 type CIDRs struct {
 	All      bool
-	Prefixes Prefixes // nil when All is set
+	Prefixes Prefixes // nil if All is set
 }
 
 // String prints the selection as ParseCIDRs reads it.
@@ -39,7 +39,7 @@ func (c CIDRs) String() string {
 }
 
 // ParsePrefixes reads addresses and CIDR ranges of both families, separated by
-// commas. A bare address is the range of that address alone; bits behind the
+// commas. An address stands for the range of that address alone. Bits behind the
 // prefix are cleared, as the kernel does. An empty text is the empty set.
 func ParsePrefixes(text string) (Prefixes, error) {
 	words, err := splitList(text, acceptedPrefixes)
@@ -86,8 +86,7 @@ func parsePrefix(word string) (netip.Prefix, error) {
 	return prefix.Masked(), nil
 }
 
-// ParseLoopbackCIDR reads an IPv4 range within 127.0.0.0/8 that holds
-// 127.0.0.1.
+// ParseLoopbackCIDR reads an IPv4 range within 127.0.0.0/8 that contains 127.0.0.1.
 func ParseLoopbackCIDR(text string) (netip.Prefix, error) {
 	prefix, err := parsePrefix(text)
 	all, localhost := netip.MustParsePrefix("127.0.0.0/8"), netip.MustParseAddr("127.0.0.1")

@@ -4,19 +4,18 @@ import (
 	"errors"
 )
 
-// Marks of SystemAmbient beside Spec.Mark, as Istio's node agent and its proxy
-// use them.
+// Marks of SystemAmbient besides Spec.Mark, as Istio's node agent and its proxy use
+// them.
 const (
-	// AmbientMask is the bits of a mark that the rules compare.
+	// AmbientMask holds the bits of a mark that the rules compare.
 	AmbientMask = 0xfff
-	// AmbientReply marks the conntrack entry of a connection that the proxy
-	// made to the pod, and the answers to it.
+	// AmbientReply is the mark of the conntrack entry of a connection that the
+	// proxy made to the pod, and of the answers to it.
 	AmbientReply = 0x111
 )
 
-// Validate checks what no single value can show: values that contradict each
-// other. It returns a *FlagError for every contradiction, joined. A Spec that
-// passes it can be built.
+// Validate checks for values that contradict each other. It returns a *FlagError
+// for every contradiction, joined. A Spec that passes can be built.
 func (s Spec) Validate() error {
 	errs := s.portCollisions()
 	if len(s.ProxyUIDs) == 0 && len(s.ProxyGIDs) == 0 && s.System != SystemAmbient {
@@ -46,7 +45,7 @@ func (s Spec) Validate() error {
 	return errors.Join(append(errs, s.udpContradictions()...)...)
 }
 
-// dnsContradictions finds DNS flags that say nothing without another.
+// dnsContradictions finds DNS flags that have no effect without another.
 func (s Spec) dnsContradictions() []error {
 	var errs []error
 	if !s.DNS.Redirect {
@@ -67,7 +66,7 @@ func (s Spec) dnsContradictions() []error {
 	return errs
 }
 
-// udpContradictions finds udp ports that the system cannot take, or that are
+// udpContradictions finds udp ports that the system does not support, or that are
 // to be both intercepted and rejected.
 func (s Spec) udpContradictions() []error {
 	var errs []error

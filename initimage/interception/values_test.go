@@ -6,10 +6,10 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// value is a text, and how it prints once parsed; "" with bad set is refused.
+// value is a text, and how it prints once parsed; with invalid set it does not parse.
 type value struct {
 	text, want string
-	bad        bool
+	invalid    bool
 }
 
 func check[T any](t *testing.T, parse func(string) (T, error), format func(T) string, values []value) {
@@ -17,11 +17,11 @@ func check[T any](t *testing.T, parse func(string) (T, error), format func(T) st
 	for _, v := range values {
 		got, err := parse(v.text)
 		switch {
-		case v.bad && err == nil:
+		case v.invalid && err == nil:
 			t.Errorf("%q was taken as %q", v.text, format(got))
-		case !v.bad && err != nil:
+		case !v.invalid && err != nil:
 			t.Errorf("%q: %v", v.text, err)
-		case !v.bad && format(got) != v.want:
+		case !v.invalid && format(got) != v.want:
 			t.Errorf("%q was taken as %q, not %q", v.text, format(got), v.want)
 		}
 	}
@@ -40,21 +40,21 @@ func TestParsePorts(t *testing.T) {
 		{text: "8000-8100,8050-8200", want: "8000-8200"},
 		{text: "8000 - 8100", want: "8000-8100"},
 		{text: "65534,65535", want: "65534-65535"},
-		{text: "0", bad: true},
-		{text: "65536", bad: true},
-		{text: "-1", bad: true},
-		{text: "+1", bad: true},
-		{text: "0x50", bad: true},
-		{text: "8_0", bad: true},
-		{text: "80,*", bad: true},
-		{text: "80,", bad: true},
-		{text: ",80", bad: true},
-		{text: "80;81", bad: true},
-		{text: "80\n81", bad: true},
-		{text: "90-80", bad: true},
-		{text: "80-90-100", bad: true},
-		{text: "http", bad: true},
-		{text: "１２", bad: true},
+		{text: "0", invalid: true},
+		{text: "65536", invalid: true},
+		{text: "-1", invalid: true},
+		{text: "+1", invalid: true},
+		{text: "0x50", invalid: true},
+		{text: "8_0", invalid: true},
+		{text: "80,*", invalid: true},
+		{text: "80,", invalid: true},
+		{text: ",80", invalid: true},
+		{text: "80;81", invalid: true},
+		{text: "80\n81", invalid: true},
+		{text: "90-80", invalid: true},
+		{text: "80-90-100", invalid: true},
+		{text: "http", invalid: true},
+		{text: "１２", invalid: true},
 	})
 }
 
@@ -67,16 +67,16 @@ func TestParseCIDRs(t *testing.T) {
 		{text: "10.0.0.1/8", want: "10.0.0.0/8"},
 		{text: "fd00::/8, 10.0.0.0/8 ,10.0.0.0/8", want: "10.0.0.0/8,fd00::/8"},
 		{text: "0.0.0.0/0,::/0", want: "0.0.0.0/0,::/0"},
-		{text: "10.0.0.0/33", bad: true},
-		{text: "fd00::/129", bad: true},
-		{text: "10.0.0", bad: true},
-		{text: "010.0.0.1", bad: true},
-		{text: "fe80::1%eth0", bad: true},
-		{text: "::ffff:10.0.0.1", bad: true},
-		{text: "::ffff:10.0.0.0/104", bad: true},
-		{text: "example.com", bad: true},
-		{text: "*,10.0.0.0/8", bad: true},
-		{text: "10.0.0.0/8,,", bad: true},
+		{text: "10.0.0.0/33", invalid: true},
+		{text: "fd00::/129", invalid: true},
+		{text: "10.0.0", invalid: true},
+		{text: "010.0.0.1", invalid: true},
+		{text: "fe80::1%eth0", invalid: true},
+		{text: "::ffff:10.0.0.1", invalid: true},
+		{text: "::ffff:10.0.0.0/104", invalid: true},
+		{text: "example.com", invalid: true},
+		{text: "*,10.0.0.0/8", invalid: true},
+		{text: "10.0.0.0/8,,", invalid: true},
 	})
 }
 
@@ -98,15 +98,15 @@ func TestParseInterfaces(t *testing.T) {
 		{text: "net1, eth0.100,net1", want: "net1,eth0.100"},
 		{text: "veth+", want: "veth+"},
 		{text: "abcdefghijklmno", want: "abcdefghijklmno"},
-		{text: "abcdefghijklmnop", bad: true},
-		{text: "+", bad: true},
-		{text: "a+b", bad: true},
-		{text: "a b", bad: true},
-		{text: "a/b", bad: true},
-		{text: "..", bad: true},
-		{text: "!eth0", bad: true},
-		{text: "eth0\"", bad: true},
-		{text: "eth0\n-j ACCEPT", bad: true},
+		{text: "abcdefghijklmnop", invalid: true},
+		{text: "+", invalid: true},
+		{text: "a+b", invalid: true},
+		{text: "a b", invalid: true},
+		{text: "a/b", invalid: true},
+		{text: "..", invalid: true},
+		{text: "!eth0", invalid: true},
+		{text: "eth0\"", invalid: true},
+		{text: "eth0\n-j ACCEPT", invalid: true},
 	})
 }
 
@@ -121,9 +121,9 @@ func TestParseIDs(t *testing.T) {
 		{text: "0", want: "0"},
 		{text: "1337, 1,1337", want: "1337,1"},
 		{text: "4294967294", want: "4294967294"},
-		{text: "4294967295", bad: true},
-		{text: "-1", bad: true},
-		{text: "root", bad: true},
-		{text: "1,,2", bad: true},
+		{text: "4294967295", invalid: true},
+		{text: "-1", invalid: true},
+		{text: "root", invalid: true},
+		{text: "1,,2", invalid: true},
 	})
 }
