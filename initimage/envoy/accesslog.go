@@ -5,11 +5,11 @@ import "strings"
 // logField is a key of a log line, and Envoy's command for its value.
 type logField struct{ name, command string }
 
-// logFields begin with the whole path, client to proxy and proxy to server.
-// The client's address is that of its connection: the other one that Envoy has
-// is whatever the client says in X-Forwarded-For. What a client chooses is cut
-// at a length, so that a line stays one. A field without a value, such as the
-// method of a connection that is not HTTP, is left out of its line.
+// logFields begin with the whole path, client to proxy and proxy to server. The
+// client's address is that of its connection: the other one that Envoy knows is
+// whatever the client writes in X-Forwarded-For. Values that a client chooses are
+// cut at a length, to bound the line. A field without a value is left out, such as
+// the method of a connection that is not HTTP.
 func (b builder) logFields() []logField {
 	path := "%REQ(:PATH):1024%"
 	if !b.AccessLogQueries {
@@ -44,8 +44,8 @@ func (b builder) logFields() []logField {
 	}
 }
 
-// listenerMetadata is under which a listener says its name and direction, so
-// that all of them have the same log format.
+// listenerMetadata is the metadata key for a listener's name and direction. With it
+// all listeners share one log format.
 const listenerMetadata = "shunt"
 
 func listenerNames(name, direction string) object {
@@ -54,9 +54,9 @@ func listenerNames(name, direction string) object {
 	})})}
 }
 
-// failures are what AccessLogErrors logs: what Envoy has a flag for, such as a
-// server that could not be reached or that reset its connection, and a server's
-// own errors.
+// failures are what AccessLogErrors logs: everything that Envoy has a flag for,
+// such as a server that could not be reached or reset its connection, and a
+// server's own errors.
 var failures = object{set("or_filter", object{set("filters", list{
 	object{set("response_flag_filter", object{})},
 	object{set("status_code_filter", object{set("comparison", object{
@@ -64,8 +64,8 @@ var failures = object{set("or_filter", object{set("filters", list{
 	})})},
 })})}
 
-// accessLog writes one JSON line to standard output when a request, or a
-// connection that is not HTTP, has ended.
+// accessLog writes one JSON line to standard output at the end of each request, or
+// of each connection that is not HTTP.
 func (b builder) accessLog() []field {
 	if b.AccessLog == AccessLogNone {
 		return nil

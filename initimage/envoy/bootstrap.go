@@ -10,27 +10,27 @@ import (
 
 // Host is what the kernel and the network namespace allow Envoy.
 type Host struct {
-	// IPv6 says whether the namespace has it: where the kernel has none, Envoy
+	// IPv6 reports whether the namespace has IPv6. If the kernel has none, Envoy
 	// cannot even read an IPv6 address.
 	IPv6 bool
-	// BindToLoopback says whether Envoy may bind a socket to lo: Linux 5.7 and
-	// later. Before, a connection that asks for it is not made at all.
+	// BindToLoopback reports whether Envoy may bind a socket to lo, as of Linux
+	// 5.7. Before, Envoy cannot make a connection that asks for it.
 	BindToLoopback bool
 }
 
-// Bootstrap returns Envoy's configuration for the connections that spec sends
-// to it, or with ModeNone for those that anybody else does. The settings must
-// have passed Validate.
+// Bootstrap returns Envoy's configuration for the connections that spec sends to
+// it. With ModeNone they are those that anybody else sends. The settings must have
+// passed Validate.
 func Bootstrap(mode interception.Mode, spec interception.Spec, settings Settings, host Host) []byte {
 	b := builder{Settings: settings, Host: host, mode: mode, spec: spec, families: []family{familyIPv4}}
 	if host.IPv6 {
 		b.families = append(b.families, familyIPv6)
 	}
-	document := object{because("It can stop Envoy, and asks nobody who they are: for processes in the pod only.",
+	document := object{explained("It can stop Envoy and has no authentication: for processes in the pod only.",
 		"admin", object{set("address", address(loopback, interception.AdminPort))})}
 	document = append(document, b.overloadManager()...)
 	if b.readsHTTP() {
-		document = append(document, because("A client may cancel as many requests as it likes; how many it has at once is limited below.",
+		document = append(document, explained("A client may cancel as many requests as it likes; how many it has at once is limited below.",
 			"layered_runtime", object{set("layers", list{object{
 				set("name", "static"), set("static_layer", object{set("overload.premature_reset_total_stream_count", math.MaxUint32)}),
 			}})}))
@@ -52,29 +52,29 @@ type builder struct {
 	families []family
 }
 
-// readsHTTP reports whether Envoy looks for HTTP on any port.
+// readsHTTP reports whether Envoy detects HTTP on any port.
 func (b builder) readsHTTP() bool { return b.InboundHTTPPorts != "" || b.OutboundHTTPPorts != "" }
 
 // family is what differs between IPv4 and IPv6.
 type family struct {
-	suffix   string // of listener names, in Istio's way
-	cluster  string // of the inbound cluster's name
-	any      string // the address of all interfaces
-	loopback string
+	suffix     string // of listener names, as Istio names them
+	cluster    string // of the inbound cluster's name
+	anyAddress string // the address of all interfaces
+	loopback   string
 	// loopbackRanges are what no other host may reach.
 	loopbackRanges []string
-	// inboundSource is what the application sees as its client in REDIRECT;
-	// the rules tell the proxy's hop to the application by it.
+	// inboundSource is the client's address that the app sees in REDIRECT. By it
+	// the rules recognize the proxy's connections to the app.
 	inboundSource string
 }
 
 var (
 	familyIPv4 = family{
-		suffix: "", cluster: "Ipv4", any: "0.0.0.0", loopback: loopback, loopbackRanges: []string{"127.0.0.0/8"},
+		suffix: "", cluster: "Ipv4", anyAddress: "0.0.0.0", loopback: loopback, loopbackRanges: []string{"127.0.0.0/8"},
 		inboundSource: "127.0.0.6",
 	}
 	familyIPv6 = family{
-		suffix: "_v6", cluster: "Ipv6", any: "::", loopback: "::1", loopbackRanges: []string{"::1/128", "::ffff:127.0.0.0/104"},
+		suffix: "_v6", cluster: "Ipv6", anyAddress: "::", loopback: "::1", loopbackRanges: []string{"::1/128", "::ffff:127.0.0.0/104"},
 		inboundSource: "::6",
 	}
 )
@@ -99,22 +99,22 @@ func ranges(cidrs ...string) list {
 	return all
 }
 
-// only is the range of one address.
+// only returns the range of one address.
 func only(host string) list {
 	addr := netip.MustParseAddr(host)
 	return ranges(netip.PrefixFrom(addr, addr.BitLen()).String())
 }
 
-// bufferLimit is how many bytes Envoy holds for a receiver that does not read,
-// in each direction of a connection. Envoy's own is 1 MiB: 200 clients that did
-// not read took it from 64 to 184 MB, and to 76 with this; a fast stream was no
-// slower.
+// bufferLimit is how many bytes Envoy holds for a receiver that does not read, in
+// each direction of a connection. Envoy's default is 1 MiB: with it, 200 clients
+// that did not read took Envoy from 64 to 184 MB; with this limit, to 76. A fast
+// stream was no slower.
 const bufferLimit = 32 << 10
 
 var bufferLimited = set("per_connection_buffer_limit_bytes", bufferLimit)
 
-// unlimited lifts Envoy's limit of 1024 connections a cluster: all of the
-// pod's connections share one.
+// unlimited lifts Envoy's limit of 1024 connections per cluster: all of the pod's
+// connections share one cluster.
 func unlimited() object {
 	return object{set("thresholds", list{object{
 		set("max_connections", math.MaxUint32), set("max_pending_requests", math.MaxUint32),

@@ -26,28 +26,28 @@ var update = flag.Bool("update", false, "rewrite the wanted bootstraps in testda
 
 var modes = []interception.Mode{interception.ModeRedirect, interception.ModeTProxy, interception.ModeNone}
 
-// made is what a test asks for.
-type made struct {
+// variant is one combination of what a bootstrap depends on.
+type variant struct {
 	mode     interception.Mode
 	spec     interception.Spec
 	settings envoy.Settings
 	host     envoy.Host
 }
 
-func defaults(mode interception.Mode) made {
-	return made{mode, interception.Default(), envoy.DefaultSettings(), envoy.Host{IPv6: true, BindToLoopback: true}}
+func defaults(mode interception.Mode) variant {
+	return variant{mode, interception.Default(), envoy.DefaultSettings(), envoy.Host{IPv6: true, BindToLoopback: true}}
 }
 
-func withHTTP(mode interception.Mode) made {
+func withHTTP(mode interception.Mode) variant {
 	m := defaults(mode)
 	m.settings.InboundHTTPPorts, m.settings.OutboundHTTPPorts = "*", "*"
 	return m
 }
 
-func (m made) text() string { return string(envoy.Bootstrap(m.mode, m.spec, m.settings, m.host)) }
+func (m variant) text() string { return string(envoy.Bootstrap(m.mode, m.spec, m.settings, m.host)) }
 
-// read has Envoy's own API read and check a bootstrap, strictly.
-func (m made) read(t *testing.T) *bootstrapv3.Bootstrap {
+// read parses and checks a bootstrap with Envoy's own API, strictly.
+func (m variant) read(t *testing.T) *bootstrapv3.Bootstrap {
 	t.Helper()
 	read, err := envoyapi.Parse([]byte(m.text()))
 	if err != nil {
@@ -57,8 +57,8 @@ func (m made) read(t *testing.T) *bootstrapv3.Bootstrap {
 	return read
 }
 
-// validate checks a message and, what its own validation leaves out, the
-// configurations of extensions in it.
+// validate checks a message, and the configurations of extensions in it, which its own validation
+// leaves out.
 func validate(t *testing.T, m proto.Message) {
 	t.Helper()
 	if checked, ok := m.(interface{ ValidateAll() error }); ok {
@@ -92,8 +92,8 @@ func validate(t *testing.T, m proto.Message) {
 	})
 }
 
-// TestEveryCombinationIsEnvoys: Envoy's API knows every field and takes every
-// value, whatever the settings are.
+// TestEveryCombinationIsEnvoys checks that Envoy's API knows every field and accepts every value,
+// whatever the settings.
 func TestEveryCombinationIsEnvoys(t *testing.T) {
 	logs := []envoy.AccessLog{envoy.AccessLogAll, envoy.AccessLogErrors, envoy.AccessLogNone}
 	n := 0
@@ -115,7 +115,7 @@ func TestEveryCombinationIsEnvoys(t *testing.T) {
 	}
 }
 
-// TestGolden has bootstraps that a person can read.
+// TestGolden compares bootstraps that a person can read.
 func TestGolden(t *testing.T) {
 	ipv4 := defaults(interception.ModeRedirect)
 	ipv4.host.IPv6 = false
@@ -125,7 +125,7 @@ func TestGolden(t *testing.T) {
 	declared.host.IPv6 = false
 	declared.settings.InboundHTTPPorts, declared.settings.OutboundHTTPPorts = "8080,9090", "80"
 	declared.settings.AccessLog, declared.settings.MemoryLimit = envoy.AccessLogErrors, 1<<30
-	for name, m := range map[string]made{"redirect-ipv4": ipv4, "tproxy-dns": dns, "declared": declared} {
+	for name, m := range map[string]variant{"redirect-ipv4": ipv4, "tproxy-dns": dns, "declared": declared} {
 		file := filepath.Join("testdata", name+".yaml")
 		if *update {
 			if err := os.WriteFile(file, []byte(m.text()), 0o644); err != nil {
@@ -142,7 +142,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestListenersOfEachFamily: nothing names a family that the namespace has not.
+// TestListenersOfEachFamily checks that nothing names a family that the namespace lacks.
 func TestListenersOfEachFamily(t *testing.T) {
 	const each = "%[1]s:15006 %[1]s:15001 %[1]s:15021 %[1]s:15090"
 	for _, mode := range modes {
@@ -167,7 +167,7 @@ func TestListenersOfEachFamily(t *testing.T) {
 	}
 }
 
-// TestSourceAddress: what the application sees as its client.
+// TestSourceAddress checks which client address the app sees.
 func TestSourceAddress(t *testing.T) {
 	for _, mode := range modes {
 		source, transparent := map[string]string{}, []string(nil)
@@ -201,8 +201,8 @@ func TestSourceAddress(t *testing.T) {
 	}
 }
 
-// TestBoundToLoopback: connections to the application are bound to lo where
-// that alone has the kernel reuse their ports, and where the kernel lets Envoy.
+// TestBoundToLoopback checks that connections to the app are bound to lo where only that makes the
+// kernel reuse their ports, and where the kernel allows it.
 func TestBoundToLoopback(t *testing.T) {
 	for mode, want := range map[interception.Mode][]string{
 		interception.ModeRedirect: {"InboundPassthroughClusterIpv6"},
@@ -220,7 +220,7 @@ func TestBoundToLoopback(t *testing.T) {
 	}
 }
 
-func boundClusters(t *testing.T, m made) (names []string) {
+func boundClusters(t *testing.T, m variant) (names []string) {
 	t.Helper()
 	const solSocket, soBindToDevice = 1, 25
 	for _, c := range m.read(t).StaticResources.Clusters {
@@ -234,8 +234,8 @@ func boundClusters(t *testing.T, m made) (names []string) {
 	return names
 }
 
-// TestNothingIsLookedAtByDefault: no filter waits for the client's first bytes,
-// and none but health checks and metrics are taken for HTTP.
+// TestNothingIsLookedAtByDefault checks that no filter waits for the client's first bytes, and that
+// only health checks and metrics are taken for HTTP.
 func TestNothingIsLookedAtByDefault(t *testing.T) {
 	for _, mode := range modes {
 		for _, l := range defaults(mode).read(t).StaticResources.Listeners {
@@ -253,31 +253,30 @@ func TestNothingIsLookedAtByDefault(t *testing.T) {
 	}
 }
 
-// TestLooksOnItsPortsOnly: inspectors are switched off for all other ports, and
-// come after the client's address is taken: Envoy leaves out the filters that
-// come after one that ran out of time, and a hop to the application without
-// that address comes back to the proxy.
+// TestLooksOnItsPortsOnly checks that inspectors are disabled for all other ports, and come after
+// the client's address is taken. Envoy skips the filters after one that timed out, and a connection
+// to the app without that address would come back to the proxy.
 func TestLooksOnItsPortsOnly(t *testing.T) {
 	m := defaults(interception.ModeTProxy)
 	m.settings.InboundHTTPPorts, m.settings.OutboundHTTPPorts = "8080,9090-9091", "*"
-	for _, l := range m.read(t).StaticResources.Listeners {
+	for _, listener := range m.read(t).StaticResources.Listeners {
 		want := map[string]string{
 			"virtualInbound":  "original_dst original_src tls_inspector http_inspector",
 			"virtualOutbound": "original_dst tls_inspector http_inspector",
-		}[strings.TrimSuffix(l.Name, "_v6")]
-		if got := strings.Join(listenerFilters(l), " "); got != want {
-			t.Errorf("%s: %s, want %s", l.Name, got, want)
+		}[strings.TrimSuffix(listener.Name, "_v6")]
+		if got := strings.Join(listenerFilters(listener), " "); got != want {
+			t.Errorf("%s: %s, want %s", listener.Name, got, want)
 		}
-		for _, filter := range l.ListenerFilters {
+		for _, filter := range listener.ListenerFilters {
 			if !strings.HasSuffix(filter.Name, "_inspector") {
 				continue
 			}
 			for port, looks := range map[string]map[int32]bool{
 				"virtualInbound":  {8080: true, 8081: false, 9089: false, 9090: true, 9091: true, 9092: false, 25: false},
 				"virtualOutbound": {8080: true, 25: false, 3306: false, 443: true, 5909: false, 5910: true},
-			}[strings.TrimSuffix(l.Name, "_v6")] {
+			}[strings.TrimSuffix(listener.Name, "_v6")] {
 				if disabled := matches(filter.FilterDisabled, port); disabled == looks {
-					t.Errorf("%s: %s looks at port %d: %t, want %t", l.Name, filter.Name, port, !disabled, looks)
+					t.Errorf("%s: %s looks at port %d: %t, want %t", listener.Name, filter.Name, port, !disabled, looks)
 				}
 			}
 		}
@@ -295,7 +294,7 @@ func listenerFilters(l *listenerv3.Listener) []string {
 	return names
 }
 
-// matches reports whether a predicate takes a connection to the port.
+// matches reports whether a predicate accepts a connection to the port.
 func matches(p *listenerv3.ListenerFilterChainMatchPredicate, port int32) bool {
 	switch {
 	case p.GetNotMatch() != nil:
@@ -310,7 +309,7 @@ func matches(p *listenerv3.ListenerFilterChainMatchPredicate, port int32) bool {
 	}
 }
 
-// TestDNSListeners lists where queries are taken.
+// TestDNSListeners lists where queries are accepted.
 func TestDNSListeners(t *testing.T) {
 	for virtual, want := range map[string]string{
 		"":   "UDP 127.0.0.1:15053, TCP 127.0.0.1:15053, UDP ::1:15053, TCP ::1:15053",
@@ -352,7 +351,7 @@ func TestSettingsText(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                             "accepted: an object",
 		"[]":                           "accepted: an object",
-		"{} {}":                        "more behind",
+		"{} {}":                        "after the object",
 		`{"healthport2":1}`:            "unknown field",
 		`{"healthPort":0}`:             "healthPort: invalid value 0; accepted: 1 to 65535",
 		`{"inboundHTTPPorts":"80x"}`:   "inboundHTTPPorts",

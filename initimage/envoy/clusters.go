@@ -7,7 +7,7 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// Names of clusters, as Istio has them in its logs and metrics.
+// Names of clusters, as in Istio's logs and metrics.
 const (
 	passthroughCluster = "PassthroughCluster"
 	blackHoleCluster   = "BlackHoleCluster"
@@ -21,7 +21,7 @@ func (b builder) clusters() list {
 	for _, f := range b.families {
 		name := inboundCluster(f)
 		all = append(all, b.passthroughClusters(name, name, b.InboundHTTPPorts, b.inboundBind(f)...)...)
-		if b.tellsSelfApart() {
+		if b.separatesSelf() {
 			all = append(all, b.passthroughClusters(name+selfSuffix, name, b.InboundHTTPPorts)...)
 		}
 		all = append(all, b.healthClusters(f)...)
@@ -31,7 +31,7 @@ func (b builder) clusters() list {
 		all = append(all, resolvers())
 	}
 	return append(all, object{
-		because("It has no endpoint: a connection that is sent here is closed.", "name", blackHoleCluster),
+		explained("It has no endpoint: a connection that is sent here is closed.", "name", blackHoleCluster),
 		set("type", "STATIC"),
 		set("connect_timeout", connectTimeout),
 	})
@@ -41,29 +41,29 @@ func (b builder) clusters() list {
 // makes to itself.
 const selfSuffix = "Self"
 
-// tellsSelfApart reports whether connections that the pod makes to its own
-// address need a cluster of their own: in TPROXY they go on from that address,
-// and on a socket that is bound to lo the kernel does not find their answers,
-// which to it come in by the interface that has the address.
-func (b builder) tellsSelfApart() bool { return b.mode == interception.ModeTProxy && b.BindToLoopback }
+// separatesSelf reports whether connections that the pod makes to its own address
+// need a cluster of their own. In TPROXY they are made from that address. If their
+// socket were bound to lo, the kernel would not find it for their answers: for the
+// kernel these come in by the interface that has the address.
+func (b builder) separatesSelf() bool { return b.mode == interception.ModeTProxy && b.BindToLoopback }
 
-// inboundBind is how Envoy's connections to the application are bound.
+// inboundBind returns how Envoy's connections to the app are bound.
 //
-// The kernel lets a port be taken again within the minute after its connection
-// has ended where an end of it has a loopback address, as 127.0.0.6 is, or the
-// socket is bound to lo (tcp_tw_reuse in ip-sysctl): with 500 ports and 100
-// connections a second 500 of 1,500 succeeded, and all of them so. The rules of
-// package ruleset have a route for a bound hop from ::6.
+// The kernel reuses a port within the minute after its connection has ended only if
+// an end of the connection has a loopback address, as 127.0.0.6 is, or the socket
+// is bound to lo (tcp_tw_reuse in ip-sysctl). Without either, with 500 ports and
+// 100 connections a second, 500 of 1,500 connections succeeded; with it, all of
+// them. Package ruleset has a route for a bound connection from ::6.
 func (b builder) inboundBind(f family) []field {
 	var bind object
 	if b.mode == interception.ModeRedirect {
-		bind = append(bind, because("The rules know Envoy's connections to the application by this address.",
+		bind = append(bind, explained("The rules know Envoy's connections to the application by this address.",
 			"source_address", socketAddress(f.inboundSource, 0)))
 	}
 	reused := b.mode == interception.ModeRedirect && f.loopback == loopback
 	if b.mode != interception.ModeNone && b.BindToLoopback && !reused {
 		const solSocket, soBindToDevice = 1, 25
-		bind = append(bind, because("On lo the kernel reuses a port at once; elsewhere it waits a minute, and ports run out.",
+		bind = append(bind, explained("On lo the kernel reuses a port at once; elsewhere it waits a minute, and ports run out.",
 			"socket_options", list{object{
 				set("description", "SO_BINDTODEVICE"), set("level", solSocket), set("name", soBindToDevice),
 				set("buf_value", base64.StdEncoding.EncodeToString([]byte("lo\x00"))),
@@ -75,9 +75,9 @@ func (b builder) inboundBind(f family) []field {
 	return []field{set("upstream_bind_config", bind)}
 }
 
-// passthroughClusters are the cluster that dials where the connection was
-// going and, where HTTP is looked for, its twins. In logs and metrics all are
-// called as shown says.
+// passthroughClusters returns the cluster that dials a connection's own destination
+// and, if HTTP is detected, its twins. In logs and metrics all of them have the
+// name shown.
 func (b builder) passthroughClusters(name, shown, httpPorts string, bind ...field) list {
 	if httpPorts == "" {
 		return list{b.originalDestination(name, shown, bind...)}
@@ -90,7 +90,7 @@ func (b builder) passthroughClusters(name, shown, httpPorts string, bind ...fiel
 	return all
 }
 
-// originalDestination dials the address that the connection was going to.
+// originalDestination dials a connection's own destination.
 func (b builder) originalDestination(name, shown string, bind ...field) object {
 	cluster := object{set("name", name)}
 	if shown != name {
@@ -107,7 +107,7 @@ func (b builder) originalDestination(name, shown string, bind ...field) object {
 			set("keepalive_interval", int(b.Keepalive.IntervalSeconds)),
 			set("keepalive_probes", int(b.Keepalive.Probes)),
 		})}),
-		because("What a server knows by connection, such as who logged in, stays with its client.",
+		explained("What a server knows by connection, such as who logged in, stays with its client.",
 			"connection_pool_per_downstream_connection", true),
 	)
 	return append(cluster, bind...)

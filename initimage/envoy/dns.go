@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// DNS queries are carried on to the pod's resolvers, whole and unread, so that
-// every type of record and every extension works. The resolvers are known in
-// the pod only: shunt-init lists them in a file.
+// DNS queries are forwarded to the pod's resolvers, whole and unread, so that every
+// type of record and every extension works. The resolvers are known only in the
+// pod: shunt-init lists them in a file.
 
 // resolversCluster is the name of the cluster of the pod's resolvers.
 const resolversCluster = "dns"
@@ -16,20 +16,20 @@ const resolversCluster = "dns"
 // dnsServerPort is the port of DNS servers, udp and tcp (RFC 1035, 4.2).
 const dnsServerPort = 53
 
-// maxDatagram is the most that a UDP datagram can hold. Envoy's own limit is
-// 1500 bytes: it would drop the large answers that EDNS allows (RFC 6891, 6.2.5).
+// maxDatagram is the most that a UDP datagram can hold. With Envoy's default of
+// 1500 bytes, it would drop the large answers that EDNS allows (RFC 6891, 6.2.5).
 const maxDatagram = 65535
 
-// dnsIdle is how long an answer may take. Resolvers that retry do so after 5
-// seconds (resolv.conf(5)).
+// dnsIdle is how long an answer may take. Resolvers retry after 5 seconds
+// (resolv.conf(5)).
 const dnsIdle = 10 * time.Second
 
-// dnsHost is where queries arrive that are redirected to this host: on
-// loopback, but for those that come in by the interface of a virtual machine,
-// which are redirected to that interface's address.
+// dnsHost returns where redirected queries arrive: on loopback, but for those that
+// come in by the interface of a virtual machine, which are redirected to that
+// interface's address.
 func (b builder) dnsHost(f family) string {
 	if len(b.spec.VirtualInterfaces) > 0 {
-		return f.any
+		return f.anyAddress
 	}
 	return f.loopback
 }
@@ -46,7 +46,7 @@ func (b builder) dnsUDP(f family) object {
 			set("stat_prefix", resolversCluster),
 			set("idle_timeout", dnsIdle),
 			set("upstream_socket_config", large),
-			because("A query that was not answered must not go to the same resolver again.", "use_per_packet_load_balancing", true),
+			explained("A query that was not answered must not go to the same resolver again.", "use_per_packet_load_balancing", true),
 			set("matcher", object{set("on_no_match", object{set("action",
 				extension("route", "envoy.extensions.filters.udp.udp_proxy.v3.Route", set("cluster", resolversCluster)))})}),
 		)}),

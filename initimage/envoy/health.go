@@ -6,34 +6,33 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// A health check goes through both pass-through listeners of its family, so
-// that 200 means that both take connections:
+// A health check passes both pass-through listeners of its family, so that 200
+// means that both accept connections:
 //
 //	kubelet ─► health :15021 ─► loopback, virtualInbound :15006 ─► loopback, virtualOutbound :15001 ─► 200
 //
-// It costs two connections on loopback for each check, and nothing between.
+// It costs two connections on loopback for each check, and nothing between checks.
 
-// healthTimeout of each hop is less than the 3 seconds that the sidecar's
-// probes wait.
+// healthTimeout of each hop is shorter than the 3 seconds that the sidecar's probes
+// wait.
 const healthTimeout = time.Second
 
 func healthCluster(listener string, f family) string { return "health_" + listener + f.suffix }
 
-// health answers kubelet, in words of its own where a hop fails.
+// health answers kubelet, with an answer of its own if a hop fails.
 func (b builder) health(f family) object {
 	check := extension("envoy.filters.http.health_check", "envoy.extensions.filters.http.health_check.v3.HealthCheck",
 		set("pass_through_mode", true),
 		set("headers", list{object{set("name", ":path"), set("string_match", object{set("exact", HealthPath)})}}))
 	return object{
 		set("name", "health"+f.suffix),
-		set("address", address(f.any, b.HealthPort)),
+		set("address", address(f.anyAddress, b.HealthPort)),
 		set("filter_chains", list{page("health", HealthPath, toCluster(healthCluster("inbound", f)), check)}),
 	}
 }
 
-// healthChain takes what comes to the listener's own port from loopback by
-// loopback.
-func healthChain(l passthrough) object {
+// healthChain accepts what comes from loopback to the listener's own port.
+func healthChain(l passthroughKind) object {
 	return append(page("health", HealthPath, l.health), set("filter_chain_match", object{
 		set("destination_port", int(l.port)),
 		set("prefix_ranges", only(l.family.loopback)),
@@ -43,8 +42,8 @@ func healthChain(l passthrough) object {
 
 // healthClusters dial the pass-through listeners of a family.
 func (b builder) healthClusters(f family) list {
-	// A connection for each check: one that was kept would say nothing of new
-	// ones.
+	// A connection for each check: one that is kept would not show whether new ones
+	// work.
 	once := set("typed_extension_protocol_options", httpProtocolOptions(
 		set("common_http_protocol_options", object{set("max_requests_per_connection", 1)}),
 		set("explicit_http_config", object{set("http_protocol_options", object{})})))
@@ -54,18 +53,17 @@ func (b builder) healthClusters(f family) list {
 	}
 }
 
-// metrics lets one path of the admin interface out, and no other.
+// metrics exposes one path of the admin interface, and no other.
 func (b builder) metrics(f family) object {
 	return object{
 		set("name", "metrics"+f.suffix),
-		set("address", address(f.any, interception.MetricsPort)),
+		set("address", address(f.anyAddress, interception.MetricsPort)),
 		set("bypass_overload_manager", true),
 		set("filter_chains", list{page("metrics", MetricsPath, toCluster(adminCluster))}),
 	}
 }
 
-// page is a filter chain that answers one path, and for any other says that it
-// is not found.
+// page is a filter chain that answers one path, and 404 for any other.
 func page(name, path string, answer object, filters ...object) object {
 	found := append(object{set("match", object{set("path", path)})}, answer...)
 	other := append(object{set("match", object{set("prefix", "/")})}, status(404)...)

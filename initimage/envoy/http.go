@@ -6,24 +6,24 @@ import (
 )
 
 // This file makes Envoy's HTTP connection manager, which is a reverse proxy by
-// nature, carry requests and answers on as they are.
+// nature, forward requests and answers unchanged.
 
-// maxHeaders bounds the headers of a message in number; Envoy's own is 100.
+// maxHeaders bounds the number of headers of a message; Envoy's default is 100.
 const maxHeaders = 1000
 
-// upgrades are the values of Upgrade that Envoy is to carry on; it answers any
-// other with 403. h2c is not among them: Envoy takes the header away, and the
-// server goes on with HTTP/1.1, as any server may (RFC 9110, 7.8).
+// upgrades are the values of Upgrade that Envoy forwards; it answers any other with
+// 403. h2c is not among them: Envoy removes the header, and the server continues
+// with HTTP/1.1, as any server may (RFC 9110, 7.8).
 var upgrades = []string{"websocket", "CONNECT", "SPDY/3.1", "tcp"}
 
-// managed is a filter chain whose connections an HTTP connection manager takes.
+// managed is a filter chain whose connections an HTTP connection manager handles.
 func managed(chain string, manager ...field) object {
 	return object{set("name", chain), set("filters", list{extension("envoy.filters.network.http_connection_manager",
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", manager...)})}
 }
 
-// httpChain takes plain HTTP/1.1 and HTTP/2. HTTP/1.0 is left to TCP: Envoy
-// would carry it on as HTTP/1.1, and refuses it without a Host header.
+// httpChain handles plain HTTP/1.1 and HTTP/2. HTTP/1.0 is forwarded as TCP: Envoy
+// would forward it as HTTP/1.1, and rejects it without a Host header.
 func (b builder) httpChain(cluster string) object {
 	var upgradeConfigs list
 	for _, upgrade := range upgrades {
@@ -52,8 +52,9 @@ func (b builder) httpChain(cluster string) object {
 	return managed("http", append(manager, b.accessLog()...)...)
 }
 
-// http1 keeps the spelling of headers and of the status line, and trailers. A
-// whole URL as the target is kept only if it is told to make one of any target.
+// http1 keeps trailers, and the spelling of headers and of the status line. Envoy
+// keeps a whole URL as the target only with the option that makes a whole URL of
+// any target.
 func http1(wholeURL bool) object {
 	options := object{
 		set("enable_trailers", true),
@@ -68,9 +69,9 @@ func http1(wholeURL bool) object {
 	return options
 }
 
-// http2 is what a client may have Envoy keep for a connection. Envoy's own
-// windows are of 256 MiB: 20,000 streams took it from 66 to 246 MB, and to 70
-// with these.
+// http2 bounds what a client can make Envoy keep for a connection. Envoy's default
+// windows are of 256 MiB: with them, 20,000 streams took it from 66 to 246 MB; with
+// these, to 70.
 func (b builder) http2() object {
 	return object{
 		set("max_concurrent_streams", int(b.HTTP.MaxStreams)),
@@ -79,20 +80,20 @@ func (b builder) http2() object {
 	}
 }
 
-// unused is how long a connection to a server is kept without a request.
-// Envoy does not end it with its client's connection, though nobody else may
-// use it (envoyproxy/envoy#37617): kept for ever, each client would leave one
-// behind, until the ports of 127.0.0.6, or the server, have no more. It is
-// less than servers wait, so that none closes as a request comes.
+// unused is how long a connection to a server is kept without a request. Envoy does
+// not end it with its client's connection, though nobody else may use it
+// (envoyproxy/envoy#37617). Without a limit each client would leave one behind,
+// until the ports of 127.0.0.6, or the server, have no more. The time is shorter
+// than that of servers, so that none closes just as a request comes.
 const unused = time.Second
 
-// maxResponseHeaderKB is the most that Envoy takes. A server may be the pod's
-// own, and its answers are nobody else's to limit.
+// maxResponseHeaderKB is Envoy's maximum. A server may be the pod's own, and nobody
+// else may limit its answers.
 const maxResponseHeaderKB = 8192
 
-// twin is a variant of a pass-through cluster, for requests that need what is
-// a setting of a cluster and not of a request. In logs and metrics all twins
-// are the one.
+// twin is a variant of a pass-through cluster, for requests that need what is a
+// setting of a cluster and not of a request. In logs and metrics all twins have one
+// name.
 type twin struct {
 	suffix   string // of the name
 	wholeURL bool   // the target is sent as a whole URL
@@ -101,20 +102,20 @@ type twin struct {
 
 var (
 	usual = twin{}
-	// absoluteForm is for requests whose target is a whole URL, as clients of
-	// an HTTP proxy send it (RFC 9112, 3.2.2).
+	// absoluteForm is for requests whose target is a whole URL, as clients of an
+	// HTTP proxy send it (RFC 9112, 3.2.2).
 	absoluteForm = twin{suffix: "AbsoluteForm", wholeURL: true}
-	// lastRequest is for requests that say that their connection ends.
+	// lastRequest is for requests that end their connection.
 	lastRequest = twin{suffix: "LastRequest", once: true}
 )
 
-// httpProtocolOptions are the HTTP options of a cluster.
+// httpProtocolOptions returns the HTTP options of a cluster.
 func httpProtocolOptions(fields ...field) object {
 	const name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-	return object{set(name, typed(name, fields...))}
+	return object{set(name, typedConfig(name, fields...))}
 }
 
-// upstreamHTTP speaks to the server the version of HTTP that the client spoke.
+// upstreamHTTP speaks the client's version of HTTP to the server.
 func (b builder) upstreamHTTP(t twin) object {
 	common := object{
 		set("idle_timeout", unused), set("max_headers_count", maxHeaders), set("max_response_headers_kb", maxResponseHeaderKB),
@@ -126,18 +127,18 @@ func (b builder) upstreamHTTP(t twin) object {
 		set("common_http_protocol_options", common),
 		set("use_downstream_protocol_config", object{
 			set("http_protocol_options", http1(t.wholeURL)),
-			// How many requests the server takes at once, it says itself.
+			// The server itself limits how many requests it takes at once.
 			set("http2_protocol_options", object{set("max_concurrent_streams", math.MaxInt32), set("allow_connect", true)}),
 		}))
 }
 
-// Envoy adds x-forwarded-proto to every request that has none, and makes an
-// origin form of every target. So what a request looked like is noted in two
-// headers of ours before Envoy changes it, chooses the route, and is forgotten
-// with the header that Envoy added before the request leaves.
+// Envoy adds x-forwarded-proto to every request without it, and turns every target
+// into origin form. So two headers of ours record what a request looked like before
+// Envoy changes it. They choose the route, and are removed before the request
+// leaves, together with the header that Envoy added.
 const (
-	// formHeader is the version, the scheme where the target was a whole URL,
-	// and Connection: "HTTP/1.1 http -", "HTTP/1.1 - close".
+	// formHeader is the version, the scheme if the target was a whole URL, and
+	// Connection: "HTTP/1.1 http -", "HTTP/1.1 - close".
 	formHeader  = "x-shunt-form"
 	protoHeader = "x-shunt-proto" // the client's own x-forwarded-proto
 
@@ -167,7 +168,7 @@ func forgetForm() object {
 
 func remove(header string) object { return object{set("remove", header)} }
 
-// overwrite sets a header, unless the value comes out empty.
+// overwrite sets a header, unless the value is empty.
 func overwrite(header, value string) object {
 	return object{set("append", object{
 		set("header", object{set("key", header), set("value", value)}),
@@ -195,8 +196,7 @@ func passthroughRoutes(cluster string) object {
 	)
 }
 
-// routes is a configuration of routes for any host; the first that matches
-// counts.
+// routes is a route configuration for any host. The first match wins.
 func routes(name string, all ...object) object {
 	var each list
 	for _, route := range all {
@@ -209,10 +209,12 @@ func routes(name string, all ...object) object {
 
 func toCluster(name string) object { return object{set("route", object{set("cluster", name)})} }
 
-func status(code int) object { return object{set("direct_response", object{set("status", code)})} }
+func status(code int) object {
+	return object{set("direct_response", object{set("status", code)})}
+}
 
-// router is the last HTTP filter. It is kept from adding headers that tell of
-// the proxy.
+// router is the last HTTP filter. It is kept from adding headers that reveal the
+// proxy.
 func router() object {
 	return extension("envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router",
 		set("suppress_envoy_headers", true))

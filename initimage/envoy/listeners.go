@@ -6,8 +6,8 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// listeners are, for each family: inbound and outbound, health and metrics,
-// and those for DNS where it is captured.
+// listeners returns, for each family, inbound and outbound, health and metrics, and
+// those for DNS if it is captured.
 func (b builder) listeners() list {
 	var all list
 	for _, f := range b.families {
@@ -19,28 +19,28 @@ func (b builder) listeners() list {
 	return all
 }
 
-// passthrough says what differs between the listeners that carry the pod's
-// connections on.
-type passthrough struct {
+// passthroughKind is what differs between the listeners that forward the pod's
+// connections.
+type passthroughKind struct {
 	name, direction string
 	family          family
 	port            uint16
-	cluster         string // that carries connections on
-	httpPorts       string // on which HTTP is looked for
-	health          object // the route of a health check that came this far
+	cluster         string // that forwards connections
+	httpPorts       string // on which HTTP is detected
+	health          object // the route of a health check that gets here
 }
 
 func (b builder) inbound(f family) object {
-	return b.passthrough(passthrough{
+	return b.passthrough(passthroughKind{
 		name: "virtualInbound" + f.suffix, direction: inboundDirection, family: f, port: b.spec.InboundPort,
 		cluster: inboundCluster(f), httpPorts: b.InboundHTTPPorts, health: toCluster(healthCluster("outbound", f)),
 	})
 }
 
-// outbound is not transparent in TPROXY either, unlike Istio's: outbound
+// outbound is not transparent in TPROXY either, unlike Istio's. Outbound
 // connections always come by nat REDIRECT, to an address of this socket.
 func (b builder) outbound(f family) object {
-	return b.passthrough(passthrough{
+	return b.passthrough(passthroughKind{
 		name: "virtualOutbound" + f.suffix, direction: outboundDirection, family: f, port: b.spec.OutboundPort,
 		cluster: passthroughCluster, httpPorts: b.OutboundHTTPPorts, health: status(200),
 	})
@@ -52,10 +52,10 @@ const (
 	outboundDirection = "OUTBOUND"
 )
 
-// passthrough takes connections to any destination and carries them on by the
-// cluster; those to the port itself would come back for ever. The listener does
-// not have use_original_dst, which would hand a connection to another host's
-// port 15021 to the health listener.
+// passthrough accepts connections to any destination and forwards them by the
+// cluster. Those to the port itself would come back for ever. The listener does not
+// use use_original_dst, which would give a connection to another host's port 15021
+// to the health listener.
 //
 //	destination                    | first bytes             | filter chain
 //	loopback, own port             | (from loopback only)    | health
@@ -66,61 +66,61 @@ const (
 //	any, a port for HTTP           | TLS ClientHello         | tls
 //	any, a port for HTTP           | others, or none in time | tcp
 //
-// In TPROXY those that the pod makes to itself have chains of their own, by
-// another cluster.
-func (b builder) passthrough(l passthrough) object {
-	transparent := l.direction == inboundDirection && b.mode == interception.ModeTProxy
+// In TPROXY the connections that the pod makes to itself have chains of their own,
+// with another cluster.
+func (b builder) passthrough(kind passthroughKind) object {
+	transparent := kind.direction == inboundDirection && b.mode == interception.ModeTProxy
 	chains := list{
-		healthChain(l),
+		healthChain(kind),
 		b.blackHoleChain("blackhole", "A connection to this port itself would come back for ever.",
-			set("destination_port", int(l.port))),
+			set("destination_port", int(kind.port))),
 	}
-	if l.direction == inboundDirection {
+	if kind.direction == inboundDirection {
 		chains = append(chains, b.blackHoleChain("loopback", "No other host may reach the pod's loopback interface.",
-			set("prefix_ranges", ranges(l.family.loopbackRanges...))))
+			set("prefix_ranges", ranges(kind.family.loopbackRanges...))))
 	}
 	filters := list{extension("envoy.filters.listener.original_dst", "envoy.extensions.filters.listener.original_dst.v3.OriginalDst")}
 	listener := object{
-		set("name", l.name),
-		set("traffic_direction", l.direction),
-		set("metadata", listenerNames(l.name, l.direction)),
-		set("address", address(l.family.any, l.port)),
+		set("name", kind.name),
+		set("traffic_direction", kind.direction),
+		set("metadata", listenerNames(kind.name, kind.direction)),
+		set("address", address(kind.family.anyAddress, kind.port)),
 		bufferLimited,
-		because(keepaliveReason, "socket_options", b.keepaliveOptions()),
+		explained(keepaliveReason, "socket_options", b.keepaliveOptions()),
 	}
 	if transparent {
-		listener = append(listener, because("Packets keep the address that they were sent to, which is none of this socket's.",
+		listener = append(listener, explained("Packets keep their destination address, which is not this socket's.",
 			"transparent", true))
-		// Before the inspectors: when those run out of time, Envoy leaves out all
-		// filters that come after them.
+		// Before the inspectors: if those time out, Envoy skips all filters after
+		// them.
 		filters = append(filters, extension("envoy.filters.listener.original_src",
 			"envoy.extensions.filters.listener.original_src.v3.OriginalSrc", set("mark", int(b.spec.Mark))))
 	}
-	chains = append(chains, b.chains(l.httpPorts, l.cluster)...)
-	if l.direction == inboundDirection && b.tellsSelfApart() {
-		self, cluster := set("source_type", "SAME_IP_OR_LOOPBACK"), l.cluster+selfSuffix
-		chains = append(chains, b.chains(l.httpPorts, cluster, self)...)
+	chains = append(chains, b.chains(kind.httpPorts, kind.cluster)...)
+	if kind.direction == inboundDirection && b.separatesSelf() {
+		self, cluster := set("source_type", "SAME_IP_OR_LOOPBACK"), kind.cluster+selfSuffix
+		chains = append(chains, b.chains(kind.httpPorts, cluster, self)...)
 		chains = append(chains, append(b.tcpChain("tcp", cluster), set("filter_chain_match", object{self})))
-		if l.httpPorts != "" { // beside chains with a transport protocol, Envoy does not consider one without
+		if kind.httpPorts != "" { // if some chains have a transport protocol, Envoy ignores those without one
 			raw := object{set("transport_protocol", "raw_buffer"), self}
 			chains = append(chains, append(b.tcpChain("tcp", cluster), set("filter_chain_match", raw)))
 		}
 	}
-	if l.httpPorts != "" {
-		filters = append(filters, inspectors(l.httpPorts)...)
+	if kind.httpPorts != "" {
+		filters = append(filters, inspectors(kind.httpPorts)...)
 		listener = append(listener,
 			set("listener_filters_timeout", detectionTimeout), set("continue_on_listener_filters_timeout", true))
 	}
 	return append(listener,
 		set("listener_filters", filters),
 		set("filter_chains", chains),
-		// Envoy closes what no chain takes, and does not go back to a less
-		// specific one: plain TCP is not a chain among the others.
-		set("default_filter_chain", b.tcpChain("tcp", l.cluster)),
+		// Envoy closes what no chain accepts, and does not go back to a less
+		// specific chain: plain TCP must be the default chain.
+		set("default_filter_chain", b.tcpChain("tcp", kind.cluster)),
 	)
 }
 
-// chains take what was found to be HTTP or TLS, of connections that match.
+// chains handle what was detected as HTTP or TLS, of connections that match.
 func (b builder) chains(httpPorts, cluster string, match ...field) list {
 	if httpPorts == "" {
 		return nil
@@ -135,17 +135,16 @@ func (b builder) chains(httpPorts, cluster string, match ...field) list {
 	}
 }
 
-// detectionTimeout is how long a client may take to send the first bytes of
-// its protocol, on a port on which HTTP is looked for. A connection on which it
-// does not is carried on as TCP, so that this is the most that a server that
-// speaks first can be delayed. A client that speaks first sends its bytes right
-// behind the last packet of the handshake; but on a busy node the two may be
-// handled a tenth of a second apart, and a request taken for TCP has no
-// telemetry and cannot be told to go when the pod drains.
+// detectionTimeout is how long a client may take to send the first bytes of its
+// protocol, on a port on which HTTP is detected. After it the connection is
+// forwarded as TCP, so it is also the longest delay for a server that speaks first.
+// A client that speaks first sends its bytes right after the handshake. But on a
+// busy node the two may be handled a tenth of a second apart, and a request taken
+// for TCP has no telemetry and cannot be ended gracefully when the pod drains.
 const detectionTimeout = 500 * time.Millisecond
 
-// inspectors look at the first bytes of a connection to one of the ports, and
-// leave them unread.
+// inspectors look at the first bytes of a connection to one of the ports, and leave
+// them unread.
 func inspectors(ports string) list {
 	var disabled object
 	if ports == AllPorts {
@@ -163,8 +162,8 @@ func inspectors(ports string) list {
 	return all
 }
 
-// toPorts is a predicate that matches connections to the ports, of which there
-// is one at least.
+// toPorts is a predicate that matches connections to the ports. There must be at
+// least one.
 func toPorts(text string) object {
 	ports, err := interception.ParsePortRanges(text)
 	if err != nil || len(ports) == 0 {
@@ -173,7 +172,7 @@ func toPorts(text string) object {
 	var rules list
 	for _, r := range ports {
 		rules = append(rules, object{set("destination_port_range", object{
-			set("start", int(r.First)), set("end", int(r.Last)+1), // the end is not in it
+			set("start", int(r.First)), set("end", int(r.Last)+1), // the end is exclusive
 		})})
 	}
 	if len(rules) == 1 {
@@ -186,7 +185,7 @@ func (b builder) tcpChain(name, cluster string) object {
 	config := []field{
 		set("stat_prefix", cluster),
 		set("cluster", cluster),
-		because("Envoy closes idle connections after an hour unless told otherwise; without a proxy nobody would.",
+		explained("Envoy closes idle connections after an hour unless told otherwise; without a proxy nobody would.",
 			"idle_timeout", time.Duration(0)),
 	}
 	return object{set("name", name), set("filters", list{extension(
@@ -195,9 +194,9 @@ func (b builder) tcpChain(name, cluster string) object {
 	)})}
 }
 
-// blackHoleChain ends connections that match.
+// blackHoleChain closes connections that match.
 func (b builder) blackHoleChain(name, why string, match ...field) object {
-	return append(b.tcpChain(name, blackHoleCluster), because(why, "filter_chain_match", object(match)))
+	return append(b.tcpChain(name, blackHoleCluster), explained(why, "filter_chain_match", object(match)))
 }
 
 const keepaliveReason = "The application's own keepalive ends here: Envoy's keeps both connections known to NATs and load balancers."

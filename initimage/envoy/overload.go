@@ -1,7 +1,7 @@
 package envoy
 
-// overloadManager has Envoy take no new work when it comes near to its
-// container's limit, because the kernel would kill it with all that it carries.
+// overloadManager makes Envoy reject new work near its container's memory limit:
+// beyond it, the kernel would kill Envoy with all its connections.
 func (b builder) overloadManager() []field {
 	if b.MemoryLimit == 0 {
 		return nil
@@ -26,7 +26,7 @@ func (b builder) overloadManager() []field {
 	if b.readsHTTP() {
 		manager = append(manager, set("buffer_factory_config", object{set("minimum_account_to_track_power_of_two", 20)}))
 	}
-	return []field{because("Near its container's memory limit, of which the heap is the most, Envoy takes no new work.",
+	return []field{explained("Near its container's memory limit, of which the heap is the most, Envoy takes no new work.",
 		"overload_manager", manager)}
 }
 

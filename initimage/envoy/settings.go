@@ -11,55 +11,54 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// Settings are what a user may choose about Envoy. Ports, mark and DNS capture
-// are not among them: they come from the Spec whose connections Envoy takes.
+// Settings are what a user may choose about Envoy. Ports, mark and DNS capture are
+// not among them: they come from the Spec whose connections Envoy handles.
 type Settings struct {
 	// HealthPort serves HealthPath, 1 to 65535.
 	HealthPort uint16 `json:"healthPort"`
 	// InboundHTTPPorts and OutboundHTTPPorts are the destination ports on which
-	// Envoy looks for HTTP and TLS; on all others it carries bytes. "" is none
-	// of them, AllPorts all but ServerFirstPorts, and otherwise they are as
-	// interception.ParsePortRanges takes them.
+	// Envoy detects HTTP and TLS; on all others it forwards bytes. "" means none,
+	// AllPorts all but ServerFirstPorts; anything else is read by
+	// interception.ParsePortRanges.
 	InboundHTTPPorts  string `json:"inboundHTTPPorts"`
 	OutboundHTTPPorts string `json:"outboundHTTPPorts"`
 	// HTTP bounds what a client can make Envoy keep, on those ports.
 	HTTP HTTPLimits `json:"http"`
-	// AccessLog says what is written to standard output.
+	// AccessLog is what is written to standard output.
 	AccessLog AccessLog `json:"accessLog"`
-	// AccessLogQueries says whether the access log has the query strings of
-	// HTTP requests.
+	// AccessLogQueries adds the query strings of HTTP requests to the access log.
 	AccessLogQueries bool `json:"accessLogQueries"`
-	// Keepalive is TCP's, on both connections of Envoy's.
+	// Keepalive is TCP's, on both of Envoy's connections.
 	Keepalive Keepalive `json:"keepalive"`
-	// MemoryLimit is that of Envoy's container in bytes; 0 for none. Near it
-	// Envoy takes no new work, so that it is not killed with all it carries.
+	// MemoryLimit is that of Envoy's container in bytes; 0 for none. Near it Envoy
+	// rejects new work, so that it is not killed with all its connections.
 	MemoryLimit int64 `json:"memoryLimit"`
 }
 
-// AllPorts is the value of InboundHTTPPorts and OutboundHTTPPorts that has
-// Envoy look at all connections, but those to ServerFirstPorts.
+// AllPorts is the value of InboundHTTPPorts and OutboundHTTPPorts with which Envoy
+// inspects all connections but those to ServerFirstPorts.
 const AllPorts = "*"
 
-// ServerFirstPorts are those of IANA's registry, and the customary ones beside
-// them, on which the server speaks first: FTP, SSH, Telnet, SMTP, POP3, NNTP,
-// IMAP, submission, rsync, MySQL, Subversion, ManageSieve, NATS and VNC. To
-// look at what the client sends would delay these.
+// ServerFirstPorts are the ports on which the server speaks first, registered with
+// IANA or customary: FTP, SSH, Telnet, SMTP, POP3, NNTP, IMAP, submission, rsync,
+// MySQL, Subversion, ManageSieve, NATS and VNC. Waiting for the client's first
+// bytes would delay these.
 const ServerFirstPorts = "21-25,110,119,143,587,873,2525,3306,3690,4190,4222,5900-5909"
 
 // HTTPLimits bound what one client can make Envoy keep.
 type HTTPLimits struct {
-	// MaxHeaderKB bounds all headers of a request or response together, 1 to
-	// 8192 KiB; Envoy's own is 60.
+	// MaxHeaderKB bounds all headers of a request or response together, 1 to 8192
+	// KiB; Envoy's default is 60.
 	MaxHeaderKB uint32 `json:"maxHeaderKB"`
-	// MaxStreams bounds the requests at once on a connection of HTTP/2, 1 to
+	// MaxStreams bounds the concurrent requests on a connection of HTTP/2, 1 to
 	// 2147483647.
 	MaxStreams uint32 `json:"maxStreams"`
-	// HeaderSeconds is how long a client may take to send a request's
-	// headers; 0 for ever.
+	// HeaderSeconds is how long a client may take to send a request's headers; 0
+	// means no limit.
 	HeaderSeconds uint32 `json:"headerSeconds"`
 }
 
-// AccessLog says which connections and requests are logged.
+// AccessLog is which connections and requests are logged.
 type AccessLog string
 
 // The values of AccessLog.
@@ -69,30 +68,30 @@ const (
 	AccessLogNone   AccessLog = "none"
 )
 
-// Keepalive is how the kernel finds out that the other end of an idle
-// connection is gone, and how it keeps the connection known to what stands
-// between the two (tcp(7): TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT).
+// Keepalive is how the kernel finds out that the other end of an idle connection is
+// gone, and how it keeps devices on the path from forgetting the connection
+// (tcp(7): TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT).
 type Keepalive struct {
 	TimeSeconds     uint32 `json:"timeSeconds"`     // idle before the first probe, 1 to 32767
 	IntervalSeconds uint32 `json:"intervalSeconds"` // between two probes, 1 to 32767
-	Probes          uint32 `json:"probes"`          // unanswered, until the connection is given up, 1 to 127
+	Probes          uint32 `json:"probes"`          // unanswered before the connection is closed, 1 to 127
 }
 
-// DefaultSettings returns those of a pod of which nobody says anything.
+// DefaultSettings returns the settings of a pod without annotations.
 func DefaultSettings() Settings {
 	return Settings{
 		HealthPort: interception.HealthPort,
 		HTTP:       HTTPLimits{MaxHeaderKB: 60, MaxStreams: 100, HeaderSeconds: 60},
 		AccessLog:  AccessLogAll, AccessLogQueries: true,
-		// Less than the shortest idle limit of a cloud's load balancers and NATs
-		// that is known: 4 minutes, of Azure. Ten unanswered probes are what
-		// Linux gives up after nearly.
+		// Shorter than the shortest known idle timeout of a cloud's load balancers
+		// and NATs: Azure's 4 minutes. Linux itself gives up after about ten
+		// unanswered probes.
 		Keepalive: Keepalive{TimeSeconds: 60, IntervalSeconds: 10, Probes: 9},
 	}
 }
 
-// ParseSettings reads what Settings.String prints: JSON, in which what is left
-// out is as in DefaultSettings.
+// ParseSettings reads what Settings.String prints: JSON. What it leaves out is as
+// in DefaultSettings.
 func ParseSettings(text string) (Settings, error) {
 	s := DefaultSettings()
 	decoder := json.NewDecoder(bytes.NewReader([]byte(text)))
@@ -101,14 +100,14 @@ func ParseSettings(text string) (Settings, error) {
 		return Settings{}, fmt.Errorf("invalid value %q: %w; accepted: an object of Envoy's settings in JSON, such as {}", text, err)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return Settings{}, fmt.Errorf("invalid value %q: there is more behind the object; accepted: one object in JSON", text)
+		return Settings{}, fmt.Errorf("invalid value %q: there is text after the object; accepted: one object in JSON", text)
 	}
 	return s, s.Validate()
 }
 
 // String prints the settings that are not the default, as JSON.
 func (s Settings) String() string {
-	d := DefaultSettings()
+	defaults := DefaultSettings()
 	text, err := json.Marshal(struct {
 		HealthPort        *uint16     `json:"healthPort,omitempty"`
 		InboundHTTPPorts  *string     `json:"inboundHTTPPorts,omitempty"`
@@ -119,9 +118,9 @@ func (s Settings) String() string {
 		Keepalive         *Keepalive  `json:"keepalive,omitempty"`
 		MemoryLimit       *int64      `json:"memoryLimit,omitempty"`
 	}{
-		unless(s.HealthPort, d.HealthPort), unless(s.InboundHTTPPorts, d.InboundHTTPPorts),
-		unless(s.OutboundHTTPPorts, d.OutboundHTTPPorts), unless(s.HTTP, d.HTTP), unless(s.AccessLog, d.AccessLog),
-		unless(s.AccessLogQueries, d.AccessLogQueries), unless(s.Keepalive, d.Keepalive), unless(s.MemoryLimit, d.MemoryLimit),
+		unless(s.HealthPort, defaults.HealthPort), unless(s.InboundHTTPPorts, defaults.InboundHTTPPorts),
+		unless(s.OutboundHTTPPorts, defaults.OutboundHTTPPorts), unless(s.HTTP, defaults.HTTP), unless(s.AccessLog, defaults.AccessLog),
+		unless(s.AccessLogQueries, defaults.AccessLogQueries), unless(s.Keepalive, defaults.Keepalive), unless(s.MemoryLimit, defaults.MemoryLimit),
 	})
 	if err != nil {
 		panic("plain values always encode: " + err.Error())
@@ -129,7 +128,7 @@ func (s Settings) String() string {
 	return string(text)
 }
 
-// unless returns a value that is not the default, and nil for one that is.
+// unless returns a value, or nil if it is the default.
 func unless[T comparable](value, ofDefault T) *T {
 	if value == ofDefault {
 		return nil
@@ -137,7 +136,8 @@ func unless[T comparable](value, ofDefault T) *T {
 	return &value
 }
 
-// Validate returns all that is wrong with the settings, by their names in JSON.
+// Validate returns everything that is wrong with the settings, by their names in
+// JSON.
 func (s Settings) Validate() error {
 	var errs []error
 	within := func(name string, value, least, most int64) {
@@ -171,8 +171,8 @@ func (s Settings) Validate() error {
 	return errors.Join(errs...)
 }
 
-// SharedDirectory is where shunt-init leaves what Envoy reads, and Envoy's
-// container has it.
+// SharedDirectory is where shunt-init leaves what Envoy reads. Envoy's container
+// mounts it.
 const SharedDirectory = "/shunt"
 
 // Files in SharedDirectory.
@@ -185,8 +185,8 @@ const (
 
 const (
 	// HealthPath is what Envoy serves on Settings.HealthPort: 200 while both
-	// pass-through listeners take connections. It is 503 when one does not, and
-	// once Envoy was told to fail (/healthcheck/fail of the admin interface).
+	// pass-through listeners accept connections, 503 if one does not, or once Envoy
+	// was told to fail (/healthcheck/fail of the admin interface).
 	HealthPath = "/healthz/ready"
 	// MetricsPath is what Envoy serves on interception.MetricsPort.
 	MetricsPath = "/stats/prometheus"

@@ -7,44 +7,46 @@ import (
 	"time"
 )
 
-// A document is put together from objects, lists, strings, integers, booleans
-// and durations.
+// A document is built from objects, lists, strings, integers, booleans and
+// durations.
 
 type object []field
 
-// field is a member of an object, and why it is there.
+// field is a member of an object, with the reason for it as a comment.
 type field struct {
-	name  string
-	value any
-	why   string
+	name    string
+	value   any
+	comment string
 }
 
 type list []any
 
 func set(name string, value any) field { return field{name: name, value: value} }
 
-// because is set with a comment above it.
-func because(why, name string, value any) field { return field{name: name, value: value, why: why} }
+// explained is set with a comment above it.
+func explained(comment, name string, value any) field {
+	return field{name: name, value: value, comment: comment}
+}
 
-// typed is the configuration of an extension of Envoy's.
-func typed(name string, fields ...field) object {
+// typedConfig returns the configuration of an Envoy extension.
+func typedConfig(name string, fields ...field) object {
 	return append(object{set("@type", "type.googleapis.com/"+name)}, fields...)
 }
 
-// extension is an extension by its name, with its configuration.
+// extension returns an extension by its name, with its configuration.
 func extension(name, config string, fields ...field) object {
-	return object{set("name", name), set("typed_config", typed(config, fields...))}
+	return object{set("name", name), set("typed_config", typedConfig(config, fields...))}
 }
 
-// anchored is a value that stands in a document more than once: it is written
-// out where it comes first, and named elsewhere (YAML 1.2, 7.1).
+// anchored is a value that occurs more than once in a document. It is written out
+// at its first place, and referred to at the others (YAML 1.2, 7.1).
 type anchored struct {
 	name  string
 	value any
 }
 
-// printer writes a document in block style. Strings are quoted as in JSON
-// unless they are plain words, so that none can be taken for something else.
+// printer writes a document in block style. Strings are quoted as in JSON unless
+// they are plain words, so that none can be misread.
 type printer struct {
 	strings.Builder
 	printed map[string]bool // by the names of anchors
@@ -63,11 +65,11 @@ func (out *printer) print(value any, indent string) {
 			if i > 0 {
 				out.WriteString(indent)
 			}
-			for line := range strings.Lines(f.why) {
+			for line := range strings.Lines(f.comment) {
 				out.WriteString("# " + strings.TrimSpace(line) + "\n" + indent)
 			}
 			out.WriteString(word(f.name) + ":")
-			out.member(f.value, indent)
+			out.writeMember(f.value, indent)
 		}
 	case list:
 		for i, element := range v {
@@ -86,8 +88,8 @@ func (out *printer) print(value any, indent string) {
 	}
 }
 
-// member writes what stands behind the name of a member.
-func (out *printer) member(value any, indent string) {
+// writeMember writes what follows the name of a member.
+func (out *printer) writeMember(value any, indent string) {
 	if anchor, ok := value.(anchored); ok {
 		if out.printed[anchor.name] {
 			out.WriteString(" *" + anchor.name + "\n")
@@ -131,7 +133,7 @@ func scalar(value any) string {
 		return strconv.FormatFloat(v, 'f', -1, 64)
 	case bool:
 		return strconv.FormatBool(v)
-	case time.Duration: // as protobuf writes one in JSON
+	case time.Duration: // as protobuf writes a duration in JSON
 		return strconv.FormatFloat(v.Seconds(), 'f', -1, 64) + "s"
 	default:
 		panic(fmt.Sprintf("a document holds no %T", value))
