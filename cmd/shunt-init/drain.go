@@ -17,7 +17,7 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// drainCommand is the first argument that asks for a drain in place of rules.
+// drainCommand is the first argument that asks for a drain.
 const drainCommand = "drain"
 
 // gcPercent is Go's default.
@@ -29,10 +29,10 @@ const (
 	defaultDrainDuration = "25s"
 )
 
-// runDrain drains the proxy and says on stdout how that ended. A signal ends
-// it early, and well: whoever sent it does not want to wait.
+// runDrain drains the proxy and reports on stdout how that ended. A signal ends it
+// early and is no error: whoever sent it does not want to wait.
 func runDrain(ctx context.Context, args []string, stdout io.Writer) error {
-	admin, most, err := drainArguments(args)
+	admin, limit, err := drainArguments(args)
 	if errors.Is(err, pflag.ErrHelp) {
 		flags, _, _ := drainFlags()
 		_, err := fmt.Fprint(stdout, "Usage: shunt-init drain [flags]\n\n", flags.FlagUsages())
@@ -41,18 +41,18 @@ func runDrain(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	debug.SetGCPercent(gcPercent) // which main has switched off; this may take long
+	debug.SetGCPercent(gcPercent) // main has disabled it, and this may take long
 	start := time.Now()
-	left, err := drain.Run(ctx, admin, most)
+	left, err := drain.Run(ctx, admin, limit)
 	if err != nil {
 		return err
 	}
-	end := "nothing is under way any more"
+	end := "no requests or connections left"
 	switch {
 	case ctx.Err() != nil:
 		end = "ended by a signal"
 	case left.Any():
-		end = "the time is over, and " + left.String() + " left"
+		end = "time is up, " + left.String() + " left"
 	}
 	_, err = fmt.Fprintf(stdout, "shunt-init: drain: %s, after %s\n", end, time.Since(start).Round(time.Millisecond))
 	return err
@@ -67,8 +67,9 @@ func drainFlags() (flags *pflag.FlagSet, admin, duration *string) {
 	return flags, admin, duration
 }
 
-// drainArguments reads the arguments, and returns all that is wrong with them.
-func drainArguments(args []string) (admin string, most time.Duration, err error) {
+// drainArguments reads the arguments, and returns everything that is wrong with
+// them.
+func drainArguments(args []string) (admin string, limit time.Duration, err error) {
 	flags, address, duration := drainFlags()
 	if err := flags.Parse(args); errors.Is(err, pflag.ErrHelp) {
 		return "", 0, err
@@ -76,7 +77,7 @@ func drainArguments(args []string) (admin string, most time.Duration, err error)
 		return "", 0, fmt.Errorf("%w; accepted: the flags that drain --help lists", err)
 	}
 	var errs []error
-	wrong := func(flag, value, accepted string) {
+	invalid := func(flag, value, accepted string) {
 		errs = append(errs, &interception.FlagError{Flag: flag, Err: &interception.ValueError{Value: value, Accepted: accepted}})
 	}
 	for _, word := range flags.Args() {
@@ -84,11 +85,11 @@ func drainArguments(args []string) (admin string, most time.Duration, err error)
 	}
 	host, port, err := net.SplitHostPort(*address)
 	if _, badPort := interception.ParsePort(port); err != nil || badPort != nil || host == "" {
-		wrong("--admin", *address, "a host and port such as "+defaultAdmin)
+		invalid("--admin", *address, "a host and port such as "+defaultAdmin)
 	}
-	most, err = time.ParseDuration(*duration)
-	if err != nil || most <= 0 {
-		wrong("--duration", *duration, "a time above 0 such as "+defaultDrainDuration)
+	limit, err = time.ParseDuration(*duration)
+	if err != nil || limit <= 0 {
+		invalid("--duration", *duration, "a time above 0 such as "+defaultDrainDuration)
 	}
-	return *address, most, errors.Join(errs...)
+	return *address, limit, errors.Join(errs...)
 }

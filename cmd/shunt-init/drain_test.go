@@ -43,8 +43,8 @@ func TestDrainRefusesWrongArguments(t *testing.T) {
 	}
 }
 
-// TestDrainIsTheFirstWord: behind Istio's command word, or a flag, it is a word
-// too many.
+// TestDrainIsTheFirstWord checks that after Istio's command word, or a flag, drain is an unexpected
+// argument.
 func TestDrainIsTheFirstWord(t *testing.T) {
 	for _, args := range []string{"istio-iptables drain", "-n drain", "istio-iptables -n drain"} {
 		err := run(context.Background(), strings.Fields(args), &strings.Builder{})

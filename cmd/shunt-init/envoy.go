@@ -23,7 +23,7 @@ func runShare(_ context.Context, args []string, stdout io.Writer) error {
 	flags := pflag.NewFlagSet("shunt-init share", pflag.ContinueOnError)
 	flags.SortFlags = false
 	flags.Usage = func() {}
-	text := flags.String("envoy", "{}", "`settings` of Envoy in JSON, whose bootstrap is left there, for interception mode NONE")
+	text := flags.String("envoy", "{}", "`settings` of the Envoy whose bootstrap is left there, in JSON, for interception mode NONE")
 	if err := flags.Parse(args); errors.Is(err, pflag.ErrHelp) {
 		_, err := fmt.Fprint(stdout, "Usage: shunt-init share [flags] DIRECTORY\n\n", flags.FlagUsages())
 		return err
@@ -48,7 +48,7 @@ func runShare(_ context.Context, args []string, stdout io.Writer) error {
 	return err
 }
 
-// bootstrap is what Envoy is to start with in this network namespace.
+// bootstrap returns what Envoy is to start with in this network namespace.
 func bootstrap(mode interception.Mode, spec interception.Spec, settings envoy.Settings, ipv6 interception.IPv6) ([]byte, error) {
 	families, err := kernel.FamiliesOf(ipv6)
 	if err != nil {

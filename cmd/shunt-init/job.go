@@ -14,7 +14,7 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// job is what is to be done in one namespace.
+// job is a run in one namespace.
 type job struct {
 	host   *kernel.Host
 	spec   interception.Spec
@@ -22,8 +22,8 @@ type job struct {
 	stdout io.Writer
 }
 
-// apply brings the namespace to the wanted rules, and proves it: unless an
-// earlier run has sent its probes through the very same.
+// apply installs the wanted rules and verifies them. It sends probes unless an
+// earlier run sent its probes through the very same rules.
 func (j job) apply(ctx context.Context, verify bool) error {
 	if err := errors.Join(j.host.Require(j.want), j.host.RequireSettings(j.spec.System)); err != nil {
 		return err
@@ -32,12 +32,12 @@ func (j job) apply(ctx context.Context, verify bool) error {
 	if err != nil {
 		return err
 	}
-	did := "nothing to change"
+	outcome := "nothing to change"
 	if result.Changed {
-		did = "applied"
+		outcome = "applied"
 	}
 	if !verify {
-		return j.say(string(j.spec.System), did)
+		return j.report(string(j.spec.System), outcome)
 	}
 	if err := j.compare(ctx, result.Holds); err != nil {
 		return err
@@ -47,16 +47,16 @@ func (j job) apply(ctx context.Context, verify bool) error {
 		return fmt.Errorf("%w: %w", kernel.ErrVerify, err)
 	}
 	if proved {
-		return j.say(string(j.spec.System), did+", read back; proved by an earlier run")
+		return j.report(string(j.spec.System), outcome+", read back; proved by an earlier run")
 	}
 	proof, err := j.probe(ctx, result.Holds)
 	if err != nil {
 		return err
 	}
-	return j.say(string(j.spec.System), did+", "+proof)
+	return j.report(string(j.spec.System), outcome+", "+proof)
 }
 
-// verify proves that the namespace holds the wanted rules.
+// verify checks that the namespace holds the wanted rules and that they work.
 func (j job) verify(ctx context.Context) error {
 	holds, err := kernel.Read(ctx, j.host, j.host.Families())
 	if err != nil {
@@ -69,16 +69,16 @@ func (j job) verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return j.say(string(j.spec.System), proof)
+	return j.report(string(j.spec.System), proof)
 }
 
-// remove takes everything of Shunt's away.
+// remove deletes all rules and routing of Shunt.
 func (j job) remove(ctx context.Context) error {
 	result, err := kernel.Remove(ctx, j.host, j.host.Families())
 	if err != nil {
 		return err
 	}
-	for _, family := range j.host.Families() { // of rules that somebody else has taken away
+	for _, family := range j.host.Families() { // of rules that somebody else has deleted
 		forgotten, err := j.host.ForgetProof(family)
 		if err != nil {
 			return fmt.Errorf("%w: %w", kernel.ErrApply, err)
@@ -86,28 +86,27 @@ func (j job) remove(ctx context.Context) error {
 		result.Changed = result.Changed || forgotten
 	}
 	if result.Changed {
-		return j.say("Shunt's rules", "removed")
+		return j.report("Shunt's rules", "removed")
 	}
-	return j.say("Shunt's rules", "nothing to remove")
+	return j.report("Shunt's rules", "nothing to remove")
 }
 
-// compare fails where what the namespace holds is not what is wanted, and says
-// what rules of others block.
+// compare returns an error if the namespace does not hold what is wanted. It prints
+// which rules of others block connections.
 func (j job) compare(ctx context.Context, holds []ruleset.RuleSet) error {
 	found, err := kernel.Verify(ctx, j.host, j.want, holds)
 	for _, warning := range found.Warnings {
 		_, printing := fmt.Fprintf(j.stdout, "shunt-init: warning: %s\n", warning)
 		err = errors.Join(err, printing)
 	}
-	return failed(found.Findings, err)
+	return verifyError(found.Findings, err)
 }
 
-// probe sends probes, and says what they have proved. Where all arrived, that
-// is remembered; where one gets lost, what an earlier run has proved is so no
-// more.
+// probe sends probes and returns what they have proved. If all arrive, it records
+// the proof. If one is lost, it deletes the proof of any earlier run.
 func (j job) probe(ctx context.Context, holds []ruleset.RuleSet) (proof string, err error) {
 	probed, err := j.host.Probe(ctx, j.spec, j.want, holds)
-	if err := failed(probed.Findings, err); err != nil {
+	if err := verifyError(probed.Findings, err); err != nil {
 		for _, rs := range j.want {
 			_, forgetting := j.host.ForgetProof(rs.Family)
 			err = errors.Join(err, forgetting)
@@ -126,8 +125,9 @@ func (j job) probe(ctx context.Context, holds []ruleset.RuleSet) (proof string, 
 	return proof, nil
 }
 
-// failed is the error of a verification, nil where all is well.
-func failed(findings []string, err error) error {
+// verifyError returns the error of a verification; nil if there is nothing to
+// report.
+func verifyError(findings []string, err error) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", kernel.ErrVerify, err)
 	}
@@ -138,11 +138,11 @@ func failed(findings []string, err error) error {
 	return errors.Join(errs...)
 }
 
-func (j job) say(what, did string) error {
+func (j job) report(what, outcome string) error {
 	var families []string
 	for _, rs := range j.want {
 		families = append(families, rs.Family.String())
 	}
-	_, err := fmt.Fprintf(j.stdout, "shunt-init: %s over %s, %s: %s\n", what, j.host, strings.Join(families, " and "), did)
+	_, err := fmt.Fprintf(j.stdout, "shunt-init: %s over %s, %s: %s\n", what, j.host, strings.Join(families, " and "), outcome)
 	return err
 }

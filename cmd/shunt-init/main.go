@@ -1,15 +1,17 @@
 //go:build linux
 
-// Command shunt-init programs the network namespace that it runs in, so that
-// a pod's connections go through its proxy. It takes istio-iptables' flags.
-// As `shunt-init share` it leaves the proxy its files and programs nothing. As
-// `shunt-init drain` it waits, in the proxy's container, until nothing is under
-// way through the proxy, and as `shunt-init wait` until the proxy answers.
+// Command shunt-init takes istio-iptables' flags in and programs the network
+// namespace that it runs in, so that a pod's connections go through its proxy.
+//
+// `shunt-init share` leaves the proxy its files and programs nothing. In the
+// proxy's container, `shunt-init drain` waits until no requests or connections are
+// left in the proxy, `shunt-init wait` waits until the proxy answers, and
+// `shunt-init probe` checks whether a port of the pod is open.
 //
 // Exit codes: 0 done; 2 bad arguments, nothing was touched; 3 this kernel or
-// namespace cannot take the rules, nothing was touched; 4 a change failed, and
-// what was there before has been put back, or drain could not reach the proxy;
-// 5 verification found a difference.
+// namespace cannot take the rules, nothing was touched; 4 a change failed and has
+// been undone, or drain, probe or wait could not reach the proxy; 5 verification
+// found a difference.
 package main
 
 import (
@@ -37,16 +39,16 @@ import (
 // version is set by the linker.
 var version = "dev"
 
-// memoryLimit is what the heap grows to before garbage is collected. A pod with
-// few rules makes a fifth of it.
+// memoryLimit is the heap size from which on garbage is collected. A pod with few
+// rules uses a fifth of it.
 const memoryLimit = 16 << 20
 
 func main() {
-	// Go ends a program that crashes with exit code 2, which is bad arguments
-	// here, and says that nothing was touched. Now it ends by SIGABRT.
+	// Go ends a program that crashes with exit code 2, which means bad arguments
+	// here, and that nothing was touched. Now it ends by SIGABRT.
 	debug.SetTraceback("crash")
-	// The process is gone before a collection could pay, but where lists are
-	// long. The iptables commands need room in the same container's limit.
+	// The process is gone before a collection would pay off, unless lists are long.
+	// The iptables commands need room in the same container's limit.
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(memoryLimit)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -71,7 +73,7 @@ const (
 	exitArguments = 2
 	exitPreflight = 3
 	exitApply     = 4
-	// exitUnreachable is of drain, probe and wait, which change nothing.
+	// exitUnreachable is the code of drain, probe and wait, which change nothing.
 	exitUnreachable = 4
 	exitVerify      = 5
 )
@@ -93,12 +95,12 @@ func exitCode(err error) int {
 	}
 }
 
-// subcommands are the first arguments that ask for something else than rules.
+// subcommands are the first arguments that ask for something other than rules.
 var subcommands = map[string]func(ctx context.Context, args []string, stdout io.Writer) error{
 	drainCommand: runDrain, probeCommand: runProbe, waitCommand: runWait, interception.ShareCommand: runShare,
 }
 
-// run does what the arguments ask for and says on stdout what it did.
+// run does what the arguments ask for and reports it on stdout.
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if len(args) > 0 && subcommands[args[0]] != nil {
 		return subcommands[args[0]](ctx, args[1:], stdout)
@@ -130,20 +132,20 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 			return fmt.Errorf("--envoy: %w", err)
 		}
 	}
-	return program(ctx, work{spec, opts, resolvers, settings}, stdout)
+	return program(ctx, task{spec, opts, resolvers, settings}, stdout)
 }
 
-// work is what arguments ask for.
-type work struct {
+// task is what the arguments ask for.
+type task struct {
 	spec      interception.Spec
 	opts      interception.Options
-	resolvers []netip.Addr // the pod's
+	resolvers []netip.Addr // of the pod
 	settings  envoy.Settings
 }
 
-// program does it in the network namespace that it is for.
-func program(ctx context.Context, w work, stdout io.Writer) error {
-	spec, opts := w.spec, w.opts
+// program carries the task out in its network namespace.
+func program(ctx context.Context, task task, stdout io.Writer) error {
+	spec, opts := task.spec, task.opts
 	if opts.NetNS != "" {
 		runtime.LockOSThread() // only this thread is in the other namespace
 		if err := kernel.Enter(opts.NetNS); err != nil {
@@ -154,10 +156,10 @@ func program(ctx context.Context, w work, stdout io.Writer) error {
 		return dryRun(spec, opts, stdout)
 	}
 	if opts.Share != "" {
-		files := shared{resolvers: w.resolvers}
+		files := shared{resolvers: task.resolvers}
 		if opts.Envoy != "" {
 			var err error
-			if files.bootstrap, err = bootstrap(spec.Mode(), spec, w.settings, opts.IPv6); err != nil {
+			if files.bootstrap, err = bootstrap(spec.Mode(), spec, task.settings, opts.IPv6); err != nil {
 				return err
 			}
 		}

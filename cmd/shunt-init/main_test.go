@@ -19,20 +19,19 @@ import (
 	"github.com/shunt-dev/shunt/initimage/kernel"
 )
 
-// TestMain lets the test binary be shunt-init, so that exit codes are those
-// of a process.
+// TestMain makes the test binary act as shunt-init, so that exit codes are those of a process.
 func TestMain(m *testing.M) {
 	switch os.Getenv("SHUNT_INIT_TEST") {
 	case "1":
 		main()
-	case "wait": // a program that runs until its standard input ends
+	case "wait": // runs until its standard input ends
 		_, err := io.Copy(io.Discard, os.Stdin)
 		os.Exit(exitCode(err))
 	}
 	os.Exit(m.Run())
 }
 
-// initCommand is shunt-init as a process of its own.
+// initCommand returns a command that runs shunt-init as a process of its own.
 func initCommand(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
@@ -60,8 +59,8 @@ func TestBadArgumentsExitWith2(t *testing.T) {
 	}
 }
 
-// TestCrashIsNoBadArgument has Go's runtime end the program, as it does where no
-// thread can be made. Its own exit code for that is 2.
+// TestCrashIsNoBadArgument makes Go's runtime end the program, as it does if no thread can be made.
+// Go's own exit code for that is 2.
 func TestCrashIsNoBadArgument(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed below
 	if err != nil {
@@ -70,13 +69,13 @@ func TestCrashIsNoBadArgument(t *testing.T) {
 	defer listener.Close()
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
 	cmd := initCommand(t, waitCommand, "--port", port, "--path", "/", "--duration", "1m")
-	cmd.Dir = t.TempDir() // of the core file, if there is to be one
+	cmd.Dir = t.TempDir() // for the core file, if there is one
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listener.Accept(); err != nil { // it waits for an answer now
+	if _, err := listener.Accept(); err != nil { // now it waits for an answer
 		t.Fatal(err)
 	}
 	if err := cmd.Process.Signal(syscall.SIGQUIT); err != nil {
@@ -88,7 +87,7 @@ func TestCrashIsNoBadArgument(t *testing.T) {
 	}
 }
 
-// TestWithoutCapabilityExitsWith3 runs as a user that may do nothing.
+// TestWithoutCapabilityExitsWith3 runs as a user without capabilities.
 func TestWithoutCapabilityExitsWith3(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to become another user")
@@ -106,8 +105,8 @@ func TestWithoutCapabilityExitsWith3(t *testing.T) {
 	}
 }
 
-// publicCopy copies a program to where every user can run it: go test builds
-// in a folder that others may not enter.
+// publicCopy copies a program to where every user can run it: go test builds in a folder that
+// others may not enter.
 func publicCopy(t *testing.T, path string) string {
 	t.Helper()
 	program, err := os.ReadFile(path)
@@ -155,7 +154,7 @@ func TestHelpAndVersion(t *testing.T) {
 }
 
 func TestExitCodes(t *testing.T) {
-	for _, c := range []struct {
+	for _, test := range []struct {
 		err  error
 		want int
 	}{
@@ -165,8 +164,8 @@ func TestExitCodes(t *testing.T) {
 		{fmt.Errorf("x: %w", kernel.ErrApply), 4},
 		{fmt.Errorf("x: %w", drain.ErrAdmin), 4},
 	} {
-		if got := exitCode(c.err); got != c.want {
-			t.Errorf("%v: exit code %d, not %d", c.err, got, c.want)
+		if got := exitCode(test.err); got != test.want {
+			t.Errorf("%v: exit code %d, not %d", test.err, got, test.want)
 		}
 	}
 }

@@ -16,20 +16,19 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// probeCommand is the first argument that asks whether a port is open in place
-// of making rules.
+// probeCommand is the first argument that asks whether a port is open.
 const probeCommand = "probe"
 
-// errProbe is that nothing took a connection.
+// errProbe means that nothing accepted a connection.
 var errProbe = errors.New("no connection")
 
-const defaultProbeTimeout = "1s" // a kubelet probe's, unless told otherwise
+const defaultProbeTimeout = "1s" // the default of a kubelet probe
 
 // runProbe connects to a port of the pod as kubelet's tcpSocket probe does, but
-// from within: kubelet's own connection would be taken by the proxy, whether or
-// not the app listens. The pod's connections to itself are not intercepted.
+// from within. The proxy would accept kubelet's own connection whether or not the
+// app listens. The pod's connections to itself are not intercepted.
 func runProbe(ctx context.Context, args []string, stdout io.Writer) error {
-	port, most, err := probeArguments(args)
+	port, patience, err := probeArguments(args)
 	if errors.Is(err, pflag.ErrHelp) {
 		flags, _, _ := probeFlags()
 		_, err := fmt.Fprint(stdout, "Usage: shunt-init probe --port PORT [flags]\n\n", flags.FlagUsages())
@@ -38,13 +37,14 @@ func runProbe(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, most)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return probe(ctx, port)
 }
 
-// probeArguments reads the arguments, and returns all that is wrong with them.
-func probeArguments(args []string) (port uint16, most time.Duration, err error) {
+// probeArguments reads the arguments, and returns everything that is wrong with
+// them.
+func probeArguments(args []string) (port uint16, patience time.Duration, err error) {
 	flags, portText, timeout := probeFlags()
 	if err := flags.Parse(args); errors.Is(err, pflag.ErrHelp) {
 		return 0, 0, err
@@ -52,7 +52,7 @@ func probeArguments(args []string) (port uint16, most time.Duration, err error) 
 		return 0, 0, fmt.Errorf("%w; accepted: the flags that probe --help lists", err)
 	}
 	var errs []error
-	wrong := func(flag, value, accepted string) {
+	invalid := func(flag, value, accepted string) {
 		errs = append(errs, &interception.FlagError{Flag: flag, Err: &interception.ValueError{Value: value, Accepted: accepted}})
 	}
 	for _, word := range flags.Args() {
@@ -60,13 +60,13 @@ func probeArguments(args []string) (port uint16, most time.Duration, err error) 
 	}
 	port, err = interception.ParsePort(*portText)
 	if err != nil {
-		wrong("--port", *portText, "a port from 1 to 65535")
+		invalid("--port", *portText, "a port from 1 to 65535")
 	}
-	most, err = time.ParseDuration(*timeout)
-	if err != nil || most <= 0 {
-		wrong("--timeout", *timeout, "a time above 0 such as "+defaultProbeTimeout)
+	patience, err = time.ParseDuration(*timeout)
+	if err != nil || patience <= 0 {
+		invalid("--timeout", *timeout, "a time above 0 such as "+defaultProbeTimeout)
 	}
-	return port, most, errors.Join(errs...)
+	return port, patience, errors.Join(errs...)
 }
 
 func probeFlags() (flags *pflag.FlagSet, port, timeout *string) {
@@ -78,16 +78,15 @@ func probeFlags() (flags *pflag.FlagSet, port, timeout *string) {
 	return flags, port, timeout
 }
 
-// probeMoment is how long an address is waited for before the next is asked
-// too.
-const probeMoment = 100 * time.Millisecond
+// probeDelay is how long one address is waited for before the next is tried as
+// well.
+const probeDelay = 100 * time.Millisecond
 
-// probe asks every address of the pod: kubelet asks the first, which is not
-// known here, and an app may listen on it alone. Loopback is not asked,
-// because kubelet could not reach it either. The addresses are asked in turn,
-// so that the app sees one connection; but an IPv6 address that is under
-// duplicate address detection swallows packets, and must not use up the time
-// of those behind it.
+// probe tries every address of the pod. kubelet uses the first, which is not known
+// here, and the app may listen on it alone. Loopback is not tried: kubelet could
+// not reach it either. The addresses are tried in turn, so that the app sees one
+// connection. But an IPv6 address under duplicate address detection swallows
+// packets, and must not use up the time of the addresses after it.
 func probe(ctx context.Context, port uint16) error {
 	addrs, err := podAddresses()
 	if err != nil {
@@ -96,15 +95,15 @@ func probe(ctx context.Context, port uint16) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	results := make(chan error, len(addrs))
-	unasked := addrs
+	untried := addrs
 	var errs []error
 	for len(errs) < len(addrs) {
-		var moment <-chan time.Time
-		if len(unasked) > 0 {
-			address := netip.AddrPortFrom(unasked[0], port)
-			unasked = unasked[1:]
+		var delay <-chan time.Time
+		if len(untried) > 0 {
+			address := netip.AddrPortFrom(untried[0], port)
+			untried = untried[1:]
 			go func() { results <- connect(ctx, address) }()
-			moment = time.After(probeMoment)
+			delay = time.After(probeDelay)
 		}
 		select {
 		case err := <-results:
@@ -112,7 +111,7 @@ func probe(ctx context.Context, port uint16) error {
 				return nil
 			}
 			errs = append(errs, fmt.Errorf("%w: %w", errProbe, err))
-		case <-moment:
+		case <-delay:
 		}
 	}
 	return errors.Join(errs...)
@@ -127,7 +126,7 @@ func connect(ctx context.Context, address netip.AddrPort) error {
 	return conn.Close()
 }
 
-// podAddresses are the global addresses of the pod's interfaces, at least one.
+// podAddresses returns the global addresses of the pod's interfaces, at least one.
 func podAddresses() ([]netip.Addr, error) {
 	interfaces, err := net.Interfaces()
 	if err != nil {

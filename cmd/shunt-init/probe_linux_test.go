@@ -15,8 +15,8 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// TestProbe: a port is open when the app listens on an address that kubelet
-// can reach, whether or not the pod has others.
+// TestProbe checks that a port is open if the app listens on an address that kubelet can reach,
+// whether or not the pod has others.
 func TestProbe(t *testing.T) {
 	netns.Require(t)
 	lab, err := netns.NewLab()
@@ -47,9 +47,9 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// TestProbeOfAnAddressThatSwallows: while an address is under duplicate address
-// detection, and for good where that fails, packets for it leave the pod and
-// nobody answers. The address after it is asked nevertheless.
+// TestProbeOfAnAddressThatSwallows checks that the address after one under duplicate address
+// detection is tried as well. During the detection, and for good if it fails, nobody answers
+// packets for that address.
 func TestProbeOfAnAddressThatSwallows(t *testing.T) {
 	netns.Require(t)
 	lab, err := netns.NewLab("net1")
@@ -57,8 +57,7 @@ func TestProbeOfAnAddressThatSwallows(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = lab.Close() })
-	// 255 solicitations, one a second, outlast the test: those for who has the
-	// address, and those for where it is.
+	// 255 solicitations of each kind, one a second, outlast the test.
 	for key, value := range map[string]string{
 		"conf/eth0/accept_dad": "1", "conf/eth0/dad_transmits": "255", "neigh/eth0/mcast_solicit": "255",
 	} {
@@ -84,10 +83,10 @@ func TestProbeOfAnAddressThatSwallows(t *testing.T) {
 	}
 }
 
-// probePod asks for a port of the lab's pod, by a process there.
+// probePod probes a port of the lab's pod, from a process there.
 func probePod(t *testing.T, lab *netns.Lab, port string) (code int, said []byte) {
 	t.Helper()
-	// No test has to wait for the end of this time.
+	// No test waits for this time to pass.
 	cmd := lab.Pod.Command(t.Context(), os.Args[0], "probe", "--port", port, "--timeout=20s")
 	cmd.Env = append(os.Environ(), "SHUNT_INIT_TEST=1")
 	said, err := cmd.CombinedOutput()

@@ -17,15 +17,15 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// resolvConf lists a pod's resolvers, a "nameserver ADDRESS" a line
+// resolvConf lists a pod's resolvers, one "nameserver ADDRESS" a line
 // (resolv.conf(5)).
 const resolvConf = "/etc/resolv.conf"
 
-// podResolvers are the pod's DNS servers, where the arguments need them: for
-// the rules, or for the proxy. There are none only where DNS is not captured.
+// podResolvers returns the pod's DNS servers if the rules or the proxy need them.
+// It returns none only if DNS is not captured.
 //
-// Where it is captured, a server in the pod itself, such as dnsmasq, is none of
-// them: what it asks is captured as well, and the proxy would ask it again.
+// If DNS is captured, a server in the pod itself, such as dnsmasq, is left out: its
+// own queries are captured too, and the proxy would send them back to it.
 func podResolvers(spec interception.Spec, opts interception.Options) ([]netip.Addr, error) {
 	needed := opts.Share != "" || spec.DNS.Redirect && !spec.DNS.All
 	if !needed {
@@ -39,7 +39,7 @@ func podResolvers(spec interception.Spec, opts interception.Options) ([]netip.Ad
 		return givenResolvers(spec.DNS.Servers, own, opts)
 	}
 	if opts.NetNS != "" {
-		return nil, fmt.Errorf("%s: with --netns the %s here is not the pod's; accepted: %s", neededBy(opts), resolvConf, instead(opts))
+		return nil, fmt.Errorf("%s: with --netns the %s here is not the pod's; accepted: %s", askingFlag(opts), resolvConf, alternative(opts))
 	}
 	text, err := os.ReadFile(resolvConf)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -55,20 +55,20 @@ func podResolvers(spec interception.Spec, opts interception.Options) ([]netip.Ad
 	return servers, nil
 }
 
-// givenResolvers are those of --dns-servers. A proxy that is left none of them
-// knows what it does.
+// givenResolvers returns those of --dns-servers. Without any, the proxy is trusted
+// to know one.
 func givenResolvers(given interception.Prefixes, own func(netip.Addr) bool, opts interception.Options) ([]netip.Addr, error) {
 	var servers []netip.Addr
 	for _, p := range given {
 		if opts.Share != "" && own(p.Addr()) {
-			return nil, fmt.Errorf("--dns-servers: %s is %s; accepted: servers outside the pod", p.Addr(), goesRound)
+			return nil, fmt.Errorf("--dns-servers: %s is %s; accepted: servers outside the pod", p.Addr(), loopsBack)
 		}
 		servers = append(servers, p.Addr())
 	}
 	return servers, nil
 }
 
-// capturedResolvers are the nameservers whose queries are captured: those
+// capturedResolvers returns the nameservers whose queries are captured: those
 // outside the pod.
 func capturedResolvers(all []netip.Addr, own func(netip.Addr) bool, opts interception.Options) ([]netip.Addr, error) {
 	outside := slices.DeleteFunc(slices.Clone(all), own)
@@ -76,17 +76,18 @@ func capturedResolvers(all []netip.Addr, own func(netip.Addr) bool, opts interce
 	case len(outside) > 0:
 		return outside, nil
 	case len(all) > 0:
-		return nil, fmt.Errorf("nameserver %s is %s; accepted: a nameserver outside the pod, or %s", all[0], goesRound, instead(opts))
+		return nil, fmt.Errorf("nameserver %s is %s; accepted: a nameserver outside the pod, or %s", all[0], loopsBack, alternative(opts))
 	default:
-		return nil, fmt.Errorf("no nameserver for captured queries; accepted: %s", instead(opts))
+		return nil, fmt.Errorf("no nameserver for captured queries; accepted: %s", alternative(opts))
 	}
 }
 
-// goesRound is what is wrong with a server in the pod.
-const goesRound = "an address of the pod itself, whose own queries would be captured and come back to it"
+// loopsBack is what is wrong with a server in the pod.
+const loopsBack = "an address of the pod itself, whose own queries would be captured and sent back to it"
 
-// ownAddresses returns whether an address is the pod's: of loopback, or of an
-// interface. Those of another namespace are not at hand.
+// ownAddresses returns a function that reports whether an address is the pod's: of
+// loopback, or of an interface. The interfaces of another namespace cannot be
+// listed here.
 func ownAddresses(opts interception.Options) (func(netip.Addr) bool, error) {
 	var own []netip.Addr
 	if opts.NetNS == "" {
@@ -105,25 +106,25 @@ func ownAddresses(opts interception.Options) (func(netip.Addr) bool, error) {
 	}, nil
 }
 
-// neededBy is the flag that asks for the pod's resolvers.
-func neededBy(opts interception.Options) string {
+// askingFlag returns the flag that asks for the pod's resolvers.
+func askingFlag(opts interception.Options) string {
 	if opts.Share != "" {
 		return "--share"
 	}
 	return "--redirect-dns"
 }
 
-// instead is what spares a look into resolv.conf. A proxy that is given the
-// queries to any server has to know one to send them to.
-func instead(opts interception.Options) string {
+// alternative returns the flags that make resolv.conf unnecessary. A proxy that
+// gets the queries to any server has to know one to forward them to.
+func alternative(opts interception.Options) string {
 	if opts.Share != "" {
 		return "--redirect-dns and --dns-servers, without --capture-all-dns"
 	}
 	return "--dns-servers or --capture-all-dns"
 }
 
-// nameservers reads the resolvers of a resolv.conf, in their order. A zone,
-// which a link-local address needs, has to be the name of an interface.
+// nameservers reads the resolvers of a resolv.conf, in their order. The zone of a
+// link-local address has to be the name of an interface.
 func nameservers(text string) ([]netip.Addr, error) {
 	var servers []netip.Addr
 	for line := range strings.Lines(text) {
@@ -133,7 +134,7 @@ func nameservers(text string) ([]netip.Addr, error) {
 		}
 		addr, err := netip.ParseAddr(fields[1])
 		if _, badZone := interception.ParseInterfaces(addr.Zone()); err != nil || badZone != nil {
-			return nil, fmt.Errorf("nameserver %q is no address", fields[1])
+			return nil, fmt.Errorf("nameserver %q is not an address", fields[1])
 		}
 		if addr = addr.Unmap(); !slices.Contains(servers, addr) {
 			servers = append(servers, addr)
@@ -142,7 +143,7 @@ func nameservers(text string) ([]netip.Addr, error) {
 	return servers, nil
 }
 
-// prefixesOf are the addresses as the rules name them: sorted, without zones.
+// prefixesOf returns the addresses as the rules name them: sorted, without zones.
 func prefixesOf(servers []netip.Addr) interception.Prefixes {
 	var prefixes interception.Prefixes
 	for _, addr := range servers {

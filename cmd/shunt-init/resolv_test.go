@@ -49,8 +49,8 @@ func TestPrefixesOf(t *testing.T) {
 	}
 }
 
-// TestServersInThePod: what a DNS server of the pod's own asks is captured, so
-// that the proxy must not ask it.
+// TestServersInThePod checks that the proxy is not given a DNS server of the pod itself, whose own
+// queries are captured.
 func TestServersInThePod(t *testing.T) {
 	own, err := ownAddresses(interception.DefaultOptions())
 	if err != nil {
@@ -83,8 +83,8 @@ func TestServersInThePod(t *testing.T) {
 	}
 }
 
-// TestNotThePodsResolvConf: what is at hand of another network namespace is
-// its path, not its pod's files.
+// TestNotThePodsResolvConf checks that --netns does not use the resolv.conf of this mount
+// namespace, which is not the pod's.
 func TestNotThePodsResolvConf(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"--netns=/none --redirect-dns", "--redirect-dns: with --netns"},
@@ -96,7 +96,7 @@ func TestNotThePodsResolvConf(t *testing.T) {
 			t.Errorf("%s: %v, want %q", c.args, err, c.want)
 		}
 	}
-	// With servers given, the folder is the first thing to be missed.
+	// With servers given, the folder is the first thing to be missing.
 	args := "--netns=/proc/self/ns/net --share=/none --redirect-dns --dns-servers=10.0.0.10"
 	err := run(context.Background(), strings.Fields(args), &strings.Builder{})
 	if !errors.Is(err, kernel.ErrPreflight) || !strings.Contains(err.Error(), "--share /none") {

@@ -16,8 +16,8 @@ import (
 	"github.com/shunt-dev/shunt/initimage/kernel"
 )
 
-// sharedProgram is this program in the folder that the init container shares
-// with the proxy's.
+// sharedProgram is the path of this program in the folder that the init container
+// shares with the proxy's.
 const sharedProgram = "shunt-init"
 
 const (
@@ -25,14 +25,14 @@ const (
 	fileMode    = 0o444
 )
 
-// shared is what the proxy's container needs of this one, beside this program.
+// shared is what the proxy's container needs from this one, besides this program.
 type shared struct {
-	resolvers []netip.Addr // the pod's, if there are any
-	bootstrap []byte       // Envoy's; nil for another proxy
+	resolvers []netip.Addr // of the pod, if there are any
+	bootstrap []byte       // of Envoy; nil for another proxy
 }
 
-// share leaves in a folder what the proxy's container needs of this one. What
-// an earlier run left and is needed no more goes. Its errors are
+// share leaves in a folder what the proxy's container needs from this one. It
+// deletes what an earlier run left and is no longer needed. Its errors are
 // kernel.ErrPreflight.
 func share(dir string, s shared) error {
 	resolvers := []byte(nil)
@@ -50,11 +50,11 @@ func share(dir string, s shared) error {
 		case file.text == nil:
 			err = remove(path)
 		default:
-			err = leave(path, io.NewSectionReader(bytes.NewReader(file.text), 0, int64(len(file.text))), fileMode)
+			err = replaceFile(path, io.NewSectionReader(bytes.NewReader(file.text), 0, int64(len(file.text))), fileMode)
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("%w: --share %s: %w; accepted: a folder that is there and can be written", kernel.ErrPreflight, dir, err)
+		return fmt.Errorf("%w: --share %s: %w; accepted: an existing, writable folder", kernel.ErrPreflight, dir, err)
 	}
 	return nil
 }
@@ -69,19 +69,19 @@ func leaveProgram(path string) error {
 	if err != nil {
 		return fmt.Errorf("reading this program: %w", err)
 	}
-	return leave(path, io.NewSectionReader(program, 0, info.Size()), programMode)
+	return replaceFile(path, io.NewSectionReader(program, 0, info.Size()), programMode)
 }
 
-// leave brings a file to a content and mode in one step, so that whoever reads
-// it sees the old or the new one whole. A file that is right already is left
-// alone.
-func leave(path string, content *io.SectionReader, mode fs.FileMode) error {
+// replaceFile gives a file its content and mode in one step, so that a reader sees
+// the old file or the new one, whole. It does not touch a file that is right
+// already.
+func replaceFile(path string, content *io.SectionReader, mode fs.FileMode) error {
 	same, err := holds(path, content, mode)
 	if err != nil || same {
 		return err
 	}
-	// A container's first process has the same number each time, so that what
-	// one that was killed has left is found and taken away by the next.
+	// A container's first process always has the same number, so the next run finds
+	// and replaces what a killed one has left.
 	temporary := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%d", filepath.Base(path), os.Getpid()))
 	if err := remove(temporary); err != nil {
 		return err
@@ -108,14 +108,14 @@ func write(path string, content io.Reader, mode fs.FileMode) error {
 		return fmt.Errorf("making a file: %w", err)
 	}
 	_, err = io.Copy(file, content)
-	// The umask takes bits from the mode that a file is made with.
+	// The umask clears bits of the mode that a file is created with.
 	if err = errors.Join(err, file.Chmod(mode), file.Close()); err != nil {
 		return fmt.Errorf("writing a file: %w", err)
 	}
 	return nil
 }
 
-// holds reports whether a file is there with this content and mode.
+// holds reports whether a file exists with this content and mode.
 func holds(path string, content *io.SectionReader, mode fs.FileMode) (bool, error) {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && (info.Mode() != mode || info.Size() != content.Size()) {
@@ -132,7 +132,7 @@ func holds(path string, content *io.SectionReader, mode fs.FileMode) (bool, erro
 	return equal(file, io.NewSectionReader(content, 0, content.Size()))
 }
 
-// equal reports whether two readers of the same length give the same.
+// equal reports whether two readers of the same length have the same content.
 func equal(a, b io.Reader) (bool, error) {
 	const chunk = 1 << 16
 	ofA, ofB := make([]byte, chunk), make([]byte, chunk)

@@ -23,7 +23,7 @@ import (
 
 var twoResolvers = []netip.Addr{netip.MustParseAddr("10.0.0.10"), netip.MustParseAddr("fd00::a")}
 
-// contents are the names and modes of all that is in a folder.
+// contents returns the names and modes of everything in a folder.
 func contents(t *testing.T, dir string) string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -97,8 +97,8 @@ func TestShare(t *testing.T) {
 	}
 }
 
-// TestShareOverARunningProgram: the proxy may be in the program that an
-// earlier run left, which cannot be written to then.
+// TestShareOverARunningProgram replaces the program while the proxy runs it: then it cannot be
+// written to.
 func TestShareOverARunningProgram(t *testing.T) {
 	dir := t.TempDir()
 	program := filepath.Join(dir, sharedProgram)
@@ -133,8 +133,8 @@ func TestShareOverARunningProgram(t *testing.T) {
 	}
 }
 
-// TestShareAfterAKilledRun: what a run with this process number has left half
-// written is no obstacle, and does not stay.
+// TestShareAfterAKilledRun checks that the half-written file of a run with this process number does
+// no harm, and does not stay.
 func TestShareAfterAKilledRun(t *testing.T) {
 	dir := t.TempDir()
 	left := filepath.Join(dir, fmt.Sprintf(".%s.%d", sharedProgram, os.Getpid()))

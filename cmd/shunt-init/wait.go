@@ -18,39 +18,38 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// waitCommand is the first argument that asks to wait for the proxy in place of
-// making rules.
+// waitCommand is the first argument that asks to wait for the proxy.
 const waitCommand = "wait"
 
 const (
 	defaultWaitDuration = "10m"
-	// waitInterval is how long to wait between two looks.
+	// waitInterval is the pause between two tries.
 	waitInterval = 100 * time.Millisecond
-	// lookTimeout is how long an answer may take: as long as that of the proxy's
-	// startup probe.
-	lookTimeout = 3 * time.Second
-	// maxStatusLine bounds what is read of an answer.
+	// tryTimeout is how long an answer may take: as long as for the proxy's startup
+	// probe.
+	tryTimeout = 3 * time.Second
+	// maxStatusLine bounds how much of an answer is read.
 	maxStatusLine = 4 << 10
 )
 
-// errWait is that the proxy did not answer in time.
+// errWait means that the proxy did not answer in time.
 var errWait = errors.New("no answer")
 
-// loopback is where the proxy is asked, which runs in the same container. Its
-// connections to itself are not intercepted there.
+// loopback is where the proxy answers, in the same container. Its connections to
+// itself are not intercepted.
 var loopback = []string{"127.0.0.1", "::1"}
 
-// awaited is what has to answer.
-type awaited struct {
-	port string
-	path string // of HTTP; empty where a connection is enough
-	most time.Duration
+// waitTarget is what has to answer.
+type waitTarget struct {
+	port    string
+	path    string // of HTTP; empty if a connection is enough
+	timeout time.Duration
 }
 
-// runWait waits until the proxy answers, in the proxy's container: as the hook
-// that kubelet waits for before it starts the next container.
+// runWait waits in the proxy's container until the proxy answers. kubelet runs it
+// as a hook, and waits for it before it starts the next container.
 func runWait(ctx context.Context, args []string, stdout io.Writer) error {
-	a, err := waitArguments(args)
+	target, err := waitArguments(args)
 	if errors.Is(err, pflag.ErrHelp) {
 		flags, _, _ := waitFlags()
 		_, err := fmt.Fprint(stdout, "Usage: shunt-init wait --port PORT [flags]\n\n", flags.FlagUsages())
@@ -59,86 +58,87 @@ func runWait(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	debug.SetGCPercent(gcPercent) // which main has switched off; this may take long
+	debug.SetGCPercent(gcPercent) // main has disabled it, and this may take long
 	start := time.Now()
-	if err := a.wait(ctx); err != nil {
+	if err := target.wait(ctx); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(stdout, "shunt-init: wait: port %s answers, after %s\n", a.port, time.Since(start).Round(time.Millisecond))
+	_, err = fmt.Fprintf(stdout, "shunt-init: wait: port %s answers, after %s\n", target.port, time.Since(start).Round(time.Millisecond))
 	return err
 }
 
-func waitFlags() (flags *pflag.FlagSet, a *awaited, duration *string) {
-	flags, a = pflag.NewFlagSet("shunt-init wait", pflag.ContinueOnError), &awaited{}
+func waitFlags() (flags *pflag.FlagSet, target *waitTarget, duration *string) {
+	flags, target = pflag.NewFlagSet("shunt-init wait", pflag.ContinueOnError), &waitTarget{}
 	flags.SortFlags = false
 	flags.Usage = func() {}
-	flags.StringVar(&a.port, "port", "", "`port` on loopback that is to answer, tcp")
-	flags.StringVar(&a.path, "path", "",
+	flags.StringVar(&target.port, "port", "", "`port` on loopback that is to answer, tcp")
+	flags.StringVar(&target.path, "path", "",
 		"`path` that is to be answered with an HTTP code from 200 to 399; without it a connection is enough")
 	duration = flags.String("duration", defaultWaitDuration, "`time` after which to give up")
-	return flags, a, duration
+	return flags, target, duration
 }
 
-// waitArguments reads the arguments, and returns all that is wrong with them.
-func waitArguments(args []string) (awaited, error) {
-	flags, a, duration := waitFlags()
+// waitArguments reads the arguments, and returns everything that is wrong with
+// them.
+func waitArguments(args []string) (waitTarget, error) {
+	flags, target, duration := waitFlags()
 	if err := flags.Parse(args); errors.Is(err, pflag.ErrHelp) {
-		return awaited{}, err
+		return waitTarget{}, err
 	} else if err != nil {
-		return awaited{}, fmt.Errorf("%w; accepted: the flags that wait --help lists", err)
+		return waitTarget{}, fmt.Errorf("%w; accepted: the flags that wait --help lists", err)
 	}
 	var errs []error
-	wrong := func(flag, value, accepted string) {
+	invalid := func(flag, value, accepted string) {
 		errs = append(errs, &interception.FlagError{Flag: flag, Err: &interception.ValueError{Value: value, Accepted: accepted}})
 	}
 	for _, word := range flags.Args() {
 		errs = append(errs, fmt.Errorf("unexpected argument %q; accepted: flags only", word))
 	}
-	if _, err := interception.ParsePort(a.port); err != nil {
-		wrong("--port", a.port, "a port from 1 to 65535")
+	if _, err := interception.ParsePort(target.port); err != nil {
+		invalid("--port", target.port, "a port from 1 to 65535")
 	}
-	printable := strings.IndexFunc(a.path, func(r rune) bool { return r <= ' ' || r >= 0x7f }) < 0
-	if a.path != "" && !strings.HasPrefix(a.path, "/") || !printable {
-		wrong("--path", a.path, "a path such as /healthz/ready")
+	printable := strings.IndexFunc(target.path, func(r rune) bool { return r <= ' ' || r >= 0x7f }) < 0
+	if target.path != "" && !strings.HasPrefix(target.path, "/") || !printable {
+		invalid("--path", target.path, "a path such as /healthz/ready")
 	}
-	most, err := time.ParseDuration(*duration)
-	if err != nil || most <= 0 {
-		wrong("--duration", *duration, "a time above 0 such as "+defaultWaitDuration)
+	timeout, err := time.ParseDuration(*duration)
+	if err != nil || timeout <= 0 {
+		invalid("--duration", *duration, "a time above 0 such as "+defaultWaitDuration)
 	}
-	a.most = most
-	return *a, errors.Join(errs...)
+	target.timeout = timeout
+	return *target, errors.Join(errs...)
 }
 
-// wait looks again and again. The error is that of the last
-// look that had the time for one.
-func (a awaited) wait(ctx context.Context) error {
-	end := time.Now().Add(a.most)
+// wait tries again and again. Its error is that of the last try that had enough
+// time.
+func (a waitTarget) wait(ctx context.Context) error {
+	end := time.Now().Add(a.timeout)
 	ctx, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
 	ticks := time.NewTicker(waitInterval)
 	defer ticks.Stop()
 	var last error
 	for {
-		err := a.look(ctx)
+		err := a.tryAll(ctx)
 		if err == nil {
 			return nil
 		}
-		if last == nil || ctx.Err() == nil && time.Now().Before(end) { // not a look that the end of the time cut off
+		if last == nil || ctx.Err() == nil && time.Now().Before(end) { // not a try that the deadline cut short
 			last = err
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w within %s: %w", errWait, a.most, last)
+			return fmt.Errorf("%w within %s: %w", errWait, a.timeout, last)
 		case <-ticks.C:
 		}
 	}
 }
 
-// look asks every address once; one that answers is enough.
-func (a awaited) look(ctx context.Context) error {
+// tryAll tries every address once; one that answers is enough.
+func (a waitTarget) tryAll(ctx context.Context) error {
 	var errs []error
 	for _, host := range loopback {
-		err := a.ask(ctx, net.JoinHostPort(host, a.port))
+		err := a.try(ctx, net.JoinHostPort(host, a.port))
 		if err == nil {
 			return nil
 		}
@@ -147,8 +147,8 @@ func (a awaited) look(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (a awaited) ask(ctx context.Context, address string) error {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+func (a waitTarget) try(ctx context.Context, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp", address)
@@ -159,7 +159,7 @@ func (a awaited) ask(ctx context.Context, address string) error {
 	if a.path == "" {
 		return nil
 	}
-	// The end of the context ends what waits on the connection, too.
+	// The end of the context also ends reads and writes of the connection.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
 	defer stop()
 	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", a.path, address); err != nil {

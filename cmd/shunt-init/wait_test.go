@@ -25,7 +25,7 @@ func waitFor(t *testing.T, address string, args ...string) (string, error) {
 	return stdout.String(), err
 }
 
-// TestWaitUntilHealthy: a proxy that listens and is not healthy is waited for.
+// TestWaitUntilHealthy waits for a proxy that listens and is not healthy yet.
 func TestWaitUntilHealthy(t *testing.T) {
 	var asked atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -44,8 +44,7 @@ func TestWaitUntilHealthy(t *testing.T) {
 	}
 }
 
-// TestWaitUntilItListens: what does not listen yet is waited for, on either
-// loopback address.
+// TestWaitUntilItListens waits for a proxy that does not listen yet, on either loopback address.
 func TestWaitUntilItListens(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		var config net.ListenConfig
@@ -74,7 +73,8 @@ func TestWaitUntilItListens(t *testing.T) {
 	}
 }
 
-// TestWaitEndsWithItsContext: kubelet may stop the container while it starts.
+// TestWaitEndsWithItsContext ends the wait as kubelet does when it stops the container while it
+// starts.
 func TestWaitEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()

@@ -79,7 +79,7 @@ func TestDrain(t *testing.T) {
 	t.Run("the time is over", func(t *testing.T) {
 		defer d.request(t)()
 		defer d.connection(t, echoIPv6)()
-		d.start(t, "--duration=600ms").ends(t, 0, "the time is over, and 1 request and 1 connection left")
+		d.start(t, "--duration=600ms").ends(t, 0, "time is up, 1 request and 1 connection left")
 	})
 	t.Run("a signal", func(t *testing.T) {
 		defer d.connection(t, echoIPv4)()
@@ -360,7 +360,7 @@ func (r *draining) goesOn(t *testing.T) {
 
 func (r *draining) endsIdle(t *testing.T) {
 	t.Helper()
-	r.ends(t, 0, "nothing is under way any more")
+	r.ends(t, 0, "no requests or connections left")
 }
 
 func (r *draining) ends(t *testing.T, code int, said string) {

@@ -12,22 +12,23 @@ import (
 	"time"
 )
 
-// ErrAdmin marks errors of talking to the proxy's admin interface.
+// ErrAdmin marks errors of calls to the proxy's admin interface.
 var ErrAdmin = errors.New("admin interface")
 
 const (
 	// answerTimeout is how long the proxy may take to answer.
 	answerTimeout = 5 * time.Second
-	// maxAnswer bounds what is read of an answer.
+	// maxAnswer bounds how much of an answer is read.
 	maxAnswer = 16 << 20
 )
 
-// admin is Envoy's administration interface, at host:port. It is asked without
-// net/http, which alone is larger than all of shunt-init.
+// admin is Envoy's admin interface, at host:port. It does without net/http, which
+// alone is larger than all of shunt-init.
 type admin struct{ address string }
 
-// ask sends a request and returns the body of the answer, which has to be 200.
-func (a admin) ask(ctx context.Context, method, target string) (string, error) {
+// request sends a request and returns the body of the answer, whose status has to
+// be 200.
+func (a admin) request(ctx context.Context, method, target string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	var dialer net.Dialer
@@ -36,15 +37,15 @@ func (a admin) ask(ctx context.Context, method, target string) (string, error) {
 		return "", a.failed(err)
 	}
 	defer conn.Close()
-	// The end of the context ends what waits on the connection, too.
+	// The end of the context also ends reads and writes of the connection.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
 	defer stop()
-	// HTTP/1.0, which would spare the chunks, gets 426 here.
+	// HTTP/1.0 would avoid chunks, but Envoy answers it with 426 here.
 	if _, err := fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
 		method, target, a.address); err != nil {
 		return "", a.failed(err)
 	}
-	body, err := answer(bufio.NewReader(io.LimitReader(conn, maxAnswer)))
+	body, err := readResponse(bufio.NewReader(io.LimitReader(conn, maxAnswer)))
 	if err != nil {
 		return "", a.failed(fmt.Errorf("%s %s: %w", method, target, err))
 	}
@@ -53,10 +54,10 @@ func (a admin) ask(ctx context.Context, method, target string) (string, error) {
 
 func (a admin) failed(err error) error { return fmt.Errorf("%w %s: %w", ErrAdmin, a.address, err) }
 
-// answer reads an HTTP/1.1 response that ends with its connection, and returns
-// its body.
-func answer(r *bufio.Reader) (string, error) {
-	status, err := line(r)
+// readResponse reads an HTTP/1.1 response that ends with its connection, and
+// returns its body.
+func readResponse(r *bufio.Reader) (string, error) {
+	status, err := readLine(r)
 	if err != nil {
 		return "", err
 	}
@@ -66,7 +67,7 @@ func answer(r *bufio.Reader) (string, error) {
 	}
 	chunked := false
 	for {
-		header, err := line(r)
+		header, err := readLine(r)
 		if err != nil {
 			return "", err
 		}
@@ -77,7 +78,7 @@ func answer(r *bufio.Reader) (string, error) {
 		chunked = chunked || strings.EqualFold(name, "Transfer-Encoding") && strings.EqualFold(strings.TrimSpace(value), "chunked")
 	}
 	if chunked {
-		return chunks(r)
+		return readChunks(r)
 	}
 	body, err := io.ReadAll(r)
 	if err != nil {
@@ -86,11 +87,11 @@ func answer(r *bufio.Reader) (string, error) {
 	return string(body), nil
 }
 
-// chunks reads a chunked body (RFC 9112, 7.1).
-func chunks(r *bufio.Reader) (string, error) {
+// readChunks reads a chunked body (RFC 9112, 7.1).
+func readChunks(r *bufio.Reader) (string, error) {
 	var body strings.Builder
 	for {
-		head, err := line(r)
+		head, err := readLine(r)
 		if err != nil {
 			return "", err
 		}
@@ -103,29 +104,29 @@ func chunks(r *bufio.Reader) (string, error) {
 			return body.String(), nil
 		}
 		if _, err := io.CopyN(&body, r, int64(size)); err != nil {
-			return "", fmt.Errorf("reading a chunk of the answer: %w", cut(err))
+			return "", fmt.Errorf("reading a chunk of the answer: %w", truncated(err))
 		}
-		end, err := line(r)
+		end, err := readLine(r)
 		if err != nil {
 			return "", err
 		}
 		if end != "" {
-			return "", fmt.Errorf("the answer has a chunk that goes on with %q; accepted: %d bytes, as it says", end, size)
+			return "", fmt.Errorf("the answer has a chunk followed by %q; accepted: a line end after %d bytes", end, size)
 		}
 	}
 }
 
-// line reads a line without its end.
-func line(r *bufio.Reader) (string, error) {
+// readLine reads a line without its end.
+func readLine(r *bufio.Reader) (string, error) {
 	text, err := r.ReadString('\n')
 	if err != nil {
-		return "", fmt.Errorf("reading the answer: %w", cut(err))
+		return "", fmt.Errorf("reading the answer: %w", truncated(err))
 	}
 	return strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r"), nil
 }
 
-// cut is the error of an answer that ends too early.
-func cut(err error) error {
+// truncated returns the error of an answer that ends too early.
+func truncated(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}

@@ -1,12 +1,13 @@
-// Package drain lets what is under way through a proxy come to its end before
-// the proxy is told to stop.
+// Package drain takes the address of Envoy's admin interface in, and returns once
+// the proxy's requests and connections have ended, so that the proxy can be
+// stopped.
 //
 //	Envoy's admin interface ─ POST /healthcheck/fail: be left alone from now on
-//	                        └ GET /stats, again and again ─► what is under way ─► nothing any more, or the time is over
+//	                        └ GET /stats, again and again ─► requests and connections ─► none any more, or the time is over
 //
 // An Envoy that was told to fail its health check says so with each response
-// (Connection: close, GOAWAY), so that its clients go elsewhere or come by a
-// new connection, which it still takes: nobody is refused.
+// (Connection: close, GOAWAY). Its clients go elsewhere or open a new connection,
+// which it still accepts: nobody is rejected.
 package drain
 
 import (
@@ -14,31 +15,31 @@ import (
 	"time"
 )
 
-// interval is how long to wait between two looks.
+// interval is the pause between two looks.
 const interval = 200 * time.Millisecond
 
-// enough looks in a row have to find nothing under way: between the parts of
-// one look, a request can come to an end here and begin there.
-const enough = 2
+// quietLooks is how many looks in a row have to find nothing: during one look, a
+// request can end where it has not looked yet and begin where it has.
+const quietLooks = 2
 
-// Run tells the Envoy with this admin interface to drain, and returns once
-// nothing is under way through it, the time is over, or the context has ended;
-// and with what is under way then. Its errors are ErrAdmin.
+// Run makes the Envoy with this admin interface drain. It returns once no requests
+// or connections are left, the time is over, or the context has ended, with what is
+// left then. Its errors are ErrAdmin.
 func Run(ctx context.Context, address string, most time.Duration) (UnderWay, error) {
 	over := time.NewTimer(most)
 	defer over.Stop()
 	envoy := admin{address}
-	if _, err := envoy.ask(ctx, "POST", "/healthcheck/fail"); err != nil {
+	if _, err := envoy.request(ctx, "POST", "/healthcheck/fail"); err != nil {
 		return UnderWay{}, unlessEnded(ctx, err)
 	}
-	listeners, err := envoy.ask(ctx, "GET", "/listeners")
+	listeners, err := envoy.request(ctx, "GET", "/listeners")
 	if err != nil {
 		return UnderWay{}, unlessEnded(ctx, err)
 	}
 	looks := time.NewTicker(interval)
 	defer looks.Stop()
 	for idle := 0; ; {
-		stats, err := envoy.ask(ctx, "GET", "/stats?filter="+statsFilter)
+		stats, err := envoy.request(ctx, "GET", "/stats?filter="+statsFilter)
 		if err != nil {
 			return UnderWay{}, unlessEnded(ctx, err)
 		}
@@ -50,7 +51,7 @@ func Run(ctx context.Context, address string, most time.Duration) (UnderWay, err
 		if left.Any() {
 			idle = 0
 		}
-		if idle == enough {
+		if idle == quietLooks {
 			return left, nil
 		}
 		select {
@@ -63,7 +64,7 @@ func Run(ctx context.Context, address string, most time.Duration) (UnderWay, err
 	}
 }
 
-// unlessEnded is the error of a call that nobody called off.
+// unlessEnded returns the error of a call, unless the context ended it.
 func unlessEnded(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		return err

@@ -15,8 +15,7 @@ import (
 	"time"
 )
 
-// fake is an admin interface whose successive looks find what looks says; the
-// last goes on for ever.
+// fake is an admin interface whose successive looks find what looks says; the last one repeats.
 type fake struct {
 	mu    sync.Mutex
 	looks []int // connections under way
@@ -112,7 +111,7 @@ func TestAnswer(t *testing.T) {
 		ok + "content-length: 3\r\n\r\nOK\n": "OK\n",
 		ok + "Transfer-Encoding:chunked\r\n\r\n3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n": "abc0123456789",
 	} {
-		got, err := answer(bufio.NewReader(strings.NewReader(text)))
+		got, err := readResponse(bufio.NewReader(strings.NewReader(text)))
 		if err != nil || got != want {
 			t.Errorf("%q: %q, error %v", text, got, err)
 		}
@@ -123,7 +122,7 @@ func TestAnswer(t *testing.T) {
 		ok + "transfer-encoding: chunked\r\n\r\n2\r\nabc\r\n0\r\n\r\n", ok + "transfer-encoding: chunked\r\n\r\nxyz\r\n",
 		ok + "transfer-encoding: chunked\r\n\r\n-1\r\n", ok + "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
 	} {
-		if got, err := answer(bufio.NewReader(strings.NewReader(text))); err == nil {
+		if got, err := readResponse(bufio.NewReader(strings.NewReader(text))); err == nil {
 			t.Errorf("%q was taken for %q", text, got)
 		} else if errors.Is(err, io.EOF) {
 			t.Errorf("%q: %v, want it to be unexpected", text, err)

@@ -7,16 +7,16 @@ import (
 	"strings"
 )
 
-// UnderWay counts what goes through the proxy at a moment.
+// UnderWay counts what is in progress in the proxy.
 type UnderWay struct {
-	Requests    int // HTTP requests without a whole response, and upgraded connections
-	Connections int // connections of anything but HTTP
+	Requests    int // HTTP requests without a complete response, and upgraded connections
+	Connections int // connections other than HTTP
 }
 
-// Any reports whether anything is under way.
+// Any reports whether anything is in progress.
 func (u UnderWay) Any() bool { return u != UnderWay{} }
 
-// String says it in words.
+// String prints the counts in words.
 func (u UnderWay) String() string {
 	return plural(u.Requests, "request") + " and " + plural(u.Connections, "connection")
 }
@@ -28,39 +28,39 @@ func plural(n int, what string) string {
 	return strconv.Itoa(n) + " " + what + "s"
 }
 
-// Names of the pass-through listeners, which a suffix for the family may
-// follow. What goes through others (health, metrics, the admin interface) is
-// the proxy's own.
+// Names of the pass-through listeners. A suffix for the family may follow. What
+// goes through other listeners (health, metrics, the admin interface) is the
+// proxy's own.
 var listenerNames = []string{"virtualInbound", "virtualOutbound"}
 
-// Statistics of Envoy (its documentation, "Listener", "HTTP connection
-// manager" and "TCP proxy"). It has no gauge of the connections that a
-// tcp_proxy carries: they are those of the listener that no HTTP connection
-// manager has.
+// Statistics of Envoy (its documentation, "Listener", "HTTP connection manager" and
+// "TCP proxy"). Envoy has no gauge of the connections of a tcp_proxy: they are
+// those of the listener that no HTTP connection manager has.
 const (
 	listenerPrefix = "listener."
 	httpPrefix     = "http."
 	tcpPrefix      = "tcp."
 
 	connectionsActive = ".downstream_cx_active"
-	inspectedActive   = ".downstream_pre_cx_active" // accepted, and not known yet for what they are
+	inspectedActive   = ".downstream_pre_cx_active" // accepted, protocol not known yet
 	requestsActive    = ".downstream_rq_active"
-	flushActive       = ".upstream_flush_active" // the client has closed, and the server has not got all of it yet
+	flushActive       = ".upstream_flush_active" // the client has closed, and the server has not received everything yet
 	requestsCompleted = ".downstream_rq_completed"
 
-	// statsFilter is a regular expression, fit for a URL, that finds those.
+	// statsFilter is a regular expression for these, fit for a URL.
 	statsFilter = "cx_active%7Crq_active%7Crq_completed%7Cflush_active"
 )
 
-// count reads what is under way from Envoy's answers to /listeners and /stats.
+// count returns what is in progress according to Envoy's answers to /listeners and
+// /stats.
 //
 //	connection                      | listener's gauge | HTTP's gauges       | counts as
 //	HTTP, between two requests      | active           | active              | nothing
 //	HTTP, in a request              | active           | active, and request | a request
 //	upgraded or CONNECT             | active           | active, and request | a request
 //	anything else                   | active           |                     | a connection
-//	not told apart yet              | pre_cx           |                     | a connection
-//	closed, not all of it passed on |                  | (tcp's flush)       | a connection
+//	protocol not known yet          | pre_cx           |                     | a connection
+//	closed, not all of it forwarded |                  | (tcp's flush)       | a connection
 func count(listeners, stats string) (UnderWay, error) {
 	values := parse(stats)
 	var left UnderWay
@@ -75,8 +75,8 @@ func count(listeners, stats string) (UnderWay, error) {
 		left.Connections -= values[manager+connectionsActive]
 		left.Requests += values[manager+requestsActive]
 	}
-	// The gauges are not read at one moment: HTTP may have a connection that
-	// the listener had not yet.
+	// The gauges are not read at one moment: HTTP may have a connection that the
+	// listener did not have yet.
 	left.Connections = max(left.Connections, 0)
 	for name, value := range values {
 		if strings.HasPrefix(name, tcpPrefix) && strings.HasSuffix(name, flushActive) {
@@ -86,8 +86,8 @@ func count(listeners, stats string) (UnderWay, error) {
 	return left, nil
 }
 
-// scopes are the beginnings of the names of the pass-through listeners'
-// statistics, from lines such as "virtualInbound::0.0.0.0:15006".
+// scopes returns the prefixes of the pass-through listeners' statistics, from lines
+// such as "virtualInbound::0.0.0.0:15006".
 func scopes(listeners string) []string {
 	var all []string
 	for line := range strings.Lines(listeners) {
@@ -100,9 +100,9 @@ func scopes(listeners string) []string {
 	return all
 }
 
-// managers are the beginnings of the names of the statistics of the HTTP
-// connection managers that the pass-through listeners have. A listener counts
-// responses for each of its own, under its prefix.
+// managers returns the prefixes of the statistics of the HTTP connection managers
+// of the pass-through listeners. A listener counts the responses of each of its own
+// under that prefix.
 func managers(listeners string, values map[string]int) []string {
 	var all []string
 	for _, scope := range scopes(listeners) {
@@ -117,8 +117,8 @@ func managers(listeners string, values map[string]int) []string {
 	return all
 }
 
-// parse reads lines such as "http.admin.downstream_rq_active: 1". What has no
-// whole number, such as a histogram, is left out.
+// parse reads lines such as "http.admin.downstream_rq_active: 1". It skips what has
+// no whole number, such as a histogram.
 func parse(stats string) map[string]int {
 	values := map[string]int{}
 	for line := range strings.Lines(stats) {

@@ -12,8 +12,7 @@ health::0.0.0.0:15021
 metrics::0.0.0.0:15090
 `
 
-// quiet are the statistics of a proxy with nothing under way, with those of
-// others around them.
+// quiet are the statistics of an idle proxy, among others.
 const quiet = `cluster.PassthroughCluster.upstream_cx_active: 7
 http.admin.downstream_cx_active: 1
 http.admin.downstream_rq_active: 1
@@ -45,8 +44,8 @@ listener.0.0.0.0_15006.downstream_cx_length_ms: No recorded values
 `
 
 func TestCount(t *testing.T) {
-	for name, c := range map[string]struct {
-		changes []string // lines in place of those of the same name
+	for name, test := range map[string]struct {
+		changes []string // lines that replace those of the same name
 		want    UnderWay
 	}{
 		"nothing": {},
@@ -87,14 +86,14 @@ func TestCount(t *testing.T) {
 			UnderWay{},
 		},
 	} {
-		got, err := count(twoListeners, changed(t, quiet, c.changes))
-		if err != nil || got != c.want {
-			t.Errorf("%s: %s, error %v; want %s", name, got, err, c.want)
+		got, err := count(twoListeners, changed(t, quiet, test.changes))
+		if err != nil || got != test.want {
+			t.Errorf("%s: %s, error %v; want %s", name, got, err, test.want)
 		}
 	}
 }
 
-// changed puts lines in the place of those with the same name.
+// changed replaces the lines with the same names.
 func changed(t *testing.T, text string, lines []string) string {
 	t.Helper()
 	for _, line := range lines {
@@ -115,9 +114,9 @@ func TestCountWithoutListeners(t *testing.T) {
 	}
 }
 
-// TestCountRefusesToGuess: a listener whose connections are not counted may
-// have any number of them.
-func TestCountRefusesToGuess(t *testing.T) {
+// TestCountDoesNotGuess checks that a listener whose connections are not counted is an error: it
+// may have any number of them.
+func TestCountDoesNotGuess(t *testing.T) {
 	got, err := count(twoListeners, strings.ReplaceAll(quiet, "listener.[__]_15006", "listener.other"))
 	if err == nil || !strings.Contains(err.Error(), "listener.[__]_15006.downstream_cx_active") {
 		t.Errorf("%s, error %v; want one that names what is missing", got, err)
