@@ -25,7 +25,7 @@ type verdict string
 const (
 	verdictInjected verdict = "injected"
 	verdictSkipped  verdict = "skipped"
-	verdictRefused  verdict = "refused" // the pod is wrong, and its owner can mend it
+	verdictDenied  verdict = "denied" // the pod is wrong, and its owner can mend it
 	verdictFailed   verdict = "failed"  // the request is, or the webhook could not do its work
 )
 
@@ -67,7 +67,7 @@ func (a answer) log(log logr.Logger, request *admissionv1.AdmissionRequest, took
 	switch {
 	case a.stack != "":
 		values = append(values, "error", clip(a.response.Result.Message, maxLogged/2), "stack", clip(a.stack, maxLogged/2))
-	case a.verdict == verdictFailed || a.verdict == verdictRefused:
+	case a.verdict == verdictFailed || a.verdict == verdictDenied:
 		values = append(values, "error", clip(a.response.Result.Message, maxLogged))
 	default:
 		values = append(values, "patchBytes", len(a.response.Patch), "warnings", fitting(a.response.Warnings, maxLogged))
@@ -104,9 +104,9 @@ func skipped(name string, pod *corev1.Pod, result inject.Result) answer {
 	return answer{verdict: verdictSkipped, pod: name, reason: string(result.Reason), response: response}
 }
 
-// refused is what the API server itself says of an invalid pod: code 422, and
+// denied is what the API server itself says of an invalid pod: code 422, and
 // a cause for every field, in the message too.
-func refused(pod string, result inject.Result) answer {
+func denied(pod string, result inject.Result) answer {
 	status := apierrors.NewInvalid(schema.GroupKind{Kind: "Pod"}, clip(pod, longestName), result.Errors).Status()
 	if more := result.AndMore(); more != "" {
 		status.Message = clip(status.Message, maxMessage-2*len(more)) + ", " + more
@@ -116,7 +116,7 @@ func refused(pod string, result inject.Result) answer {
 		Warnings:         result.Warnings,
 		AuditAnnotations: map[string]string{auditKey: string(result.Reason)},
 	}}
-	return answer{verdict: verdictRefused, pod: pod, reason: string(result.Reason), response: response}
+	return answer{verdict: verdictDenied, pod: pod, reason: string(result.Reason), response: response}
 }
 
 // failed refuses a pod about which nothing is known. The API server takes this

@@ -109,11 +109,11 @@ func TestEvents(t *testing.T) {
 		reason     string // empty where no Event is wanted
 		says       string
 	}{
-		{name: "refused", namespaces: enabledNamespace(), pod: wrong, reason: "InvalidAnnotation", says: `"BOTH": accepted: REDIRECT`},
-		{name: "refused, dry run", namespaces: enabledNamespace(), pod: wrong, dryRun: true},
-		{name: "refused, no owner", namespaces: enabledNamespace(), pod: wrongPod(nil)},
-		{name: "refused, an owner that is no controller", namespaces: enabledNamespace(), pod: wrongPod(replicaSet("echo-5d9")[:1])},
-		{name: "refused, of a node, which is in no namespace", namespaces: enabledNamespace(), pod: node},
+		{name: "denied", namespaces: enabledNamespace(), pod: wrong, reason: "InvalidAnnotation", says: `"BOTH": accepted: REDIRECT`},
+		{name: "denied, dry run", namespaces: enabledNamespace(), pod: wrong, dryRun: true},
+		{name: "denied, no owner", namespaces: enabledNamespace(), pod: wrongPod(nil)},
+		{name: "denied, an owner that is no controller", namespaces: enabledNamespace(), pod: wrongPod(replicaSet("echo-5d9")[:1])},
+		{name: "denied, of a node, which is in no namespace", namespaces: enabledNamespace(), pod: node},
 		{name: "failed", namespaces: brokenNamespaces{}, pod: right, reason: "NamespaceUnknown", says: "connection refused"},
 		{name: "failed, dry run", namespaces: brokenNamespaces{}, pod: right, dryRun: true},
 		{name: "panicked", namespaces: panickingNamespaces{}, pod: right, reason: "Panic", says: "panic: "},
@@ -197,18 +197,18 @@ func TestEventsAreNotWaitedFor(t *testing.T) {
 func TestEventsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := record(enabledNamespace(), make(recorder, 1000))
-		refuse := func(times int) int {
+		deny := func(times int) int {
 			for i := range times {
 				r.review(t, createPod(t, wrongPod(replicaSet(fmt.Sprintf("echo-%d", i))), "demo"))
 				synctest.Wait()
 			}
 			return len(r.events.all())
 		}
-		if got := refuse(200); got != 50 {
+		if got := deny(200); got != 50 {
 			t.Errorf("%d Events of 200 refusals at once, want 50", got)
 		}
 		time.Sleep(2 * time.Second)
-		if got := refuse(200); got != 10 {
+		if got := deny(200); got != 10 {
 			t.Errorf("%d Events after two seconds, want 10", got)
 		}
 	})

@@ -156,7 +156,7 @@ func checkResponse(response *admissionv1.AdmissionResponse) error {
 	case response.AuditAnnotations["reason"] == "":
 		return errors.New("no reason")
 	case !response.Allowed && (response.Patch != nil || response.Result.Code < 400 || response.Result.Message == ""):
-		return errors.New("refused, and yet with a patch, or without a word")
+		return errors.New("denied, but with a patch or without a message")
 	case (response.Patch != nil) != (patchType == admissionv1.PatchTypeJSONPatch):
 		return fmt.Errorf("a patch of %d bytes is of type %q", len(response.Patch), patchType)
 	default:

@@ -144,7 +144,7 @@ func (h *Handler) open(ctx context.Context, b *body) (*admissionv1.AdmissionRequ
 
 // announce tells whoever looks at the pod's controller why there is no pod.
 func (h *Handler) announce(request *admissionv1.AdmissionRequest, a answer) {
-	if a.verdict != verdictRefused && a.verdict != verdictFailed || isDryRun(request) {
+	if a.verdict != verdictDenied && a.verdict != verdictFailed || isDryRun(request) {
 		return
 	}
 	if owner := reference(request.Namespace, a.owner); owner != nil {
@@ -232,7 +232,7 @@ func (h *Handler) decide(pod *corev1.Pod, ns annotation.Namespace) answer {
 	result := injector.Inject(pod, ns)
 	switch {
 	case result.Denied():
-		return refused(name, result)
+		return denied(name, result)
 	case !result.Inject:
 		return skipped(name, pod, result)
 	}

@@ -135,11 +135,11 @@ func checkOutcome(t *testing.T, c cases.Case, response *admissionv1.AdmissionRes
 	if got := response.AuditAnnotations["reason"]; got != reason {
 		t.Errorf("reason %q, want %q", got, reason)
 	}
-	refused := inject.Reason(reason).Denies()
-	if response.Allowed == refused {
+	denied := inject.Reason(reason).Denies()
+	if response.Allowed == denied {
 		t.Errorf("allowed is %v, reason %s", response.Allowed, reason)
 	}
-	if (response.Result.Code == http.StatusUnprocessableEntity) != refused {
+	if (response.Result.Code == http.StatusUnprocessableEntity) != denied {
 		t.Errorf("code %d, reason %s", response.Result.Code, reason)
 	}
 	causes := 0
@@ -162,7 +162,7 @@ func checkOutcome(t *testing.T, c cases.Case, response *admissionv1.AdmissionRes
 	if response.Result.Details != nil && len(response.Result.Details.Causes) != causes {
 		t.Errorf("%d causes, want %d: %v", len(response.Result.Details.Causes), causes, response.Result.Details.Causes)
 	}
-	if refused && response.Result.Reason != metav1.StatusReasonInvalid {
+	if denied && response.Result.Reason != metav1.StatusReasonInvalid {
 		t.Errorf("status reason %q, want %q", response.Result.Reason, metav1.StatusReasonInvalid)
 	}
 }

@@ -75,9 +75,9 @@ func TestLogLine(t *testing.T) {
 			},
 		},
 		{
-			name: "refused", namespaces: enabledNamespace(),
+			name: "denied", namespaces: enabledNamespace(),
 			pod:  corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "wrong", Annotations: wrong}},
-			want: map[string]any{"msg": "refused", "pod": "wrong", "owner": "", "reason": "InvalidAnnotation", "dryRun": false},
+			want: map[string]any{"msg": "denied", "pod": "wrong", "owner": "", "reason": "InvalidAnnotation", "dryRun": false},
 		},
 		{
 			name: "failed", namespaces: brokenNamespaces{}, pod: corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "echo"}},
@@ -133,13 +133,13 @@ func TestLogHoldsNoBody(t *testing.T) {
 			{Name: "app", Image: "app", Env: []corev1.EnvVar{{Name: "PASSWORD", Value: secret}}},
 		}},
 	}
-	refused := pod.DeepCopy()
-	refused.Annotations[annotation.InterceptionModeKey] = "BOTH"
+	denied := pod.DeepCopy()
+	denied.Annotations[annotation.InterceptionModeKey] = "BOTH"
 	declined := pod.DeepCopy()
 	declined.Labels = map[string]string{annotation.InjectKey: "false"}
 	for _, namespaces := range []webhook.NamespaceGetter{enabledNamespace(), brokenNamespaces{}, panickingNamespaces{}} {
 		s := serveLogged(t, namespaces)
-		for _, pod := range []*corev1.Pod{pod, refused, declined} {
+		for _, pod := range []*corev1.Pod{pod, denied, declined} {
 			body := reviewOf(t, createPod(t, pod, "demo"))
 			wrongType := strings.Replace(string(body), `"env":[`, `"env":["`+secret+`",`, 1)
 			broken := strings.Replace(string(body), `"env":[`, `"env":[`+secret+`,`, 1)

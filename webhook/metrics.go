@@ -29,7 +29,7 @@ func NewMetrics() *Metrics {
 	m := &Metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shunt_webhook_requests_total",
-			Help: "Admission requests by result (injected, skipped, refused, failed) and by reason.",
+			Help: "Admission requests by result (injected, skipped, denied, failed) and by reason.",
 		}, []string{"result", "reason"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "shunt_webhook_duration_seconds",
@@ -76,7 +76,7 @@ func verdictOf(reason inject.Reason) verdict {
 	case reason == inject.ReasonInjected:
 		return verdictInjected
 	case reason.Denies():
-		return verdictRefused
+		return verdictDenied
 	default:
 		return verdictSkipped
 	}

@@ -18,7 +18,7 @@ import (
 func TestMetrics(t *testing.T) {
 	s := serve(t, config.Default(), enabledNamespace(), logr.Discard())
 	for _, reason := range inject.Reasons() {
-		result := map[bool]string{true: "refused", false: "skipped"}[reason.Denies()]
+		result := map[bool]string{true: "denied", false: "skipped"}[reason.Denies()]
 		if reason == inject.ReasonInjected {
 			result = "injected"
 		}

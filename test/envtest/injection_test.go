@@ -64,7 +64,7 @@ var _ = Describe("a pod of a namespace that asks for the proxy", func() {
 	})
 
 	It("is refused with every annotation that is wrong, its value and what is accepted", func(ctx SpecContext) {
-		before := running.count("refused", inject.ReasonInvalidAnnotation)
+		before := running.count("denied", inject.ReasonInvalidAnnotation)
 		err := api.Create(ctx, newPod(newNamespace(ctx, enabled), map[string]string{
 			annotation.InterceptionModeKey: "tproxy", annotation.ExcludeOutboundPortsKey: "80,99999",
 		}))
@@ -79,7 +79,7 @@ var _ = Describe("a pod of a namespace that asks for the proxy", func() {
 		var status *apierrors.StatusError
 		Expect(errors.As(err, &status)).To(BeTrue())
 		Expect(status.Status().Details.Causes).To(HaveLen(2))
-		Expect(running.count("refused", inject.ReasonInvalidAnnotation)).To(Equal(before + 1))
+		Expect(running.count("denied", inject.ReasonInvalidAnnotation)).To(Equal(before + 1))
 	})
 })
 
@@ -144,7 +144,7 @@ func checkCase(ctx context.Context, c cases.Case) {
 	case inject.Reason(reason) == inject.ReasonInjected:
 		result = "injected"
 	case inject.Reason(reason).Denies():
-		result = "refused"
+		result = "denied"
 	}
 	before := running.count(result, inject.Reason(reason))
 	user, told := warned()
