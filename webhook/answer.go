@@ -18,45 +18,45 @@ import (
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
-// verdict is the kind of an answer: the message of its log line, and the
-// label "result" of its count.
+// verdict is the kind of an answer: the message of its log line, and the label
+// "result" of its count.
 type verdict string
 
 const (
 	verdictInjected verdict = "injected"
 	verdictSkipped  verdict = "skipped"
-	verdictDenied  verdict = "denied" // the pod is wrong, and its owner can mend it
-	verdictFailed   verdict = "failed"  // the request is, or the webhook could not do its work
+	verdictDenied   verdict = "denied" // the pod is wrong, and its owner can correct it
+	verdictFailed   verdict = "failed" // the request is wrong, or the webhook could not do its work
 )
 
-// Reasons of verdictFailed; those of the others are inject.Reasons.
+// Reasons of verdictFailed. Those of the other verdicts are inject.Reasons.
 const (
-	failureUndecodable = "Undecodable"      // no review, or not a request to create a pod
+	failureUndecodable = "Undecodable"      // not a review, or not a request to create a pod
 	failureNamespace   = "NamespaceUnknown" // the pod's namespace could not be looked up
-	failureVersion     = "VersionUnknown"   // the API server has not said yet which version it is
-	failureAbandoned   = "Abandoned"        // the client went, or its time was over, before there was an answer
-	failurePanic       = "Panic"            // a fault of Shunt's
+	failureVersion     = "VersionUnknown"   // the API server has not reported its version yet
+	failureAbandoned   = "Abandoned"        // the client went away, or its time was over, before there was an answer
+	failurePanic       = "Panic"            // a bug of Shunt
 )
 
 func failures() []string {
 	return []string{failureUndecodable, failureNamespace, failureVersion, failureAbandoned, failurePanic}
 }
 
-// auditKey is, behind the webhook's name and a slash, the key under which the
-// API server's audit log has the reason.
+// auditKey is the key of the reason in the API server's audit log, after the
+// webhook's name and a slash.
 const auditKey = "reason"
 
-// answer is a response and what is told of it.
+// answer is a response and what the log, the metrics and Events need of it.
 type answer struct {
 	verdict  verdict
 	pod      string // name or generateName
 	reason   string
 	response admission.Response
-	owner    *metav1.OwnerReference // the pod's controller, nil where it has none
+	owner    *metav1.OwnerReference // the pod's controller; nil if it has none
 	stack    string                 // of a panic
 }
 
-// log writes the one line of a request. The pod itself stays out of it: its
+// log writes the one line of a request. The line leaves out the pod itself: its
 // environment may hold secrets.
 func (a answer) log(log logr.Logger, request *admissionv1.AdmissionRequest, took time.Duration) {
 	values := []any{
@@ -70,12 +70,12 @@ func (a answer) log(log logr.Logger, request *admissionv1.AdmissionRequest, took
 	case a.verdict == verdictFailed || a.verdict == verdictDenied:
 		values = append(values, "error", clip(a.response.Result.Message, maxLogged))
 	default:
-		values = append(values, "patchBytes", len(a.response.Patch), "warnings", fitting(a.response.Warnings, maxLogged))
+		values = append(values, "patchBytes", len(a.response.Patch), "warnings", fitTexts(a.response.Warnings, maxLogged))
 	}
 	log.Info(string(a.verdict), values...)
 }
 
-// ownerName is Kind/name, or nothing.
+// ownerName returns Kind/name, or "".
 func ownerName(owner *metav1.OwnerReference) string {
 	if owner == nil {
 		return ""
@@ -83,8 +83,8 @@ func ownerName(owner *metav1.OwnerReference) string {
 	return owner.Kind + "/" + owner.Name
 }
 
-// injected carries the operations and nothing of the pod. They are encoded
-// already: response.Patches would have them looked at once more.
+// injected returns a response with the patch and nothing else of the pod. The
+// operations are encoded already: response.Patches would be examined once more.
 func injected(pod string, result inject.Result) answer {
 	response := allowed(result)
 	response.Patch = podplan.EncodePatch(result.Operations)
@@ -92,8 +92,7 @@ func injected(pod string, result inject.Result) answer {
 	return answer{verdict: verdictInjected, pod: pod, reason: string(result.Reason), response: response}
 }
 
-// skipped leaves the pod alone. Whoever wrote that it be injected is warned
-// that it is not.
+// skipped leaves the pod alone. It warns if the pod itself asked for injection.
 func skipped(name string, pod *corev1.Pod, result inject.Result) answer {
 	response := allowed(result)
 	asked := pod.Labels[annotation.InjectKey] == "true" || pod.Annotations[annotation.InjectKey] == "true"
@@ -104,8 +103,8 @@ func skipped(name string, pod *corev1.Pod, result inject.Result) answer {
 	return answer{verdict: verdictSkipped, pod: name, reason: string(result.Reason), response: response}
 }
 
-// denied is what the API server itself says of an invalid pod: code 422, and
-// a cause for every field, in the message too.
+// denied returns what the API server itself answers for an invalid pod: code 422
+// with a cause for every field, in the message too.
 func denied(pod string, result inject.Result) answer {
 	status := apierrors.NewInvalid(schema.GroupKind{Kind: "Pod"}, clip(pod, longestName), result.Errors).Status()
 	if more := result.AndMore(); more != "" {
@@ -119,9 +118,9 @@ func denied(pod string, result inject.Result) answer {
 	return answer{verdict: verdictDenied, pod: pod, reason: string(result.Reason), response: response}
 }
 
-// failed refuses a pod about which nothing is known. The API server takes this
-// for a refusal whatever the failurePolicy, which is for webhooks that do not
-// answer: the pod's traffic could bypass the proxy otherwise.
+// failed denies a pod about which nothing is known: its traffic could bypass the
+// proxy otherwise. The API server treats this as a denial whatever the
+// failurePolicy, which is for webhooks that do not answer.
 func failed(pod, reason string, code int32, err error) answer {
 	response := admission.Errored(code, fmt.Errorf("shunt-webhook: %w", err))
 	response.Result.Status = metav1.StatusFailure

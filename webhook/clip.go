@@ -8,12 +8,12 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 )
 
-// How much of what a request says is said again, in bytes of JSON.
+// How much of a request is repeated in answers and logs, in bytes of JSON.
 const (
-	// longestName is that of an object, by Kubernetes.
+	// longestName is Kubernetes' limit for an object's name.
 	longestName = 253
-	// maxMessage, maxCauses and maxWarnings keep an answer below 16 kB, beside
-	// its patch.
+	// maxMessage, maxCauses and maxWarnings keep an answer below 16 kB, without its
+	// patch.
 	maxMessage  = 6 << 10
 	maxCauses   = 6 << 10
 	maxWarnings = 2 << 10
@@ -21,21 +21,20 @@ const (
 	maxLogged = 2 << 10
 )
 
-// clip cuts a text so that it takes so many bytes of JSON, between two
-// characters.
-func clip(text string, most int) string {
+// clip cuts a text at a character, so that it takes at most so many bytes of JSON.
+func clip(text string, limit int) string {
 	const rest = " …"
-	if len(text) > most {
-		text = text[:most]
-		most -= len(rest)
-	} else if size := quotedSize(text); size <= most {
+	if len(text) > limit {
+		text = text[:limit]
+		limit -= len(rest)
+	} else if size := quotedSize(text); size <= limit {
 		return strings.ToValidUTF8(text, "\uFFFD")
 	} else {
-		most -= len(rest)
+		limit -= len(rest)
 	}
 	size := 0
 	for i, r := range text {
-		if size += quotedRune(r); size > most {
+		if size += quotedRune(r); size > limit {
 			return strings.ToValidUTF8(text[:i], "\uFFFD") + rest
 		}
 	}
@@ -50,7 +49,7 @@ func quotedSize(text string) int {
 	return size
 }
 
-// quotedRune is the most that a character takes in JSON or in a line of text,
+// quotedRune returns the most that a character takes in JSON or in a line of text,
 // whoever writes it.
 func quotedRune(r rune) int {
 	switch {
@@ -65,9 +64,9 @@ func quotedRune(r rune) int {
 	}
 }
 
-// fit keeps a response below 16 kB, beside its patch.
-func fit(response *admissionv1.AdmissionResponse) {
-	response.Warnings = fitting(response.Warnings, maxWarnings)
+// fitResponse keeps a response below 16 kB, without its patch.
+func fitResponse(response *admissionv1.AdmissionResponse) {
+	response.Warnings = fitTexts(response.Warnings, maxWarnings)
 	result := response.Result
 	if result == nil {
 		return
@@ -88,14 +87,14 @@ func fit(response *admissionv1.AdmissionResponse) {
 	}
 }
 
-// fitting keeps the texts that fit, and cuts the first one that does not.
-func fitting(texts []string, most int) []string {
+// fitTexts keeps the texts that fit, and cuts the first one that does not.
+func fitTexts(texts []string, limit int) []string {
 	for i, text := range texts {
 		size := quotedSize(text) + len(`"",`)
-		if size > most {
-			return append(texts[:i:i], clip(text, max(most, longestName)))
+		if size > limit {
+			return append(texts[:i:i], clip(text, max(limit, longestName)))
 		}
-		most -= size
+		limit -= size
 	}
 	return texts
 }

@@ -8,58 +8,58 @@ import (
 	"sync"
 )
 
-// maxConnections is twice what has to be answered at once. A connection takes
-// some 40 kB.
+// maxConnections is twice the number that has to be answered at once. A connection
+// takes some 40 kB.
 const maxConnections = 2048
 
-// connections bounds how many there are. Where there is one too many, the one
-// that has done nothing for longest gives way: API servers are done with theirs
-// in milliseconds, or can open one anew.
+// connections bounds the number of connections. One too many closes the one that
+// has been inactive for longest: API servers are done with theirs in milliseconds,
+// or can open a new one.
 type connections struct {
-	most    int
+	limit   int
 	dropped func()
 
-	mutex sync.Mutex
-	order list.List // of net.Conn, the one whose state changed first at the front
-	at    map[net.Conn]*list.Element
+	mutex    sync.Mutex
+	order    list.List // of net.Conn, the one with the oldest change of state first
+	elements map[net.Conn]*list.Element
 }
 
-func newConnections(most int, dropped func()) *connections {
-	return &connections{most: most, dropped: dropped, at: map[net.Conn]*list.Element{}}
+func newConnections(limit int, dropped func()) *connections {
+	return &connections{limit: limit, dropped: dropped, elements: map[net.Conn]*list.Element{}}
 }
 
-// changed is http.Server's ConnState.
+// changed implements http.Server's ConnState.
 func (c *connections) changed(conn net.Conn, state http.ConnState) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	switch at := c.at[conn]; state {
+	switch element := c.elements[conn]; state {
 	case http.StateNew:
-		c.at[conn] = c.order.PushBack(conn)
-		if c.order.Len() > c.most {
+		c.elements[conn] = c.order.PushBack(conn)
+		if c.order.Len() > c.limit {
 			c.drop(c.order.Front())
 		}
 	case http.StateActive, http.StateIdle:
-		if at != nil {
-			c.order.MoveToBack(at)
+		if element != nil {
+			c.order.MoveToBack(element)
 		}
 	case http.StateClosed, http.StateHijacked:
 		c.forget(conn)
 	}
 }
 
-func (c *connections) drop(at *list.Element) {
-	conn := at.Value.(net.Conn)
+func (c *connections) drop(element *list.Element) {
+	conn := element.Value.(net.Conn)
 	c.forget(conn)
 	c.dropped()
 	if secure, is := conn.(*tls.Conn); is {
-		conn = secure.NetConn() // without a farewell, which may have to wait
+		conn = secure.NetConn() // without TLS' close_notify, which may have to wait
 	}
 	_ = conn.Close()
 }
 
 func (c *connections) forget(conn net.Conn) {
-	if at := c.at[conn]; at != nil {
-		c.order.Remove(at)
-		delete(c.at, conn)
+	if element := c.elements[conn]; element != nil {
+		c.order.Remove(element)
+		delete(c.elements, conn)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 )
 
-// What Events say was done, and why where no Reason of a request does.
+// The action of an Event, and its reason if no request gives one.
 const (
 	actionInject   = "Inject"
 	actionReload   = "ReloadConfiguration"
@@ -15,21 +15,21 @@ const (
 )
 
 const (
-	// noteLength is the most that an API server takes of an Event's note.
+	// noteLength is the longest note that an API server accepts.
 	noteLength = 1024
-	// A rollout that is refused meets the same few owners again and again,
-	// and client-go counts those as one Event. These bound what other owners
-	// may cost the API server; the log has every request.
+	// Limits of Events. A rollout whose pods are denied meets the same few owners
+	// again and again, and client-go counts those as one Event. The limits bound
+	// what other owners can cost the API server; the log has every request.
 	eventsPerSecond = 5
 	eventsBurst     = 50
 	eventsWaiting   = 16
 )
 
-// reporter names the webhook in its Events.
+// reporter is the webhook's name in its Events.
 const reporter = "shunt.dev/webhook"
 
-// announcer writes Events, which are telemetry: best effort, dropped where
-// there are too many, and never waited for. A nil announcer writes none.
+// announcer writes Events. They are best effort: dropped if there are too many, and
+// never waited for. A nil announcer writes none.
 type announcer struct {
 	recorder events.EventRecorder
 	limit    flowcontrol.PassiveRateLimiter
@@ -44,7 +44,7 @@ func newAnnouncer(recorder events.EventRecorder) *announcer {
 	}
 }
 
-// warn returns at once, even where the recorder does not.
+// warn writes a warning and returns at once, even if the recorder does not.
 func (a *announcer) warn(regarding *corev1.ObjectReference, reason, action, note string) {
 	if a == nil || !a.limit.TryAccept() {
 		return
@@ -60,15 +60,15 @@ func (a *announcer) warn(regarding *corev1.ObjectReference, reason, action, note
 	}()
 }
 
-// reference is what an Event about a pod's owner is filed under. An Event is
-// in its object's namespace, and a pod's writer can put anything for its
-// owner: only what is in the pod's own namespace gets one, so no Node.
+// reference returns the object of an Event about a pod's owner. An Event is in its
+// object's namespace, and whoever writes a pod can name any owner. So only an owner
+// in the pod's own namespace gets an Event, and no Node does.
 func reference(namespace string, owner *metav1.OwnerReference) *corev1.ObjectReference {
 	if owner == nil || namespace == "" || owner.APIVersion == "v1" && owner.Kind == "Node" {
 		return nil
 	}
 	if max(len(owner.APIVersion), len(owner.Kind), len(owner.Name), len(owner.UID)) > longestName {
-		return nil // nor what no API server has
+		return nil // no API server has such names
 	}
 	return &corev1.ObjectReference{
 		APIVersion: owner.APIVersion, Kind: owner.Kind, Namespace: namespace, Name: owner.Name, UID: owner.UID,

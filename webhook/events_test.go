@@ -24,7 +24,7 @@ import (
 	"github.com/shunt-dev/shunt/webhook"
 )
 
-// event is what a recorder was told.
+// event is one call of a recorder.
 type event struct {
 	Regarding            corev1.ObjectReference
 	Related              runtime.Object
@@ -42,7 +42,7 @@ func (r recorder) Eventf(regarding, related runtime.Object, eventtype, reason, a
 	}
 }
 
-// all are the Events so far, in a bubble of synctest.
+// all returns the Events so far, in a bubble of synctest.
 func (r recorder) all() []event {
 	synctest.Wait()
 	var got []event
@@ -56,8 +56,8 @@ func (r recorder) all() []event {
 	}
 }
 
-// recorded answers reviews and records Events, without a connection: a bubble
-// of synctest can hold it.
+// recorded answers reviews and records Events without a connection, so that it can run in a bubble
+// of synctest.
 type recorded struct {
 	http.Handler
 	events recorder
@@ -87,14 +87,14 @@ func replicaSet(name string) []metav1.OwnerReference {
 	}
 }
 
-// wrongPod is one that is refused.
+// wrongPod returns a pod that is denied.
 func wrongPod(owners []metav1.OwnerReference) *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "echo-5d9-", OwnerReferences: owners, Annotations: map[string]string{annotation.InterceptionModeKey: "BOTH"},
 	}}
 }
 
-// TestEvents holds which requests are an Event, about what, and what it says.
+// TestEvents checks which requests write an Event, about what, and its text.
 func TestEvents(t *testing.T) {
 	wrong, right := wrongPod(replicaSet("echo-5d9")), wrongPod(replicaSet("echo-5d9"))
 	right.Annotations = nil
@@ -106,7 +106,7 @@ func TestEvents(t *testing.T) {
 		namespaces webhook.NamespaceGetter
 		pod        *corev1.Pod
 		dryRun     bool
-		reason     string // empty where no Event is wanted
+		reason     string // empty if no Event is wanted
 		says       string
 	}{
 		{name: "denied", namespaces: enabledNamespace(), pod: wrong, reason: "InvalidAnnotation", says: `"BOTH": accepted: REDIRECT`},
@@ -149,10 +149,10 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// TestEventNoteFits holds that an API server takes every note: up to 1,024
-// bytes of whole characters.
+// TestEventNoteFits checks that an API server accepts every note: up to 1,024 bytes of whole
+// characters.
 func TestEventNoteFits(t *testing.T) {
-	for shift := range 4 { // the cut meets every byte of a character
+	for shift := range 4 { // cuts at every byte of a character
 		synctest.Test(t, func(t *testing.T) {
 			pod := wrongPod(replicaSet("echo"))
 			pod.GenerateName = strings.Repeat("x", shift)
@@ -174,8 +174,8 @@ func TestEventNoteFits(t *testing.T) {
 	}
 }
 
-// TestEventsAreNotWaitedFor holds that a recorder that hangs holds no answer,
-// and is not asked by more goroutines the longer it does.
+// TestEventsAreNotWaitedFor checks that a recorder that hangs delays no answer, and that the number
+// of goroutines that wait for it is bounded.
 func TestEventsAreNotWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := record(enabledNamespace(), make(recorder))
@@ -183,7 +183,7 @@ func TestEventsAreNotWaitedFor(t *testing.T) {
 		for range 200 {
 			r.review(t, createPod(t, wrongPod(replicaSet("echo")), "demo"))
 		}
-		if took := time.Since(start); took > 0 { // the time of a bubble passes only while all wait
+		if took := time.Since(start); took > 0 { // time in a bubble passes only while all wait
 			t.Errorf("answers waited for %v", took)
 		}
 		if got := len(r.events.all()); got != 16 {
@@ -192,8 +192,7 @@ func TestEventsAreNotWaitedFor(t *testing.T) {
 	})
 }
 
-// TestEventsAreBounded holds that refusals of ever other owners cost the API
-// server so many Events at once, and so many a second.
+// TestEventsAreBounded checks the limits of Events for denials with ever new owners.
 func TestEventsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := record(enabledNamespace(), make(recorder, 1000))

@@ -24,19 +24,18 @@ import (
 	"github.com/shunt-dev/shunt/webhook"
 )
 
-// askingNamespaces are all there, and all ask for the proxy.
-type askingNamespaces struct{}
+// optedInNamespaces returns a namespace for every name, and each asks for the proxy.
+type optedInNamespaces struct{}
 
-func (askingNamespaces) Namespace(_ context.Context, name string) (annotation.Namespace, error) {
+func (optedInNamespaces) Namespace(_ context.Context, name string) (annotation.Namespace, error) {
 	if name == "unknown" {
 		return annotation.Namespace{}, errors.New("nobody knows it")
 	}
 	return annotation.Namespace{Name: name, Labels: map[string]string{annotation.NamespaceInjectionKey: "enabled"}}, nil
 }
 
-// FuzzHandler: whatever arrives, under whatever header, is answered, and the
-// answer is one that an API server understands. What injects a pod does that
-// once and for all.
+// FuzzHandler checks that every request, with any header, gets an answer that an API server
+// understands, and that injecting the result again changes nothing.
 func FuzzHandler(f *testing.F) {
 	const media = "application/json"
 	for _, c := range loadCases(f) {
@@ -56,7 +55,7 @@ func FuzzHandler(f *testing.F) {
 	f.Add(http.MethodGet, "", "", []byte{})
 
 	metrics := webhook.NewMetrics()
-	handler := webhook.NewHandler(config.Default(), askingNamespaces{}, metrics).HTTP(logr.Discard())
+	handler := webhook.NewHandler(config.Default(), optedInNamespaces{}, metrics).HTTP(logr.Discard())
 	f.Fuzz(func(t *testing.T, method, media, coding string, body []byte) {
 		var got reply
 		if err := budget.Check(len(body), func() { got = answerTo(t, handler, method, media, coding, body) }); err != nil {
@@ -94,11 +93,11 @@ func FuzzHandler(f *testing.F) {
 	})
 }
 
-// budget is for an answer. A byte can become a struct of a pod; weigh says how
-// much that may be in all.
+// budget bounds the memory for an answer. A byte can become a struct of a pod; weigh bounds the
+// sum.
 var budget = cases.Budget{Memory: 16 << 20, MemoryPerByte: 4 << 10, Time: 2 * time.Second, TimePerByte: 10 * time.Microsecond}
 
-// reasonOf are the codes that what is no review may have.
+// reasonOf has the codes that a request without a review may get.
 var reasonOf = map[int]metav1.StatusReason{
 	http.StatusBadRequest:            metav1.StatusReasonBadRequest,
 	http.StatusMethodNotAllowed:      metav1.StatusReasonMethodNotAllowed,
@@ -106,7 +105,7 @@ var reasonOf = map[int]metav1.StatusReason{
 	http.StatusUnsupportedMediaType:  metav1.StatusReasonUnsupportedMediaType,
 }
 
-// answerTo is the handler's, without a connection.
+// answerTo returns the handler's answer, without a connection.
 func answerTo(t *testing.T, handler http.Handler, method, media, coding string, body []byte) reply {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, webhook.Path, bytes.NewReader(body))
@@ -122,8 +121,8 @@ func answerTo(t *testing.T, handler http.Handler, method, media, coding string, 
 	return reply{answer.Code, answer.Header(), answer.Body.Bytes()}
 }
 
-// checkAnswer returns the pod that an API server makes of its request by the
-// answer: nil where it stays as it is, or is refused.
+// checkAnswer returns the pod that an API server makes of its request with the answer; nil if the
+// pod is unchanged or denied.
 func checkAnswer(request *admissionv1.AdmissionRequest, body []byte) ([]byte, error) {
 	var answer admissionv1.AdmissionReview
 	if strict, err := kjson.UnmarshalStrict(body, &answer); err != nil || len(strict) > 0 {
@@ -164,8 +163,8 @@ func checkResponse(response *admissionv1.AdmissionResponse) error {
 	}
 }
 
-// sent is the pod as an API server writes it: each key once, and none left
-// out that a Pod has always. A patch is for that text.
+// sent returns the pod as an API server writes it: each key once, with all fields that a Pod always
+// has. The patch is for that text.
 func sent(raw []byte) ([]byte, error) {
 	var pod corev1.Pod
 	if err := kjson.UnmarshalCaseSensitivePreserveInts(raw, &pod); err != nil {

@@ -18,8 +18,8 @@ const (
 	reloadFailed = "failed"
 )
 
-// configState is what the last readings of the configuration file gave. Where
-// none is read it has no value: 0 would be taken for a failure, or for 1970.
+// configState holds the results of the last readings of the configuration file.
+// Without a file it has no value: 0 would mean a failure, or 1970.
 type configState struct {
 	lastGood, successful *prometheus.Desc
 
@@ -47,13 +47,13 @@ func (c *configState) read(ok bool, now time.Time) {
 	}
 }
 
-// Describe is prometheus.Collector's.
+// Describe implements prometheus.Collector.
 func (c *configState) Describe(descs chan<- *prometheus.Desc) {
 	descs <- c.lastGood
 	descs <- c.successful
 }
 
-// Collect is prometheus.Collector's.
+// Collect implements prometheus.Collector.
 func (c *configState) Collect(values chan<- prometheus.Metric) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -70,8 +70,8 @@ func (c *configState) Collect(values chan<- prometheus.Metric) {
 	}
 }
 
-// servingCertificate is the certificate that clients are shown. It is asked
-// for its expiry when the metrics are, so that the two cannot differ.
+// servingCertificate is the certificate that clients see. Each scrape reads the
+// expiry from it, so that the two cannot differ.
 type servingCertificate struct {
 	expiry  *prometheus.Desc
 	watcher atomic.Pointer[certwatcher.CertWatcher]
@@ -92,10 +92,10 @@ func (s *servingCertificate) current() (*tls.Certificate, error) {
 	return watcher.GetCertificate(nil)
 }
 
-// Describe is prometheus.Collector's.
+// Describe implements prometheus.Collector.
 func (s *servingCertificate) Describe(descs chan<- *prometheus.Desc) { descs <- s.expiry }
 
-// Collect is prometheus.Collector's.
+// Collect implements prometheus.Collector.
 func (s *servingCertificate) Collect(values chan<- prometheus.Metric) {
 	certificate, err := s.current()
 	if err != nil {

@@ -21,45 +21,43 @@ import (
 	"github.com/shunt-dev/shunt/inject/config"
 )
 
-// Path is where the webhook is served; the manifest in config/webhook has it too.
+// Path is where the webhook is served. The manifest in config/webhook uses it too.
 const Path = "/mutate--v1-pod"
 
-// NamespaceGetter looks a namespace up.
+// NamespaceGetter looks up namespaces.
 type NamespaceGetter interface {
-	// Namespace returns the named namespace, or an error where it cannot be
-	// known what it says: pods are then refused, because none may slip past
-	// a namespace that asks for the proxy.
+	// Namespace returns the named namespace, or an error if its content cannot be
+	// known. Then pods are denied: none may bypass a namespace that asks for the
+	// proxy.
 	Namespace(ctx context.Context, name string) (annotation.Namespace, error)
 }
 
-// answerTime bounds what an answer may wait for; Kubernetes' default for a
-// webhook that names no timeout.
+// answerTime bounds the time for an answer. It is Kubernetes' default for a webhook
+// without a timeout.
 const answerTime = 10 * time.Second
 
-// Handler answers requests to create pods. It keeps nothing between requests,
-// and nothing depends on an answer having been asked for, so a dry run is
-// answered as any other; only Events are not written for it.
+// Handler answers requests to create pods. It keeps no state between requests. A
+// dry run gets the same answer as any other request, but no Event.
 type Handler struct {
 	current    current
 	namespaces NamespaceGetter
 	events     *announcer
 	metrics    *Metrics
 	decoder    admission.Decoder
-	within     time.Duration // answerTime
+	timeout    time.Duration // answerTime by default
 	intake     *intake
-	// turns bounds how many answers are worked out at once. That takes a
-	// processor and memory, so more at once than there are processors would
-	// have all wait for all. A turn is so much memory.
+	// turns bounds how many answers are worked out at once, by their memory. Each
+	// takes a processor; with more at once than processors, all would wait for all.
 	turns *semaphore.Weighted
-	// answers bounds the memory of large answers that clients have yet to read.
+	// answers bounds the memory of large answers that clients have not read yet.
 	answers *semaphore.Weighted
 }
 
-// NewHandler returns a Handler that injects by cfg, which must have passed
-// Validate, and counts into metrics. It writes no Events.
+// NewHandler returns a Handler that injects as cfg says, which must have passed
+// Validate, and counts in metrics. It writes no Events.
 func NewHandler(cfg config.Config, namespaces NamespaceGetter, metrics *Metrics) *Handler {
 	h := &Handler{
-		namespaces: namespaces, metrics: metrics, decoder: admission.NewDecoder(newScheme()), within: answerTime,
+		namespaces: namespaces, metrics: metrics, decoder: admission.NewDecoder(newScheme()), timeout: answerTime,
 		intake: newIntake(bodiesMemory, func() { metrics.drop(droppedBody) }),
 		turns:  semaphore.NewWeighted(workMemory), answers: semaphore.NewWeighted(answersMemory),
 	}
@@ -67,70 +65,70 @@ func NewHandler(cfg config.Config, namespaces NamespaceGetter, metrics *Metrics)
 	return h
 }
 
-// SetConfig has requests from now on go by cfg, which must have passed
-// Validate. Those under way end as they began.
+// SetConfig makes later requests use cfg, which must have passed Validate. Requests
+// in progress are not affected.
 func (h *Handler) SetConfig(cfg config.Config) { h.current.configure(cfg) }
 
-// asks reports whether a namespace asks for the injector as it is now.
+// asks reports whether a namespace asks for the current injector.
 func (h *Handler) asks(ns annotation.Namespace) bool {
 	injector := h.current.injector.Load()
 	return injector != nil && injector.Asks(ns)
 }
 
-// RecordEvents has an Event written for each pod that is refused and each
-// request that failed, about the pod's controller: the pod itself never
-// becomes. To be called before the first request.
+// RecordEvents makes the Handler write an Event for each pod that is denied and
+// each request that fails. It is about the pod's controller: the pod itself is
+// never created. Call it before the first request.
 func (h *Handler) RecordEvents(recorder events.EventRecorder) { h.events = newAnnouncer(recorder) }
 
-// AnswerWithin has answers take longer than 10 s, where their clients wait for
-// them. To be called before the first request.
-func (h *Handler) AnswerWithin(most time.Duration) { h.within = most }
+// SetAnswerTimeout sets how long an answer may take if its client waits for it; the
+// default is 10 s. Call it before the first request.
+func (h *Handler) SetAnswerTimeout(timeout time.Duration) { h.timeout = timeout }
 
-// HTTP serves the Handler's answers, as Path of a webhook server does: an
-// AdmissionReview for an AdmissionReview, and a Status with a code from 400 on
-// for what is none. Each request is a line of the log and a count. TLS, which
-// an API server insists on, is the caller's.
+// HTTP returns the http.Handler to serve at Path. It answers an AdmissionReview
+// with an AdmissionReview, and anything else with a Status and a code from 400 on.
+// Each request is a log line and a count. The caller provides TLS, which API
+// servers require.
 //
-// The end of a request's context is that its client has gone, and ends the work
-// on it. What is under way when a server is told to stop is still answered, so
-// the context that tells it must not be the server's BaseContext.
+// The end of a request's context means that its client has gone, and ends the work
+// on it. Requests in progress when a server is told to stop are still answered, so
+// the context that stops the server must not be its BaseContext.
 func (h *Handler) HTTP(log logr.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		ctx, cancel := context.WithTimeout(r.Context(), h.timeFor(r))
 		defer cancel()
-		body, wrong := h.receive(ctx, w, r)
+		body, failure := h.receive(ctx, w, r)
 		defer body.release()
 		var request *admissionv1.AdmissionRequest
-		if wrong == nil {
-			request, wrong = h.open(ctx, body)
+		if failure == nil {
+			request, failure = h.readReview(ctx, body)
 		}
-		if wrong != nil {
+		if failure != nil {
 			reason := failureUndecodable
-			if wrong.code == http.StatusServiceUnavailable {
+			if failure.code == http.StatusServiceUnavailable {
 				reason = failureAbandoned
 			}
 			h.metrics.observe(verdictFailed, reason, time.Since(start), 0)
-			log.Info(string(verdictFailed), "reason", reason, "code", wrong.code, "error", clip(wrong.err.Error(), maxLogged),
+			log.Info(string(verdictFailed), "reason", reason, "code", failure.code, "error", clip(failure.err.Error(), maxLogged),
 				"remote", r.RemoteAddr, "durationSeconds", time.Since(start).Seconds())
-			h.send(ctx, log, w, wrong.code, wrong.status())
+			h.send(ctx, log, w, failure.code, failure.status())
 			return
 		}
-		a := h.complete(ctx, admission.Request{AdmissionRequest: *request})
+		answered := h.complete(ctx, admission.Request{AdmissionRequest: *request})
 		body.release()
 		took := time.Since(start)
-		h.metrics.observe(a.verdict, a.reason, took, len(a.response.Patch))
-		a.log(log, request, took)
+		h.metrics.observe(answered.verdict, answered.reason, took, len(answered.response.Patch))
+		answered.log(log, request, took)
 		if r.Context().Err() == nil {
-			review := admissionv1.AdmissionReview{TypeMeta: reviewType, Response: &a.response.AdmissionResponse}
+			review := admissionv1.AdmissionReview{TypeMeta: reviewType, Response: &answered.response.AdmissionResponse}
 			h.send(r.Context(), log, w, http.StatusOK, review)
 		}
-		h.announce(request, a)
+		h.announce(request, answered)
 	})
 }
 
-// open reads the request in a body.
-func (h *Handler) open(ctx context.Context, b *body) (*admissionv1.AdmissionRequest, *httpError) {
+// readReview decodes the request in a body.
+func (h *Handler) readReview(ctx context.Context, b *body) (*admissionv1.AdmissionRequest, *httpError) {
 	weight := weigh(b.bytes)
 	if weight > workMemory {
 		return nil, tooLarge("the pod would take %d bytes of memory; accepted: up to %d", weight, workMemory)
@@ -142,7 +140,7 @@ func (h *Handler) open(ctx context.Context, b *body) (*admissionv1.AdmissionRequ
 	return decodeReview(b.bytes)
 }
 
-// announce tells whoever looks at the pod's controller why there is no pod.
+// announce writes why there is no pod to the pod's controller, as an Event.
 func (h *Handler) announce(request *admissionv1.AdmissionRequest, a answer) {
 	if a.verdict != verdictDenied && a.verdict != verdictFailed || isDryRun(request) {
 		return
@@ -156,43 +154,43 @@ func isDryRun(request *admissionv1.AdmissionRequest) bool {
 	return request.DryRun != nil && *request.DryRun
 }
 
-// complete answers one request, with all that an AdmissionReview needs.
+// complete answers one request, with everything that an AdmissionReview needs.
 func (h *Handler) complete(ctx context.Context, req admission.Request) answer {
-	a := h.safely(ctx, req)
+	a := h.answer(ctx, req)
 	if err := a.response.Complete(req); err != nil {
 		panic("it encodes response.Patches only, and there are none: " + err.Error())
 	}
-	fit(&a.response.AdmissionResponse)
+	fitResponse(&a.response.AdmissionResponse)
 	return a
 }
 
-// safely answers one request even where the answer panics: the pod is refused
-// with a reason, not by a connection that breaks off.
-func (h *Handler) safely(ctx context.Context, req admission.Request) (a answer) {
-	name, owner := req.Name, (*metav1.OwnerReference)(nil)
-	looked := false // at the pod
+// answer answers one request. If it panics, the pod is denied with a reason instead
+// of a broken connection.
+func (h *Handler) answer(ctx context.Context, request admission.Request) (result answer) {
+	name, owner := request.Name, (*metav1.OwnerReference)(nil)
+	decoded := false // the pod
 	defer func() {
 		if cause := recover(); cause != nil {
-			if !looked {
-				name, owner = h.who(req)
+			if !decoded {
+				name, owner = h.podAndOwner(request)
 			}
-			a = failed(name, failurePanic, http.StatusInternalServerError, fmt.Errorf("panic: %v", cause))
-			a.stack = string(debug.Stack())
+			result = failed(name, failurePanic, http.StatusInternalServerError, fmt.Errorf("panic: %v", cause))
+			result.stack = string(debug.Stack())
 		}
-		a.owner = owner
+		result.owner = owner
 	}()
-	if err := checkRequest(req); err != nil {
+	if err := checkRequest(request); err != nil {
 		return failed(name, failureUndecodable, http.StatusBadRequest, err)
 	}
-	// The namespace before the pod: a pod that waits takes memory.
-	ns, lookup := h.namespace(ctx, req.Namespace)
-	weight := turn(weigh(req.Object.Raw))
+	// The namespace comes before the pod: a pod that waits takes memory.
+	ns, lookup := h.namespace(ctx, request.Namespace)
+	weight := turn(weigh(request.Object.Raw))
 	if err := h.turns.Acquire(ctx, weight); err != nil {
 		return failed(name, failureAbandoned, http.StatusGatewayTimeout, errors.Join(fmt.Errorf("wait for a turn: %w", err), lookup))
 	}
 	defer h.turns.Release(weight)
-	looked = true
-	pod, err := h.decode(req)
+	decoded = true
+	pod, err := h.decode(request)
 	if err != nil {
 		return failed(name, failureUndecodable, http.StatusBadRequest, err)
 	}
@@ -204,8 +202,8 @@ func (h *Handler) safely(ctx context.Context, req admission.Request) (a answer) 
 	return h.decide(pod, ns)
 }
 
-// who is a request's pod and its controller, where they can be read.
-func (h *Handler) who(req admission.Request) (name string, owner *metav1.OwnerReference) {
+// podAndOwner returns a request's pod and its controller, if they can be read.
+func (h *Handler) podAndOwner(req admission.Request) (name string, owner *metav1.OwnerReference) {
 	pod, err := h.decode(req)
 	if err != nil {
 		return req.Name, nil
@@ -213,7 +211,7 @@ func (h *Handler) who(req admission.Request) (name string, owner *metav1.OwnerRe
 	return podName(pod), metav1.GetControllerOfNoCopy(pod)
 }
 
-// namespace looks a namespace up, and leaves some of the time to say that it
+// namespace looks up a namespace. It leaves some of the time to report that it
 // could not.
 func (h *Handler) namespace(ctx context.Context, name string) (annotation.Namespace, error) {
 	if deadline, set := ctx.Deadline(); set {
@@ -248,26 +246,26 @@ func checkRequest(req admission.Request) error {
 	return nil
 }
 
-// decode reads the pod of a request. Fields that this version of the Go types
-// does not know are no error: an API server may be newer, and the patch leaves
-// them as they are.
-func (h *Handler) decode(req admission.Request) (*corev1.Pod, error) {
+// decode reads the pod of a request. Fields that this version of the Go types does
+// not know are no error: an API server may be newer, and the patch does not touch
+// them.
+func (h *Handler) decode(request admission.Request) (*corev1.Pod, error) {
 	pod := &corev1.Pod{}
-	if err := h.decoder.Decode(req, pod); err != nil {
-		return nil, fmt.Errorf("decode pod %q: %w", clip(req.Name, longestName), err)
+	if err := h.decoder.Decode(request, pod); err != nil {
+		return nil, fmt.Errorf("decode pod %q: %w", clip(request.Name, longestName), err)
 	}
-	// A controller sends pods without a namespace of their own.
+	// A controller's pods come without a namespace of their own.
 	if pod.Namespace == "" {
-		pod.Namespace = req.Namespace
+		pod.Namespace = request.Namespace
 	}
-	if pod.Namespace != req.Namespace {
+	if pod.Namespace != request.Namespace {
 		return nil, fmt.Errorf("the pod is of namespace %q and the request of %q; accepted: one of the two",
-			clip(pod.Namespace, longestName), clip(req.Namespace, longestName))
+			clip(pod.Namespace, longestName), clip(request.Namespace, longestName))
 	}
 	return pod, nil
 }
 
-// podName is the pod's name, or what the API server will begin it with.
+// podName returns the pod's name, or its generateName.
 func podName(pod *corev1.Pod) string {
 	if pod.Name == "" {
 		return pod.GenerateName

@@ -38,7 +38,7 @@ func loadCases(t testing.TB) []cases.Case {
 	return all
 }
 
-// server is a webhook as an API server meets it.
+// server is a webhook as an API server sees it.
 type server struct {
 	*httptest.Server
 	metrics *webhook.Metrics
@@ -76,7 +76,7 @@ const uid = "uid-1"
 
 var reviewType = metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}
 
-// reviewOf is the body that an API server sends.
+// reviewOf returns the body that an API server sends.
 func reviewOf(t testing.TB, request admissionv1.AdmissionRequest) []byte {
 	t.Helper()
 	request.UID = uid
@@ -101,7 +101,7 @@ func createPod(t testing.TB, pod *corev1.Pod, namespace string) admissionv1.Admi
 	}
 }
 
-// namespaceOf gives the case's namespace a name where it has none.
+// namespaceOf gives the case's namespace a name if it has none.
 func namespaceOf(c cases.Case) (string, webhook.StaticNamespaces) {
 	name := c.Namespace.Name
 	if name == "" {
@@ -110,7 +110,7 @@ func namespaceOf(c cases.Case) (string, webhook.StaticNamespaces) {
 	return name, webhook.StaticNamespaces{name: c.Namespace}
 }
 
-// TestCases runs the corpus of package inject through the webhook.
+// TestCases runs the cases of package inject through the webhook.
 func TestCases(t *testing.T) {
 	for _, c := range loadCases(t) {
 		t.Run(c.Name, func(t *testing.T) {
@@ -127,8 +127,8 @@ func TestCases(t *testing.T) {
 	}
 }
 
-// checkOutcome compares the response with the case's want.txt: the reason,
-// then errors and warnings, a line each.
+// checkOutcome compares the response with the case's want.txt: the reason, then errors and
+// warnings, one a line.
 func checkOutcome(t *testing.T, c cases.Case, response *admissionv1.AdmissionResponse) {
 	t.Helper()
 	reason, rest, _ := strings.Cut(c.Want, "\n")
@@ -147,7 +147,7 @@ func checkOutcome(t *testing.T, c cases.Case, response *admissionv1.AdmissionRes
 		kind, text, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
 		switch kind {
 		case "error":
-			if !strings.HasPrefix(text, "and ") { // of others
+			if !strings.HasPrefix(text, "and ") { // that there are more
 				causes++
 			}
 			if !strings.Contains(response.Result.Message, text) {
@@ -167,8 +167,7 @@ func checkOutcome(t *testing.T, c cases.Case, response *admissionv1.AdmissionRes
 	}
 }
 
-// patched is the pod that the response makes of raw; nil where it changes
-// nothing.
+// patched returns the pod that the response makes of raw; nil if it changes nothing.
 func patched(t testing.TB, raw []byte, response *admissionv1.AdmissionResponse) *corev1.Pod {
 	t.Helper()
 	if len(response.Patch) == 0 {
@@ -200,8 +199,8 @@ func (brokenNamespaces) Namespace(context.Context, string) (annotation.Namespace
 	return annotation.Namespace{}, errDown
 }
 
-// TestFailsClosed holds that a pod about which nothing can be known is
-// refused, with a message that says what went wrong.
+// TestFailsClosed checks that a pod about which nothing can be known is denied, with a message that
+// says what went wrong.
 func TestFailsClosed(t *testing.T) {
 	enabled := webhook.StaticNamespaces{"demo": {Name: "demo", Labels: map[string]string{"istio-injection": "enabled"}}}
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "echo"}}
@@ -274,8 +273,7 @@ func TestFailsClosed(t *testing.T) {
 	}
 }
 
-// TestFieldsOfANewerAPI holds that what this version's types do not know
-// reaches the API server as it came.
+// TestFieldsOfANewerAPI checks that fields that this version's types do not know are kept.
 func TestFieldsOfANewerAPI(t *testing.T) {
 	s := serve(t, config.Default(), enabledNamespace(), logr.Discard())
 	request := createPod(t, &corev1.Pod{}, "demo")
@@ -301,9 +299,9 @@ func enabledNamespace() webhook.StaticNamespaces {
 	return webhook.StaticNamespaces{"demo": {Name: "demo", Labels: map[string]string{annotation.NamespaceInjectionKey: "enabled"}}}
 }
 
-// TestWarnsWhoAskedInVain holds that a wish for the proxy is not dropped
-// without a word.
-func TestWarnsWhoAskedInVain(t *testing.T) {
+// TestWarnsThatAWishIsIgnored checks that a pod that asks for the proxy and does not get it is
+// warned about.
+func TestWarnsThatAWishIsIgnored(t *testing.T) {
 	s := serve(t, config.Default(), enabledNamespace(), logr.Discard())
 	for _, test := range []struct {
 		name string

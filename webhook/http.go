@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	// maxBody is far above what an API server sends: it takes objects of up
-	// to 3 MiB, and a request to create one holds it once.
+	// maxBody is far above what an API server sends: it accepts objects of up to 3
+	// MiB, and a request to create one holds it once.
 	maxBody = 7 << 20
 
 	contentType = "application/json"
@@ -32,8 +32,8 @@ const (
 
 var reviewType = metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"}
 
-// httpError is an HTTP request that holds no review to answer. Its answer is
-// a Status as API servers have them, whose message their error then has.
+// httpError is the error of an HTTP request without a review to answer. Its answer
+// is a Status, as API servers write it, so that their error has its message.
 type httpError struct {
 	code   int32
 	reason metav1.StatusReason
@@ -44,32 +44,32 @@ func badRequest(format string, args ...any) *httpError {
 	return &httpError{http.StatusBadRequest, metav1.StatusReasonBadRequest, fmt.Errorf(format, args...)}
 }
 
-// timeFor is how long an answer may take: as long as the client waits, which API
-// servers say, and not longer than h.within.
+// timeFor returns how long an answer may take: as long as the client waits, which
+// API servers state, but at most h.timeout.
 func (h *Handler) timeFor(r *http.Request) time.Duration {
 	if said, err := time.ParseDuration(r.URL.Query().Get("timeout")); err == nil && said > 0 {
-		return min(said, h.within)
+		return min(said, h.timeout)
 	}
-	return h.within
+	return h.timeout
 }
 
-// receive reads the body of a request, which has to be released even where it
-// is wrong.
+// receive reads the body of a request. The body has to be released even after an
+// error.
 func (h *Handler) receive(ctx context.Context, w http.ResponseWriter, r *http.Request) (*body, *httpError) {
-	// What has no deadlines is no connection.
+	// A writer without deadlines has no connection.
 	control := http.NewResponseController(w)
-	b := h.intake.begin(func() { _ = control.SetReadDeadline(time.Unix(1, 0)) })
+	b := h.intake.register(func() { _ = control.SetReadDeadline(time.Unix(1, 0)) })
 	if wrong := checkHeader(w.Header(), r); wrong != nil {
 		b.arrived()
 		return b, wrong
 	}
-	// A body that does not come must not hold a connection for ever.
+	// A body that does not arrive must not hold a connection for ever.
 	if deadline, set := ctx.Deadline(); set {
 		_ = control.SetReadDeadline(deadline)
 	}
 	wrong := readBody(ctx, b, w, r)
 	if wrong == nil {
-		// From here on the connection is read to see whether the client is there.
+		// From here on the connection is read to notice when the client goes away.
 		_ = control.SetReadDeadline(time.Time{})
 	}
 	return b, wrong
@@ -110,7 +110,7 @@ func readBody(ctx context.Context, b *body, w http.ResponseWriter, r *http.Reque
 	switch {
 	case errors.As(err, &limit):
 		return tooLarge
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errCut):
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errEvicted):
 		return &httpError{
 			http.StatusRequestTimeout, metav1.StatusReasonTimeout,
 			fmt.Errorf("the body did not arrive in time: %d bytes of it did: %w", len(b.bytes), err),
@@ -122,8 +122,8 @@ func readBody(ctx context.Context, b *body, w http.ResponseWriter, r *http.Reque
 	case len(b.bytes) == 0:
 		return badRequest("the body is empty; accepted: an AdmissionReview of %s", reviewType.APIVersion)
 	case !utf8.Valid(b.bytes):
-		// A decoder would put something else in its place, and the patch
-		// would speak of another pod than the API server has.
+		// A decoder would replace the invalid characters, and the patch would be
+		// for another pod than the API server has.
 		return badRequest("the body is no UTF-8; accepted: JSON")
 	}
 	return nil
@@ -133,9 +133,8 @@ func tooLarge(format string, args ...any) *httpError {
 	return &httpError{http.StatusRequestEntityTooLarge, metav1.StatusReasonRequestEntityTooLarge, fmt.Errorf(format, args...)}
 }
 
-// review is what is read of an AdmissionReview. Fields that this version does
-// not know are no error, as in pods; what a client puts into them takes no
-// memory.
+// review is the part of an AdmissionReview that is read. As in pods, unknown fields
+// are no error; they take no memory.
 type review struct {
 	metav1.TypeMeta
 	Request *struct {
@@ -153,10 +152,10 @@ type review struct {
 	} `json:"request"`
 }
 
-// borrowed is JSON within the body, not copied from there.
+// borrowed is JSON that stays in the body's memory.
 type borrowed []byte
 
-// UnmarshalJSON keeps what it is given, which is all there as long as the body.
+// UnmarshalJSON keeps a reference to the text, which is valid as long as the body.
 func (b *borrowed) UnmarshalJSON(text []byte) error {
 	if string(text) != "null" {
 		*b = text
@@ -164,8 +163,8 @@ func (b *borrowed) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// decodeReview takes the request out of an AdmissionReview of the one version
-// that the manifests name. The request shares the body.
+// decodeReview returns the request of an AdmissionReview, in the one version that
+// the manifests name. The request shares the body's memory.
 func decodeReview(body []byte) (*admissionv1.AdmissionRequest, *httpError) {
 	var read review
 	err := kjson.UnmarshalCaseSensitivePreserveInts(body, &read)
@@ -190,7 +189,7 @@ func decodeReview(body []byte) (*admissionv1.AdmissionRequest, *httpError) {
 	}
 }
 
-// status is what an API server tells its client of a webhook that answers so.
+// status returns the Status for the client. An API server passes its message on.
 func (e *httpError) status() metav1.Status {
 	return metav1.Status{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
@@ -199,15 +198,15 @@ func (e *httpError) status() metav1.Status {
 }
 
 const (
-	// answersMemory is what all answers of more than largeAnswer may take
-	// together that clients have not read yet. A usual one is some tens of kB.
+	// answersMemory bounds the memory of all answers larger than largeAnswer that
+	// clients have not read yet. A usual answer takes some tens of kB.
 	answersMemory = 16 << 20
 	largeAnswer   = 64 << 10
 	// sendTime is how long a client may take to read its answer.
 	sendTime = 10 * time.Second
 )
 
-// send writes an answer. Where that fails, nobody is there any more to be told.
+// send writes an answer. If that fails, nobody is left to tell.
 func (h *Handler) send(ctx context.Context, log logr.Logger, w http.ResponseWriter, code int32, answer any) {
 	body, err := json.Marshal(answer)
 	if err != nil {

@@ -26,14 +26,14 @@ import (
 	"github.com/shunt-dev/shunt/webhook"
 )
 
-// reply is an answer of whatever kind.
+// reply is an answer of any kind.
 type reply struct {
 	code   int
 	header http.Header
 	body   []byte
 }
 
-// post sends a body as an API server does, but for what edit changes.
+// post sends a body as an API server does, with what edit changes.
 func (s server) post(t testing.TB, body []byte, edit func(*http.Request)) reply {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+webhook.Path, bytes.NewReader(body))
@@ -56,7 +56,7 @@ func (s server) post(t testing.TB, body []byte, edit func(*http.Request)) reply 
 	return reply{response.StatusCode, response.Header, answer}
 }
 
-// checkStatus holds that the reply is a Status that an API server can pass on.
+// checkStatus checks that the reply is a Status that an API server can pass on.
 func (r reply) checkStatus(code int, reason metav1.StatusReason, says ...string) error {
 	var status metav1.Status
 	if err := json.Unmarshal(r.body, &status); err != nil {
@@ -89,9 +89,8 @@ func compressed(t testing.TB, text []byte) []byte {
 	return buffer.Bytes()
 }
 
-// TestBodies holds that what is no review is answered with what is wrong and
-// what is accepted, and never with a review that an API server could take for
-// an answer of its own.
+// TestBodies checks that a request without a review is answered with what is wrong and what is
+// accepted, and never with a review that an API server could take for its own.
 func TestBodies(t *testing.T) {
 	good := reviewOf(t, createPod(t, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "echo"}}, "demo"))
 	replaced := func(from, to string) []byte {
@@ -186,8 +185,7 @@ func TestBodies(t *testing.T) {
 	}
 }
 
-// TestUnusualBodies holds that what an API server may send, but seldom does,
-// is answered as any other.
+// TestUnusualBodies checks bodies that an API server may send, but seldom does.
 func TestUnusualBodies(t *testing.T) {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "echo"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}}
 	good := reviewOf(t, createPod(t, pod, "demo"))
@@ -216,7 +214,7 @@ func TestUnusualBodies(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			s := serve(t, config.Default(), enabledNamespace(), logr.Discard())
 			got := s.post(t, test.body, test.edit)
-			// What an answer may take is too short on a machine that is very busy.
+			// The answer time is too short on a very busy machine.
 			for try := 1; try < 10 && bytes.Contains(got.body, []byte("Abandoned")); try++ {
 				got = s.post(t, test.body, test.edit)
 			}
@@ -234,8 +232,7 @@ func TestUnusualBodies(t *testing.T) {
 	}
 }
 
-// TestBodyThatBreaksOff holds that a body shorter than it was said to be is no
-// pod, and the connection no puzzle to who reads the log.
+// TestBodyThatBreaksOff checks that a body shorter than stated is an error that the log explains.
 func TestBodyThatBreaksOff(t *testing.T) {
 	s := serveLogged(t, enabledNamespace())
 	body := reviewOf(t, createPod(t, &corev1.Pod{}, "demo"))
@@ -268,7 +265,7 @@ func TestBodyThatBreaksOff(t *testing.T) {
 	}
 }
 
-// held is a lookup that takes until it is let go on.
+// held is a lookup that lasts until it is released.
 type held struct {
 	webhook.StaticNamespaces
 	asked, answer chan struct{}
@@ -287,8 +284,8 @@ func (h held) Namespace(ctx context.Context, name string) (annotation.Namespace,
 	}
 }
 
-// TestAnswersWhileStopping holds that a request that is under way when the
-// server is told to stop is answered, and not refused for that.
+// TestAnswersWhileStopping checks that a request in progress when the server is told to stop is
+// answered, and not denied because of it.
 func TestAnswersWhileStopping(t *testing.T) {
 	dir, metrics := t.TempDir(), webhook.NewMetrics()
 	renew(t, dir, "..1", 2*time.Hour)
@@ -299,7 +296,7 @@ func TestAnswersWhileStopping(t *testing.T) {
 	go func() {
 		<-namespaces.asked
 		stop()
-		time.Sleep(100 * time.Millisecond) // in which it stops accepting
+		time.Sleep(100 * time.Millisecond) // while it stops accepting
 		close(namespaces.answer)
 	}()
 	response, err := client.Post(s.URL+webhook.Path, "application/json", bytes.NewReader(reviewOf(t, createPod(t, &corev1.Pod{}, "demo"))))

@@ -10,37 +10,37 @@ import (
 )
 
 const (
-	// bodiesMemory is what all bodies that are read or worked on may take
-	// together. One of a usual pod is some kB.
+	// bodiesMemory bounds the memory of all bodies that are read or worked on. A
+	// usual pod's body takes some kB.
 	bodiesMemory = 32 << 20
-	// largeBody is the size from which a body leaves a quarter of that to
-	// others, so that large ones cannot keep usual ones out.
+	// largeBody is the size from which on a body must leave a quarter of that free,
+	// so that large bodies cannot keep usual ones out.
 	largeBody = 64 << 10
-	// firstRead is what a body without a size gets at first.
+	// firstRead is the first buffer of a body without a stated size.
 	firstRead = 4 << 10
-	// patience is how long a body may be on its way before it has to give way
-	// to others. What API servers send takes milliseconds.
+	// patience is how long a body may take to arrive before it can be evicted. API
+	// servers send theirs in milliseconds.
 	patience = 500 * time.Millisecond
-	// clearing is how often room is made while somebody waits for it.
-	clearing = 50 * time.Millisecond
+	// evictInterval is how often memory is freed while a body waits for it.
+	evictInterval = 50 * time.Millisecond
 )
 
-// intake bounds the memory of bodies. Where there is no more, the one that has
-// been on its way for longest is cut off: whoever is slow to send, or holds the
-// last byte back, cannot keep others from being answered.
+// intake bounds the memory of bodies. If there is no more, it cuts off the body
+// that has been arriving for longest. So a client that sends slowly, or withholds
+// the last byte, cannot keep others from being answered.
 type intake struct {
-	dropped func() // counts what is cut off
+	dropped func() // counts evictions
 
-	mutex   sync.Mutex
-	memory  int64
-	free    int64
-	arrives list.List // of *body, the first to begin first
-	wanting list.List // of *want, the last to ask first: who has waited long has been slow
-	clears  bool      // whether clear is to be run
+	mutex    sync.Mutex
+	memory   int64
+	free     int64
+	arriving list.List // of *body, the oldest first
+	waiting  list.List // of *memoryRequest, the newest first: a body that has waited long has been slow
+	evicting bool      // whether evict is scheduled
 }
 
-// want is memory that a body waits for.
-type want struct {
+// memoryRequest is memory that a body waits for.
+type memoryRequest struct {
 	body    *body
 	room    int64
 	granted chan struct{}
@@ -50,33 +50,33 @@ func newIntake(memory int64, dropped func()) *intake {
 	return &intake{memory: memory, free: memory, dropped: dropped}
 }
 
-// body is one that is read.
+// body is the body of one request.
 type body struct {
-	in    *intake
-	at    *list.Element // of in.arrives; nil when it has arrived
-	began time.Time
-	stop  func() // ends a read that waits for the client
-	held  int64
-	asks  int64         // for as much more
-	cut   chan struct{} // closed when it has to give way
-	bytes []byte
+	in        *intake
+	element   *list.Element // of in.arriving; nil once it has arrived
+	began     time.Time
+	stop      func() // ends a read that waits for the client
+	held      int64
+	requested int64         // bytes that it waits for
+	evicted   chan struct{} // closed when it is evicted
+	bytes     []byte
 }
 
-// errCut is that a body had to give way.
-var errCut = errors.New("it came too slowly, and its memory was needed")
+// errEvicted is the error of a body that was evicted.
+var errEvicted = errors.New("it arrived too slowly, and its memory was needed")
 
-// begin registers a body. Stop is called at most once, and not after arrived.
-func (in *intake) begin(stop func()) *body {
+// register adds a body. stop is called at most once, and not after arrived.
+func (in *intake) register(stop func()) *body {
 	in.mutex.Lock()
 	defer in.mutex.Unlock()
-	b := &body{in: in, began: time.Now(), stop: stop, cut: make(chan struct{})}
-	b.at = in.arrives.PushBack(b)
+	b := &body{in: in, began: time.Now(), stop: stop, evicted: make(chan struct{})}
+	b.element = in.arriving.PushBack(b)
 	return b
 }
 
-// read takes all of it from r. Size is what the client says that it is, or -1:
-// memory is taken for what has come, and as much again, and not for that.
-func (b *body) read(ctx context.Context, r io.Reader, size int64) error {
+// read reads the whole body. size is what the client states, or -1. The buffer
+// grows with what has arrived, not with what is stated.
+func (b *body) read(ctx context.Context, reader io.Reader, size int64) error {
 	defer b.arrived()
 	room := int64(firstRead)
 	if size >= 0 {
@@ -87,13 +87,13 @@ func (b *body) read(ctx context.Context, r io.Reader, size int64) error {
 			return err
 		}
 		for len(b.bytes) < cap(b.bytes) {
-			n, err := r.Read(b.bytes[len(b.bytes):cap(b.bytes)])
+			n, err := reader.Read(b.bytes[len(b.bytes):cap(b.bytes)])
 			b.bytes = b.bytes[:len(b.bytes)+n]
 			switch {
 			case errors.Is(err, io.EOF):
 				return nil
-			case err != nil && b.wasCut():
-				return errCut
+			case err != nil && b.wasEvicted():
+				return errEvicted
 			case err != nil:
 				return err
 			}
@@ -104,27 +104,27 @@ func (b *body) read(ctx context.Context, r io.Reader, size int64) error {
 	}
 }
 
-func (b *body) wasCut() bool {
+func (b *body) wasEvicted() bool {
 	select {
-	case <-b.cut:
+	case <-b.evicted:
 		return true
 	default:
 		return false
 	}
 }
 
-// grow gives it a larger buffer, as soon as there is memory for that.
+// grow gives the body a larger buffer, as soon as there is memory for it.
 func (b *body) grow(ctx context.Context, room int64) error {
-	if wanted, at := b.in.ask(b, room); wanted != nil {
+	if wanted, element := b.in.reserve(b, room); wanted != nil {
 		select {
 		case <-wanted.granted:
-		case <-b.cut:
+		case <-b.evicted:
 		case <-ctx.Done():
 		}
-		switch granted := b.in.withdraw(at); {
+		switch granted := b.in.endWait(element); {
 		case granted:
-		case b.wasCut():
-			return errCut
+		case b.wasEvicted():
+			return errEvicted
 		default:
 			return ctx.Err()
 		}
@@ -132,34 +132,34 @@ func (b *body) grow(ctx context.Context, room int64) error {
 	larger := make([]byte, len(b.bytes), room)
 	copy(larger, b.bytes)
 	b.bytes = larger
-	b.in.give(b, b.held-room) // the buffer before
+	b.in.giveBack(b, b.held-room) // the former buffer
 	return nil
 }
 
-// ask takes memory for a body, or returns what it has to wait for.
-func (in *intake) ask(b *body, room int64) (*want, *list.Element) {
+// reserve takes memory for a body, or returns the request that it has to wait for.
+func (in *intake) reserve(b *body, room int64) (*memoryRequest, *list.Element) {
 	in.mutex.Lock()
 	defer in.mutex.Unlock()
 	if in.take(b, room) {
 		return nil, nil
 	}
-	b.asks = room
-	wanted := &want{b, room, make(chan struct{})}
-	at := in.wanting.PushFront(wanted)
-	if !in.clears {
-		in.clears = true
-		time.AfterFunc(clearing, in.clear)
+	b.requested = room
+	wanted := &memoryRequest{b, room, make(chan struct{})}
+	element := in.waiting.PushFront(wanted)
+	if !in.evicting {
+		in.evicting = true
+		time.AfterFunc(evictInterval, in.evict)
 	}
-	return wanted, at
+	return wanted, element
 }
 
-// withdraw ends a wait, and reports whether the memory was granted.
-func (in *intake) withdraw(at *list.Element) bool {
+// endWait ends a wait, and reports whether the memory was granted.
+func (in *intake) endWait(element *list.Element) bool {
 	in.mutex.Lock()
 	defer in.mutex.Unlock()
-	wanted := at.Value.(*want)
-	wanted.body.asks = 0
-	in.wanting.Remove(at)
+	wanted := element.Value.(*memoryRequest)
+	wanted.body.requested = 0
+	in.waiting.Remove(element)
 	select {
 	case <-wanted.granted:
 		return true
@@ -181,52 +181,52 @@ func (in *intake) take(b *body, room int64) bool {
 	return true
 }
 
-// clear has bodies give way until there is room for those that wait, or nobody
-// has had his time: large ones first, and the oldest of each.
-func (in *intake) clear() {
+// evict cuts bodies off until there is memory for those that wait, or none has
+// exceeded its patience: large ones first, and the oldest of each kind.
+func (in *intake) evict() {
 	in.mutex.Lock()
 	defer in.mutex.Unlock()
 	missing := -in.free
-	for at := in.wanting.Front(); at != nil; at = at.Next() {
-		missing += at.Value.(*want).room
+	for element := in.waiting.Front(); element != nil; element = element.Next() {
+		missing += element.Value.(*memoryRequest).room
 	}
 	for _, large := range []bool{true, false} {
-		for at := in.arrives.Front(); at != nil && missing > 0; at = at.Next() {
-			b := at.Value.(*body)
-			if time.Since(b.began) < patience {
+		for element := in.arriving.Front(); element != nil && missing > 0; element = element.Next() {
+			body := element.Value.(*body)
+			if time.Since(body.began) < patience {
 				break
 			}
-			if b.held == 0 || b.wasCut() || large != (max(b.held, b.asks) > largeBody) {
+			if body.held == 0 || body.wasEvicted() || large != (max(body.held, body.requested) > largeBody) {
 				continue
 			}
-			missing -= b.held + b.asks
-			close(b.cut)
-			b.stop()
+			missing -= body.held + body.requested
+			close(body.evicted)
+			body.stop()
 			in.dropped()
 		}
 	}
-	if in.clears = in.wanting.Len() > 0; in.clears {
-		time.AfterFunc(clearing, in.clear)
+	if in.evicting = in.waiting.Len() > 0; in.evicting {
+		time.AfterFunc(evictInterval, in.evict)
 	}
 }
 
-// arrived ends a body's part in arrives.
+// arrived removes a body from those that are arriving.
 func (b *body) arrived() {
 	b.in.mutex.Lock()
 	defer b.in.mutex.Unlock()
-	if b.at != nil {
-		b.in.arrives.Remove(b.at)
-		b.at = nil
+	if b.element != nil {
+		b.in.arriving.Remove(b.element)
+		b.element = nil
 	}
 }
 
-// release gives the memory of a body back that nobody looks at any more.
+// release gives the memory of a finished body back.
 func (b *body) release() {
 	b.bytes = nil
-	b.in.give(b, b.held)
+	b.in.giveBack(b, b.held)
 }
 
-func (in *intake) give(b *body, memory int64) {
+func (in *intake) giveBack(b *body, memory int64) {
 	if memory <= 0 {
 		return
 	}
@@ -234,14 +234,14 @@ func (in *intake) give(b *body, memory int64) {
 	defer in.mutex.Unlock()
 	b.held -= memory
 	in.free += memory
-	for at := in.wanting.Front(); at != nil && in.free > 0; at = at.Next() {
-		wanted := at.Value.(*want)
+	for element := in.waiting.Front(); element != nil && in.free > 0; element = element.Next() {
+		wanted := element.Value.(*memoryRequest)
 		select {
 		case <-wanted.granted:
 			continue
 		default:
 		}
-		if !wanted.body.wasCut() && in.take(wanted.body, wanted.room) {
+		if !wanted.body.wasEvicted() && in.take(wanted.body, wanted.room) {
 			close(wanted.granted)
 		}
 	}

@@ -21,8 +21,8 @@ import (
 	"github.com/shunt-dev/shunt/inject/config"
 )
 
-// TestBodyThatDoesNotCome holds that a client that stops in the middle of a
-// body is answered when its own time is over, and does not hold its connection.
+// TestBodyThatDoesNotCome checks that a client that stops in the middle of a body is answered when
+// its time is over, and does not keep its connection.
 func TestBodyThatDoesNotCome(t *testing.T) {
 	handler := NewHandler(config.Default(), StaticNamespaces{}, NewMetrics())
 	server := httptest.NewServer(handler.HTTP(logr.Discard()))
@@ -50,7 +50,7 @@ func TestBodyThatDoesNotCome(t *testing.T) {
 	}
 }
 
-// TestTimeFor holds that an answer takes no longer than its client waits.
+// TestTimeFor checks that an answer takes no longer than its client waits.
 func TestTimeFor(t *testing.T) {
 	handler := NewHandler(config.Default(), StaticNamespaces{}, NewMetrics())
 	for query, want := range map[string]time.Duration{
@@ -63,7 +63,7 @@ func TestTimeFor(t *testing.T) {
 	}
 }
 
-// busy is a Handler all of whose turns are taken.
+// busy returns a Handler all of whose turns are taken.
 func busy(t *testing.T) *Handler {
 	t.Helper()
 	handler := NewHandler(config.Default(), StaticNamespaces{"demo": {}}, NewMetrics())
@@ -73,8 +73,8 @@ func busy(t *testing.T) *Handler {
 	return handler
 }
 
-// TestTurns holds that an answer waits while as many are worked out as there
-// are processors, and that each gives its turn back, however it ends.
+// TestTurns checks that an answer waits while as many are worked out as there are processors, and
+// that each gives its turn back, however it ends.
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handler := busy(t)
@@ -94,8 +94,7 @@ func TestTurns(t *testing.T) {
 	})
 }
 
-// TestStopsWaiting holds that who waits for a turn does so as long as its client
-// does.
+// TestStopsWaiting checks that an answer waits for a turn only as long as its client waits.
 func TestStopsWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handler := busy(t)
@@ -113,7 +112,7 @@ func TestStopsWaiting(t *testing.T) {
 	})
 }
 
-// TestClientThatGoes holds that nothing is worked out for a client that has gone.
+// TestClientThatGoes checks that no work is done for a client that has gone.
 func TestClientThatGoes(t *testing.T) {
 	handler := busy(t)
 	server := httptest.NewServer(handler.HTTP(logr.Discard()))
@@ -145,7 +144,7 @@ func TestClientThatGoes(t *testing.T) {
 	}
 }
 
-// slow is a client: it sends what is put into it.
+// slow is a client that sends what is put into it.
 type slow struct {
 	sent    chan []byte
 	stopped chan struct{}
@@ -165,14 +164,14 @@ func (s slow) Read(into []byte) (int, error) {
 	}
 }
 
-// TestIntake holds that memory for bodies is bounded, and that the one that has
-// been on its way for longest gives way to others, but not one that is whole.
+// TestIntake checks that memory for bodies is bounded, and that the body that has been arriving for
+// longest is evicted for others, but never a complete one.
 func TestIntake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const memory = 64 << 10
 		dropped := 0
 		in := newIntake(memory, func() { dropped++ })
-		whole := in.begin(func() {})
+		whole := in.register(func() {})
 		if err := whole.read(t.Context(), bytes.NewReader(make([]byte, memory/2-1)), memory/2-1); err != nil {
 			t.Fatal(err)
 		}
@@ -181,7 +180,7 @@ func TestIntake(t *testing.T) {
 		for i := range results {
 			client := slow{make(chan []byte, 1), make(chan struct{})}
 			client.sent <- make([]byte, firstRead-1)
-			b := in.begin(func() { close(client.stopped) })
+			b := in.register(func() { close(client.stopped) })
 			bodies, results[i] = append(bodies, b), make(chan error, 1)
 			go func() { results[i] <- b.read(t.Context(), client, firstRead-1); b.release() }()
 			synctest.Wait()
@@ -191,27 +190,27 @@ func TestIntake(t *testing.T) {
 			t.Fatalf("%d bytes are free, want none", in.free)
 		}
 		from := time.Now()
-		quick := in.begin(func() {})
+		quick := in.register(func() {})
 		if err := quick.read(t.Context(), strings.NewReader("{}"), 2); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(from); took > patience+clearing {
+		if took := time.Since(from); took > patience+evictInterval {
 			t.Errorf("a body waited %v for memory", took)
 		}
-		if err := <-results[0]; !errors.Is(err, errCut) || dropped != 1 {
+		if err := <-results[0]; !errors.Is(err, errEvicted) || dropped != 1 {
 			t.Errorf("the oldest ended with %v, and %d were dropped", err, dropped)
 		}
 		for i, b := range bodies[1:] {
-			if b.wasCut() {
+			if b.wasEvicted() {
 				t.Errorf("body %d was cut off, too", i+1)
 			}
 		}
-		large := in.begin(func() {})
-		if err := large.read(t.Context(), bytes.NewReader(make([]byte, memory)), memory); !errors.Is(err, errCut) {
+		large := in.register(func() {})
+		if err := large.read(t.Context(), bytes.NewReader(make([]byte, memory)), memory); !errors.Is(err, errEvicted) {
 			t.Errorf("a body that there is no memory for ended with %v", err)
 		}
 		for i, result := range results[1:] {
-			if err := <-result; !errors.Is(err, errCut) {
+			if err := <-result; !errors.Is(err, errEvicted) {
 				t.Errorf("body %d ended with %v", i+1, err)
 			}
 		}
@@ -225,11 +224,11 @@ func TestIntake(t *testing.T) {
 	})
 }
 
-// TestPromises holds that a body takes memory for what has come, not for what
-// the client says will.
+// TestPromises checks that a body takes memory for what has arrived, not for what the client
+// states.
 func TestPromises(t *testing.T) {
 	in := newIntake(bodiesMemory, func() {})
-	b := in.begin(func() {})
+	b := in.register(func() {})
 	_ = b.read(t.Context(), io.MultiReader(strings.NewReader("{"), errorReader{}), maxBody)
 	if b.held > 2*firstRead {
 		t.Errorf("a byte takes %d bytes", b.held)
@@ -244,8 +243,8 @@ type errorReader struct{}
 
 func (errorReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-// TestConnections holds that one connection too many closes the one that has
-// done nothing for longest.
+// TestConnections checks that one connection too many closes the one that has been inactive for
+// longest.
 func TestConnections(t *testing.T) {
 	dropped := 0
 	open := newConnections(2, func() { dropped++ })
@@ -270,8 +269,7 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-// TestWeigh holds that what takes more memory decoded than as JSON is heavy, and
-// that nothing else is.
+// TestWeigh checks that pods are heavy that take more memory decoded than as JSON, and no others.
 func TestWeigh(t *testing.T) {
 	many := func(n int, text string) string { return strings.TrimSuffix(strings.Repeat(text+",", n), ",") }
 	for name, test := range map[string]struct {
@@ -294,7 +292,7 @@ func TestWeigh(t *testing.T) {
 	}
 }
 
-// TestClip holds that what is cut is no longer than it may be, as JSON.
+// TestClip checks that a clipped text is no longer than allowed, as JSON.
 func TestClip(t *testing.T) {
 	for _, text := range []string{"", "short", strings.Repeat("x", 500), strings.Repeat("\x00", 500), strings.Repeat("ü世\U0001F600", 100),
 		strings.Repeat(`"<\`, 200), strings.Repeat("\xff", 300), strings.Repeat("\u2028\u00ad", 99)} {

@@ -17,7 +17,7 @@ import (
 	"github.com/shunt-dev/shunt/webhook"
 )
 
-// logged is a server and the lines that it has logged.
+// logged is a server and its log lines.
 type logged struct {
 	server
 	lines *[]string
@@ -30,7 +30,7 @@ func serveLogged(t testing.TB, namespaces webhook.NamespaceGetter) logged {
 	return logged{serve(t, config.Default(), namespaces, log), &lines}
 }
 
-// line is the one line that a request left.
+// line returns the one line of a request.
 func (l logged) line(t *testing.T) (text string, values map[string]any) {
 	t.Helper()
 	if len(*l.lines) != 1 {
@@ -53,9 +53,9 @@ func (panickingNamespaces) Namespace(context.Context, string) (annotation.Namesp
 	panic("the answer to all of it")
 }
 
-// TestLogLine holds that each request is one line with what a person looks
-// for: the pod, by generateName where it has no name yet, its owner and
-// namespace, the reason, and the request as the API server's log has it.
+// TestLogLine checks that each request is one line with what a person looks for: the pod, by
+// generateName if it has no name yet, its owner and namespace, the reason, and the request as the
+// API server's log has it.
 func TestLogLine(t *testing.T) {
 	wrong := map[string]string{annotation.InterceptionModeKey: "BOTH"}
 	for _, test := range []struct {
@@ -106,8 +106,8 @@ func TestLogLine(t *testing.T) {
 	}
 }
 
-// TestPanicIsAnswered holds that a fault of Shunt's refuses the pod with a
-// reason, and leaves its place in the log.
+// TestPanicIsAnswered checks that a panic denies the pod with a reason, and is logged with its
+// stack.
 func TestPanicIsAnswered(t *testing.T) {
 	s := serveLogged(t, panickingNamespaces{})
 	response := s.review(t, createPod(t, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "echo"}}, "demo"))
@@ -123,8 +123,8 @@ func TestPanicIsAnswered(t *testing.T) {
 	}
 }
 
-// TestLogHoldsNoBody holds that what a pod keeps to itself is in no line,
-// whatever becomes of the request, at any level.
+// TestLogHoldsNoBody checks that a pod's content is in no line, whatever becomes of the request, at
+// any level.
 func TestLogHoldsNoBody(t *testing.T) {
 	const secret = "hunter2"
 	pod := &corev1.Pod{

@@ -25,40 +25,39 @@ import (
 
 var namespaceKind = corev1.SchemeGroupVersion.WithKind("Namespace")
 
-// Options say where a manager serves what.
+// Options are what a manager serves, and where.
 type Options struct {
 	// Host is the address that the webhook listens on; empty for all.
 	Host string
 	// Port is the webhook's, 1 to 65535.
 	Port int
-	// CertDir holds tls.crt and tls.key, as a mounted Secret of cert-manager
-	// does. They must be there when the manager starts, and are read again
-	// when they change.
+	// CertDir holds tls.crt and tls.key, like a mounted Secret of cert-manager.
+	// They must exist when the manager starts, and are read again when they change.
 	CertDir string
-	// ClientCAFile has the CA that clients need a certificate of, in PEM; empty
-	// where they need none.
+	// ClientCAFile is a PEM file with the CA that must have signed clients'
+	// certificates; empty if clients need none.
 	ClientCAFile string
-	// SelfSigned has the certificate made here and kept in CertDir, which has
-	// to be there; nil where somebody else puts it there.
+	// SelfSigned makes the webhook create its own certificate and keep it in
+	// CertDir, which must exist; nil if somebody else provides it.
 	SelfSigned *SelfSigned
 	// MetricsAddress and ProbeAddress are host:port; "0" serves none.
 	MetricsAddress string
 	ProbeAddress   string
 	// PprofAddress is the host:port of Go's profiles; "0" and "" serve none.
 	PprofAddress string
-	// Config is read again when it changes, and takes the place of the
-	// configuration that the manager starts with; without a Path none is read.
+	// Config is the file that replaces the initial configuration whenever it
+	// changes; nothing is read without a Path.
 	Config ConfigFile
-	// Self is the pod that this process runs in, which a bad configuration is
-	// an Event of; nil where it is not known.
+	// Self is the pod of this process, which gets the Events about a bad
+	// configuration; nil if it is not known.
 	Self *corev1.ObjectReference
-	// Registry takes the metrics; nil for controller-runtime's, which
+	// Registry receives the metrics; nil for controller-runtime's, which
 	// MetricsAddress serves.
 	Registry prometheus.Registerer
 	Log      logr.Logger
 }
 
-// DefaultOptions are the ports and paths that the manifests in config have.
+// DefaultOptions returns the ports and paths of the manifests in config.
 func DefaultOptions() Options {
 	return Options{
 		Port: webhook.DefaultPort, CertDir: "/tmp/k8s-webhook-server/serving-certs",
@@ -66,12 +65,11 @@ func DefaultOptions() Options {
 	}
 }
 
-// NewManager returns a manager that serves a Handler for the cluster of api.
-// Starting it takes a certificate in CertDir, the right to get, list and
-// watch namespaces, and for Events that to create and patch them; without a
-// certificate, SelfSigned and the right to get, list, watch and update its
-// Secret and its webhook configuration. Replicas
-// serve side by side: there is no leader.
+// NewManager returns a manager that serves a Handler for the cluster of api. It
+// needs a certificate in CertDir, the right to get, list and watch namespaces, and
+// for Events the right to create and patch them. With SelfSigned it needs no
+// certificate, but the right to get, list, watch and update its Secret and its
+// webhook configuration. Replicas serve side by side: there is no leader.
 func NewManager(api *rest.Config, cfg config.Config, opts Options) (manager.Manager, error) {
 	counts := NewMetrics()
 	server := newServer(opts, counts)
@@ -85,11 +83,11 @@ func NewManager(api *rest.Config, cfg config.Config, opts Options) (manager.Mana
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(), ByObject: opts.SelfSigned.selection(),
 		},
-		// In-flight requests are answered first; kubelet waits 30 s.
+		// Requests in progress are answered first; kubelet waits 30 s.
 		GracefulShutdownTimeout: new(20 * time.Second),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("set the manager up: %w", err)
+		return nil, fmt.Errorf("set up the manager: %w", err)
 	}
 	if opts.SelfSigned != nil {
 		if server.certificateThere, err = opts.SelfSigned.add(mgr, opts); err != nil {
@@ -102,29 +100,30 @@ func NewManager(api *rest.Config, cfg config.Config, opts Options) (manager.Mana
 	namespaces := &ClusterNamespaces{Cache: mgr.GetCache(), Live: mgr.GetAPIReader()}
 	handler := NewHandler(cfg, namespaces, counts)
 	namespaces.Asks = handler.asks
-	handler.current.await()
+	handler.current.waitForVersion()
 	if err := askVersion(mgr, api, handler, opts.Log); err != nil {
 		return nil, err
 	}
 	handler.RecordEvents(mgr.GetEventRecorder(reporter))
-	// The manager starts the server that has been asked for, not the one that it was given.
+	// The manager starts the server that GetWebhookServer returned, not the one
+	// that it was given.
 	mgr.GetWebhookServer().Register(Path, handler.HTTP(opts.Log))
 	if opts.Config.Path != "" {
 		if err := mgr.Add(newReloader(opts, handler)); err != nil {
-			return nil, fmt.Errorf("have the configuration file read: %w", err)
+			return nil, fmt.Errorf("watch the configuration file: %w", err)
 		}
 	}
 	return mgr, addChecks(mgr, server, handler)
 }
 
-// askVersion has the API server asked for its version when the manager starts.
+// askVersion makes the manager read the API server's version when it starts.
 func askVersion(mgr manager.Manager, api *rest.Config, handler *Handler, log logr.Logger) error {
 	client, err := discovery.NewDiscoveryClientForConfigAndClient(api, mgr.GetHTTPClient())
 	if err != nil {
-		return fmt.Errorf("have the API server asked for its version: %w", err)
+		return fmt.Errorf("read the API server's version: %w", err)
 	}
-	if err := mgr.Add(&asker{api: client, tell: handler.current.knows, log: log, retry: firstRetry}); err != nil {
-		return fmt.Errorf("have the API server asked for its version: %w", err)
+	if err := mgr.Add(&versionReader{api: client, report: handler.current.setNativeSidecars, log: log, retry: firstRetry}); err != nil {
+		return fmt.Errorf("read the API server's version: %w", err)
 	}
 	return nil
 }
@@ -139,7 +138,7 @@ func register(registry prometheus.Registerer, counts *Metrics) error {
 		return fmt.Errorf("register the webhook's metrics: %w", err)
 	}
 	if !own {
-		return nil // those of the process are there since controller-runtime's controllers, which SelfSigned runs, are linked
+		return nil // controller-runtime's controllers, which SelfSigned runs, have registered those of the process
 	}
 	for _, process := range []prometheus.Collector{
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewGoCollector(),
@@ -151,7 +150,7 @@ func register(registry prometheus.Registerer, counts *Metrics) error {
 	return nil
 }
 
-// addChecks makes the pod ready when it answers TLS, and knows the namespaces and
+// addChecks makes the pod ready once it answers TLS, and knows the namespaces and
 // the API server's version.
 func addChecks(mgr manager.Manager, server webhook.Server, handler *Handler) error {
 	return errors.Join(
@@ -161,8 +160,8 @@ func addChecks(mgr manager.Manager, server webhook.Server, handler *Handler) err
 		mgr.AddReadyzCheck("namespaces", func(req *http.Request) error { return synced(req.Context(), mgr.GetCache()) }))
 }
 
-// synced has the namespaces read, and gives that a moment: a probe that fails
-// is not repeated before kubelet's period is over.
+// synced waits a moment for the namespaces: kubelet repeats a failed probe only
+// after its period.
 func synced(ctx context.Context, c cache.Cache) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

@@ -8,8 +8,8 @@ import (
 	"github.com/shunt-dev/shunt/inject"
 )
 
-// Metrics counts and times a Handler's answers. It is a prometheus.Collector,
-// to be registered by whoever serves metrics. docs/operations.md says each.
+// Metrics counts and times a Handler's answers. It is a prometheus.Collector;
+// whoever serves metrics registers it. docs/operations.md describes each metric.
 type Metrics struct {
 	requests  *prometheus.CounterVec
 	duration  prometheus.Histogram
@@ -23,8 +23,8 @@ type Metrics struct {
 
 var _ prometheus.Collector = (*Metrics)(nil)
 
-// NewMetrics returns metrics in which every result with each of its reasons is
-// there from the start, at 0: a rate needs a value to rise from.
+// NewMetrics returns metrics in which every result with each of its reasons exists
+// from the start, at 0: a rate needs a value to rise from.
 func NewMetrics() *Metrics {
 	m := &Metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -34,15 +34,15 @@ func NewMetrics() *Metrics {
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "shunt_webhook_duration_seconds",
 			Help: "Time from an admission request to its answer, without the connection's.",
-			// 0.1 ms to 1 s: an answer takes below one, a lookup of a
-			// namespace that is not cached some tens of milliseconds.
+			// 0.1 ms to 1 s: an answer takes less than 1 ms, a lookup of an
+			// uncached namespace some tens of milliseconds.
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1},
 		}),
 		patchSize: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "shunt_webhook_patch_size_bytes",
 			Help: "Size of the JSON patches that inject pods.",
-			// 1 KiB to 1 MiB: Envoy's configuration makes up some tens of
-			// KiB, and an object that an API server takes is 3 MiB at most.
+			// 1 KiB to 1 MiB: a usual patch takes a few KiB, and an API server
+			// accepts objects of up to 3 MiB.
 			Buckets: prometheus.ExponentialBuckets(1<<10, 2, 11),
 		}),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -90,7 +90,7 @@ func (m *Metrics) observe(v verdict, reason string, took time.Duration, patchSiz
 	}
 }
 
-// What shunt_webhook_dropped_total counts.
+// Values of shunt_webhook_dropped_total's label.
 const (
 	droppedBody       = "body"
 	droppedConnection = "connection"
@@ -98,7 +98,7 @@ const (
 
 func (m *Metrics) drop(what string) { m.dropped.WithLabelValues(what).Inc() }
 
-// reloaded counts a configuration that was read, with the time of it.
+// reloaded counts a reading of the configuration, with its time.
 func (m *Metrics) reloaded(ok bool, now time.Time) {
 	if ok {
 		m.reloads.WithLabelValues(reloadOK).Inc()
@@ -112,14 +112,14 @@ func (m *Metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.requests, m.duration, m.patchSize, m.dropped, m.reloads, m.config, m.certificate}
 }
 
-// Describe is prometheus.Collector's.
+// Describe implements prometheus.Collector.
 func (m *Metrics) Describe(descs chan<- *prometheus.Desc) {
 	for _, c := range m.collectors() {
 		c.Describe(descs)
 	}
 }
 
-// Collect is prometheus.Collector's.
+// Collect implements prometheus.Collector.
 func (m *Metrics) Collect(values chan<- prometheus.Metric) {
 	for _, c := range m.collectors() {
 		c.Collect(values)

@@ -13,8 +13,8 @@ import (
 	"github.com/shunt-dev/shunt/webhook"
 )
 
-// TestMetrics holds that every reason is there at 0 before anything happened,
-// and that an answer is counted, timed and measured.
+// TestMetrics checks that every reason exists at 0 before anything happened, and that an answer is
+// counted, timed and measured.
 func TestMetrics(t *testing.T) {
 	s := serve(t, config.Default(), enabledNamespace(), logr.Discard())
 	for _, reason := range inject.Reasons() {
@@ -35,7 +35,7 @@ func TestMetrics(t *testing.T) {
 	if got := count(t, s.metrics, "injected", "Injected"); got != 1 {
 		t.Errorf("injected %v, want 1", got)
 	}
-	s.review(t, createPod(t, &corev1.Pod{Spec: corev1.PodSpec{HostNetwork: true}}, "demo")) // skipped: timed, and without a patch
+	s.review(t, createPod(t, &corev1.Pod{Spec: corev1.PodSpec{HostNetwork: true}}, "demo")) // skipped: timed, without a patch
 	size := histogram(t, s.metrics, "shunt_webhook_patch_size_bytes")
 	if size.GetSampleCount() != 1 || size.GetSampleSum() != float64(len(response.Patch)) {
 		t.Errorf("patch size: %d samples, sum %v; want one of %d bytes", size.GetSampleCount(), size.GetSampleSum(), len(response.Patch))
@@ -46,9 +46,8 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// TestBuckets holds that an answer's time and a patch's size are told apart
-// where they are: 0.1 ms to 1 s, and neither end of the sizes' is met by a
-// patch of a plain pod.
+// TestBuckets checks that the buckets separate usual values: times of 0.1 ms to 1 s, and sizes of
+// patches of which a plain pod's is neither in the first nor in the last bucket.
 func TestBuckets(t *testing.T) {
 	s := serve(t, config.Default(), enabledNamespace(), logr.Discard())
 	s.review(t, createPod(t, &corev1.Pod{}, "demo"))
@@ -62,8 +61,7 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
-// count is the value of shunt_webhook_requests_total; a series that is not
-// there fails the test.
+// count returns the value of shunt_webhook_requests_total. A missing series fails the test.
 func count(t *testing.T, metrics *webhook.Metrics, result, reason string) float64 {
 	t.Helper()
 	return series(t, metrics, "shunt_webhook_requests_total", map[string]string{"result": result, "reason": reason}).
@@ -75,7 +73,7 @@ func histogram(t *testing.T, metrics *webhook.Metrics, name string) *dto.Histogr
 	return series(t, metrics, name, nil).GetHistogram()
 }
 
-// series is the one of a metric with the given labels.
+// series returns the series of a metric with the given labels.
 func series(t *testing.T, metrics *webhook.Metrics, name string, labels map[string]string) *dto.Metric {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()

@@ -10,11 +10,11 @@ import (
 	"github.com/shunt-dev/shunt/inject/annotation"
 )
 
-// StaticNamespaces are namespaces that are known beforehand, by name; for a
-// Handler without an API server.
+// StaticNamespaces holds known namespaces by name, for a Handler without an API
+// server.
 type StaticNamespaces map[string]annotation.Namespace
 
-// Namespace returns the named namespace, or an error where it is not there.
+// Namespace returns the named namespace, or an error if it is not among them.
 func (s StaticNamespaces) Namespace(_ context.Context, name string) (annotation.Namespace, error) {
 	ns, ok := s[name]
 	if !ok {
@@ -23,10 +23,10 @@ func (s StaticNamespaces) Namespace(_ context.Context, name string) (annotation.
 	return ns, nil
 }
 
-// ClusterNamespaces are those of an API server. Only a namespace that asks for
-// this injector is taken from the cache. Whatever else the cache says is asked
-// of the server itself: a namespace may have been made, or labelled, a moment
-// before its first pod, and a watch that lags must not let that pod past.
+// ClusterNamespaces reads the namespaces of an API server. It trusts its cache only
+// for a namespace that asks for this injector, and asks the server otherwise: a
+// namespace may have been created or labelled a moment before its first pod, and a
+// late watch must not let that pod bypass the proxy.
 type ClusterNamespaces struct {
 	Cache, Live client.Reader
 	// Asks reports whether a namespace asks for this injector.
@@ -49,7 +49,8 @@ func namespaceFrom(ctx context.Context, from client.Reader, name string) (annota
 	return annotation.Namespace{Name: name, Labels: object.Labels, Annotations: object.Annotations}, nil
 }
 
-// namespaceMetadata asks for metadata alone, which is all that is kept.
+// namespaceMetadata returns an empty object that requests metadata alone, which is
+// all that the cache keeps.
 func namespaceMetadata() *metav1.PartialObjectMetadata {
 	object := &metav1.PartialObjectMetadata{}
 	object.SetGroupVersionKind(namespaceKind)

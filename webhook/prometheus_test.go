@@ -28,18 +28,17 @@ import (
 	"github.com/shunt-dev/shunt/inject/config"
 )
 
-// ofTarget are the labels that Prometheus gives to all that it scrapes, and
-// the one of a histogram's buckets.
+// ofTarget are the labels that Prometheus adds to everything it scrapes, and that of a histogram's
+// buckets.
 var ofTarget = []string{"job", "namespace", "pod", "container", "instance", "endpoint", "le"}
 
-// ofAPIServers are metrics that are not the webhook's; test/envtest holds that
-// they exist.
+// ofAPIServers are metrics of API servers; test/envtest checks that they exist.
 var ofAPIServers = map[string][]string{
 	"apiserver_admission_webhook_rejection_count": {"name", "type", "operation", "error_type", "rejection_code"},
 }
 
-// exposed are the metrics of a webhook that has read its configuration and
-// certificate and answered a request, with their labels.
+// exposed returns the metrics of a webhook that has read its configuration and certificate and
+// answered a request, with their labels.
 func exposed(t *testing.T) map[string][]string {
 	t.Helper()
 	counts := NewMetrics()
@@ -91,8 +90,8 @@ func newCertificate(t *testing.T) *certwatcher.CertWatcher {
 	return watcher
 }
 
-// expressions are the queries of a file, YAML or JSON: what the keys "expr",
-// and for Grafana's variables "query", have.
+// expressions returns the queries of a YAML or JSON file: the values of the keys "expr" and, for
+// Grafana's variables, "query".
 func expressions(t *testing.T, path string) []string {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -135,15 +134,15 @@ var (
 	word       = regexp.MustCompile(`\b[a-zA-Z_:][a-zA-Z0-9_:]*\b(\s*\()?`)
 )
 
-// query is what an expression of PromQL asks for: for each metric the labels
-// that it is matched by, and the labels that results are grouped by.
+// query is what a PromQL expression asks for: for each metric the labels that it is matched by, and
+// the labels that results are grouped by.
 type query struct {
 	metrics map[string][]string
 	groups  []string
 }
 
-// readQuery takes an expression apart. It knows as much of PromQL as the files
-// use, and refuses the rest.
+// readQuery parses an expression. It knows as much of PromQL as the files use, and rejects the
+// rest.
 func readQuery(text string) (query, error) {
 	q := query{metrics: map[string][]string{}}
 	if match := labelQuery.FindStringSubmatch(text); match != nil { // Grafana's, for a variable
@@ -178,7 +177,7 @@ func readQuery(text string) (query, error) {
 	return q, errors.Join(wrong, q.readWords(text))
 }
 
-// readWords finds the metrics in what is left of an expression.
+// readWords finds the metrics in the rest of an expression.
 func (q query) readWords(text string) error {
 	functions := []string{"sum", "min", "count", "rate", "increase", "absent", "time", "scalar", "histogram_quantile"}
 	for _, name := range word.FindAllString(text, -1) {
@@ -196,8 +195,8 @@ func (q query) readWords(text string) error {
 	return nil
 }
 
-// TestQueriesAskForWhatIsThere holds that every metric and label in the alerts
-// and on the dashboard is one that the webhook exposes.
+// TestQueriesAskForWhatIsThere checks that the webhook exposes every metric and label of the alerts
+// and the dashboard.
 func TestQueriesAskForWhatIsThere(t *testing.T) {
 	there := exposed(t)
 	for name, labels := range ofAPIServers {
@@ -235,7 +234,7 @@ func TestQueriesAskForWhatIsThere(t *testing.T) {
 	}
 }
 
-// TestReadQueryFindsWhatIsWrong holds that the test above can fail.
+// TestReadQueryFindsWhatIsWrong checks that the test above can fail.
 func TestReadQueryFindsWhatIsWrong(t *testing.T) {
 	for _, text := range []string{
 		`sum(rate(x_total[5m])`, `x{a=b}`, `x{a}`, `rate(x_total[5])`, `deriv(x[5m])`, `x{a="b"`, `1 > 2`, `"x"`, `x[$interval]`,
@@ -251,7 +250,7 @@ func TestReadQueryFindsWhatIsWrong(t *testing.T) {
 	}
 }
 
-// panel is one of a Grafana dashboard.
+// panel is a panel of a Grafana dashboard.
 type panel struct {
 	ID          int
 	Type, Title string
@@ -262,8 +261,8 @@ type panel struct {
 
 type source struct{ Type, UID string }
 
-// TestDashboard holds that Grafana can draw it: every panel has a place of its
-// own, and every query the data source that is chosen.
+// TestDashboard checks that Grafana can show the dashboard: no panels overlap, and every query uses
+// the chosen data source.
 func TestDashboard(t *testing.T) {
 	text, err := os.ReadFile("../config/prometheus/dashboard.json")
 	if err != nil {
@@ -318,8 +317,8 @@ func checkPlaces(t *testing.T, panels []panel) {
 
 const operations = "../docs/operations.md"
 
-// TestOperationsPage holds that the page has every metric, every reason and
-// every alert, and no other.
+// TestOperationsPage checks that the page has every metric, every reason and every alert, and no
+// others.
 func TestOperationsPage(t *testing.T) {
 	page, err := os.ReadFile(operations)
 	if err != nil {
@@ -346,8 +345,7 @@ func TestOperationsPage(t *testing.T) {
 	}
 }
 
-// alerts are the names of all, each of which has to say what it means, and
-// where the page has it.
+// alerts returns the names of all alerts. Each must have a summary and a link into the page.
 func alerts(t *testing.T) []string {
 	t.Helper()
 	var rules struct {

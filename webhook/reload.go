@@ -15,23 +15,22 @@ import (
 )
 
 const (
-	// pollInterval is how often the file is read without a sign of a change:
-	// for file systems that give none, and for what lies behind a symlink.
+	// pollInterval is how often the file is read without a notification: some file
+	// systems send none, and none comes for what is behind a symlink.
 	pollInterval = 10 * time.Second
-	// settleTime is given to whoever writes the file in several steps.
+	// settleTime is the pause for writers that change the file in several steps.
 	settleTime = 100 * time.Millisecond
 )
 
-// ConfigFile is a configuration that is read again when it changes.
+// ConfigFile is a configuration file that is read again when it changes.
 type ConfigFile struct {
-	// Path of the file; empty where the configuration is none.
+	// Path of the file; empty if there is none.
 	Path string
-	// Parse makes a configuration of the file's text: what a start with this
-	// text would make of it.
+	// Parse returns the configuration that a start with this text would use.
 	Parse func(text []byte) (config.Config, error)
 }
 
-// reloader has a Handler go by a file, as a manager's Runnable.
+// reloader makes a Handler follow a file. It is a manager's Runnable.
 type reloader struct {
 	file    ConfigFile
 	handler *Handler
@@ -41,8 +40,8 @@ type reloader struct {
 	self    *corev1.ObjectReference
 	poll    time.Duration
 
-	seen    string // the text, or the error in its place
-	started bool   // seen is something
+	seen    string // the text or the error of the last reading
+	started bool   // seen is set
 }
 
 func newReloader(opts Options, handler *Handler) *reloader {
@@ -52,22 +51,24 @@ func newReloader(opts Options, handler *Handler) *reloader {
 	}
 }
 
-// NeedLeaderElection is false: every replica has a configuration.
+// NeedLeaderElection returns false: every replica has a configuration.
 func (r *reloader) NeedLeaderElection() bool { return false }
 
-// Start reads the file until ctx ends: when something changes in its folder,
-// and now and then. A mounted ConfigMap changes by a symlink beside the file
-// that is replaced, and editors replace files, so it is the folder that tells.
+// Start reads the file until ctx ends: when something changes in its folder, and
+// every pollInterval. It watches the folder and not the file: kubelet changes a
+// mounted ConfigMap by replacing a symlink beside the file, and editors replace
+// files.
 func (r *reloader) Start(ctx context.Context) error {
 	folder, err := fsnotify.NewWatcher()
 	if err != nil {
-		// There is a limit to how many a node has.
-		r.log.Error(err, "the configuration file's folder is not watched; the file is read now and then", "interval", r.poll.String())
+		// A node has a limit for watches.
+		r.log.Error(err, "the configuration file's folder cannot be watched; the file is polled", "interval", r.poll.String())
 		return r.follow(ctx, nil, func() {})
 	}
 	defer folder.Close()
 	return r.follow(ctx, folder.Events, func() {
-		// Again and again: the folder may have been replaced. A second watch of the same one is none.
+		// Each time: the folder may have been replaced. Watching the same folder
+		// twice has no effect.
 		if err := folder.Add(filepath.Dir(r.file.Path)); err != nil {
 			r.log.V(1).Info("watch the configuration file's folder", "error", err.Error())
 		}
@@ -77,7 +78,7 @@ func (r *reloader) Start(ctx context.Context) error {
 func (r *reloader) follow(ctx context.Context, changes <-chan fsnotify.Event, watch func()) error {
 	ticks := time.NewTicker(r.poll)
 	defer ticks.Stop()
-	settled := time.NewTimer(0) // at once: the file may be another since the start
+	settled := time.NewTimer(0) // at once: the file may have changed since the start
 	defer settled.Stop()
 	watch()
 	for {
@@ -95,8 +96,8 @@ func (r *reloader) follow(ctx context.Context, changes <-chan fsnotify.Event, wa
 	}
 }
 
-// check reads the file, and where it is another than before has the Handler go
-// by it, or, where it is bad, go on as it did.
+// check reads the file. If it has changed, the Handler uses it; if it is bad, the
+// Handler keeps the last good configuration.
 func (r *reloader) check() {
 	text, err := os.ReadFile(r.file.Path)
 	seen := "text " + string(text)
@@ -112,17 +113,17 @@ func (r *reloader) check() {
 		cfg, err = r.file.Parse(text)
 	}
 	if err == nil {
-		r.handler.SetConfig(cfg) // first: what the metrics say to be in force is
+		r.handler.SetConfig(cfg) // before the metrics report it
 	}
 	r.metrics.reloaded(err == nil, time.Now())
 	if err != nil {
-		r.refuse(err)
+		r.reject(err)
 		return
 	}
 	r.log.Info("the configuration is in force", "file", r.file.Path)
 }
 
-func (r *reloader) refuse(err error) {
+func (r *reloader) reject(err error) {
 	r.log.Error(err, "the configuration is bad; the last good one stays in force", "file", r.file.Path)
 	if r.self != nil {
 		r.events.warn(r.self, eventBadConfig, actionReload,

@@ -22,8 +22,8 @@ import (
 	"github.com/shunt-dev/shunt/inject/config"
 )
 
-// reloading is a reloader of a file that holds an image's name, and what is
-// seen of it.
+// reloading is a reloader of a file that holds the name of an image, with what can be observed of
+// it.
 type reloading struct {
 	*reloader
 	dir   string
@@ -33,7 +33,7 @@ type reloading struct {
 
 var errImage = errors.New("proxyImage: accepted: an image")
 
-// imageOf is the configuration of a text that is an image's name.
+// imageOf returns the configuration of such a text.
 func imageOf(text []byte) (config.Config, error) {
 	cfg := config.Default()
 	cfg.ProxyImage = strings.TrimSpace(string(text))
@@ -57,7 +57,7 @@ func newReloading(t *testing.T, poll time.Duration) reloading {
 	return r
 }
 
-// Eventf has the Event be a note.
+// Eventf records the note of an Event.
 func (r reloading) Eventf(regarding, _ runtime.Object, eventtype, reason, action, note string, args ...any) {
 	about := regarding.(*corev1.ObjectReference).Name
 	r.notes <- fmt.Sprintf("%s %s %s %s: ", about, eventtype, reason, action) + fmt.Sprintf(note, args...)
@@ -77,7 +77,7 @@ func (r reloading) run(t *testing.T) {
 	})
 }
 
-// image is the one that pods get now.
+// image returns the image that pods get now.
 func (r reloading) image() string {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{annotation.InjectKey: "true"}},
@@ -92,7 +92,7 @@ func (r reloading) image() string {
 	return ""
 }
 
-// value is that of a metric's only series, or of the one with this result.
+// value returns the value of a metric's only series, or of the one with this result.
 func (r reloading) value(t *testing.T, name, result string) float64 {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
@@ -132,8 +132,8 @@ func write(t *testing.T, file, text string) {
 	}
 }
 
-// mount changes the file as kubelet changes that of a ConfigMap: a folder of
-// its own for each version, and a symlink that is replaced.
+// mount changes the file as kubelet changes that of a ConfigMap: a folder for each version, and a
+// symlink that is replaced.
 func mount(t *testing.T, dir, version, text string) {
 	t.Helper()
 	if err := os.Mkdir(filepath.Join(dir, version), 0o700); err != nil {
@@ -152,7 +152,7 @@ func mount(t *testing.T, dir, version, text string) {
 	}
 }
 
-// check holds what is in force, and what metrics, log and Events say of it.
+// check compares the current configuration, metrics, log and Events.
 func (r reloading) check(t *testing.T, image string, good bool, goodAt float64) {
 	t.Helper()
 	if got := r.image(); got != image {
@@ -177,12 +177,11 @@ func (r reloading) check(t *testing.T, image string, good bool, goodAt float64) 
 	}
 }
 
-// TestReload holds that a mounted ConfigMap that changes is in force within a
-// moment, and that a bad one leaves the last good one so, with a metric, a
-// line and an Event; once for each, however often it is read.
+// TestReload checks that a changed ConfigMap is in force within a moment. A bad one leaves the last
+// good one in force, with a metric, a log line and an Event; each once, however often it is read.
 func TestReload(t *testing.T) {
 	const goodAt = "shunt_webhook_config_last_reload_success_timestamp_seconds"
-	r := newReloading(t, time.Hour) // so that it is the folder that tells
+	r := newReloading(t, time.Hour) // so that only the folder notifies
 	mount(t, r.dir, "..1", "first")
 	if got := r.value(t, goodAt, ""); got != -1 {
 		t.Errorf("nothing was read, and the last good reading was at %v", got)
@@ -218,8 +217,7 @@ func TestReload(t *testing.T) {
 	r.check(t, "sixth", true, at)
 }
 
-// TestReloadOfAFolderThatIsReplaced holds that nothing is lost when the folder
-// is another one all of a sudden.
+// TestReloadOfAFolderThatIsReplaced checks that no change is lost when the folder is replaced.
 func TestReloadOfAFolderThatIsReplaced(t *testing.T) {
 	r := newReloading(t, 20*time.Millisecond)
 	write(t, r.file.Path, "first")
@@ -239,14 +237,14 @@ func TestReloadOfAFolderThatIsReplaced(t *testing.T) {
 	}
 }
 
-// TestReloadWithoutSigns holds that a file is read every ten seconds where
-// nothing tells that it changes.
+// TestReloadWithoutSigns checks that a file is read every ten seconds if nothing notifies of
+// changes.
 func TestReloadWithoutSigns(t *testing.T) {
 	r := newReloading(t, pollInterval)
 	write(t, r.file.Path, "first")
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		r.log, r.handler.events, r.events = logr.Discard(), nil, nil // of the world outside the bubble
+		r.log, r.handler.events, r.events = logr.Discard(), nil, nil // they live outside the bubble
 		done := make(chan error)
 		go func() { done <- r.follow(ctx, nil, func() {}) }()
 		synctest.Wait()
@@ -272,8 +270,7 @@ func TestReloadWithoutSigns(t *testing.T) {
 	})
 }
 
-// TestReloadMetricsWithoutAFile holds that a webhook that reads no file says
-// nothing of one.
+// TestReloadMetricsWithoutAFile checks that a webhook without a file has no metrics about one.
 func TestReloadMetricsWithoutAFile(t *testing.T) {
 	r := newReloading(t, time.Hour)
 	for _, name := range []string{

@@ -20,29 +20,30 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 )
 
-// SelfSigned says that the webhook makes its own certificate, and renews it
-// 90 days before its end: for a cluster without cert-manager. The certificate
-// is for a year, its CA for ten.
+// SelfSigned makes the webhook create its own certificate and renew it 90 days
+// before it expires, for a cluster without cert-manager. The certificate is valid
+// for a year, its CA for ten.
 //
 //	Secret (CA, certificate, keys) ─► every replica's CertDir ─► served
 //	    └► caBundle of the webhook configuration
 //
-// Every replica does all of it. They meet in the Secret, which the API server
-// lets only one of them change at a time; the others then find it good.
+// Every replica does all of it. The API server lets only one of them change the
+// Secret at a time; the others then find it good.
 type SelfSigned struct {
-	// Secret holds the CA and the certificate, and has to be there, be it
-	// empty: who may create one Secret may create any.
+	// Secret holds the CA and the certificate. It must exist, even if empty: the
+	// right to create one Secret would be the right to create any.
 	Secret types.NamespacedName
-	// Names are those that API servers call the webhook by; at least one.
+	// Names are the DNS names by which API servers call the webhook; at least one.
 	Names []string
-	// Configuration is the MutatingWebhookConfiguration that trusts the CA.
+	// Configuration is the name of the MutatingWebhookConfiguration that trusts the
+	// CA.
 	Configuration string
 }
 
-// authority is the name that the CA goes by.
+// authority is the name of the CA.
 const authority = "shunt-webhook-ca"
 
-// selection keeps the manager's own cache to the one Secret.
+// selection restricts the manager's own cache to the one Secret.
 func (s *SelfSigned) selection() map[client.Object]cache.ByObject {
 	if s == nil {
 		return nil
@@ -53,37 +54,37 @@ func (s *SelfSigned) selection() map[client.Object]cache.ByObject {
 	}}
 }
 
-// add has the manager make the certificate, and take it from the Secret to
-// opts.CertDir. It returns a channel that is closed once it is there.
+// add makes the manager create the certificate, and copy it from the Secret to
+// opts.CertDir. The returned channel is closed once it is there.
 func (s *SelfSigned) add(mgr manager.Manager, opts Options) (<-chan struct{}, error) {
-	err := rotator.AddRotator(named{mgr, s.own(mgr.GetConfig())}, &rotator.CertRotator{
+	err := rotator.AddRotator(restrictedManager{mgr, s.restrict(mgr.GetConfig())}, &rotator.CertRotator{
 		SecretKey: s.Secret, CertDir: opts.CertDir, CAName: authority, CAOrganization: "shunt",
 		DNSName: s.Names[0], ExtraDNSNames: s.Names[1:], IsReady: make(chan struct{}), FieldOwner: reporter,
 		Webhooks: []rotator.WebhookInfo{{Name: s.Configuration, Type: rotator.Mutating}},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("have the certificate made: %w", err)
+		return nil, fmt.Errorf("create the certificate: %w", err)
 	}
-	files := &certificateFiles{opts: opts, cache: mgr.GetCache(), there: make(chan struct{})}
+	files := &certificateFiles{opts: opts, cache: mgr.GetCache(), written: make(chan struct{})}
 	if err := mgr.Add(files); err != nil {
-		return nil, fmt.Errorf("have the certificate taken from its Secret: %w", err)
+		return nil, fmt.Errorf("copy the certificate from its Secret: %w", err)
 	}
-	return files.there, nil
+	return files.written, nil
 }
 
-// named is a manager whose API server is asked about what is Shunt's own only.
-type named struct {
+// restrictedManager is a manager whose API client sees only Shunt's own objects.
+type restrictedManager struct {
 	manager.Manager
 	config *rest.Config
 }
 
-// GetConfig is what the rotator makes its own cache from.
-func (n named) GetConfig() *rest.Config { return n.config }
+// GetConfig returns the config of the cache that the rotator makes.
+func (n restrictedManager) GetConfig() *rest.Config { return n.config }
 
-// own has lists and watches ask for one object by its name. The rotator would
-// have all Secrets of the namespace, and the configurations of all webhooks;
-// so the rights to those need not be given.
-func (s *SelfSigned) own(config *rest.Config) *rest.Config {
+// restrict makes lists and watches ask for one object by its name. The rotator
+// would read all Secrets of the namespace and all webhook configurations, and would
+// need the rights to them.
+func (s *SelfSigned) restrict(config *rest.Config) *rest.Config {
 	names := map[string]string{
 		"/api/v1/namespaces/" + s.Secret.Namespace + "/secrets":               s.Secret.Name,
 		"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations": s.Configuration,
@@ -105,20 +106,21 @@ func (s *SelfSigned) own(config *rest.Config) *rest.Config {
 
 type roundTripper func(*http.Request) (*http.Response, error)
 
-// RoundTrip is http.RoundTripper's.
+// RoundTrip implements http.RoundTripper.
 func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-// certificateFiles takes the certificate from the Secret to CertDir at once.
-// A mounted Secret would bring it a minute later, during which API servers
-// that trust a new CA already would be shown the old certificate.
+// certificateFiles copies the certificate from the Secret to CertDir at once. A
+// mounted Secret would follow a minute later, and until then API servers that trust
+// a new CA would see the old certificate.
 type certificateFiles struct {
-	opts  Options
-	cache cache.Cache
-	there chan struct{}
-	once  sync.Once
+	opts    Options
+	cache   cache.Cache
+	written chan struct{}
+	once    sync.Once
 }
 
-// NeedLeaderElection is manager.LeaderElectionRunnable's: each replica serves.
+// NeedLeaderElection implements manager.LeaderElectionRunnable: every replica
+// serves.
 func (*certificateFiles) NeedLeaderElection() bool { return false }
 
 // Start runs until ctx ends.
@@ -128,8 +130,8 @@ func (f *certificateFiles) Start(ctx context.Context) error {
 		return fmt.Errorf("watch the certificate's Secret: %w", err)
 	}
 	_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    f.take,
-		UpdateFunc: func(_, now any) { f.take(now) },
+		AddFunc:    f.write,
+		UpdateFunc: func(_, now any) { f.write(now) },
 	})
 	if err != nil {
 		return fmt.Errorf("watch the certificate's Secret: %w", err)
@@ -138,8 +140,8 @@ func (f *certificateFiles) Start(ctx context.Context) error {
 	return nil
 }
 
-// take writes what a Secret holds, if it holds a certificate.
-func (f *certificateFiles) take(object any) {
+// write writes the certificate of a Secret to CertDir, if the Secret holds one.
+func (f *certificateFiles) write(object any) {
 	secret, is := object.(*corev1.Secret)
 	if !is || len(secret.Data[corev1.TLSCertKey]) == 0 || len(secret.Data[corev1.TLSPrivateKeyKey]) == 0 {
 		return
@@ -152,14 +154,14 @@ func (f *certificateFiles) take(object any) {
 		f.opts.Log.Error(err, "the webhook's certificate cannot be kept", "folder", f.opts.CertDir)
 		return
 	}
-	f.once.Do(func() { close(f.there) })
+	f.once.Do(func() { close(f.written) })
 }
 
-// pairLink is the link to the folder of the pair that is in force.
+// pairLink is the link to the folder of the current pair.
 const pairLink = "..data"
 
-// writePair puts files into a folder, all of them at the same moment, as a
-// kubelet does: whoever reads them finds a key with its own certificate.
+// writePair puts files into a folder, all at the same moment, as kubelet does: a
+// reader finds a key with its own certificate.
 func writePair(dir string, pair map[string][]byte) error {
 	next, err := os.MkdirTemp(dir, "..pair-")
 	if err != nil {
@@ -193,7 +195,7 @@ func writePair(dir string, pair map[string][]byte) error {
 	return nil
 }
 
-// pairsIn are the folders of all pairs, those of an earlier process included.
+// pairsIn returns the folders of all pairs, also those of earlier processes.
 func pairsIn(dir string) []string {
 	var pairs []string
 	entries, err := os.ReadDir(dir)

@@ -16,12 +16,12 @@ import (
 
 var pairNames = []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey}
 
-// TestWritePair holds that a reader finds both files of one pair at any time,
-// and that no earlier pair stays.
+// TestWritePair checks that a reader always finds both files of one pair, and that no earlier pair
+// stays.
 func TestWritePair(t *testing.T) {
 	dir := t.TempDir()
 	read := func() (pair [2]string) {
-		// By the link that a reader would resolve, once for both.
+		// Resolves the link once for both, like a reader.
 		data, err := os.Readlink(filepath.Join(dir, pairLink))
 		if err != nil {
 			return pair
@@ -29,7 +29,7 @@ func TestWritePair(t *testing.T) {
 		for i, name := range pairNames {
 			text, err := os.ReadFile(filepath.Join(dir, data, name))
 			if err != nil {
-				return [2]string{} // just taken away: to be read again
+				return [2]string{} // just deleted: read again
 			}
 			pair[i] = string(text)
 		}
@@ -53,7 +53,7 @@ func TestWritePair(t *testing.T) {
 				t.Errorf("%s is %q (%v), want %q", name, got, err, text)
 			}
 		}
-		time.Sleep(20 * time.Millisecond) // for the reader to see it; nothing is decided by it
+		time.Sleep(20 * time.Millisecond) // for the reader to see it; no result depends on it
 	}
 	<-done
 	entries, err := os.ReadDir(dir)
@@ -65,8 +65,8 @@ func TestWritePair(t *testing.T) {
 	}
 }
 
-// TestOwnOnly holds that lists and watches are for the objects that the rights
-// are for, and that other requests pass as they are.
+// TestOwnOnly checks that lists and watches are for the objects that the rights cover, and that
+// other requests are unchanged.
 func TestOwnOnly(t *testing.T) {
 	var asked []string
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
@@ -74,7 +74,7 @@ func TestOwnOnly(t *testing.T) {
 	}))
 	defer server.Close()
 	s := &SelfSigned{Secret: types.NamespacedName{Namespace: "shunt-system", Name: "cert"}, Configuration: "shunt"}
-	client, err := rest.HTTPClientFor(s.own(&rest.Config{Host: server.URL}))
+	client, err := rest.HTTPClientFor(s.restrict(&rest.Config{Host: server.URL}))
 	if err != nil {
 		t.Fatal(err)
 	}

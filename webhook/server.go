@@ -21,36 +21,36 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 )
 
-// What a client may take of the server. API servers stay far below all of it.
+// Limits for a client. API servers stay far below all of them.
 const (
-	// headerTime is for the handshake, and for the headers of each request. On
-	// a busy node thousands of handshakes at once take seconds, and who is slow
-	// has but a connection, which gives way to others.
+	// headerTime is for the handshake, and for the headers of each request. On a
+	// busy node thousands of handshakes at once take seconds. A slow client holds
+	// only a connection, which can be closed for others.
 	headerTime = 30 * time.Second
 	// writeTime is from the headers to the last byte of the answer.
 	writeTime = answerTime + sendTime + headerTime
 	// idleTime is how long API servers keep a connection without a request.
 	idleTime   = 90 * time.Second
 	maxHeaders = 8 << 10
-	// stopTime is for the requests under way when the server is told to stop.
+	// stopTime is for the requests in progress when the server is told to stop.
 	stopTime = time.Minute
 )
 
-// server serves a Handler over TLS. It is a webhook.Server of its own because
-// that of controller-runtime bounds nothing.
+// server serves a Handler over TLS. controller-runtime's webhook.Server has no
+// limits, so this is one of our own.
 type server struct {
 	webhook.Server // Register and WebhookMux
 	opts           Options
 	metrics        *Metrics
-	// certificateThere is closed once there is one to serve; nil where it is
-	// there from the start.
+	// certificateThere is closed once there is a certificate; nil if there is one
+	// from the start.
 	certificateThere <-chan struct{}
 	listening        atomic.Bool
 }
 
 // NewServer returns the HTTPS server of opts, without a manager: Register a
-// Handler's HTTP at Path. Starting it takes a certificate in CertDir, whose
-// expiry metrics then has.
+// Handler's HTTP at Path. It needs a certificate in CertDir; metrics gets its
+// expiry.
 func NewServer(opts Options, metrics *Metrics) webhook.Server { return newServer(opts, metrics) }
 
 func newServer(opts Options, metrics *Metrics) *server {
@@ -60,9 +60,9 @@ func newServer(opts Options, metrics *Metrics) *server {
 	}
 }
 
-// Start serves until ctx ends, and then until what is under way is answered. A
-// certificate that changes is read again; one that does not fit its key is not
-// taken, and the last good one served on.
+// Start serves until ctx ends, and then until requests in progress are answered. It
+// reads a changed certificate again. If that does not match its key, it keeps
+// serving the last good one.
 func (s *server) Start(ctx context.Context) error {
 	if s.certificateThere != nil {
 		select {
@@ -111,16 +111,16 @@ func (s *server) tlsConfig() (*tls.Config, error) {
 	return config, nil
 }
 
-// serve answers until ctx ends. That is not the end of any request: its context
-// ends when its client goes.
+// serve answers until ctx ends. The end of ctx ends no request: a request's context
+// ends when its client goes away.
 func (s *server) serve(ctx context.Context, listener net.Listener, config *tls.Config) error {
 	open := newConnections(maxConnections, func() { s.metrics.drop(droppedConnection) })
 	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true) // as API servers speak to webhooks; a connection is one request at a time
+	protocols.SetHTTP1(true) // as API servers speak to webhooks, with one request at a time on a connection
 	server := &http.Server{
 		Handler: s.WebhookMux(), TLSConfig: config, Protocols: protocols, ConnState: open.changed,
 		ReadHeaderTimeout: headerTime, WriteTimeout: writeTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeaders,
-		// Failed handshakes: whoever scans ports must not fill the log.
+		// Failed handshakes: a port scan must not fill the log.
 		ErrorLog: slog.NewLogLogger(logr.ToSlogHandler(s.opts.Log.V(1)), slog.LevelInfo),
 	}
 	stopped := make(chan struct{})
@@ -142,8 +142,8 @@ func (s *server) serve(ctx context.Context, listener net.Listener, config *tls.C
 	return nil
 }
 
-// StartedChecker reports whether the server listens. It opens no connection,
-// which would have to wait where there are too many.
+// StartedChecker reports whether the server listens. It opens no connection, which
+// would have to wait if there are too many.
 func (s *server) StartedChecker() healthz.Checker {
 	return func(*http.Request) error {
 		if !s.listening.Load() {

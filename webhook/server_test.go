@@ -31,9 +31,8 @@ import (
 	"github.com/shunt-dev/shunt/webhook"
 )
 
-// renew puts a certificate that lives for so long into dir, as kubelet does: a
-// symlink to the folder of this version takes the place of the one to the
-// last, which is removed.
+// renew puts a certificate with this lifetime into dir, as kubelet does: the symlink to the former
+// version's folder is replaced, and that folder deleted.
 func renew(t *testing.T, dir, version string, age time.Duration) {
 	t.Helper()
 	certificate, key, err := cert.GenerateSelfSignedCertKeyWithOptions(cert.SelfSignedCertKeyOptions{
@@ -68,8 +67,7 @@ func putPair(t *testing.T, dir, version string, certificate, key []byte) {
 	}
 }
 
-// startServer runs the server that ships until the test ends, and returns its
-// address.
+// startServer runs the real server until the test ends, and returns its address.
 func startServer(t *testing.T, dir string, counts *webhook.Metrics) string {
 	t.Helper()
 	address, _ := startServerFor(t, dir, counts, webhook.NewHandler(config.Default(), enabledNamespace(), counts), "")
@@ -108,7 +106,7 @@ func startServerFor(t *testing.T, dir string, counts *webhook.Metrics, handler *
 			return address.String(), cancel
 		}
 		cancel()
-		if err := <-done; !errors.Is(err, syscall.EADDRINUSE) { // which another test may have taken
+		if err := <-done; !errors.Is(err, syscall.EADDRINUSE) { // another test may have taken the port
 			t.Fatal(err)
 		}
 	}
@@ -116,7 +114,7 @@ func startServerFor(t *testing.T, dir string, counts *webhook.Metrics, handler *
 	return "", nil
 }
 
-// expiry is that of the certificate that a client is shown.
+// expiry returns that of the certificate that a client sees.
 func expiry(t *testing.T, address string) time.Time {
 	t.Helper()
 	connection, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})
@@ -127,7 +125,7 @@ func expiry(t *testing.T, address string) time.Time {
 	return connection.ConnectionState().PeerCertificates[0].NotAfter
 }
 
-// unreadable counts the certificates that could not be read.
+// unreadable returns the number of certificates that could not be read.
 func unreadable(t *testing.T) float64 {
 	t.Helper()
 	families, err := metrics.Registry.Gather()
@@ -143,13 +141,13 @@ func unreadable(t *testing.T) float64 {
 	return 0
 }
 
-// TestCertificateExpiry holds that the metric is of the certificate that is
-// served: of a renewed one once it is, and not of one that cannot be.
+// TestCertificateExpiry checks that the metric is that of the served certificate: of a renewed one
+// once it is served, and not of one that cannot be read.
 func TestCertificateExpiry(t *testing.T) {
 	dir, counts := t.TempDir(), webhook.NewMetrics()
 	const name = "shunt_webhook_certificate_expiry_timestamp_seconds"
 	gauge := func() int64 { return int64(series(t, counts, name, nil).GetGauge().GetValue()) }
-	renew(t, dir, "..1", 2*time.Hour) // an hour of which is over, for clocks that differ
+	renew(t, dir, "..1", 2*time.Hour) // one hour of it is over, for clocks that differ
 	address := startServer(t, dir, counts)
 	first := expiry(t, address)
 	if until := time.Until(first); until < 30*time.Minute || until > time.Hour || gauge() != first.Unix() {
@@ -178,7 +176,7 @@ func TestCertificateExpiry(t *testing.T) {
 	}
 }
 
-// TestNoCertificate holds that a server without one says where it looked.
+// TestNoCertificate checks that a server without a certificate says where it looked.
 func TestNoCertificate(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "empty")
 	err := webhook.NewServer(webhook.Options{Host: "127.0.0.1", Port: 1, CertDir: dir}, webhook.NewMetrics()).Start(t.Context())
@@ -187,7 +185,7 @@ func TestNoCertificate(t *testing.T) {
 	}
 }
 
-// clientCertificate is one that is its own CA.
+// clientCertificate returns a certificate that is its own CA.
 func clientCertificate(t *testing.T) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -206,8 +204,8 @@ func clientCertificate(t *testing.T) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{text}, PrivateKey: key}
 }
 
-// TestClientCertificates holds that with a CA of clients only those are answered
-// that have a certificate of it.
+// TestClientCertificates checks that with a CA for clients only those with a certificate of it are
+// answered.
 func TestClientCertificates(t *testing.T) {
 	dir, counts := t.TempDir(), webhook.NewMetrics()
 	renew(t, dir, "..1", 2*time.Hour)

@@ -16,57 +16,56 @@ import (
 	"github.com/shunt-dev/shunt/inject/config"
 )
 
-// Between two questions that got no answer.
+// Pauses between two requests for the version.
 const (
 	firstRetry = 500 * time.Millisecond
 	lastRetry  = 10 * time.Second
 )
 
-// errVersionUnknown is that the API server has not been asked yet, or has not
-// answered.
-var errVersionUnknown = errors.New("the API server has not said which version it is, which decides what a proxy's container looks like")
+// errVersionUnknown means that the API server has not reported its version yet.
+var errVersionUnknown = errors.New("the API server has not reported its version yet, which decides the kind of the proxy's container")
 
-// current is the Injector that a Handler goes by: that of its configuration, as
-// it holds for the API server.
+// current is a Handler's Injector: that of its configuration, adapted to the API
+// server.
 type current struct {
 	injector atomic.Pointer[inject.Injector]
 
-	mutex   sync.Mutex // of what the Injector is made of
-	cfg     config.Config
-	waits   bool  // for the API server's version; there is no Injector until then
-	natives *bool // whether the API server knows native sidecars; nil where nobody asks
+	mutex          sync.Mutex // guards what the Injector is made of
+	cfg            config.Config
+	waiting        bool  // for the API server's version; there is no Injector until then
+	nativeSidecars *bool // whether the API server knows native sidecars; nil if nobody asks
 }
 
 func (c *current) configure(cfg config.Config) {
 	c.change(func() { c.cfg = cfg })
 }
 
-// await takes the Injector away until the API server's version is known.
-func (c *current) await() {
-	c.change(func() { c.waits = true })
+// waitForVersion removes the Injector until the API server's version is known.
+func (c *current) waitForVersion() {
+	c.change(func() { c.waiting = true })
 }
 
-// knows is told whether the API server knows native sidecars.
-func (c *current) knows(natives bool) {
-	c.change(func() { c.waits, c.natives = false, &natives })
+// setNativeSidecars sets whether the API server knows native sidecars.
+func (c *current) setNativeSidecars(natives bool) {
+	c.change(func() { c.waiting, c.nativeSidecars = false, &natives })
 }
 
-func (c *current) change(what func()) {
+func (c *current) change(edit func()) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	what()
+	edit()
 	cfg := c.cfg
-	if c.natives != nil {
-		cfg = cfg.ForAPIServer(*c.natives)
+	if c.nativeSidecars != nil {
+		cfg = cfg.ForAPIServer(*c.nativeSidecars)
 	}
-	if c.waits {
+	if c.waiting {
 		c.injector.Store(nil)
 		return
 	}
 	c.injector.Store(inject.NewInjector(cfg))
 }
 
-// check is for a readiness probe.
+// check implements a readiness probe.
 func (c *current) check(*http.Request) error {
 	if c.injector.Load() == nil {
 		return errVersionUnknown
@@ -74,26 +73,26 @@ func (c *current) check(*http.Request) error {
 	return nil
 }
 
-// asker asks the API server for its version, once, as a manager's Runnable.
-// An API server that is replaced by a newer one is asked when the webhook starts
-// anew.
-type asker struct {
-	api  discovery.ServerVersionInterfaceWithContext
-	tell func(natives bool)
-	log  logr.Logger
-	// retry is how long the first question that got no answer is not repeated.
+// versionReader reads the API server's version once. It is a manager's Runnable.
+// After an upgrade of the API server, the version is read when the webhook
+// restarts.
+type versionReader struct {
+	api    discovery.ServerVersionInterfaceWithContext
+	report func(natives bool)
+	log    logr.Logger
+	// retry is the pause after the first failure.
 	retry time.Duration
 }
 
-// NeedLeaderElection is false: every replica has an Injector.
-func (a *asker) NeedLeaderElection() bool { return false }
+// NeedLeaderElection returns false: every replica has an Injector.
+func (a *versionReader) NeedLeaderElection() bool { return false }
 
 // Start asks until there is an answer or ctx ends.
-func (a *asker) Start(ctx context.Context) error {
+func (a *versionReader) Start(ctx context.Context) error {
 	for retry := a.retry; ; retry = min(2*retry, lastRetry) {
-		natives, err := a.ask(ctx)
+		natives, err := a.read(ctx)
 		if err == nil {
-			a.tell(natives)
+			a.report(natives)
 			return nil
 		}
 		a.log.Error(err, "the API server's version is not known; no pod is created where the proxy is asked for", "retry", retry.String())
@@ -105,7 +104,7 @@ func (a *asker) Start(ctx context.Context) error {
 	}
 }
 
-func (a *asker) ask(ctx context.Context) (natives bool, err error) {
+func (a *versionReader) read(ctx context.Context) (natives bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	info, err := a.api.ServerVersionWithContext(ctx)

@@ -21,7 +21,7 @@ import (
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
-// apiVersions are the answers of an API server, one after the other.
+// apiVersions are the successive answers of an API server.
 type apiVersions struct {
 	answers []string // empty for none
 	asked   int
@@ -42,7 +42,7 @@ func TestNativeSince(t *testing.T) {
 		"v1.37.2": "true", "v2.0.0": "true", "unknown": "error", "v1": "error",
 	} {
 		got := "false"
-		natives, err := (&asker{api: &apiVersions{answers: []string{version}}, log: logr.Discard()}).ask(t.Context())
+		natives, err := (&versionReader{api: &apiVersions{answers: []string{version}}, log: logr.Discard()}).read(t.Context())
 		switch {
 		case err != nil && !strings.Contains(err.Error(), version):
 			t.Errorf("%s: the error does not name it: %v", version, err)
@@ -58,22 +58,22 @@ func TestNativeSince(t *testing.T) {
 	}
 }
 
-// TestVersionDecidesTheOrder: nobody is answered, and the webhook is not ready,
-// before the API server has; what it said holds for later configurations.
+// TestVersionDecidesTheOrder checks that nobody is answered, and the webhook is not ready, before
+// the API server has reported its version; and that later configurations use it.
 func TestVersionDecidesTheOrder(t *testing.T) {
 	for version, native := range map[string]bool{"v1.28.0": false, "v1.29.0": true} {
 		handler := NewHandler(config.Default(), StaticNamespaces{"demo": {Name: "demo"}}, NewMetrics())
-		handler.current.await()
+		handler.current.waitForVersion()
 		if got := handler.complete(t.Context(), podRequest(t)); got.verdict != verdictFailed || got.reason != failureVersion ||
 			got.response.Allowed || handler.current.check(nil) == nil {
 			t.Errorf("before: %s %s, readiness %v", got.verdict, got.reason, handler.current.check(nil))
 		}
-		handler.SetConfig(config.Default()) // a file that changes meanwhile is no answer
+		handler.SetConfig(config.Default()) // a changed file is no answer
 		if handler.current.check(nil) == nil {
 			t.Error("ready by a configuration alone")
 		}
 		api := &apiVersions{answers: []string{"", "", version}}
-		ask := &asker{api: api, tell: handler.current.knows, log: logr.Discard(), retry: time.Millisecond}
+		ask := &versionReader{api: api, report: handler.current.setNativeSidecars, log: logr.Discard(), retry: time.Millisecond}
 		if err := ask.Start(t.Context()); err != nil || api.asked != 3 || handler.current.check(nil) != nil {
 			t.Fatalf("error %v, asked %d times, readiness %v", err, api.asked, handler.current.check(nil))
 		}
@@ -94,12 +94,12 @@ func TestVersionDecidesTheOrder(t *testing.T) {
 	}
 }
 
-// TestAskingEndsWithTheManager: also where there is no answer.
+// TestAskingEndsWithTheManager checks that asking ends with the manager, also without an answer.
 func TestAskingEndsWithTheManager(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	told := false
-	ask := &asker{api: &apiVersions{answers: []string{""}}, tell: func(bool) { told = true }, log: logr.Discard(), retry: time.Hour}
+	ask := &versionReader{api: &apiVersions{answers: []string{""}}, report: func(bool) { told = true }, log: logr.Discard(), retry: time.Hour}
 	if err := ask.Start(ctx); err != nil || told {
 		t.Errorf("error %v, told %v", err, told)
 	}

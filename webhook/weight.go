@@ -8,19 +8,19 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// workMemory is what the pods that are worked on at once may take together,
-// decoded. One that would take more is refused: `{},` is three bytes, and a
-// container of it hundreds of times as many.
+// workMemory bounds the memory of the decoded pods that are worked on at once. A
+// pod that needs more is rejected: `{},` is three bytes, and a container made of it
+// hundreds of times as many.
 const workMemory = 48 << 20
 
-// What a value of JSON takes in Go, about: a list grows by half when it is full.
+// What a JSON value takes in Go, roughly: a list grows by half when it is full.
 const (
 	elementWeight = 24  // a string of a list, or an entry of a map
 	objectWeight  = 112 // most structs of a pod
 )
 
-// listWeights are those of the lists whose elements take more. The pod that is
-// without ours is a copy, in which all but the containers' structs is shared.
+// listWeights are for lists whose elements take more. The pod without our
+// containers is a copy that shares everything but the containers' structs.
 var listWeights = map[string]int64{
 	"containers":          2 * sizeOf[corev1.Container](),
 	"initContainers":      2 * sizeOf[corev1.Container](),
@@ -30,11 +30,11 @@ var listWeights = map[string]int64{
 
 func sizeOf[T any]() int64 { return int64(reflect.TypeFor[T]().Size()) }
 
-// weigh estimates what JSON takes when it is decoded as a pod.
+// weigh estimates the memory of JSON that is decoded as a pod.
 func weigh(text []byte) int64 {
 	weight := int64(len(text))
-	var lists []int64 // what an object is in each list or object that is open
-	var last []byte   // the last string: the key of a list that begins
+	var lists []int64 // the weight of an object in each list or object that is open
+	var last []byte   // the last string: the key of the list that begins
 	for i := 0; i < len(text); i++ {
 		switch text[i] {
 		case '"':
@@ -58,7 +58,7 @@ func weigh(text []byte) int64 {
 }
 
 func listWeight(key []byte) int64 {
-	if bytes.IndexByte(key, '\\') >= 0 { // which may be any
+	if bytes.IndexByte(key, '\\') >= 0 { // it may be any key
 		return listWeights["containers"]
 	}
 	if weight, heavy := listWeights[string(key)]; heavy {
@@ -67,7 +67,8 @@ func listWeight(key []byte) int64 {
 	return objectWeight
 }
 
-// stringLength is that of the string that begins a text, as it is written.
+// stringLength returns the length of the string at the beginning of a text, as
+// written.
 func stringLength(text []byte) int {
 	for i := 0; i < len(text); i++ {
 		switch text[i] {
@@ -80,8 +81,8 @@ func stringLength(text []byte) int {
 	return len(text)
 }
 
-// turn is what of workMemory an answer is worked out with: of as many at once
-// as there are processors, however light they are.
+// turn returns an answer's part of workMemory: at least as much that only as many
+// fit as there are processors.
 func turn(weight int64) int64 {
 	return min(max(weight, workMemory/int64(runtime.GOMAXPROCS(0))), workMemory)
 }

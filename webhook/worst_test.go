@@ -1,6 +1,6 @@
 //go:build !race
 
-// The race detector allocates, too: make verify runs these without it.
+// The race detector allocates too: make verify runs these without it.
 
 package webhook_test
 
@@ -27,13 +27,13 @@ import (
 
 const (
 	worstSize = 3 << 20
-	// longestAnnotations is what Kubernetes takes of them, nearly.
+	// longestAnnotations is nearly Kubernetes' limit.
 	longestAnnotations = 250_000
-	longestAnswer      = 16 << 10 // beside the patch
+	longestAnswer      = 16 << 10 // without the patch
 	longestLine        = 4 << 10
 )
 
-// answered is what a handler makes of a body.
+// answered returns a handler's answer to a body.
 func answered(handler http.Handler, body []byte) *httptest.ResponseRecorder {
 	request := httptest.NewRequest(http.MethodPost, webhook.Path, bytes.NewReader(body))
 	request.Header.Set("Content-Type", "application/json")
@@ -42,9 +42,8 @@ func answered(handler http.Handler, body []byte) *httptest.ResponseRecorder {
 	return answer
 }
 
-// BenchmarkWorst is the whole answer for the pods that make most work. Its time
-// is the processors', not the clock's; most of it is the reading of 3 MB of JSON,
-// which BenchmarkDecode has alone.
+// BenchmarkWorst measures the whole answer for the pods that make most work. Its time is that of
+// the processors. Most of it goes into reading 3 MB of JSON, which BenchmarkDecode measures alone.
 func BenchmarkWorst(b *testing.B) {
 	handler := webhook.NewHandler(config.Default(), enabledNamespace(), webhook.NewMetrics()).HTTP(logr.Discard())
 	eachWorst(func(name string, body []byte) {
@@ -54,7 +53,7 @@ func BenchmarkWorst(b *testing.B) {
 	})
 }
 
-// BenchmarkDecode is to read the same bodies as an API server's review and pod.
+// BenchmarkDecode decodes the same bodies as an API server's review and pod.
 func BenchmarkDecode(b *testing.B) {
 	eachWorst(func(name string, body []byte) {
 		b.Run(name, func(b *testing.B) {
@@ -74,7 +73,7 @@ func decode(body []byte) {
 	}
 }
 
-// allocated is how much of memory is taken, given back or not.
+// allocated returns how much memory is allocated, freed or not.
 func allocated(do func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -113,9 +112,9 @@ func measured(b *testing.B, do func()) {
 	b.ReportMetric(float64((cases.ProcessorTime()-start).Microseconds())/1000/float64(b.N), "cpu-ms/op")
 }
 
-// TestWorst holds that the pods that make most work are answered, within 16 kB
-// beside the patch and with 4 kB of log, with 64 MB of memory beside what it takes
-// to read them. The time is generous: what is quadratic takes minutes.
+// TestWorst checks that the pods that make most work are answered, with 16 kB besides the patch, 4
+// kB of log, and 64 MB of memory besides what it takes to read them. The time limit is generous:
+// quadratic work takes minutes.
 func TestWorst(t *testing.T) {
 	const (
 		mostTime  = 5 * time.Second
@@ -167,7 +166,7 @@ func checkSizes(t *testing.T, answer *httptest.ResponseRecorder, line []byte) {
 	}
 }
 
-// TestSizes holds the same of requests that no API server sends.
+// TestSizes checks the same for requests that no API server sends.
 func TestSizes(t *testing.T) {
 	long := strings.Repeat(`\u0000<`, 200_000)
 	pod := `{"apiVersion":"v1","kind":"Pod","metadata":{"labels":{"sidecar.istio.io/inject":"maybe"}},"spec":{"containers":[{"name":"a"}]}}`
@@ -199,7 +198,7 @@ func TestSizes(t *testing.T) {
 			var lines bytes.Buffer
 			for _, log := range []slog.Handler{slog.NewJSONHandler(&lines, nil), slog.NewTextHandler(&lines, nil)} {
 				lines.Reset()
-				handler := webhook.NewHandler(config.Default(), askingNamespaces{}, webhook.NewMetrics()).
+				handler := webhook.NewHandler(config.Default(), optedInNamespaces{}, webhook.NewMetrics()).
 					HTTP(logr.FromSlogHandler(log))
 				checkSizes(t, answered(handler, []byte(body)), lines.Bytes())
 			}

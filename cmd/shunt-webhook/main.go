@@ -1,8 +1,9 @@
-// Command shunt-webhook puts the proxy into pods when they are created: a
-// mutating admission webhook for the API server of the cluster that it runs in.
+// Command shunt-webhook takes the API server's requests to create pods in, and puts
+// the proxy into these pods: it is a mutating admission webhook for the cluster
+// that it runs in.
 //
-// Exit codes: 0 stopped by a signal, or asked for --help or --version; 1 could
-// not start or go on; 2 bad arguments, nothing was started.
+// Exit codes: 0 stopped by a signal, or printed --help or --version; 1 could not
+// start or continue; 2 bad arguments, nothing was started.
 package main
 
 import (
@@ -39,7 +40,7 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	if err != nil {
@@ -50,7 +51,7 @@ func main() {
 	os.Exit(exitCode(err))
 }
 
-// errArguments is wrapped by every error that the caller's arguments caused.
+// errArguments is wrapped by every error in the caller's arguments.
 var errArguments = errors.New("bad arguments")
 
 func exitCode(err error) int {
@@ -66,34 +67,34 @@ func exitCode(err error) int {
 
 // run serves the webhook until ctx ends. Logs go to stderr, one line each.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	s, err := parse(args)
+	settings, err := parse(args)
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
 		_, err := fmt.Fprint(stdout, "Usage: shunt-webhook [flags]\n\n", usage())
 		return err
 	case err != nil:
 		return err
-	case s.version:
+	case settings.version:
 		_, err := fmt.Fprintln(stdout, "shunt-webhook", version)
 		return err
 	}
-	log := logr.FromSlogHandler(s.logHandler(stderr))
+	log := logr.FromSlogHandler(settings.logHandler(stderr))
 	ctrllog.SetLogger(log)
-	api, err := apiServer(s.kubeconfig)
+	api, err := apiServer(settings.kubeconfig)
 	if err != nil {
 		return fmt.Errorf("find the API server: %w", err)
 	}
-	s.options.Log, s.options.Self = log, self(os.Getenv)
-	if s.options.SelfSigned, err = s.selfSigned.options(os.Getenv("POD_NAMESPACE")); err != nil {
+	settings.options.Log, settings.options.Self = log, self(os.Getenv)
+	if settings.options.SelfSigned, err = settings.selfSigned.options(os.Getenv("POD_NAMESPACE")); err != nil {
 		return badArguments(err)
 	}
-	mgr, err := webhook.NewManager(api, s.config, s.options)
+	mgr, err := webhook.NewManager(api, settings.config, settings.options)
 	if err != nil {
 		return err
 	}
-	log.Info("starting", "version", version, "revision", s.config.Revision, "initImage", s.config.InitImage,
-		"proxyImage", s.config.ProxyImage, "defaultPolicy", s.config.DefaultPolicy)
-	ctx, stop := lingering(ctx, s.shutdownDelay)
+	log.Info("starting", "version", version, "revision", settings.config.Revision, "initImage", settings.config.InitImage,
+		"proxyImage", settings.config.ProxyImage, "defaultPolicy", settings.config.DefaultPolicy)
+	ctx, stop := delayed(ctx, settings.shutdownDelay)
 	defer stop()
 	if err := mgr.Start(ctx); err != nil {
 		return fmt.Errorf("serve the webhook: %w", err)
@@ -101,16 +102,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return nil
 }
 
-// lingering ends a while after ctx does. For a moment a pod that is told to end
-// is still sent requests, and one that is refused is a pod that is not made.
-func lingering(ctx context.Context, while time.Duration) (context.Context, context.CancelFunc) {
+// delayed returns a context that ends a while after ctx does. A pod that is told to
+// stop still gets requests for a moment, and if it refused them, pods would not be
+// created.
+func delayed(ctx context.Context, while time.Duration) (context.Context, context.CancelFunc) {
 	longer, end := context.WithCancel(context.WithoutCancel(ctx))
 	context.AfterFunc(ctx, func() { time.AfterFunc(while, end) })
 	return longer, end
 }
 
-// apiServer is the one that the file names, or the one of the pod that this
-// process runs in.
+// apiServer returns the API server of the file, or that of this process's pod.
 func apiServer(kubeconfig string) (api *rest.Config, err error) {
 	if kubeconfig == "" {
 		api, err = rest.InClusterConfig()
@@ -120,14 +121,14 @@ func apiServer(kubeconfig string) (api *rest.Config, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// Without the client's own brake, 5 requests a second, at which a rollout
-	// would wait for its namespaces to be looked up. The API server has one.
+	// The client's own rate limit of 5 requests a second would delay a rollout,
+	// whose namespaces are looked up. The API server has its own limits.
 	api.QPS = -1
 	return api, nil
 }
 
-// self is the pod that this process runs in, by the variables that
-// config/manager sets; nil where they are not all there.
+// self returns the pod that this process runs in, from the variables that
+// config/manager sets; nil unless all are set.
 func self(variable func(string) string) *corev1.ObjectReference {
 	name, namespace, uid := variable("POD_NAME"), variable("POD_NAMESPACE"), variable("POD_UID")
 	if name == "" || namespace == "" || uid == "" {

@@ -18,7 +18,7 @@ import (
 	"github.com/shunt-dev/shunt/webhook"
 )
 
-// configType begins every configuration.
+// configType is the first line of every configuration.
 const configType = "apiVersion: shunt.dev/v1alpha1\nkind: InjectorConfiguration\n"
 
 func TestParseDefaults(t *testing.T) {
@@ -37,8 +37,8 @@ func TestParseDefaults(t *testing.T) {
 	}
 }
 
-// TestFlagsWinOverTheFile holds the order of precedence: defaults, file, flags.
-func TestFlagsWinOverTheFile(t *testing.T) {
+// TestFlagsOverrideTheFile checks the order of precedence: defaults, file, flags.
+func TestFlagsOverrideTheFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config.yaml")
 	if err := os.WriteFile(file, []byte(configType+"initImage: from-file\nproxyImage: from-file\nconcurrency: 7\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -59,9 +59,9 @@ func TestFlagsWinOverTheFile(t *testing.T) {
 	}
 }
 
-// TestFlagsWinOnReload holds that order for a file that is read again, and
-// that a later one is checked as the first is.
-func TestFlagsWinOnReload(t *testing.T) {
+// TestFlagsOverrideOnReload checks the same order for a file that is read again, and that it is
+// validated like the first.
+func TestFlagsOverrideOnReload(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config.yaml")
 	if err := os.WriteFile(file, []byte(configType+"initImage: first\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -88,8 +88,8 @@ func TestFlagsWinOnReload(t *testing.T) {
 	}
 }
 
-// TestProfilesAreOnLoopback holds that nobody else sees profiles, unless an
-// address is named that others reach.
+// TestProfilesAreOnLoopback checks that others see profiles only if an address is given that they
+// can reach.
 func TestProfilesAreOnLoopback(t *testing.T) {
 	for given, want := range map[string]string{
 		":6060": "127.0.0.1:6060", "127.0.0.1:6060": "127.0.0.1:6060", "[::1]:6060": "[::1]:6060", "0.0.0.0:6060": "0.0.0.0:6060", "0": "0",
@@ -101,8 +101,8 @@ func TestProfilesAreOnLoopback(t *testing.T) {
 	}
 }
 
-// TestSelf holds that Events are of the pod that the manifests say this is,
-// and of none where it cannot be known which.
+// TestSelf checks that Events are about the pod in the manifests' variables, and that there is none
+// if one is missing.
 func TestSelf(t *testing.T) {
 	all := map[string]string{"POD_NAME": "webhook-1", "POD_NAMESPACE": "shunt-system", "POD_UID": "uid-1"}
 	want := &corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: "shunt-system", Name: "webhook-1", UID: "uid-1"}
@@ -122,9 +122,9 @@ func TestSelf(t *testing.T) {
 	}
 }
 
-// TestAPIServerIsNotRationed holds that lookups of namespaces do not wait for
-// the client's own brake.
-func TestAPIServerIsNotRationed(t *testing.T) {
+// TestAPIServerIsNotRateLimited checks that lookups of namespaces do not wait for the client's own
+// rate limit.
+func TestAPIServerIsNotRateLimited(t *testing.T) {
 	api, err := apiServer(kubeconfigFile(t))
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +134,7 @@ func TestAPIServerIsNotRationed(t *testing.T) {
 	}
 }
 
-// kubeconfigFile names an API server that nobody is.
+// kubeconfigFile returns a kubeconfig for an API server that does not exist.
 func kubeconfigFile(t *testing.T) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "kubeconfig")
@@ -146,9 +146,9 @@ func kubeconfigFile(t *testing.T) string {
 	return file
 }
 
-// TestRefused holds that everything wrong is named at once: flag, value and
-// what is accepted, with exit code 2.
-func TestRefused(t *testing.T) {
+// TestBadArguments checks that all that is wrong is reported at once, with flag, value and what is
+// accepted, and with exit code 2.
+func TestBadArguments(t *testing.T) {
 	bad := filepath.Join(t.TempDir(), "bad.yaml")
 	if err := os.WriteFile(bad, []byte(configType+"initImages: x\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -218,11 +218,11 @@ func TestVersionAndHelp(t *testing.T) {
 	}
 }
 
-// TestLingering holds that the end comes as long after the signal as is said.
-func TestLingering(t *testing.T) {
+// TestShutdownDelay checks the time between the signal and the end.
+func TestShutdownDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		told, tell := context.WithCancel(t.Context())
-		ctx, stop := lingering(told, 5*time.Second)
+		ctx, stop := delayed(told, 5*time.Second)
 		defer stop()
 		time.Sleep(time.Hour)
 		tell()
@@ -234,7 +234,7 @@ func TestLingering(t *testing.T) {
 	})
 }
 
-// TestNoAPIServer holds that what is not the arguments' fault has code 1.
+// TestNoAPIServer checks that an error that is not in the arguments has exit code 1.
 func TestNoAPIServer(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	var stdout, stderr bytes.Buffer

@@ -27,8 +27,8 @@ func deployed(t *testing.T) appsv1.Deployment {
 	return deployment
 }
 
-// withFile are the container's arguments with the file that ships in place of
-// the one that is mounted.
+// withFile returns the container's arguments with the configuration file that ships in place of the
+// mounted one.
 func withFile(t *testing.T, container corev1.Container) []string {
 	t.Helper()
 	const flag, file = "--config=", "config.yaml" // the key in the ConfigMap, too
@@ -45,8 +45,8 @@ func withFile(t *testing.T, container corev1.Container) []string {
 	return args
 }
 
-// TestManifestRunsThisProgram holds that the Deployment that ships passes
-// arguments that are accepted, and exposes, probes and mounts what they say.
+// TestManifestRunsThisProgram checks that the Deployment that ships passes valid arguments, and
+// exposes, probes and mounts what they name.
 func TestManifestRunsThisProgram(t *testing.T) {
 	container := deployed(t).Spec.Template.Spec.Containers[0]
 	got, err := parse(withFile(t, container))
@@ -75,8 +75,8 @@ func TestManifestRunsThisProgram(t *testing.T) {
 	}
 }
 
-// TestVariables holds that the container's variables say which pod it is, and
-// leave room for what Go's soft limit does not count.
+// TestVariables checks that the container's variables identify the pod, and leave room for memory
+// that Go's soft limit does not count.
 func TestVariables(t *testing.T) {
 	container := deployed(t).Spec.Template.Spec.Containers[0]
 	values, fields := map[string]string{}, map[string]string{}

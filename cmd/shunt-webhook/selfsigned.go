@@ -11,7 +11,7 @@ import (
 	"github.com/shunt-dev/shunt/webhook"
 )
 
-// selfSigned are the arguments for a webhook that makes its own certificate.
+// selfSigned holds the arguments for a webhook that makes its own certificate.
 type selfSigned struct {
 	on                    bool
 	secret, configuration string
@@ -26,8 +26,8 @@ func (s *selfSigned) add(fs *pflag.FlagSet) {
 	fs.StringVar(&s.configuration, "self-signed-configuration", "shunt", "MutatingWebhookConfiguration that is to trust it")
 }
 
-// options are what the arguments say of a webhook whose pod is in a namespace;
-// nil without --self-signed.
+// options returns the options for a webhook in a namespace; nil without
+// --self-signed.
 func (s *selfSigned) options(namespace string) (*webhook.SelfSigned, error) {
 	if !s.on {
 		return nil, nil

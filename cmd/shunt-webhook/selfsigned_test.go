@@ -11,8 +11,8 @@ import (
 	"github.com/shunt-dev/shunt/webhook"
 )
 
-// TestSelfSigned holds what the arguments become, and that without them the
-// certificate is somebody else's to bring.
+// TestSelfSigned checks the options that the arguments give, and that without them the webhook
+// makes no certificate.
 func TestSelfSigned(t *testing.T) {
 	for _, test := range []struct {
 		args []string
@@ -41,9 +41,8 @@ func TestSelfSigned(t *testing.T) {
 	}
 }
 
-// TestSelfSignedRefused holds that a webhook that cannot know its Secret does
-// not start.
-func TestSelfSignedRefused(t *testing.T) {
+// TestSelfSignedWithoutNamespace checks that a webhook that cannot know its Secret does not start.
+func TestSelfSignedWithoutNamespace(t *testing.T) {
 	t.Setenv("POD_NAMESPACE", "")
 	file := kubeconfigFile(t)
 	var stdout, stderr bytes.Buffer

@@ -90,7 +90,7 @@ func serve(dir string) error {
 	log := logr.FromSlogHandler(slog.NewJSONHandler(io.Discard, nil)) // written as it is in a cluster, and read by nobody
 	ctrl.SetLogger(log)
 	answers := webhook.NewHandler(config.Default(), namespaces, metrics)
-	answers.AnswerWithin(time.Minute) // however busy the machine is
+	answers.SetAnswerTimeout(time.Minute) // however busy the machine is
 	handler := answers.HTTP(log)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
