@@ -1,25 +1,23 @@
-# One target per image, for linux/amd64 and linux/arm64:
+# The images with a container engine, one target each, for linux/amd64 and linux/arm64:
 #   docker buildx build --platform linux/amd64,linux/arm64 --build-arg VERSION=v0.1.0 --target init    -t shunt-init:v0.1.0 .
 #   docker buildx build --platform linux/amd64,linux/arm64 --build-arg VERSION=v0.1.0 --target webhook -t shunt-webhook:v0.1.0 .
-# What is in them is what hack/images.sh puts together, which needs no engine; docs/images.md has the list.
+# Releases are built by hack/images.sh, without an engine: the same programs, and of Debian only what they need.
 
-# On the builder's own architecture, and for the image's: nothing of the image is run to build it.
-FROM --platform=$BUILDPLATFORM golang:1.26-bookworm AS images
+FROM --platform=$BUILDPLATFORM golang:1.26-bookworm AS build
 WORKDIR /src
-ENV GOTOOLCHAIN=local
 COPY go.mod go.sum ./
-COPY hack/images/go.mod hack/images/go.sum hack/images/
-RUN --mount=type=cache,target=/go/pkg/mod go mod download && cd hack/images && go mod download
+RUN --mount=type=cache,target=/go/pkg/mod go mod download
 COPY . .
-ARG TARGETARCH VERSION=dev SOURCE_DATE_EPOCH=0
-RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache \
-    hack/images.sh --arch "$TARGETARCH" --folders /out
+ARG TARGETARCH VERSION=dev
+RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
+    CGO_ENABLED=0 GOOS=linux GOARCH=$TARGETARCH \
+    go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$VERSION" -o /out/ ./cmd/shunt-init ./cmd/shunt-webhook
 
 # The init container programs netfilter with iptables, nft or legacy as the node has it. It runs as root: the capabilities
 # that a pod adds are not ambient, so another uid would not have them.
-FROM scratch AS init
-ARG TARGETARCH
-COPY --from=images /out/shunt-init-$TARGETARCH/ /
+FROM debian:bookworm-slim AS init
+RUN apt-get update && apt-get install -y --no-install-recommends iptables && rm -rf /var/lib/apt/lists/*
+COPY --from=build /out/shunt-init /usr/local/bin/shunt-init
 ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 # hadolint ignore=DL3002
 USER 0:0
@@ -27,8 +25,7 @@ ENTRYPOINT ["/usr/local/bin/shunt-init"]
 
 # The webhook is one static program. It talks to the API server only, whose CA is mounted into the pod.
 FROM scratch AS webhook
-ARG TARGETARCH
-COPY --from=images /out/shunt-webhook-$TARGETARCH/ /
+COPY --from=build /out/shunt-webhook /shunt-webhook
 USER 65532:65532
 EXPOSE 9443 8081 8080
 ENTRYPOINT ["/shunt-webhook"]

@@ -2,9 +2,8 @@
 # Builds the two images, shunt-init and shunt-webhook, without a container engine and without a registry: from the project's
 # source and from the Debian packages that hack/images/debian.txt pins. The same source gives the same bytes.
 #
-# usage: hack/images.sh [--arch amd64,arm64] [--tag dev] [--repository docker.io/library] [--folders] DIR
-#          writes DIR/shunt-init.tar and DIR/shunt-webhook.tar, OCI archives of every architecture; with --folders the images'
-#          files instead, as DIR/<image>-<arch>/, which is what the Dockerfile takes
+# usage: hack/images.sh [--arch amd64,arm64] [--tag dev] [--repository docker.io/library] DIR
+#          writes DIR/shunt-init.tar and DIR/shunt-webhook.tar, OCI archives of every architecture
 #        hack/images.sh --pin
 #          writes hack/images/debian.txt anew: what Debian has today, by its signatures
 #
@@ -19,7 +18,7 @@ pins=$root/hack/images/debian.txt
 suite=bookworm
 # iptables and its libraries; base-files says which Debian it is.
 packages=(base-files iptables libc6 libip4tc2 libip6tc2 libmnl0 libnetfilter-conntrack3 libnfnetlink0 libnftnl11 libxtables12)
-usage() { sed -n '/^# usage/,/^#  *files/s/^# \?//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+usage() { sed -n '/^# usage/,/^#$/s/^# \?//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 
 # fetch PATH SHA256 FILE gets a file of Debian's archive by apt's own means, and from the archive of all that ever was where a
 # newer version has taken its place.
@@ -100,7 +99,6 @@ while (($#)); do
     ;;
   --arch) arches=${2:?} && shift ;;
   --tag | --repository) options+=("-${1#--}" "${2:?}") && shift ;;
-  --folders) options+=(-folders) ;;
   -*) usage ;;
   *) [[ -z $out ]] || usage; out=$1 ;;
   esac
@@ -112,6 +110,7 @@ out=$(cd "$out" && pwd)
 "$root/hack/deps.sh" dpkg-deb
 version=${VERSION:-$(git -C "$root" describe --tags --always --dirty 2>/dev/null || echo dev)}
 epoch=${SOURCE_DATE_EPOCH:-$(of_commit %ct)}
+epoch=${epoch:-0}
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -123,5 +122,9 @@ for wanted in ${arches//,/ }; do
 done
 programs "$work/programs"
 (cd "$root/hack/images" && GOWORK=off GOFLAGS=-mod=readonly CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$work/images" .)
-"$work/images" -arch "$arches" -epoch "${epoch:-0}" -packages "$work/packages" -programs "$work/programs" ${options[@]+"${options[@]}"} "$out"
+"$work/images" -arch "$arches" -epoch "$epoch" -packages "$work/packages" -programs "$work/programs" ${options[@]+"${options[@]}"} "$work/layouts"
+for name in shunt-init shunt-webhook; do
+  tar --create --file "$out/$name.tar" --directory "$work/layouts/$name" --format=ustar --sort=name --mtime="@$epoch" --mode=u=rw,go=r,a+X \
+    --owner=0 --group=0 --numeric-owner blobs index.json oci-layout
+done
 say "$out: ${arches//,/ and }, version $version"

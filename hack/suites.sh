@@ -7,7 +7,7 @@
 #   envtest  test/envtest: the webhook behind a real kube-apiserver and etcd
 #   load     test/load: 2,000 reviews in flight at the webhook's server
 #   chart    test/chart: the Helm chart and the manifests are the same objects
-#   images   test/images: both images, built without an engine; the init image at work in a network namespace (root)
+#   images   test/images: both images, built without an engine; the init image at work in a network namespace; a release (root)
 #   e2e      test/e2e, its short part: Shunt installed with cert-manager on a Kubernetes node made here (root, containerd, runc)
 # A suite that cannot run here (no root, a tool that cannot be had) is named with the reason; with CI=true that is a failure.
 # usage: hack/suites.sh SUITE...    where SUITE is one of these

@@ -1,105 +1,127 @@
-// Command images puts together Shunt's two images without a container engine
-// and without a registry: from the project's programs and Debian's packages,
-// as OCI archives or as the folders that they hold.
-//
-// The same input gives the same bytes: files are sorted, belong to root and
-// bear one time, and nothing of the machine goes in. hack/images.sh brings the
-// packages and builds the programs.
+// Command images puts Shunt's two images together, as OCI layouts, without a
+// container engine: each has one static program of the project's, and
+// shunt-init has iptables below it, out of Debian's packages. hack/images.sh
+// calls it; the Dockerfile makes the same images with an engine.
 package main
 
 import (
+	"archive/tar"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
+// images are what a runtime starts. Their program is their entrypoint.
+var images = map[string]v1.Config{
+	"shunt-init": {
+		// The capabilities that a pod adds are not ambient, so another uid would not have them.
+		User:       "0:0",
+		Env:        []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+		Entrypoint: []string{"/usr/local/bin/shunt-init"},
+		Labels:     map[string]string{"org.opencontainers.image.title": "Shunt's init container: intercepts a pod's traffic with iptables"},
+	},
+	"shunt-webhook": {
+		User:         "65532:65532",
+		Entrypoint:   []string{"/shunt-webhook"},
+		ExposedPorts: map[string]struct{}{"9443/tcp": {}, "8081/tcp": {}, "8080/tcp": {}},
+		Labels:       map[string]string{"org.opencontainers.image.title": "Shunt's admission webhook: injects the proxy into pods"},
+	},
+}
+
 func main() {
-	if err := run(os.Args[1:], os.Stderr); err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "images:", err)
 		os.Exit(1)
 	}
 }
 
-// settings are what the arguments say.
-type settings struct {
-	architectures []string
-	packages      string // folder with a folder of .deb files for each architecture
-	programs      string // folder with linux-<architecture>/<program>
-	repository    string
-	tag           string
-	created       time.Time
-	folders       bool
-	out           string
-}
-
-func parse(args []string, stderr io.Writer) (settings, error) {
-	var s settings
-	fs := flag.NewFlagSet("images", flag.ContinueOnError)
-	fs.SetOutput(stderr)
-	architectures := fs.String("arch", "amd64", "architectures, with commas between them")
-	epoch := fs.Int64("epoch", 0, "the time that everything bears, in seconds since 1970")
-	fs.StringVar(&s.packages, "packages", "", "folder with <arch>/*.deb")
-	fs.StringVar(&s.programs, "programs", "", "folder with linux-<arch>/shunt-init and linux-<arch>/shunt-webhook")
-	fs.StringVar(&s.repository, "repository", "docker.io/library", "what the images' names begin with")
-	fs.StringVar(&s.tag, "tag", "dev", "the images' tag")
-	fs.BoolVar(&s.folders, "folders", false, "write the images' files as <image>-<arch>/ and no archives")
-	if err := fs.Parse(args); err != nil {
-		return s, err
+func run() error {
+	architectures := flag.String("arch", "amd64", "architectures, comma-separated")
+	epoch := flag.Int64("epoch", 0, "creation time, in seconds since 1970")
+	packages := flag.String("packages", "", "folder with <arch>/*.deb")
+	programs := flag.String("programs", "", "folder with linux-<arch>/shunt-init and linux-<arch>/shunt-webhook")
+	repository := flag.String("repository", "docker.io/library", "what the images' names begin with")
+	tag := flag.String("tag", "dev", "the images' tag")
+	flag.Parse()
+	if flag.NArg() != 1 {
+		return errors.New("usage: images [flags] FOLDER")
 	}
-	s.architectures, s.created = strings.Split(*architectures, ","), time.Unix(*epoch, 0).UTC()
-	for _, arch := range s.architectures {
-		if _, known := platforms[arch]; !known {
-			return s, fmt.Errorf("-arch: invalid value %q; accepted: amd64, arm64", arch)
-		}
-	}
-	if fs.NArg() != 1 || s.packages == "" || s.programs == "" {
-		return s, errors.New("usage: images -packages DIR -programs DIR [flags] OUT")
-	}
-	s.out = fs.Arg(0)
-	return s, nil
-}
-
-// run writes the images that the arguments ask for.
-func run(args []string, stderr io.Writer) error {
-	s, err := parse(args, stderr)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(s.out, 0o755); err != nil {
-		return fmt.Errorf("make the folder of the images: %w", err)
-	}
-	for _, img := range images {
-		contents := map[string][]layer{}
-		for _, arch := range s.architectures {
-			layers, err := img.contents(s, arch)
+	for name, config := range images {
+		config.WorkingDir = "/"
+		config.Labels["org.opencontainers.image.licenses"] = "Apache-2.0"
+		config.Labels["org.opencontainers.image.version"] = *tag
+		index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+		for arch := range strings.SplitSeq(*architectures, ",") {
+			debian := ""
+			if name == "shunt-init" {
+				debian = filepath.Join(*packages, arch)
+			}
+			image, err := build(config, arch, time.Unix(*epoch, 0).UTC(), debian, filepath.Join(*programs, "linux-"+arch, name))
 			if err != nil {
-				return fmt.Errorf("put %s for %s together: %w", img.name, arch, err)
+				return fmt.Errorf("build %s for %s: %w", name, arch, err)
 			}
-			contents[arch] = layers
+			platform := v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}}
+			index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: platform})
 		}
-		if err := s.write(img, contents); err != nil {
-			return fmt.Errorf("write %s: %w", img.name, err)
+		written, err := layout.Write(filepath.Join(flag.Arg(0), name), empty.Index)
+		if err != nil {
+			return fmt.Errorf("begin the layout of %s: %w", name, err)
+		}
+		// An import finds the image by these: containerd by its full name, the others by the tag.
+		names := map[string]string{
+			"io.containerd.image.name": *repository + "/" + name + ":" + *tag, "org.opencontainers.image.ref.name": *tag,
+		}
+		if err := written.AppendIndex(index, layout.WithAnnotations(names)); err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// write leaves an image in the form that was asked for.
-func (s settings) write(img image, contents map[string][]layer) error {
-	if !s.folders {
-		return writeArchive(filepath.Join(s.out, img.name+".tar"), s, img, contents)
+// build makes the image of one architecture. Debian's files are a layer of
+// their own, below: it stays the same from release to release.
+func build(config v1.Config, arch string, created time.Time, debian, program string) (v1.Image, error) {
+	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	image, err := mutate.ConfigFile(base, &v1.ConfigFile{
+		OS: "linux", Architecture: arch, Created: v1.Time{Time: created}, Config: config, RootFS: v1.RootFS{Type: "layers"},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set its configuration: %w", err)
 	}
-	for arch, layers := range contents {
-		for _, l := range layers {
-			if err := l.files.extract(filepath.Join(s.out, img.name+"-"+arch)); err != nil {
-				return err
-			}
+	text, err := os.ReadFile(program)
+	if err != nil {
+		return nil, fmt.Errorf("read the program: %w", err)
+	}
+	own := newLayer(created)
+	own.add(tar.Header{Typeflag: tar.TypeReg, Name: config.Entrypoint[0][1:], Mode: 0o755, ModTime: created}, text)
+	layers := []*layer{own}
+	if debian != "" {
+		iptables, err := debianLayer(debian)
+		if err != nil {
+			return nil, err
+		}
+		layers = []*layer{iptables, own}
+	}
+	for _, l := range layers {
+		packed, err := l.pack()
+		if err != nil {
+			return nil, fmt.Errorf("pack a layer: %w", err)
+		}
+		history := v1.History{Created: v1.Time{Time: l.created}, CreatedBy: "hack/images.sh"}
+		image, err = mutate.Append(image, mutate.Addendum{Layer: packed, MediaType: types.OCILayer, History: history})
+		if err != nil {
+			return nil, fmt.Errorf("append a layer: %w", err)
 		}
 	}
-	return nil
+	return image, nil
 }
