@@ -45,6 +45,10 @@ build: ## Build bin/shunt, bin/shunt-init and bin/shunt-webhook; bin/kubectl-shu
 images: ## Build both images for amd64 and arm64 into bin/images, without a container engine; TAG is theirs.
 	@VERSION='$(VERSION)' hack/images.sh --arch amd64,arm64 --tag '$(TAG)' bin/images
 
+.PHONY: release
+release: ## Make all that a release consists of into bin/release/VERSION, which is a tag such as v0.1.0; REPOSITORY is the images'.
+	@REPOSITORY='$(REPOSITORY)' hack/release.sh '$(VERSION)' 'bin/release/$(VERSION)'
+
 ##@ One suite at a time
 
 .PHONY: test-unit
@@ -76,7 +80,7 @@ test-chart: ## Hold the Helm chart to the manifests in config.
 	@hack/suites.sh chart
 
 .PHONY: test-images
-test-images: ## Build both images and run the init image in network namespaces (root).
+test-images: ## Make a release and hold all that is in it to its word; run the init image in network namespaces (root).
 	@hack/suites.sh images
 
 .PHONY: test-e2e

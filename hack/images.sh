@@ -2,8 +2,9 @@
 # Builds the two images, shunt-init and shunt-webhook, without a container engine and without a registry: from the project's
 # source and from the Debian packages that hack/images/debian.txt pins. The same source gives the same bytes.
 #
-# usage: hack/images.sh [--arch amd64,arm64] [--tag dev] [--repository docker.io/library] DIR
-#          writes DIR/shunt-init.tar and DIR/shunt-webhook.tar, OCI archives of every architecture
+# usage: hack/images.sh [--arch amd64,arm64] [--tag dev] [--repository docker.io/library] [--programs FOLDER] DIR
+#          writes DIR/shunt-init.tar and DIR/shunt-webhook.tar, OCI archives of every architecture, and what is in each
+#          image, as CycloneDX: DIR/<image>-linux-<arch>.cdx.json. Takes FOLDER/linux-<arch>/<program>, or builds them
 #        hack/images.sh --pin
 #          writes hack/images/debian.txt anew: what Debian has today, by its signatures
 #
@@ -90,7 +91,7 @@ programs() {
 # of_commit FORMAT asks git about the commit, and says nothing where there is no git or no commit.
 of_commit() { git -C "$root" log -1 --format="$1" 2>/dev/null || true; }
 
-arches=amd64 options=() out=''
+arches=amd64 tag=dev repository=docker.io/library built='' out=''
 while (($#)); do
   case $1 in
   --pin)
@@ -98,7 +99,9 @@ while (($#)); do
     exit
     ;;
   --arch) arches=${2:?} && shift ;;
-  --tag | --repository) options+=("-${1#--}" "${2:?}") && shift ;;
+  --tag) tag=${2:?} && shift ;;
+  --programs) built=$(cd "${2:?}" && pwd) && shift ;;
+  --repository) repository=${2:?} && shift ;;
   -*) usage ;;
   *) [[ -z $out ]] || usage; out=$1 ;;
   esac
@@ -114,17 +117,26 @@ epoch=${epoch:-0}
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir "$work/packages" "$work/programs"
+mkdir "$work/packages"
 for wanted in ${arches//,/ }; do
   kept=debian-$suite-$wanted-$(sha256sum "$pins" | cut -c1-12)
   (cached "$kept" fetch_all)
   ln -s "$shunt_cache/$kept" "$work/packages/$wanted"
 done
-programs "$work/programs"
-(cd "$root/hack/images" && GOWORK=off GOFLAGS=-mod=readonly CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$work/images" .)
-"$work/images" -arch "$arches" -epoch "$epoch" -packages "$work/packages" -programs "$work/programs" ${options[@]+"${options[@]}"} "$work/layouts"
+if [[ -z $built ]]; then
+  built=$work/programs
+  programs "$built"
+fi
+(cd "$root/hack/images" && GOWORK=off GOFLAGS=-mod=readonly CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$work/" . ./sbom)
+"$work/images" -arch "$arches" -epoch "$epoch" -packages "$work/packages" -programs "$built" \
+  -repository "$repository" -tag "$tag" "$work/layouts"
 for name in shunt-init shunt-webhook; do
   tar --create --file "$out/$name.tar" --directory "$work/layouts/$name" --format=ustar --sort=name --mtime="@$epoch" --mode=u=rw,go=r,a+X \
     --owner=0 --group=0 --numeric-owner blobs index.json oci-layout
+done
+for arch in ${arches//,/ }; do
+  programs=$built/linux-$arch sbom=("$work/sbom" -type container -version "$tag" -epoch "$epoch")
+  "${sbom[@]}" -name shunt-init "$programs/shunt-init" "$work/packages/$arch"/*.deb >"$out/shunt-init-linux-$arch.cdx.json"
+  "${sbom[@]}" -name shunt-webhook "$programs/shunt-webhook" >"$out/shunt-webhook-linux-$arch.cdx.json"
 done
 say "$out: ${arches//,/ and }, version $version"

@@ -7,7 +7,7 @@
 #   envtest  test/envtest: the webhook behind a real kube-apiserver and etcd
 #   load     test/load: 2,000 reviews in flight at the webhook's server
 #   chart    test/chart: the Helm chart and the manifests are the same objects
-#   images   test/images: both images, built without an engine; the init image at work in a network namespace; a release (root)
+#   images   test/images: a release, made twice: images without an engine, chart, manifests; the init image at work in a namespace (root)
 #   e2e      test/e2e, its short part: Shunt installed with cert-manager on a Kubernetes node made here (root, containerd, runc)
 # A suite that cannot run here (no root, a tool that cannot be had) is named with the reason; with CI=true that is a failure.
 # usage: hack/suites.sh SUITE...    where SUITE is one of these
@@ -115,7 +115,7 @@ suite_chart() { (cd test/chart && GOWORK=off go test -count=1 -timeout "$patienc
 
 suite_images() {
   local packages
-  hack/deps.sh dpkg-deb || cannot "Debian's packages are read with dpkg-deb"
+  hack/deps.sh dpkg-deb zip || cannot "a release needs dpkg-deb and zip"
   packages=$(packages_of ./test/images/...)
   # shellcheck disable=SC2086
   cases $packages

@@ -10,8 +10,10 @@ case ${1:-} in
 golangci-lint) folder=tools module=github.com/golangci/golangci-lint/v2 package=$module/cmd/golangci-lint ;;
 actionlint) folder=actionlint module=github.com/rhysd/actionlint package=$module/cmd/actionlint ;;
 setup-envtest) folder=tools module=sigs.k8s.io/controller-runtime/tools/setup-envtest package=$module ;;
+crane) folder=images module=github.com/google/go-containerregistry package=$module/cmd/crane ;;
+kustomize) folder=kustomize module=sigs.k8s.io/kustomize/kustomize/v5 package=$module ;;
 h2spec) folder=h2spec module=github.com/summerwind/h2spec package=$module/cmd/h2spec ;;
-*) die "unknown tool ${1:-(none)}; the tools are golangci-lint, actionlint, setup-envtest and h2spec" ;;
+*) die "unknown tool ${1:-(none)}; the tools are golangci-lint, actionlint, setup-envtest, crane, kustomize and h2spec" ;;
 esac
 
 version=$(pinned "$root/hack/$folder/go.mod" "$module")
@@ -28,4 +30,4 @@ build() {
 }
 
 cached "$name" build
-printf '%s\n' "$shunt_cache/$name/${package##*/}"
+printf '%s\n' "$shunt_cache/$name/$1"

@@ -46,12 +46,12 @@ func main() {
 }
 
 func run() error {
-	architectures := flag.String("arch", "amd64", "architectures, comma-separated")
+	architectures := flag.String("arch", "", "architectures, comma-separated")
 	epoch := flag.Int64("epoch", 0, "creation time, in seconds since 1970")
 	packages := flag.String("packages", "", "folder with <arch>/*.deb")
 	programs := flag.String("programs", "", "folder with linux-<arch>/shunt-init and linux-<arch>/shunt-webhook")
-	repository := flag.String("repository", "docker.io/library", "what the images' names begin with")
-	tag := flag.String("tag", "dev", "the images' tag")
+	repository := flag.String("repository", "", "what the images' names begin with")
+	tag := flag.String("tag", "", "the images' tag")
 	flag.Parse()
 	if flag.NArg() != 1 {
 		return errors.New("usage: images [flags] FOLDER")

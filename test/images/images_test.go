@@ -3,7 +3,6 @@ package images
 import (
 	"archive/tar"
 	"bytes"
-	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -17,57 +16,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 )
-
-// epoch is the creation time of the test's images.
-const epoch = 1700000000
-
-// repository is where the project is, from here.
-const repository = "../.."
-
-// buildImages has hack/images.sh build the images into a folder.
-func buildImages(t *testing.T, folder string, environment ...string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(repository, "hack/images.sh"), "--arch", "amd64,arm64", folder)
-	cmd.Env = append(append(os.Environ(), "VERSION=v0.0.0-test", fmt.Sprintf("SOURCE_DATE_EPOCH=%d", epoch)), environment...)
-	if output, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("hack/images.sh: %v\n%s", err, output)
-	}
-}
-
-// require skips where the images cannot be built.
-func require(t *testing.T) {
-	t.Helper()
-	if _, err := exec.LookPath("dpkg-deb"); err == nil {
-		return
-	}
-	sentence := "this test reads Debian's packages with dpkg-deb, which is not on PATH; hack/deps.sh installs it"
-	if os.Getenv("CI") == "true" {
-		t.Fatal(sentence)
-	}
-	t.Skip(sentence)
-}
-
-// TestImages builds the images once and holds them to all that is said of them.
-func TestImages(t *testing.T) {
-	require(t)
-	folder := t.TempDir()
-	buildImages(t, folder)
-	images := map[string]map[string]built{}
-	for _, name := range []string{"shunt-init", "shunt-webhook"} {
-		known, architectures := openArchive(t, filepath.Join(folder, name+".tar")).image(t)
-		if want := "docker.io/library/" + name + ":dev"; known != want {
-			t.Errorf("containerd would know it as %q, want %q", known, want)
-		}
-		if got := slices.Sorted(maps.Keys(architectures)); !slices.Equal(got, []string{"amd64", "arm64"}) {
-			t.Errorf("%s is for %q", name, got)
-		}
-		images[name] = architectures
-	}
-	t.Run("settings", func(t *testing.T) { testSettings(t, images) })
-	t.Run("files", func(t *testing.T) { testFiles(t, images) })
-	t.Run("again", func(t *testing.T) { testAgain(t, folder) })
-	t.Run("runs", func(t *testing.T) { testRuns(t, images["shunt-init"]) })
-}
 
 // testSettings holds what a runtime starts, and as whom, and that the
 // Dockerfile's targets say the same.
@@ -101,7 +49,7 @@ func testSettings(t *testing.T, images map[string]map[string]built) {
 // names.
 func dockerfile(t *testing.T) map[string]settings {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(repository, "Dockerfile"))
+	text, err := os.ReadFile(filepath.Join(project, "Dockerfile"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,13 +94,13 @@ func dockerfile(t *testing.T) map[string]settings {
 // TestDockerignore holds that a container engine gets every package that the
 // programs are built from.
 func TestDockerignore(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(repository, ".dockerignore"))
+	text, err := os.ReadFile(filepath.Join(project, ".dockerignore"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{if .Main}}{{$.ImportPath}}{{end}}{{end}}",
 		"./cmd/shunt-init", "./cmd/shunt-webhook")
-	cmd.Dir = repository
+	cmd.Dir = project
 	packages, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
@@ -213,26 +161,6 @@ func testHarmless(t *testing.T, b built) {
 			if _, ok := b.contents[path.Join(path.Dir(place), header.Linkname)]; !ok && !path.IsAbs(header.Linkname) {
 				t.Errorf("/%s leads to %s, which is not there", place, header.Linkname)
 			}
-		}
-	}
-}
-
-// testAgain holds that a second run gives the same bytes, wherever and by
-// whomever it is made.
-func testAgain(t *testing.T, first string) {
-	second := t.TempDir()
-	buildImages(t, second, "TMPDIR="+t.TempDir(), "TZ=Asia/Tokyo", "LC_ALL=C.UTF-8")
-	for _, name := range []string{"shunt-init.tar", "shunt-webhook.tar"} {
-		one, err := os.ReadFile(filepath.Join(first, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		two, err := os.ReadFile(filepath.Join(second, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(one, two) {
-			t.Errorf("%s is another one the second time", name)
 		}
 	}
 }
