@@ -82,6 +82,7 @@ func freshStates(t *testing.T, bin string, backend interception.Backend, all []s
 // then is what a fresh run gives.
 func TestAgainWithOthers(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	for _, backend := range backends {
 		t.Run(string(backend), func(t *testing.T) {
@@ -111,6 +112,7 @@ func TestAgainWithOthers(t *testing.T) {
 // TestAgainTheSame holds that a second run changes nothing, and says so.
 func TestAgainTheSame(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	for _, backend := range backends {
 		for _, text := range manyArguments {
@@ -134,6 +136,7 @@ func TestAgainTheSame(t *testing.T) {
 // as one of them wants it.
 func TestTwoAtOnce(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
+	t.Parallel()
 	const rounds = 20
 	bin := buildShuntInit(t)
 	for _, backend := range backends {
@@ -226,6 +229,7 @@ func putOthers(t *testing.T, pod *netns.NS, backend interception.Backend) {
 // everything of Shunt's is removed, whoever was there before, and after a kill.
 func TestRemoveGivesBack(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
+	t.Parallel()
 	adoptOrphans(t)
 	bin := buildShuntInit(t)
 	for _, backend := range backends {
@@ -286,6 +290,7 @@ func (r removal) run(t *testing.T, kill bool) {
 // link goes with the next run, also one that only removes, or does not probe.
 func TestKillInVerification(t *testing.T) {
 	netns.Require(t, "iptables-nft", "ip")
+	t.Parallel()
 	adoptOrphans(t)
 	bin := buildShuntInit(t)
 	for _, next := range [][]string{{"-m", "TPROXY"}, {"-m", "TPROXY", skipVerify}, {"--remove"}} {

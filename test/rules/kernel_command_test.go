@@ -24,6 +24,7 @@ const exitPreflight = 3
 // TestFromOutside does everything from another namespace, as a node agent does.
 func TestFromOutside(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	for _, backend := range backends {
 		t.Run(string(backend), func(t *testing.T) {
@@ -59,6 +60,7 @@ const mostProcesses = 6
 // families, and of the second.
 func TestFewProcesses(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	for _, backend := range []string{"auto", "nft", "legacy"} {
 		for _, text := range []string{"-m REDIRECT", "-m TPROXY", "-m TPROXY --redirect-dns --capture-all-dns"} {
@@ -138,6 +140,7 @@ func (c counter) run(t *testing.T, ns *netns.NS, name string, args ...string) in
 // legacy table comes into being.
 func TestLookingMakesNoTable(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
+	t.Parallel()
 	bin, pod := buildShuntInit(t), newLab(t).Pod
 	for _, text := range []string{
 		"--verify", "--remove", "-m REDIRECT", "-m REDIRECT", "--verify", "-m TPROXY", "--backend=nft", "--remove", "-m TPROXY",
@@ -174,6 +177,7 @@ func refused(t *testing.T, pod *netns.NS, cmd *netns.Cmd, words ...string) {
 // they are in, and that none are put into the other.
 func TestNeverBothBackends(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	for i, backend := range backends {
 		other := backends[1-i]
@@ -216,6 +220,7 @@ func (w whole) String() string {
 // lack.
 func TestRefusedByTheKernel(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	t.Run("no commands", func(t *testing.T) {
 		pod := quietLab(t).Pod
@@ -269,6 +274,7 @@ func TestRefusedByTheKernel(t *testing.T) {
 // that somebody has listed and that hold nothing do not matter then.
 func TestWithoutNetRaw(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	const missing = "the capability NET_RAW is missing"
 	t.Run("empty tables", func(t *testing.T) {

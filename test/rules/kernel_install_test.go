@@ -3,8 +3,6 @@
 package rules
 
 import (
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -45,18 +43,6 @@ func istioArguments(mode interception.Mode) []string {
 	}
 }
 
-// buildShuntInit builds the command that users run.
-func buildShuntInit(t *testing.T) string {
-	t.Helper()
-	bin := filepath.Join(t.TempDir(), "shunt-init")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "github.com/shunt-dev/shunt/cmd/shunt-init")
-	build.Env = append(build.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building shunt-init: %v\n%s", err, out)
-	}
-	return bin
-}
-
 // run runs a program in a namespace and returns what it printed.
 func run(t *testing.T, ns *netns.NS, name string, args ...string) string {
 	t.Helper()
@@ -71,6 +57,7 @@ func run(t *testing.T, ns *netns.NS, name string, args ...string) string {
 // installed in each way that there is, with each proxy that there can be.
 func TestTraffic(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
+	t.Parallel()
 	shuntInit := buildShuntInit(t)
 	byPackage := func(backend interception.Backend) func(*testing.T, *netns.NS, interception.Spec) {
 		return func(t *testing.T, pod *netns.NS, spec interception.Spec) {
@@ -126,6 +113,7 @@ func setStrictFilter(t *testing.T, pod *netns.NS) {
 // TestWithoutIPv6 has a namespace without IPv6 get the IPv4 rules alone.
 func TestWithoutIPv6(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
+	t.Parallel()
 	packets, err := crossings("in tcp 10.0.0.1:8080 -> redirect 15006\nout tcp 10.0.0.9:80 -> redirect 15001")
 	if err != nil {
 		t.Fatal(err)

@@ -46,6 +46,7 @@ var journeys = []journey{
 // end as if nothing had been.
 func TestKill(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
+	t.Parallel()
 	adoptOrphans(t)
 	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv(killSeedEnv); text != "" {

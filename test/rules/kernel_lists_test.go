@@ -27,6 +27,7 @@ const (
 // and the memory that it has in a pod: the first run, and a second one.
 func TestLongLists(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	for _, backend := range backends {
 		for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {

@@ -40,6 +40,7 @@ type mutant struct {
 // every way that there is.
 func TestVerifyFindsEveryMutant(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	var mutants, found atomic.Int64
 	for _, backend := range backends {

@@ -80,6 +80,7 @@ func neighbours(t *testing.T) []neighbour {
 // goes another way.
 func TestNeighbours(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip", "nft", "sysctl")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	for _, n := range neighbours(t) {
 		for _, backend := range backends {

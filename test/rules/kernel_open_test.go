@@ -39,6 +39,7 @@ var openKinds = []kind{
 // uses those. None may hang. What docs/shunt-init.md says of it is from here.
 func TestOpenConnections(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	const change, leaveAlone = " -b 15020 -x 10.0.0.0/8,fd00::/8", " -d 8080 -o 80"
 	const noAddress = goesOn + ", but over v6 " + reset // ::6 is gone

@@ -21,6 +21,7 @@ import (
 // that one had started may still be writing, and must not write over it.
 func TestKillThenAnother(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
+	t.Parallel()
 	adoptOrphans(t)
 	const rounds = 40
 	bin := buildShuntInit(t)
@@ -63,6 +64,7 @@ const orphanPatience = 2 * time.Second
 // written yet. What the next run has put must not be written over later.
 func TestOrphanWritesNothing(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
+	t.Parallel()
 	adoptOrphans(t)
 	bin := buildShuntInit(t)
 	for _, backend := range backends {

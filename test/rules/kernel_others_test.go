@@ -77,6 +77,7 @@ var changesOfOthers string
 // the kernel decides which changes are harmful.
 func TestVerifyAgreesAboutOthers(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "nft")
+	t.Parallel()
 	for _, system := range othersArguments {
 		t.Run(string(system.backend)+" "+system.args, func(t *testing.T) {
 			t.Parallel()

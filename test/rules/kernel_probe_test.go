@@ -21,6 +21,7 @@ import (
 // what was not probed is said.
 func TestWhatCannotBeProbed(t *testing.T) {
 	netns.Require(t)
+	t.Parallel()
 	shuntInit := buildShuntInit(t)
 	pod := newLab(t).Pod
 	if err := pod.Sysctl("net/ipv6/conf/default/disable_ipv6", "1"); err != nil {
@@ -112,6 +113,7 @@ var bypasses = map[string]struct {
 // whenever they come, and nothing of the probes leaves the pod.
 func TestProbesMeetOthers(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	for name, bypass := range bypasses {
 		t.Run(name, func(t *testing.T) {
@@ -206,6 +208,7 @@ func watch(t *testing.T, outside *netns.NS) func() uint64 {
 // TestWatchSees holds that TestProbesMeetOthers would notice.
 func TestWatchSees(t *testing.T) {
 	netns.Require(t)
+	t.Parallel()
 	lab := newLab(t, "net1")
 	strays := watch(t, lab.Outside)
 	_, _ = lab.Pod.Ask(t.Context(), "tcp", netip.AddrPortFrom(netns.OutsideIPv4, 9), netns.DialOptions{Timeout: dropTime})
@@ -218,6 +221,7 @@ func TestWatchSees(t *testing.T) {
 // past the proxy, and what no probe could show is said.
 func TestFirewallIsNoBypass(t *testing.T) {
 	netns.Require(t, "iptables-nft", "ip")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	ours := by(expr.MetaKeyIIFNAME, "lo", &expr.Verdict{Kind: expr.VerdictAccept})
 	firewalls := map[string]func(*testing.T, *netns.NS){
@@ -249,6 +253,7 @@ func TestFirewallIsNoBypass(t *testing.T) {
 // table of its own: probes come in all the same, and leave nothing behind.
 func TestProbesBesidePolicyRouting(t *testing.T) {
 	netns.Require(t, "ip")
+	t.Parallel()
 	bin, lab := buildShuntInit(t), quietLab(t, "net1")
 	lines("ip route add default via 169.254.1.1 dev net1 onlink table 100", "ip rule add pref 10 lookup 100",
 		"ip -6 route add default dev net1 table 100", "ip -6 rule add pref 10 lookup 100")(t, lab.Pod)

@@ -105,6 +105,7 @@ func removeNotrack(t *testing.T, pod *netns.NS) {
 // succeeds is remembered.
 func TestFailedProbeHoldsBack(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	for _, backend := range backends {
 		for name, o := range obstacles {
@@ -148,6 +149,7 @@ func TestFailedProbeHoldsBack(t *testing.T) {
 // to. Where it has those of the link, what no probe could show is said.
 func TestTakenAddresses(t *testing.T) {
 	netns.Require(t, "ip")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	const noneIn = saysVerified + ", but no probe could come in over IPv4 here\n"
 	for addr, want := range map[string]string{
@@ -169,6 +171,7 @@ func TestTakenAddresses(t *testing.T) {
 // sends its own, and clears away what the killed one has left.
 func TestKilledInProof(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
+	t.Parallel()
 	adoptOrphans(t)
 	bin := buildShuntInit(t)
 	for _, backend := range backends {
@@ -194,6 +197,7 @@ func TestKilledInProof(t *testing.T) {
 // sends probes again, and one that changes nothing more does not.
 func TestProofIsOfWhatIsThere(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	for _, backend := range backends {
 		iptables := "iptables-" + string(backend)
@@ -268,6 +272,7 @@ func removeProof(t *testing.T, pod *netns.NS, family ruleset.Family) {
 // packets go is what it was, to any address.
 func TestProofCostsNoPacket(t *testing.T) {
 	netns.Require(t, "iptables-nft", "ip")
+	t.Parallel()
 	bin, pod := buildShuntInit(t), quietLab(t).Pod
 	ways := func() (all []string) {
 		for _, to := range []string{"10.0.0.9", "203.0.113.1", "fd00::9", "2001:db8:1::1"} {

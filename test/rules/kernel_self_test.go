@@ -19,6 +19,7 @@ var everyOutcome = []string{"direct", "redirect 15001", "redirect 15006", "tprox
 // so that nothing of what is tested elsewhere can make it pass.
 func TestKernelTells(t *testing.T) {
 	netns.Require(t, "iptables", "ip6tables", "ip")
+	t.Parallel()
 	tests := []struct {
 		name, rules string // rules: a command a line, {iptables} being either family's
 		packets     []string
@@ -142,6 +143,7 @@ func tellsApart(t *testing.T, a *arena, x Crossing) {
 // being left out.
 func TestKernelRefuses(t *testing.T) {
 	netns.Require(t, "iptables", "ip6tables", "ip")
+	t.Parallel()
 	packets, err := crossings(`
 		out connmark=0x539 tcp 10.0.0.9:80 -> direct
 		out state=ESTABLISHED tcp 10.0.0.9:80 -> direct

@@ -58,6 +58,7 @@ func set(t *testing.T, ns *netns.NS, settings string) {
 // other than the kernel's: whatever shunt-init calls verified has to work.
 func TestSettings(t *testing.T) {
 	netns.Require(t, "iptables-nft")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	proxies := map[string]proxyIdentity{
 		"marks":     {Identity: netns.Identity{UID: 1337, GID: 1337}},
@@ -87,6 +88,7 @@ func TestSettings(t *testing.T) {
 // no transparent proxy in these tests.
 func TestSettingsOfOtherSystems(t *testing.T) {
 	netns.Require(t, "iptables-nft")
+	t.Parallel()
 	cases := 0
 	for _, c := range corpus(t) {
 		if c.Name != "ambient-defaults" && c.Name != "ambient-inbound-hop" && c.Name != "legacy-defaults" {
@@ -120,6 +122,7 @@ func TestSettingsOfOtherSystems(t *testing.T) {
 // TestSettingRefused holds that what cannot work is said before anything is touched.
 func TestSettingRefused(t *testing.T) {
 	netns.Require(t, "iptables-nft", "ip")
+	t.Parallel()
 	bin, pod := buildShuntInit(t), quietLab(t).Pod
 	set(t, pod, "net/ipv4/tcp_syncookies=2")
 	before := wholeOf(t, pod)
@@ -137,6 +140,7 @@ func TestSettingRefused(t *testing.T) {
 // routed pods do: where REDIRECT would drop what comes in, that is said.
 func TestAddressOnLoopback(t *testing.T) {
 	netns.Require(t, "iptables-nft", "ip")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	moved := lines(
 		"ip addr del 10.0.0.1/32 dev eth0", "ip addr add 10.0.0.1/32 dev lo", "ip addr del fd00::1/128 dev eth0",
@@ -163,6 +167,7 @@ func TestAddressOnLoopback(t *testing.T) {
 // proxy, as all that comes in, or are not answered.
 func TestLinkLocal(t *testing.T) {
 	netns.Require(t, "iptables-nft", "ip")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	const port = 8080
 	for _, text := range []string{

@@ -25,6 +25,7 @@ var backends = []interception.Backend{interception.BackendNFT, interception.Back
 // namespace twice, read back, and crossed by real connections.
 func TestKernel(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
+	t.Parallel()
 	for _, backend := range backends {
 		for _, c := range corpus(t) {
 			if c.Refused() {

@@ -67,6 +67,7 @@ func addUnprintable(chain string) func(*testing.T, *netns.NS) {
 // removal mend it.
 func TestWayBack(t *testing.T) {
 	netns.Require(t, "iptables-nft", "ip")
+	t.Parallel()
 	bin := buildShuntInit(t)
 	args := argumentsOn(interception.BackendNFT, "-m TPROXY")
 	for name, damage := range damages {
@@ -103,6 +104,7 @@ func TestWayBack(t *testing.T) {
 // is touched, and the rule that is in the way is named by its chain.
 func TestUnprintableRuleOfOthers(t *testing.T) {
 	netns.Require(t, "iptables-nft")
+	t.Parallel()
 	bin, pod := buildShuntInit(t), quietLab(t).Pod
 	run(t, pod, bin, "-m", "REDIRECT")
 	addUnprintable("OUTPUT")(t, pod)
