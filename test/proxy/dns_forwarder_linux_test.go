@@ -65,6 +65,7 @@ func startForwarder(t *testing.T, p *pod, at netip.Addr, upstream netip.Addr) *f
 // like those of any application. Were the proxy to send them to the forwarder,
 // they would go round.
 func TestDNSForwarderInPod(t *testing.T) {
+	t.Parallel()
 	loopback := netip.MustParseAddr("127.0.0.1")
 	for _, capture := range []config.DNSCapture{config.DNSCaptureResolvers, config.DNSCaptureAll} {
 		for _, at := range []netip.Addr{loopback, netns.PodIPv4} {

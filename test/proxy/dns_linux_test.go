@@ -40,6 +40,7 @@ type nameserver struct {
 
 // TestDNS sends queries of an app through Envoy.
 func TestDNS(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {
 		for _, capture := range []config.DNSCapture{config.DNSCaptureResolvers, config.DNSCaptureAll} {
 			t.Run(fmt.Sprintf("%s, %s", mode, capture), func(t *testing.T) {

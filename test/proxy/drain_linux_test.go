@@ -46,6 +46,7 @@ type drained struct {
 
 // TestDrain holds what shunt-init drain waits for, in an injected pod.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	p := envoyPod(t, interception.ModeRedirect, lookForHTTP)
 	d := &drained{lab: p.Lab, program: buildShuntInit(t), began: make(chan struct{}), finish: make(chan struct{})}
 	d.serve(t)

@@ -22,6 +22,7 @@ import (
 // the pod is taken out of its Service, the sidecar's preStop hook runs, and
 // then the proxy is told to stop. Not one request may fail.
 func TestDrainUnderLoad(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {
 		t.Run(string(mode), func(t *testing.T) {
 			p := envoyPod(t, mode, lookForHTTP)

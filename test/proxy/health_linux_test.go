@@ -18,6 +18,7 @@ import (
 // TestHealthNeedsBothListeners closes one of the two pass-through listeners
 // while the other goes on: the proxy must not say that it is well.
 func TestHealthNeedsBothListeners(t *testing.T) {
+	t.Parallel()
 	p := envoyWithoutRules(t, interception.ModeTProxy)
 	inside, outside := client(dialer(p.Pod.Dial)), client(fromOutside(p.Lab))
 	pods := []netip.Addr{netns.PodIPv4, netns.PodIPv6}
@@ -44,6 +45,7 @@ func TestHealthNeedsBothListeners(t *testing.T) {
 // TestWithoutIPv6: on a node without IPv6 Envoy could not even read an address
 // of it. Its bootstrap has none then, and the pod works by itself.
 func TestWithoutIPv6(t *testing.T) {
+	t.Parallel()
 	for _, mode := range modes {
 		t.Run(string(mode), func(t *testing.T) {
 			injected := newPod(t, mode, nil, nil)

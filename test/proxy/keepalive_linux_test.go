@@ -21,6 +21,7 @@ const keepalivePort uint16 = 5432
 // the proxy's connections have to be probed while they are idle, and sooner
 // than NATs and load balancers forget them.
 func TestKeepalive(t *testing.T) {
+	t.Parallel()
 	const atMost = 60 * time.Second // idle until the first probe; Linux' own is two hours
 	for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {
 		t.Run(string(mode), func(t *testing.T) {

@@ -28,6 +28,7 @@ const mostKept = 24
 // TestSlowReaders: clients that take nothing of what a server sends fill the
 // proxy's buffers, and must not fill its memory.
 func TestSlowReaders(t *testing.T) {
+	t.Parallel()
 	const readers = 200
 	p := envoyPod(t, interception.ModeRedirect, nil)
 	w := &way{direction: inbound4, pod: p, system: interception.SystemRedirect}
@@ -88,6 +89,7 @@ func (p *pod) allocated(t *testing.T) int {
 // TestHTTPLimits: where Envoy takes HTTP, a client cannot make it keep endless
 // headers or streams.
 func TestHTTPLimits(t *testing.T) {
+	t.Parallel()
 	p := envoyPod(t, interception.ModeRedirect, lookForHTTP)
 	w := &way{direction: inbound4, pod: p, system: interception.SystemRedirect}
 	w.serveHTTP(t, limitsPort, &http.Server{Handler: http.HandlerFunc(tell), Protocols: bothVersions()})

@@ -32,6 +32,7 @@ func mitmproxySample(t *testing.T) sample {
 // TestMitmproxyRefusesTPROXY: rather than serve a pod none of whose
 // connections would reach it.
 func TestMitmproxyRefusesTPROXY(t *testing.T) {
+	t.Parallel()
 	netns.Require(t)
 	s := mitmproxySample(t)
 	injected := s.inject(t, interception.ModeTProxy)
@@ -62,6 +63,7 @@ func TestMitmproxyRefusesTPROXY(t *testing.T) {
 // TestMitmproxyDecrypts: as its README says, with an option and for clients
 // that trust its CA; and clients may have public addresses.
 func TestMitmproxyDecrypts(t *testing.T) {
+	t.Parallel()
 	// The second because the servers here have certificates of their own making.
 	p := mitmproxySample(t).start(t, interception.ModeRedirect, "--set=decrypt=true", "--set=ssl_insecure=true")
 	authority, err := os.ReadFile(filepath.Join(p.Node.EmptyDirs, "shunt-proxy-data", "mitmproxy-ca-cert.pem"))

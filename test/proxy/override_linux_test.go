@@ -52,6 +52,7 @@ func startOverridden(t *testing.T, injected *corev1.Pod, text string) *pod {
 // TestBootstrapOverride: a pod's own bootstrap adds to Shunt's, its values win,
 // and the health port is where the pod wants it.
 func TestBootstrapOverride(t *testing.T) {
+	t.Parallel()
 	injected := newPod(t, interception.ModeRedirect, overriding(), nil)
 	p := startOverridden(t, injected, `{
 		"stats_flush_interval": "7s",
@@ -77,6 +78,7 @@ func TestBootstrapOverride(t *testing.T) {
 // two listeners of one name Envoy has the first, which is Shunt's: the pod's own
 // cannot take its place.
 func TestBootstrapOverrideOfSharedNames(t *testing.T) {
+	t.Parallel()
 	out, err := validate(t, bootstrapText(interception.ModeRedirect),
 		"--config-yaml", `{"static_resources": {"clusters": [`+cluster("PassthroughCluster")+`]}}`)
 	if err == nil || !strings.Contains(out, "duplicate cluster 'PassthroughCluster'") {

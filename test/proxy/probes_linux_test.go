@@ -31,6 +31,7 @@ import (
 // by the application: yes where it is there, no where it is not. A tcpSocket
 // probe as the pod has it would be told yes by the proxy in either case.
 func TestProbes(t *testing.T) {
+	t.Parallel()
 	for name, start := range map[string]func(*testing.T, interception.Mode, []corev1.Container) *pod{
 		envoy: probedEnvoy, haproxy: probedHAProxy,
 	} {

@@ -30,6 +30,7 @@ const (
 // TestMethods: where Envoy takes HTTP, a request may have any method, those of
 // Vault (LIST), Varnish (BAN) and UPnP (M-SEARCH) among them.
 func TestMethods(t *testing.T) {
+	t.Parallel()
 	p := envoyPod(t, interception.ModeRedirect, lookForHTTP)
 	w := &way{direction: inbound4, pod: p, system: interception.SystemRedirect}
 	w.serveHTTP(t, methodsPort, &http.Server{Handler: http.HandlerFunc(tell)})
@@ -57,6 +58,7 @@ func TestMethods(t *testing.T) {
 // server and one to a port where nobody listens, the log has those, and of each
 // as much, as it is told to have.
 func TestAccessLog(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		change func(*config.Config)
@@ -100,6 +102,7 @@ func TestAccessLog(t *testing.T) {
 // TestCancels: a client may give up its requests on a connection of HTTP/2, two
 // of three at once and the third a little later, and the connection goes on.
 func TestCancels(t *testing.T) {
+	t.Parallel()
 	const requests = 900
 	p := envoyPod(t, interception.ModeRedirect, lookForHTTP)
 	w := &way{direction: inbound4, pod: p, system: interception.SystemRedirect}

@@ -15,6 +15,7 @@ import (
 // TestResolvers has shunt-init leave a pod's resolvers for the proxy, and the
 // proxy read them: at its start, and when a later run leaves others.
 func TestResolvers(t *testing.T) {
+	t.Parallel()
 	envoy := envoyBinary(t)
 	netns.Require(t, "iptables-nft")
 	lab, err := netns.NewLab()

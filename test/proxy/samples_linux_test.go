@@ -68,6 +68,7 @@ const (
 // TestSamples: with each sample's configuration a pod is injected whose proxy
 // carries its connections both ways.
 func TestSamples(t *testing.T) {
+	t.Parallel()
 	for _, s := range allSamples {
 		for mode, serves := range s.serves {
 			t.Run(s.folder+"/"+string(mode), func(t *testing.T) {

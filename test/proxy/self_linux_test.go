@@ -21,6 +21,7 @@ var asProxy = netns.Identity{UID: 1337, GID: 1337}
 // intercepted, and goes on to the application. In TPROXY that hop has one address
 // at both ends, and on a socket that is bound to lo its answers would not be found.
 func TestProxyCallsItsOwnPod(t *testing.T) {
+	t.Parallel()
 	const port = 8080
 	for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {
 		for _, annotations := range []map[string]string{nil, lookForHTTP} {
@@ -49,6 +50,7 @@ func TestProxyCallsItsOwnPod(t *testing.T) {
 // TestProxyUser: the proxy may run as a user that no image has. Then an
 // application of uid 1337 is intercepted like any other.
 func TestProxyUser(t *testing.T) {
+	t.Parallel()
 	const id = 61337
 	for mode, system := range map[interception.Mode]interception.System{
 		interception.ModeRedirect: interception.SystemRedirect, interception.ModeTProxy: interception.SystemTProxy,
@@ -87,6 +89,7 @@ func TestProxyUser(t *testing.T) {
 // TestInboundToLoopback: Envoy itself closes what would take another host to the
 // pod's loopback interface, whatever the rules let through.
 func TestInboundToLoopback(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {
 		t.Run(string(mode), func(t *testing.T) {
 			p := envoyPod(t, mode, nil)

@@ -22,6 +22,7 @@ import (
 // user and with the capabilities of its container, and asks it what kubelet,
 // Prometheus and strangers would.
 func TestServing(t *testing.T) {
+	t.Parallel()
 	for _, mode := range modes {
 		t.Run(string(mode), func(t *testing.T) {
 			p := envoyWithoutRules(t, mode)

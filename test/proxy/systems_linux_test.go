@@ -159,6 +159,7 @@ func legacyHAProxy(t *testing.T) *pod {
 // TestHAProxyLeavesOut: IPv6 that HAProxy cannot carry goes past it where the
 // pod says so.
 func TestHAProxyLeavesOut(t *testing.T) {
+	t.Parallel()
 	folder, err := filepath.Abs(haproxySample)
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 // TestEnvoyAcceptsEveryBootstrap has Envoy itself check the bootstrap of every
 // mode, with what changes its shape.
 func TestEnvoyAcceptsEveryBootstrap(t *testing.T) {
+	t.Parallel()
 	resolvers := filepath.Join(t.TempDir(), envoyconfig.ResolversFile)
 	if err := os.WriteFile(resolvers, []byte(`{"resources": []}`), 0o600); err != nil {
 		t.Fatal(err)
@@ -53,6 +54,7 @@ func TestEnvoyAcceptsEveryBootstrap(t *testing.T) {
 
 // TestEnvoyRefusesNonsense shows that the test above can fail.
 func TestEnvoyRefusesNonsense(t *testing.T) {
+	t.Parallel()
 	wrong := strings.Replace(bootstrapText(interception.ModeRedirect), "ORIGINAL_DST", "ORIGINAL_DESTINATION", 1)
 	if out, err := validate(t, wrong); err == nil {
 		t.Errorf("envoy accepts an unknown type of cluster:\n%s", out)
