@@ -1,7 +1,7 @@
 // Command images puts Shunt's two images together, as OCI layouts, without a
 // container engine: each has one static program of the project's, and
 // shunt-init has iptables below it, out of Debian's packages. hack/images.sh
-// calls it; the Dockerfile makes the same images with an engine.
+// calls it. The Dockerfile is the way with an engine.
 package main
 
 import (
