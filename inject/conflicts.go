@@ -92,10 +92,10 @@ func takenIdentity(pod *corev1.Pod, req annotation.Request, cfg config.Config) (
 // sidecar can give.
 func unsatisfiable(pod *corev1.Pod, req annotation.Request, cfg config.Config) field.ErrorList {
 	var errs field.ErrorList
-	if grace := annotation.GracePeriod(pod); req.DrainDuration >= grace && req.DrainDuration > 0 && !req.Source.FromNamespace(req.DrainKey) {
-		errs = append(errs, req.Source.Invalid(req.DrainKey, fmt.Sprintf(
+	if grace := annotation.GracePeriod(pod); req.ProxyConfig.Drain >= grace && req.ProxyConfig.Drain > 0 && !req.Source.FromNamespace(annotation.ProxyConfigKey) {
+		errs = append(errs, req.Source.Invalid(annotation.ProxyConfigKey, fmt.Sprintf(
 			"%s is not less than the pod's terminationGracePeriodSeconds, %d, after which it is killed; accepted: less than that",
-			req.DrainDuration, int64(grace.Seconds()))))
+			req.ProxyConfig.Drain, int64(grace.Seconds()))))
 	}
 	if ptr.Deref(req.NativeSidecar, false) && !cfg.Native() {
 		errs = append(errs, req.Source.Invalid(annotation.NativeSidecarKey,

@@ -150,8 +150,7 @@ func (e explainer) configured() []Setting {
 // unused reports whether a field says nothing to the pod's proxy.
 func (e explainer) unused(field string) bool {
 	// What is in a template is a setting of the pods that name it.
-	return field == "templates" || e.asked.Sidecar.Type == config.SidecarCustom &&
-		slices.ContainsFunc(annotation.Table(), func(row annotation.Row) bool { return row.Envoy && row.Field == field })
+	return field == "templates" || e.asked.Sidecar.Type == config.SidecarCustom && annotation.ForEnvoy(field)
 }
 
 // takenAway are the fields that an annotation leaves without a value, as that
@@ -174,7 +173,7 @@ func (e explainer) fromField(path string) []string {
 		adds = adds || row.Field == path && row.Adds
 		return row.Field == path
 	})
-	if e.req.ByConfig(path) {
+	if e.req.SetByProxyConfig(path) {
 		from = []string{e.annotation(annotation.ProxyConfigKey)}
 	}
 	if len(from) == 0 || adds {
@@ -223,7 +222,7 @@ func (e explainer) template(path string) string {
 // gaveWay says what of the pod had a value changed that suits most pods.
 func (e explainer) gaveWay(path string) string {
 	drain := e.asked.DrainDuration.Duration
-	drain = cmp.Or(e.req.DrainDuration, drain)
+	drain = cmp.Or(e.req.ProxyConfig.Drain, drain)
 	dns := e.asked.DNSCapture
 	dns = cmp.Or(e.req.DNSCapture, dns)
 	switch {

@@ -30,7 +30,7 @@ func TestExplainNamesEveryAnnotation(t *testing.T) {
 			continue
 		}
 		for _, row := range annotation.Table() {
-			if row.Key == annotation.ProxyConfigKey || overConfig(c, row.Key) {
+			if row.Key == annotation.ProxyConfigKey {
 				continue // which may set several fields, or none
 			}
 			want := map[string]int{"pod annotation": 0, "namespace annotation": 0}
@@ -68,14 +68,6 @@ func placeOf(c cases.Case, row annotation.Row) string {
 func idle(c cases.Case, row annotation.Row, mode interception.Mode) bool {
 	return row.Envoy && c.Config.Sidecar.Type == config.SidecarCustom ||
 		row.Flag != "" && row.Field == "" && mode == interception.ModeNone && row.Key != annotation.InterceptionModeKey
-}
-
-// overConfig reports whether a pod's ProxyConfig may win over the namespace's
-// key.
-func overConfig(c cases.Case, key string) bool {
-	_, config := c.Pod.Annotations[annotation.ProxyConfigKey]
-	_, own := c.Pod.Annotations[key]
-	return config && !own && (key == annotation.ConcurrencyKey || key == annotation.DrainDurationKey)
 }
 
 func settingsFrom(settings []inject.Setting, from string) int {

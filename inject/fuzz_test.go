@@ -42,7 +42,7 @@ func FuzzAnnotations(f *testing.F) {
 					annotation.DNSCaptureKey:              dns,
 					annotation.ProtocolDetectionKey:       detection,
 					annotation.HTTPPortsKey:               httpPorts,
-					annotation.DrainDurationKey:           drain,
+					annotation.ProxyConfigKey:             "terminationDrainDuration: " + drain,
 					annotation.ComponentLogLevelKey:       components,
 				},
 			},

@@ -21,7 +21,7 @@ func TestNamespaceAnnotationsHoldAsThePodsOwn(t *testing.T) {
 	moved := 0
 	for _, c := range loadCases(t) {
 		pod, ns := movedToNamespace(c)
-		if len(ns.Annotations) == 0 || len(c.Namespace.Annotations) > 0 || ns.Annotations[annotation.DrainDurationKey] != "" ||
+		if len(ns.Annotations) == 0 || len(c.Namespace.Annotations) > 0 ||
 			ns.Annotations[annotation.ProxyConfigKey] != "" || len(c.Config.ForbiddenAnnotations) > 0 {
 			continue
 		}

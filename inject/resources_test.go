@@ -64,8 +64,6 @@ func testChangedSettings(t *testing.T, cfg config.Config) {
 		annotation.ProxyCPULimitKey:            {"2", "3"},
 		annotation.ProxyMemoryKey:              {"128Mi", "256Mi"},
 		annotation.ProxyMemoryLimitKey:         {"1Gi", "2Gi"},
-		annotation.ConcurrencyKey:              {"1", "2"},
-		annotation.DropInvalidKey:              {"true", "false"},
 		annotation.HealthPortKey:               {"8888", "0"},
 		annotation.ProxyConfigKey:              {"concurrency: 1", "concurrency: 2"},
 		annotation.TemplatesKey:                {"sidecar", "sidecar,debug"},

@@ -71,9 +71,9 @@ func podWarnings(req annotation.Request, cfg config.Config) []string {
 	switch {
 	case cfg.Sidecar.Type == config.SidecarCustom:
 		return unusedKeyWarnings(req)
-	case req.DrainDuration > 0 && !req.Source.FromNamespace(req.DrainKey) && !cfg.Drains():
+	case req.ProxyConfig.Drain > 0 && !req.Source.FromNamespace(annotation.ProxyConfigKey) && !cfg.Drains():
 		return []string{fmt.Sprintf("%s: Envoy carries bytes, and is stopped after the application: there is nothing to drain; "+
-			"with %s: declared or all there is", req.Source.Path(req.DrainKey), annotation.ProtocolDetectionKey)}
+			"with %s: declared or all there is", req.Source.Path(annotation.ProxyConfigKey), annotation.ProtocolDetectionKey)}
 	}
 	return nil
 }

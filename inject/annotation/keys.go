@@ -37,7 +37,6 @@ const (
 	ProtocolDetectionKey = ShuntPrefix + "protocolDetection"
 	HTTPPortsKey         = ShuntPrefix + "httpPorts"
 	AccessLogKey         = ShuntPrefix + "accessLog"
-	DrainDurationKey     = ShuntPrefix + "drainDuration"
 
 	// NamespaceInjectionKey, on a namespace, asks for the proxy in all its
 	// pods or declines it for all of them.
@@ -89,8 +88,6 @@ const (
 	// KubevirtInterfacesKey.
 	RerouteVirtualInterfacesKey = "istio.io/reroute-virtual-interfaces"
 
-	DropInvalidKey        = ShuntPrefix + "dropInvalid"
-	ConcurrencyKey        = ShuntPrefix + "concurrency"
 	AllowProxyIdentityKey = ShuntPrefix + "allowProxyIdentity"
 )
 

@@ -80,7 +80,7 @@ const byOverride = "Shunt's Envoy does without"
 // says nothing of.
 type ProxyConfig struct {
 	concurrency *int32
-	drain       time.Duration
+	Drain       time.Duration
 	hold        *bool
 	unsupported []string // names of fields on which Shunt does not act
 	unknown     []string // and of those that Istio does not have either
@@ -145,7 +145,7 @@ func (c *ProxyConfig) take(name string, fields map[string]any) func() *field.Err
 			return invalid(config.AcceptedDuration)
 		}
 		if _, both := fields[configTermination]; !both || name == configTermination {
-			c.drain = d
+			c.Drain = d
 		}
 	case configHold:
 		hold, is := value.(bool)
@@ -182,29 +182,14 @@ func knownFields() []string {
 	return append([]string{configConcurrency, configDrain, configHold, configTermination}, slices.Sorted(maps.Keys(unsupportedFields))...)
 }
 
-// combineConfig has a ProxyConfig count where no key of its own says the same
-// thing, or where that key is the namespace's and the ProxyConfig the pod's.
-func (r *Request) combineConfig() {
-	r.DrainKey = DrainDurationKey
-	if r.ByConfig(configConcurrency) {
-		r.concurrency = r.ProxyConfig.concurrency
-	}
-	if r.ByConfig(configDrain) {
-		r.DrainDuration, r.DrainKey = r.ProxyConfig.drain, ProxyConfigKey
-	}
-}
-
-// ByConfig reports whether it is the ProxyConfig that sets a field of the
-// injector's configuration.
-func (r *Request) ByConfig(field string) bool {
-	counts := func(key string) bool {
-		return !r.Source.Has(key) || r.Source.FromNamespace(key) && !r.Source.FromNamespace(ProxyConfigKey)
-	}
+// SetByProxyConfig reports whether a ProxyConfig sets a field of the injector's
+// configuration.
+func (r *Request) SetByProxyConfig(field string) bool {
 	switch field {
 	case configConcurrency:
-		return r.ProxyConfig.concurrency != nil && counts(ConcurrencyKey)
+		return r.ProxyConfig.concurrency != nil
 	case configDrain:
-		return r.ProxyConfig.drain != 0 && counts(DrainDurationKey)
+		return r.ProxyConfig.Drain != 0
 	case configHold:
 		return r.ProxyConfig.hold != nil
 	default:
@@ -223,7 +208,7 @@ func ConfigWarnings(req Request, cfg config.Config) []string {
 		if req.ProxyConfig.concurrency != nil {
 			warn(configConcurrency, forEnvoy)
 		}
-		if req.ProxyConfig.drain != 0 {
+		if req.ProxyConfig.Drain != 0 {
 			warn(configTermination, forEnvoy)
 		}
 	}

@@ -5,13 +5,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"k8s.io/utils/ptr"
 
 	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
@@ -35,15 +33,11 @@ type Request struct {
 	ProtocolDetection config.ProtocolDetection
 	httpPorts         interception.PortRanges
 	accessLog         envoy.AccessLog
-	DrainDuration     time.Duration
-	DrainKey          string // where that stands
 	ProxyConfig       ProxyConfig
 	RewriteProbes     *bool
 	NativeSidecar     *bool
 	logLevel          string
 	ComponentLogLevel string
-	concurrency       *int32 // 0 for all cores
-	dropInvalid       *bool
 	ProxyResources    Quantities
 	ProxyImage        string
 
@@ -76,7 +70,6 @@ func onePort(port uint16) interception.PortRange {
 // combine puts together what several annotations say of one thing, when all of
 // them are read.
 func (r *Request) combine() {
-	r.combineConfig()
 	virtual := sets.New(r.Spec.VirtualInterfaces...)
 	for _, name := range r.rerouted {
 		if !virtual.Has(name) {
@@ -124,7 +117,7 @@ type Problem struct {
 	Key   string // of the table, where one is meant
 	Place Place
 	Err   *field.Error
-	More  int // strict.Faults of the same kind that are not told
+	More  int // faults of the same kind that are not told
 }
 
 // Read parses every key of the table, and returns all that is wrong
@@ -220,10 +213,8 @@ func (r *Request) unsupportedInMode(found []Problem) []Problem {
 	if r.Mode == interception.ModeNone && r.DNSCapture != "" && r.DNSCapture != config.DNSCaptureNone {
 		refuse(DNSCaptureKey, "REDIRECT or TPROXY")
 	}
-	if r.Mode == interception.ModeNone && ptr.Deref(r.dropInvalid, false) {
-		refuse(DropInvalidKey, "REDIRECT or TPROXY")
-	}
-	if r.ProtocolDetection == config.ProtocolDetectionNone && r.httpPorts != nil && r.Source.Place(ProtocolDetectionKey) == r.Source.Place(HTTPPortsKey) {
+	samePlace := r.Source.Place(ProtocolDetectionKey) == r.Source.Place(HTTPPortsKey)
+	if r.ProtocolDetection == config.ProtocolDetectionNone && r.httpPorts != nil && samePlace {
 		problems = append(problems, Problem{Key: HTTPPortsKey, Place: r.Source.Place(HTTPPortsKey), Err: r.Source.Invalid(HTTPPortsKey,
 			fmt.Sprintf("%s says that no port is looked at; accepted: with declared", ProtocolDetectionKey))})
 	}

@@ -2,7 +2,6 @@ package annotation
 
 import (
 	"slices"
-	"time"
 
 	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
@@ -163,13 +162,6 @@ var trafficAnnotations = []Row{
 			func(r *Request) *envoy.AccessLog { return &r.accessLog }),
 	},
 	{
-		Key: DrainDurationKey, Places: settingPlaces, Field: "drainDuration", Envoy: true,
-		Sets: "how long the pod's end waits for requests under way through Envoy, where that looks for HTTP or is a regular " +
-			"container; less than the grace period",
-		Accepted: config.AcceptedDuration, Default: ofConfiguration + "25s, or 5s less than a shorter grace period",
-		read: into(config.ParseDuration, func(r *Request) *time.Duration { return &r.DrainDuration }),
-	},
-	{
 		Key: LogLevelKey, Places: settingPlaces, Field: "logLevel", Envoy: true,
 		Sets:     "how much Envoy logs",
 		Accepted: config.AcceptedLogLevels, Default: ofConfiguration + "warning",
@@ -211,4 +203,11 @@ func (a Row) IsSetting() bool { return slices.Contains(a.Places, NamespaceAnnota
 // ofPods reports whether a pod can set a row's key.
 func (a Row) ofPods() bool {
 	return a.read != nil && slices.ContainsFunc(a.Places, func(place Place) bool { return slices.Contains(PodPlaces, place) })
+}
+
+// ForEnvoy reports whether a field of the configuration is for Envoy, so that a
+// custom sidecar has no use of it.
+func ForEnvoy(field string) bool {
+	return field == configConcurrency || field == configDrain ||
+		slices.ContainsFunc(table, func(row Row) bool { return row.Envoy && row.Field == field })
 }

@@ -18,12 +18,6 @@ var proxyAnnotations = []Row{
 		read: into(interception.ParseInterfaces, func(r *Request) *[]string { return &r.rerouted }),
 	},
 	{
-		Key: DropInvalidKey, Places: settingPlaces, Field: "dropInvalid",
-		Sets:     "whether inbound TCP packets that belong to no connection are dropped",
-		Accepted: acceptedTruth, Default: ofConfiguration + "false", Flag: "drop-invalid",
-		read: into(parseTruth, func(r *Request) **bool { return &r.dropInvalid }),
-	},
-	{
 		Key: AllowProxyIdentityKey, Places: settingPlaces,
 		Sets: "whether containers may run as the proxy's user or group, which takes their connections past the proxy; " +
 			"without it such a pod is refused",
@@ -31,15 +25,10 @@ var proxyAnnotations = []Row{
 		read: into(parseTruth, func(r *Request) **bool { return &r.AllowProxyIdentity }),
 	},
 	{
-		Key: ConcurrencyKey, Places: settingPlaces, Field: "concurrency", Envoy: true,
-		Sets:     "Envoy's worker threads",
-		Accepted: config.AcceptedConcurrency, Default: ofConfiguration + "2",
-		read: into(parseConcurrency, func(r *Request) **int32 { return &r.concurrency }),
-	},
-	{
 		Key: ProxyConfigKey, Places: settingPlaces,
-		Sets: "concurrency, terminationDrainDuration (or else drainDuration) and holdApplicationUntilProxyStarts, where no " +
-			"key of the same place says the first two; other fields are warned about",
+		Sets: "Envoy's worker threads (concurrency, 0 for all cores), how long the end of a pod waits for requests under way through " +
+			"Envoy (terminationDrainDuration, or else drainDuration) and whether a pod waits for a proxy that is a regular container " +
+			"(holdApplicationUntilProxyStarts); other fields are warned about",
 		Accepted: acceptedProxyConfig, Default: "what the injector's configuration says",
 		read: into(parseProxyConfig, func(r *Request) *ProxyConfig { return &r.ProxyConfig }),
 	},

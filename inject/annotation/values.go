@@ -8,7 +8,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
-	"github.com/shunt-dev/shunt/inject/config"
 )
 
 const (
@@ -59,15 +58,6 @@ func parseWord(text, yes, no string) (*bool, error) {
 		return nil, &interception.ValueError{Value: text, Accepted: strconv.Quote(yes) + " or " + strconv.Quote(no)}
 	}
 	return new(text == yes), nil
-}
-
-// parseConcurrency reads a number of threads.
-func parseConcurrency(text string) (*int32, error) {
-	n, err := strconv.ParseUint(text, 10, 31)
-	if err != nil || n > config.MaxConcurrency {
-		return nil, &interception.ValueError{Value: text, Accepted: config.AcceptedConcurrency}
-	}
-	return new(int32(n)), nil
 }
 
 // oneOf returns a parser of one of a few words.
