@@ -58,7 +58,7 @@ func newValidate(name string) *cobra.Command {
 	}
 }
 
-// display is a file's name in messages.
+// display returns a file's name for messages.
 func display(file string) string {
 	if file == "-" {
 		return "stdin"
@@ -91,7 +91,7 @@ func validate(file string, stdin io.Reader) error {
 	return nil
 }
 
-// configKey is that of the ConfigMap in config/manager.
+// configKey names the key of the ConfigMap in config/manager.
 const configKey = "config.yaml"
 
 // configOf takes a configuration out of a ConfigMap, and says under which key

@@ -14,8 +14,8 @@ import (
 	"github.com/shunt-dev/shunt/inject"
 )
 
-// checkExplain refuses what a list of settings cannot be printed as. A table is
-// what is printed where nothing is said.
+// checkExplain rejects output formats that settings have not. The default is a
+// table.
 func checkExplain(cmd *cobra.Command, output string) error {
 	if cmd.Flags().Changed("output") && output != outputJSON {
 		return fmt.Errorf("--output: invalid value %q with --explain; accepted: json, or no --output for a table", output)
@@ -79,8 +79,7 @@ func explainTables(stdout io.Writer, all []manifest.Explanation) error {
 	return nil
 }
 
-// cell is a value on one line: one with a line break, or that could be taken
-// for another column, in quotes.
+// cell prints a value on one line; quoted if it has a line break or a tab.
 func cell(s inject.Setting) string {
 	switch {
 	case s.Value == "":

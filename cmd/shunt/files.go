@@ -14,10 +14,10 @@ import (
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
 )
 
-// endings are those of the files that are read of a folder, as kubectl has it.
+// endings lists the file names that are read in a folder, as kubectl does.
 var endings = []string{".json", ".yaml", ".yml"}
 
-// sources are the manifests that the user names.
+// sources holds the manifests that the user names.
 type sources struct {
 	names     []string
 	recursive bool
@@ -77,7 +77,7 @@ func appendInput(all []input, name string, text []byte, err error) ([]input, err
 	return append(all, input{name, manifest.Split(name, text)}), nil
 }
 
-// files are the name itself, or the manifests of the folder of that name.
+// files returns the name itself, or the manifests of the folder of that name.
 func (s *sources) files(name string) ([]string, error) {
 	about, err := os.Stat(name)
 	if err != nil || !about.IsDir() {
@@ -136,7 +136,7 @@ func (s *sources) folder(name string) ([]string, error) {
 	return files, nil
 }
 
-// eof is stdin once it has been read.
+// eof takes the place of stdin once it has been read.
 type eof struct{}
 
 func (eof) Read([]byte) (int, error) {

@@ -75,7 +75,7 @@ func checkNamespace(namespace string) error {
 	return nil
 }
 
-// namespacesOf are the Namespaces of all files.
+// namespacesOf collects the Namespaces of all files.
 func namespacesOf(inputs []input) manifest.Namespaces {
 	all := manifest.Namespaces{}
 	for _, in := range inputs {

@@ -161,7 +161,7 @@ func printRules(stdout io.Writer, spec interception.Spec, opts interception.Opti
 	return nil
 }
 
-// injector is the configuration that pods are injected by.
+// injector returns the configuration that pods are injected with.
 func (a *rulesArgs) injector() (config.Config, error) {
 	if a.config == nil {
 		return config.Default(), nil
