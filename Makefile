@@ -10,6 +10,11 @@ MAKEFLAGS += --no-print-directory
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # The tag of the images.
 TAG ?= dev
+# Nothing needs cgo, and what is compiled without it serves all targets.
+export CGO_ENABLED := 0
+# THOROUGH=true has the suites do all that they can: hack/suites.sh says what that is. test-all sets it.
+THOROUGH ?= false
+export THOROUGH
 # How long each fuzz target runs, which benchmarks run, and how many rounds those of test/bench take.
 FUZZTIME ?= 20s
 BENCH ?= .
@@ -17,7 +22,7 @@ ROUNDS ?= 20
 
 BINARIES := shunt shunt-init shunt-webhook
 # -buildvcs=false: go asks git about the tree otherwise, and fails where git does not trust it; VERSION says it already.
-GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+GO_BUILD = go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 
 ##@ Start here
 
@@ -32,8 +37,13 @@ demo: ## Send real connections through injected pods, without a cluster (root; u
 	@hack/demo.sh
 
 .PHONY: test
-test: ## Run every suite: unit, rules, proxy, traffic, envtest, load, chart, images, e2e (root; the first run builds a Kubernetes node).
-	@hack/suites.sh unit rules proxy traffic envtest load chart images e2e
+test: ## Run the tests that a change needs: unit, rules, proxy, envtest, chart (root; 8 minutes at most on two cores).
+	@hack/suites.sh unit rules proxy envtest chart $(MORE_SUITES)
+
+.PHONY: test-all
+test-all: THOROUGH := true
+test-all: MORE_SUITES := traffic load images e2e
+test-all: test ## Run every suite, as CI does: the same ones, thorough, and traffic, load, images, e2e (a quarter of an hour).
 
 .PHONY: build
 build: ## Build bin/shunt, bin/shunt-init and bin/shunt-webhook; bin/kubectl-shunt is bin/shunt, as kubectl finds it.
@@ -52,7 +62,7 @@ release: ## Make all that a release consists of into bin/release/VERSION, which 
 ##@ One suite at a time
 
 .PHONY: test-unit
-test-unit: ## Run the unit tests with the race detector.
+test-unit: ## Run the unit tests; THOROUGH=true runs them with the race detector.
 	@hack/suites.sh unit
 
 .PHONY: test-rules
@@ -94,7 +104,7 @@ e2e: ## The same, and workloads, failures, upgrade, scale; in the cluster of KUB
 ##@ Before a change is sent
 
 .PHONY: verify
-verify: ## Check formatting, linters, rooms, modules, generated files and scripts; change nothing.
+verify: ## Check formatting, linters, imports, modules, generated files, scripts and races; change nothing.
 	@hack/verify.sh
 
 .PHONY: lint

@@ -16,7 +16,7 @@ const maxSize = 6_000_000
 func build(tb testing.TB, dir string) string {
 	tb.Helper()
 	bin := filepath.Join(dir, "shunt-init")
-	cmd := exec.CommandContext(tb.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", bin,
+	cmd := exec.CommandContext(tb.Context(), "go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", bin,
 		"github.com/shunt-dev/shunt/cmd/shunt-init")
 	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -8,11 +8,11 @@ import (
 	"path/filepath"
 )
 
-// BuildShuntInit builds the program of the init container as it ships, into a
+// BuildShuntInit builds the program of the init container, stripped as it ships, into a
 // folder, and returns its path.
 func BuildShuntInit(folder string) (string, error) {
 	bin := filepath.Join(folder, "shunt-init")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", bin,
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", bin,
 		"github.com/shunt-dev/shunt/cmd/shunt-init")
 	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
