@@ -115,6 +115,17 @@ func (r checkResult) lines() []string {
 	return lines
 }
 
+// buildShunt returns the command line, built once for all specs.
+func buildShunt(ctx context.Context) string {
+	GinkgoHelper()
+	binary := filepath.Join(files, "shunt")
+	if _, err := os.Stat(binary); err != nil {
+		output, err := childCommand(ctx, "go", "build", "-buildvcs=false", "-o", binary, "../../cmd/shunt").CombinedOutput()
+		Expect(err).NotTo(HaveOccurred(), "%s", output)
+	}
+	return binary
+}
+
 var _ = Describe("shunt check", Ordered, func() {
 	const host = "shunt-webhook-" + checkedRevision + ".shunt-system.svc"
 	const registered = "MutatingWebhookConfiguration/shunt-" + checkedRevision
@@ -164,9 +175,7 @@ var _ = Describe("shunt check", Ordered, func() {
 
 	BeforeAll(func(ctx SpecContext) {
 		dir := GinkgoT().TempDir()
-		binary, kubeconfig = filepath.Join(dir, "shunt"), filepath.Join(dir, "kubeconfig")
-		output, err := childCommand(ctx, "go", "build", "-buildvcs=false", "-o", binary, "../../cmd/shunt").CombinedOutput()
-		Expect(err).NotTo(HaveOccurred(), "%s", output)
+		binary, kubeconfig = buildShunt(ctx), filepath.Join(dir, "kubeconfig")
 		Expect(os.WriteFile(kubeconfig, environment.KubeConfig, 0o600)).To(Succeed())
 
 		shuntNamespace(ctx)
@@ -231,34 +240,6 @@ var _ = Describe("shunt check", Ordered, func() {
 		Expect(code).To(Equal(1))
 		configuration.ResourceVersion = wrong.ResourceVersion
 		Expect(api.Update(ctx, configuration)).To(Succeed())
-	})
-
-	It("finds a certificate that has expired", func(ctx SpecContext) {
-		good := secret.DeepCopy()
-		secret.Data = trusted.pair(host, time.Now().Add(-time.Hour))
-		Expect(api.Update(ctx, secret)).To(Succeed())
-		result, code := check(ctx, "-n", namespaces["well"])
-		Expect(result.lines()).To(ContainElements(
-			MatchRegexp(`^FAIL Certificate `+host+`:443: in Secret .* expired at .*, 1h`), HavePrefix("OK CABundle "+registered),
-		))
-		Expect(code).To(Equal(1))
-		secret.Data = good.Data
-		Expect(api.Update(ctx, secret)).To(Succeed())
-	})
-
-	It("finds a pod without the proxy", func(ctx SpecContext) {
-		result, code := check(ctx, "-n", namespaces["missing"])
-		Expect(result.lines()).To(ContainElement(
-			"FAIL PodNotInjected Pod/" + namespaces["missing"] + "/echo: it should have the proxy and has none; recreate it"))
-		Expect(result.Failed).To(Equal(1))
-		Expect(code).To(Equal(1))
-	})
-
-	It("finds a pod of an older version", func(ctx SpecContext) {
-		result, code := check(ctx, "-n", namespaces["older"])
-		Expect(result.lines()).To(ContainElement(HavePrefix(
-			"WARN PodOutdated Pod/" + namespaces["older"] + "/echo: the image of shunt-init is shunt-init:v0, and would be ")))
-		Expect(code).To(Equal(0))
 	})
 
 	It("looks at all namespaces, and prints a table", func(ctx SpecContext) {

@@ -2,14 +2,12 @@ package envtest_test
 
 import (
 	"context"
-	"errors"
 	"strings"
 
 	"github.com/google/go-cmp/cmp"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -17,30 +15,9 @@ import (
 	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/cases"
 	"github.com/shunt-dev/shunt/inject/config"
-	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 var _ = Describe("a pod of a namespace that asks for the proxy", func() {
-	DescribeTable("is injected", func(ctx SpecContext, mode string, names ...string) {
-		pod := newPod(newNamespace(ctx, enabled), map[string]string{annotation.InterceptionModeKey: mode})
-		before := running.count("injected", inject.ReasonInjected)
-		Expect(api.Create(ctx, pod)).To(Succeed())
-		stored := &corev1.Pod{}
-		Expect(api.Get(ctx, client.ObjectKeyFromObject(pod), stored)).To(Succeed())
-		Expect(initContainers(stored)).To(Equal(names))
-		Expect(stored.Annotations).To(HaveKey(podplan.StatusKey))
-		proxy := stored.Spec.InitContainers[len(names)-1]
-		Expect(proxy.RestartPolicy).To(HaveValue(Equal(corev1.ContainerRestartPolicyAlways)))
-		Expect(running.count("injected", inject.ReasonInjected)).To(Equal(before + 1))
-		if mode != "NONE" {
-			Expect(stored.Spec.InitContainers[0].Args).To(ContainElements("-m", mode))
-		}
-	},
-		Entry("REDIRECT", "REDIRECT", "shunt-init", "shunt-proxy"),
-		Entry("TPROXY", "TPROXY", "shunt-init", "shunt-proxy"),
-		Entry("NONE", "NONE", "shunt-init", "shunt-proxy"),
-	)
-
 	It("is injected in a dry run, which leaves nothing behind", func(ctx SpecContext) {
 		pod := newPod(newNamespace(ctx, enabled), nil)
 		Expect(api.Create(ctx, pod, client.DryRunAll)).To(Succeed())
@@ -61,25 +38,6 @@ var _ = Describe("a pod of a namespace that asks for the proxy", func() {
 		Expect(api.Create(ctx, second)).To(Succeed())
 		Expect(cmp.Diff(first.Spec, second.Spec)).To(BeEmpty())
 		Expect(running.count("skipped", inject.ReasonAlreadyInjected)).To(Equal(before + 1))
-	})
-
-	It("is refused with every annotation that is wrong, its value and what is accepted", func(ctx SpecContext) {
-		before := running.count("denied", inject.ReasonInvalidAnnotation)
-		err := api.Create(ctx, newPod(newNamespace(ctx, enabled), map[string]string{
-			annotation.InterceptionModeKey: "tproxy", annotation.ExcludeOutboundPortsKey: "80,99999",
-		}))
-		Expect(apierrors.IsInvalid(err)).To(BeTrue(), "%v", err)
-		Expect(err).To(MatchError(And(
-			ContainSubstring(`admission webhook "namespace.shunt.dev" denied the request`),
-			ContainSubstring(`metadata.annotations[sidecar.istio.io/interceptionMode]: Invalid value: "tproxy": `+
-				`accepted: REDIRECT, TPROXY, NONE`),
-			ContainSubstring(`metadata.annotations[traffic.sidecar.istio.io/excludeOutboundPorts]: Invalid value: "80,99999": "99999": `+
-				`accepted: ports from 1 to 65535`),
-		)))
-		var status *apierrors.StatusError
-		Expect(errors.As(err, &status)).To(BeTrue())
-		Expect(status.Status().Details.Causes).To(HaveLen(2))
-		Expect(running.count("denied", inject.ReasonInvalidAnnotation)).To(Equal(before + 1))
 	})
 })
 

@@ -30,17 +30,9 @@ var _ = Describe("kubectl shunt", Ordered, func() {
 
 	BeforeAll(func(ctx SpecContext) {
 		dir = GinkgoT().TempDir()
-		build := childCommand(ctx, "go", "build", "-buildvcs=false", "-o", filepath.Join(dir, "kubectl-shunt"), "../../cmd/shunt")
-		output, err := build.CombinedOutput()
-		Expect(err).NotTo(HaveOccurred(), "%s", output)
+		Expect(os.Link(buildShunt(ctx), filepath.Join(dir, "kubectl-shunt"))).To(Succeed())
 		kubeconfig = filepath.Join(dir, "kubeconfig")
 		Expect(os.WriteFile(kubeconfig, environment.KubeConfig, 0o600)).To(Succeed())
-	})
-
-	It("is found by kubectl", func(ctx SpecContext) {
-		list, _, err := kubectl(ctx, "", "plugin", "list", "--name-only")
-		Expect(err).NotTo(HaveOccurred())
-		Expect(strings.Fields(list)).To(ContainElement("kubectl-shunt"))
 	})
 
 	It("shows its usage as it is called", func(ctx SpecContext) {

@@ -59,12 +59,13 @@ var (
 	api         client.Client // the administrator's
 	account     *rest.Config  // of the webhook's service account, with the rights in config/rbac
 	accountFile []byte        // the same as a kubeconfig file
+	files       string        // the folder of what is built and written, for as long as the suite runs
 	running     *instance
 )
 
 var _ = BeforeSuite(func(ctx SpecContext) {
 	ctrl.SetLogger(logr.FromSlogHandler(ginkgoLog()))
-	files := temporaryFolder()
+	files = temporaryFolder()
 	GinkgoT().Setenv("TMPDIR", files) // of what envtest writes, too
 	environment = &envtest.Environment{
 		WebhookInstallOptions:    envtest.WebhookInstallOptions{Paths: []string{"../../config/webhook/manifests.yaml"}},
