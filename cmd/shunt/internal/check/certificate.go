@@ -13,31 +13,32 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 )
 
-// soon is when the alert ShuntWebhookCertificateExpiresSoon is raised.
+// soon is the remaining time at which the alert ShuntWebhookCertificateExpiresSoon
+// fires.
 const soon = 7 * 24 * time.Hour
 
 const day = 24 * time.Hour
 
-// certificates says whether API servers can trust who answers.
-func (r *report) certificates(s Snapshot, in installation) {
+// certificates reports whether API servers can trust the webhooks' certificates.
+func (r *report) certificates(snapshot Snapshot, in installation) {
 	seen := map[string]bool{}
 	var trusted []string
-	for _, w := range in.webhooks {
-		name := address(w.ClientConfig)
-		served := s.Certificates[name]
+	for _, webhook := range in.webhooks {
+		name := address(webhook.ClientConfig)
+		served := snapshot.Certificates[name]
 		chain, err := readChain(served.Chain)
 		if served.Problem != "" {
 			err = errors.New(served.Problem)
 		}
 		if !seen[name] {
 			seen[name] = true
-			r.validity(s.Now, name, served, chain, err)
+			r.validity(snapshot.Now, name, served, chain, err)
 		}
 		if err != nil {
 			continue
 		}
-		if r.trust(s.Now, in, w, served, chain) {
-			trusted = append(trusted, w.Name)
+		if r.trust(snapshot.Now, in, webhook, served, chain) {
+			trusted = append(trusted, webhook.Name)
 		}
 	}
 	if len(trusted) > 0 {
@@ -45,7 +46,7 @@ func (r *report) certificates(s Snapshot, in installation) {
 	}
 }
 
-// validity says for how long a certificate is valid.
+// validity reports for how long a certificate is valid.
 func (r *report) validity(now time.Time, name string, served Served, chain []*x509.Certificate, err error) {
 	if err != nil {
 		r.add(Warn, Certificate, name, "not checked, nor the CA bundle: %v", err)
@@ -66,7 +67,7 @@ func (r *report) validity(now time.Time, name string, served Served, chain []*x5
 	}
 }
 
-// rough is a time as people say it.
+// rough prints a duration as people do.
 func rough(d time.Duration) string {
 	if d >= 2*day {
 		return fmt.Sprintf("%d days", d/day)
@@ -74,19 +75,18 @@ func rough(d time.Duration) string {
 	return d.Round(time.Minute).String()
 }
 
-// trust says whether a webhook's bundle verifies a certificate. Whether that
-// has expired is another question, so it is asked for a time at which it was
-// valid.
+// trust reports whether a webhook's bundle verifies a certificate. It verifies for
+// a time at which the certificate was valid: expiry is reported separately.
 func (r *report) trust(
-	now time.Time, in installation, w admissionregistrationv1.MutatingWebhook, served Served, chain []*x509.Certificate,
+	now time.Time, in installation, webhook admissionregistrationv1.MutatingWebhook, served Served, chain []*x509.Certificate,
 ) bool {
 	bundle := x509.NewCertPool()
-	if len(w.ClientConfig.CABundle) == 0 {
-		r.add(Fail, CABundle, in.object(), "%s: the caBundle is empty: API servers do not trust the webhook", w.Name)
+	if len(webhook.ClientConfig.CABundle) == 0 {
+		r.add(Fail, CABundle, in.object(), "%s: the caBundle is empty: API servers do not trust the webhook", webhook.Name)
 		return false
 	}
-	if !bundle.AppendCertsFromPEM(w.ClientConfig.CABundle) {
-		r.add(Fail, CABundle, in.object(), "%s: the caBundle holds no certificate; accepted: PEM", w.Name)
+	if !bundle.AppendCertsFromPEM(webhook.ClientConfig.CABundle) {
+		r.add(Fail, CABundle, in.object(), "%s: the caBundle holds no certificate; accepted: PEM", webhook.Name)
 		return false
 	}
 	others := x509.NewCertPool()
@@ -96,16 +96,16 @@ func (r *report) trust(
 	at := slices.MinFunc([]time.Time{now, chain[0].NotAfter}, time.Time.Compare)
 	at = slices.MaxFunc([]time.Time{at, chain[0].NotBefore}, time.Time.Compare)
 	_, err := chain[0].Verify(x509.VerifyOptions{
-		DNSName: serverName(w.ClientConfig), Roots: bundle, Intermediates: others, CurrentTime: at,
+		DNSName: serverName(webhook.ClientConfig), Roots: bundle, Intermediates: others, CurrentTime: at,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	if err != nil {
-		r.add(Fail, CABundle, in.object(), "%s: the caBundle does not verify the certificate %s: %v", w.Name, served.From, err)
+		r.add(Fail, CABundle, in.object(), "%s: the caBundle does not verify the certificate %s: %v", webhook.Name, served.From, err)
 	}
 	return err == nil
 }
 
-// readChain reads PEM; it is not empty where there is no error.
+// readChain reads PEM. Without an error the chain is not empty.
 func readChain(text []byte) ([]*x509.Certificate, error) {
 	var chain []*x509.Certificate
 	for rest := bytes.TrimSpace(text); len(rest) > 0; {

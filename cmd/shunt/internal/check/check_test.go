@@ -37,11 +37,11 @@ var now = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 // address is that of the webhook in the manifests that ship.
 const address = "shunt-webhook.shunt-system.svc:443"
 
-// cluster is one in which Shunt is as it ships, before a case changes it.
+// cluster holds the objects of a cluster: those that ship, and a case's changes.
 type cluster map[string]json.RawMessage // by kind, namespace and name
 
-// put merges a document over the object that it names, as kubectl patch does;
-// with $patch: delete that object is gone.
+// put merges a document into the object that it names, like kubectl patch. With $patch: delete it
+// deletes the object.
 func (c cluster) put(t *testing.T, document []byte) {
 	t.Helper()
 	var head struct {
@@ -102,8 +102,8 @@ func (c cluster) putAll(t *testing.T, text []byte) {
 	}
 }
 
-// of are the objects of a kind, by namespace and name.
-func of[T any](t *testing.T, c cluster, kind string) []T {
+// objects returns the objects of a kind, by namespace and name.
+func objects[T any](t *testing.T, c cluster, kind string) []T {
 	t.Helper()
 	var all []T
 	for _, key := range slices.Sorted(maps.Keys(c)) {
@@ -128,14 +128,14 @@ func read(t *testing.T, path ...string) []byte {
 	return text
 }
 
-// asItShips is a cluster with the manifests of config/, and a namespace that
-// asks for the proxy.
+// asItShips returns a cluster with the manifests of config/, and a namespace that asks for the
+// proxy.
 func asItShips(t *testing.T) cluster {
 	t.Helper()
 	const config = "../../../../config"
-	c := cluster{}
+	shipped := cluster{}
 	for _, file := range []string{"webhook/manifests.yaml", "webhook/service.yaml", "manager/manager.yaml", "manager/namespace.yaml"} {
-		c.putAll(t, read(t, config, file))
+		shipped.putAll(t, read(t, config, file))
 	}
 	encode := func(value any) []byte {
 		text, err := json.Marshal(value)
@@ -145,33 +145,32 @@ func asItShips(t *testing.T) cluster {
 		return text
 	}
 	type object = map[string]any
-	c.put(t, encode(object{
+	shipped.put(t, encode(object{
 		"kind": "ConfigMap", "metadata": object{"namespace": "shunt-system", "name": "shunt-injector"},
 		"data": object{"config.yaml": string(read(t, config, "manager/config.yaml"))},
 	}))
-	c.put(t, encode(object{
+	shipped.put(t, encode(object{
 		"kind": "Deployment", "metadata": object{"namespace": "shunt-system", "name": "shunt-webhook"},
 		"status": object{"availableReplicas": 2},
 	}))
-	c.put(t, encode(object{
+	shipped.put(t, encode(object{
 		"kind": "Namespace", "metadata": object{"name": "shop", "labels": object{annotation.NamespaceInjectionKey: "enabled"}},
 	}))
 	var webhooks []object
-	for _, w := range of[admissionregistrationv1.MutatingWebhookConfiguration](t, c, "MutatingWebhookConfiguration")[0].Webhooks {
+	for _, w := range objects[admissionregistrationv1.MutatingWebhookConfiguration](t, shipped, "MutatingWebhookConfiguration")[0].Webhooks {
 		webhooks = append(webhooks, object{
 			"name": w.Name, "clientConfig": object{"caBundle": read(t, "testdata/certificates/ca.pem")},
 		})
 	}
-	c.put(t, encode(object{"kind": "MutatingWebhookConfiguration", "metadata": object{"name": "shunt"}, "webhooks": webhooks}))
-	return c
+	shipped.put(t, encode(object{"kind": "MutatingWebhookConfiguration", "metadata": object{"name": "shunt"}, "webhooks": webhooks}))
+	return shipped
 }
 
-// inject puts the proxy into pods, by a configuration and a namespace that
-// asks for its revision.
+// inject puts the proxy into pods, with a configuration and a namespace that asks for its revision.
 func (c cluster) inject(t *testing.T, pods, config []byte) {
 	t.Helper()
 	if config == nil {
-		config = []byte(of[corev1.ConfigMap](t, asItShips(t), "ConfigMap")[0].Data["config.yaml"])
+		config = []byte(objects[corev1.ConfigMap](t, asItShips(t), "ConfigMap")[0].Data["config.yaml"])
 	}
 	cfg, err := inject.ParseConfig(config)
 	if err != nil {
@@ -179,7 +178,7 @@ func (c cluster) inject(t *testing.T, pods, config []byte) {
 	}
 	given := cluster{}
 	given.putAll(t, pods)
-	for _, pod := range of[corev1.Pod](t, given, "Pod") {
+	for _, pod := range objects[corev1.Pod](t, given, "Pod") {
 		asking := annotation.Namespace{Name: pod.Namespace, Labels: map[string]string{annotation.RevisionKey: cfg.Revision}}
 		result := inject.Inject(&pod, asking, cfg)
 		if !result.Inject {
@@ -194,7 +193,7 @@ func (c cluster) inject(t *testing.T, pods, config []byte) {
 	}
 }
 
-// snapshot is what the files of a case make of the cluster.
+// snapshot returns the cluster of a case's files.
 func snapshot(t *testing.T, archive *txtar.Archive) check.Snapshot {
 	t.Helper()
 	c := asItShips(t)
@@ -232,14 +231,14 @@ func snapshot(t *testing.T, archive *txtar.Archive) check.Snapshot {
 	}
 	_, older := files["older-api-server"]
 	s.NativeSidecars = !older
-	s.Webhooks = of[admissionregistrationv1.MutatingWebhookConfiguration](t, c, "MutatingWebhookConfiguration")
-	s.Services, s.Deployments = of[corev1.Service](t, c, "Service"), of[appsv1.Deployment](t, c, "Deployment")
-	s.ConfigMaps, s.Namespaces = of[corev1.ConfigMap](t, c, "ConfigMap"), of[corev1.Namespace](t, c, "Namespace")
-	s.Pods = of[corev1.Pod](t, c, "Pod")
+	s.Webhooks = objects[admissionregistrationv1.MutatingWebhookConfiguration](t, c, "MutatingWebhookConfiguration")
+	s.Services, s.Deployments = objects[corev1.Service](t, c, "Service"), objects[appsv1.Deployment](t, c, "Deployment")
+	s.ConfigMaps, s.Namespaces = objects[corev1.ConfigMap](t, c, "ConfigMap"), objects[corev1.Namespace](t, c, "Namespace")
+	s.Pods = objects[corev1.Pod](t, c, "Pod")
 	return s
 }
 
-// setBundle has the first webhook trust the named authority.
+// setBundle makes the first webhook trust the named authority.
 func setBundle(t *testing.T, c cluster, name string) {
 	t.Helper()
 	text, err := json.Marshal(map[string]any{
@@ -262,16 +261,15 @@ func texts(archive *txtar.Archive) map[string]string {
 	return all
 }
 
-// TestCases: a case is what differs from a cluster in which Shunt is as it
-// ships, and the findings.
+// TestCases compares findings. A case is what differs from a cluster with the manifests that ship.
 //
-//	change.yaml          objects to merge over those, or to add
+//	change.yaml          objects to merge into those, or to add
 //	injected.yaml        pods to add with the proxy, put in by injected-by.yaml or the configuration that ships
-//	certificate          which of testdata/certificates is served; certificate-problem is why none could be had
+//	certificate          which of testdata/certificates is served; certificate-problem is why there is none
 //	ca-bundle            which of them the first webhook trusts
 //	config.yaml          the file of --config
-//	older-api-server     of a cluster whose API server does not know native sidecars
-//	findings             a line each
+//	older-api-server     the API server does not know native sidecars
+//	findings             one a line
 func TestCases(t *testing.T) {
 	files, err := filepath.Glob("testdata/cases/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -302,8 +300,8 @@ func TestCases(t *testing.T) {
 	}
 }
 
-// TestEveryKindHasACase: each kind of finding is there as OK or as what is not,
-// and the page for users names it.
+// TestEveryKindHasACase checks that each kind of finding has a case with OK or with the opposite,
+// and that the documentation names it.
 func TestEveryKindHasACase(t *testing.T) {
 	files, err := filepath.Glob("testdata/cases/*.txtar")
 	if err != nil {
@@ -330,9 +328,9 @@ func TestEveryKindHasACase(t *testing.T) {
 	}
 }
 
-// TestTargets holds what the edge is told to look at.
+// TestTargets checks which certificates have to be fetched.
 func TestTargets(t *testing.T) {
-	s := snapshot(t, &txtar.Archive{})
+	snapshot := snapshot(t, &txtar.Archive{})
 	ready := corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}
 	var home []corev1.Pod
 	for _, text := range []string{
@@ -351,17 +349,17 @@ func TestTargets(t *testing.T) {
 	want := []check.Target{{
 		Name: address, Namespace: "shunt-system", Pods: []string{"ready"}, Port: 9443, Secret: "shunt-webhook-cert",
 	}}
-	if diff := cmp.Diff(want, s.Targets(append(home, unready))); diff != "" {
+	if diff := cmp.Diff(want, snapshot.Targets(append(home, unready))); diff != "" {
 		t.Errorf("targets (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"shunt-system"}, check.Homes(s.Webhooks)); diff != "" {
+	if diff := cmp.Diff([]string{"shunt-system"}, check.Homes(snapshot.Webhooks)); diff != "" {
 		t.Errorf("homes (-want +got):\n%s", diff)
 	}
 	for given, name := range map[string]string{"https://10.0.0.1:8443/x": "10.0.0.1:8443", "https://shunt.example/x": "shunt.example:443"} {
-		for i := range s.Webhooks[0].Webhooks {
-			s.Webhooks[0].Webhooks[i].ClientConfig = admissionregistrationv1.WebhookClientConfig{URL: &given}
+		for i := range snapshot.Webhooks[0].Webhooks {
+			snapshot.Webhooks[0].Webhooks[i].ClientConfig = admissionregistrationv1.WebhookClientConfig{URL: &given}
 		}
-		if diff := cmp.Diff([]check.Target{{Name: name, Direct: true}}, s.Targets(nil)); diff != "" {
+		if diff := cmp.Diff([]check.Target{{Name: name, Direct: true}}, snapshot.Targets(nil)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", given, diff)
 		}
 	}

@@ -14,9 +14,9 @@ import (
 	"github.com/shunt-dev/shunt/inject/config"
 )
 
-// deployed says whether somebody answers.
+// deployed reports whether the webhook has running replicas.
 func (r *report) deployed(in installation) {
-	reference := in.reference()
+	reference := in.serviceReference()
 	switch {
 	case reference == nil:
 		r.add(Warn, Deployment, in.object(), "not checked: the webhooks have a URL, not a Service")
@@ -47,15 +47,15 @@ func (in installation) deploymentObject() string {
 	return "Deployment/" + in.deployment.Namespace + "/" + in.deployment.Name
 }
 
-// settings are the configuration that an installation injects by.
+// settings are an installation's configuration.
 type settings struct {
 	config.Config
-	// known is not set where they are the defaults for want of others.
+	// known is false if they are only the defaults.
 	known        bool
-	object, text string // where they are from, and what is said of them
+	object, text string // where they are from, and what the finding says about them
 }
 
-// configured reads the settings; it is not ok where they are wrong.
+// configured reads the settings. It returns false if they are wrong.
 func (r *report) configured(s Snapshot, in installation) (cfg settings, ok bool) {
 	cfg, err := s.settings(in)
 	if err != nil {
@@ -79,8 +79,8 @@ func (r *report) configured(s Snapshot, in installation) (cfg settings, ok bool)
 	return cfg, true
 }
 
-// optOut finds webhooks that leave out the pods which the configuration wants
-// to be denied for declining.
+// optOut finds webhooks that do not get the pods that the configuration denies for
+// opting out.
 func (r *report) optOut(in installation, cfg settings) {
 	if !slices.Contains(cfg.ForbiddenAnnotations, annotation.InjectKey) {
 		return
@@ -88,7 +88,7 @@ func (r *report) optOut(in installation, cfg settings) {
 	declines := labels.Set{annotation.InjectKey: "false"}
 	var names []string
 	for _, w := range in.webhooks {
-		if len(asked(w.NamespaceSelector)) > 0 && !matches(w.ObjectSelector, declines) {
+		if len(selectedRevisions(w.NamespaceSelector)) > 0 && !matches(w.ObjectSelector, declines) {
 			names = append(names, w.Name)
 		}
 	}
@@ -98,8 +98,8 @@ func (r *report) optOut(in installation, cfg settings) {
 	}
 }
 
-// settings are those of --config, of the Deployment and its ConfigMap, or the
-// defaults where nothing says more.
+// settings returns those of --config, or of the Deployment and its ConfigMap, or
+// the defaults.
 func (s Snapshot) settings(in installation) (settings, error) {
 	if s.Config != nil {
 		return settings{*s.Config, true, in.object(), "from --config"}, nil
@@ -119,17 +119,17 @@ func (s Snapshot) settings(in installation) (settings, error) {
 
 func (s Snapshot) deployedSettings(in installation) (settings, error) {
 	cfg := settings{known: true, object: in.deploymentObject(), text: "the container's flags are valid"}
-	fs, container := in.flags()
-	if fs == nil {
+	flags, container := in.flags()
+	if flags == nil {
 		return cfg, errors.New("it has no container")
 	}
 	var err error
-	file := injectflags.File(fs)
+	file := injectflags.File(flags)
 	if file == "" {
-		cfg.Config, err = injectflags.Config(fs)
+		cfg.Config, err = injectflags.Config(flags)
 		return cfg, err
 	}
-	volume, rest := in.mounted(container, file)
+	volume, rest := in.volumeOf(container, file)
 	if volume == nil || volume.ConfigMap == nil {
 		return cfg, fmt.Errorf("%s is in no ConfigMap: no pod is checked; accepted: its contents with --config FILE", file)
 	}
@@ -139,11 +139,11 @@ func (s Snapshot) deployedSettings(in installation) (settings, error) {
 		return cfg, err
 	}
 	cfg.text = "valid"
-	cfg.Config, err = injectflags.Parse(fs, []byte(content))
+	cfg.Config, err = injectflags.Parse(flags, []byte(content))
 	return cfg, err
 }
 
-// content is that of a file of a ConfigMap's volume.
+// content returns the content of a file in a ConfigMap's volume.
 func (s Snapshot) content(namespace string, source corev1.ConfigMapVolumeSource, file string) (string, error) {
 	key := file
 	for _, item := range source.Items {

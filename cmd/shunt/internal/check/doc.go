@@ -1,8 +1,9 @@
-// Package check says what is well and what is not with Shunt in a cluster.
+// Package check takes a snapshot of a cluster in and gives findings about Shunt's
+// installation and pods out.
 //
 //	what was read of the cluster, as a Snapshot ─ Run ─► Findings
 //
-// It asks nothing of the cluster itself: package cluster does, and what it has
-// to fetch beside plain objects is what Snapshot.Targets names. Whether a pod
-// should have the proxy is decided by package inject, as the webhook does it.
+// It reads nothing from the cluster itself: package cluster does, and
+// Snapshot.Targets names what it has to fetch besides plain objects. Package inject
+// decides whether a pod should have the proxy, as it does in the webhook.
 package check

@@ -5,36 +5,36 @@ import (
 	"slices"
 )
 
-// Level says how bad a finding is.
+// Level is how bad a finding is.
 type Level string
 
 // The values of Level.
 const (
 	OK   Level = "OK"
-	Warn Level = "WARN" // to be looked at; pods are treated as they ask to be
+	Warn Level = "WARN" // to be looked at; pods are treated as they ask for
 	Fail Level = "FAIL" // pods go without the proxy, or cannot be created
 )
 
-// Kind says what a finding is about; scripts go by it.
+// Kind is what a finding is about. Scripts rely on it.
 type Kind string
 
 // The values of Kind.
 const (
-	Registration   Kind = "Registration"   // the API server is told of the webhook
-	Settings       Kind = "Settings"       // as it is told in the manifests that ship
-	Exemptions     Kind = "Exemptions"     // the namespaces that are left alone
+	Registration   Kind = "Registration"   // the API server knows the webhook
+	Settings       Kind = "Settings"       // its settings are those that ship
+	Exemptions     Kind = "Exemptions"     // the namespaces that are exempt
 	CABundle       Kind = "CABundle"       // API servers trust the certificate
 	Certificate    Kind = "Certificate"    // it is valid, and for how long
-	Deployment     Kind = "Deployment"     // somebody answers
+	Deployment     Kind = "Deployment"     // the webhook's replicas are available
 	Configuration  Kind = "Configuration"  // the injector's
 	Pods           Kind = "Pods"           // those that are as they should be
 	PodNotInjected Kind = "PodNotInjected" // it should have the proxy
-	PodOutdated    Kind = "PodOutdated"    // it has it from an older version, or by another configuration
+	PodOutdated    Kind = "PodOutdated"    // its proxy is from an older version, or from another configuration
 	PodRefused     Kind = "PodRefused"     // it could not be created now
 	PodUnwanted    Kind = "PodUnwanted"    // it has the proxy and would not get it now
 )
 
-// KindLevels is a Kind, and the levels that findings of it have.
+// KindLevels is a Kind, and the levels that its findings can have.
 type KindLevels struct {
 	Kind   Kind
 	Levels []Level
@@ -58,7 +58,7 @@ func Kinds() []KindLevels {
 	}
 }
 
-// Finding is one line of what was found.
+// Finding is one line of the report.
 type Finding struct {
 	Level   Level  `json:"level"`
 	Kind    Kind   `json:"check"`
@@ -66,7 +66,7 @@ type Finding struct {
 	Message string `json:"message"`
 }
 
-// Failed counts the findings of level Fail.
+// Failed returns the number of findings of level Fail.
 func Failed(findings []Finding) int {
 	failed := slices.DeleteFunc(slices.Clone(findings), func(f Finding) bool { return f.Level != Fail })
 	return len(failed)

@@ -17,12 +17,12 @@ import (
 // installation is one Shunt: a webhook configuration and what it leads to.
 type installation struct {
 	configuration admissionregistrationv1.MutatingWebhookConfiguration
-	webhooks      []admissionregistrationv1.MutatingWebhook // Shunt's own among them
-	service       *corev1.Service                           // nil where none is named, or it is not there
-	deployment    *appsv1.Deployment                        // nil where none is behind the service
+	webhooks      []admissionregistrationv1.MutatingWebhook // those of Shunt among them
+	service       *corev1.Service                           // nil if none is named, or it does not exist
+	deployment    *appsv1.Deployment                        // nil if none is behind the service
 }
 
-// ours are the webhooks of a configuration that are Shunt's, by their names.
+// ours returns the webhooks of a configuration that are Shunt's, by their names.
 func ours(configuration admissionregistrationv1.MutatingWebhookConfiguration) []admissionregistrationv1.MutatingWebhook {
 	return slices.DeleteFunc(slices.Clone(configuration.Webhooks), func(w admissionregistrationv1.MutatingWebhook) bool {
 		return !strings.HasSuffix(w.Name, ".shunt.dev")
@@ -36,7 +36,7 @@ func (s Snapshot) installations() []installation {
 		if len(in.webhooks) == 0 {
 			continue
 		}
-		if reference := in.reference(); reference != nil {
+		if reference := in.serviceReference(); reference != nil {
 			in.service = find(s.Services, func(o *corev1.Service) bool {
 				return o.Namespace == reference.Namespace && o.Name == reference.Name
 			})
@@ -61,8 +61,9 @@ func find[T any](all []T, fits func(*T) bool) *T {
 	return nil
 }
 
-// reference is the service that the webhooks name; nil where they name URLs.
-func (in installation) reference() *admissionregistrationv1.ServiceReference {
+// serviceReference returns the service that the webhooks name; nil if they name
+// URLs.
+func (in installation) serviceReference() *admissionregistrationv1.ServiceReference {
 	return in.webhooks[0].ClientConfig.Service
 }
 
@@ -70,57 +71,57 @@ func (in installation) object() string {
 	return "MutatingWebhookConfiguration/" + in.configuration.Name
 }
 
-// revisions are those whose pods the webhooks' selectors send, as far as they
-// say; none where they go by other labels.
+// revisions returns the revisions that the webhooks' selectors name; none if they
+// use other labels.
 func (in installation) revisions() []string {
 	var names []string
 	for _, w := range in.webhooks {
-		names = append(append(names, asked(w.NamespaceSelector)...), asked(w.ObjectSelector)...)
+		names = append(append(names, selectedRevisions(w.NamespaceSelector)...), selectedRevisions(w.ObjectSelector)...)
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
 
-// flags are what the Deployment's arguments say of the injector, and in which
-// folder it has its certificate.
-func (in installation) flags() (fs *pflag.FlagSet, container *corev1.Container) {
+// flags returns the injector's flags among the Deployment's arguments, and the
+// folder of its certificate.
+func (in installation) flags() (flags *pflag.FlagSet, container *corev1.Container) {
 	const certDir = "cert-dir"
 	for i := range in.deployment.Spec.Template.Spec.Containers {
 		container = &in.deployment.Spec.Template.Spec.Containers[i]
-		fs = pflag.NewFlagSet(container.Name, pflag.ContinueOnError)
-		fs.ParseErrorsAllowlist.UnknownFlags = true
-		fs.Usage = func() {}
-		injectflags.Add(fs)
-		fs.String(certDir, "", "")
-		// What is wrong with them the container says itself, and ends.
-		_ = fs.Parse(slices.Concat(container.Command, container.Args))
-		if fs.Changed(certDir) || injectflags.File(fs) != "" {
+		flags = pflag.NewFlagSet(container.Name, pflag.ContinueOnError)
+		flags.ParseErrorsAllowlist.UnknownFlags = true
+		flags.Usage = func() {}
+		injectflags.Add(flags)
+		flags.String(certDir, "", "")
+		// If they are invalid, the container itself reports it and exits.
+		_ = flags.Parse(slices.Concat(container.Command, container.Args))
+		if flags.Changed(certDir) || injectflags.File(flags) != "" {
 			break
 		}
 	}
-	return fs, container
+	return flags, container
 }
 
-// secret is the one that the Deployment's pods serve from, or nothing.
+// secret returns the Secret that the Deployment's pods serve from, or "".
 func (in installation) secret() string {
 	if in.deployment == nil {
 		return ""
 	}
-	fs, container := in.flags()
-	if fs == nil {
+	flags, container := in.flags()
+	if flags == nil {
 		return ""
 	}
-	folder, _ := fs.GetString("cert-dir")
-	volume, _ := in.mounted(container, folder)
+	folder, _ := flags.GetString("cert-dir")
+	volume, _ := in.volumeOf(container, folder)
 	if volume == nil || volume.Secret == nil {
 		return ""
 	}
 	return volume.Secret.SecretName
 }
 
-// mounted is the volume that a path of the container is in, and the rest of
+// volumeOf returns the volume that a path of the container is in, and the rest of
 // the path.
-func (in installation) mounted(container *corev1.Container, file string) (volume *corev1.Volume, rest string) {
+func (in installation) volumeOf(container *corev1.Container, file string) (volume *corev1.Volume, rest string) {
 	longest := ""
 	for _, mount := range container.VolumeMounts {
 		folder := path.Clean(mount.MountPath)
@@ -135,7 +136,7 @@ func (in installation) mounted(container *corev1.Container, file string) (volume
 	return volume, rest
 }
 
-// containerPort is where the pods listen for a port of the service.
+// containerPort returns the port of the pods for a port of the service.
 func (in installation) containerPort(port corev1.ServicePort) int32 {
 	if port.TargetPort.Type == intstr.Int {
 		if port.TargetPort.IntVal == 0 {

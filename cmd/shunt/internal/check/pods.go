@@ -15,23 +15,23 @@ import (
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
-// pods says which of an installation's pods are not as they would be if they
-// were created now. The first line that applies counts; asked about are pods
-// that the webhooks' selectors send, and their conditions are no narrower than
-// the decision:
+// pods reports which of an installation's pods differ from what they would be if
+// they were created now. The first line that applies counts. "Asked about" are the
+// pods that the webhooks' selectors match, which are at least those that the
+// decision injects:
 //
 //	finished, ending, or a mirror of a node's file  -> nothing
 //	another revision's status                       -> nothing
-//	has our container, and no status that is read   -> PodOutdated
+//	has our container, and no readable status       -> PodOutdated
 //	has our status: now the same                    -> counted
-//	                now another, now refused, no more -> PodOutdated, PodRefused, PodUnwanted
+//	                now another, now denied, no more -> PodOutdated, PodRefused, PodUnwanted
 //	not asked about                                 -> nothing
-//	no status:      now injected, now refused       -> PodNotInjected, PodRefused
+//	no status:      now injected, now denied        -> PodNotInjected, PodRefused
 //	                now nothing either              -> nothing
 //
-// Where the configuration is not known, no pod is outdated.
+// If the configuration is not known, no pod is outdated.
 func (r *report) pods(s Snapshot, in installation, cfg settings) {
-	judge := judge{report: r, in: in, injector: inject.NewInjector(cfg.Config), cfg: cfg}
+	judge := podChecker{report: r, in: in, injector: inject.NewInjector(cfg.Config), cfg: cfg}
 	namespaces := map[string]annotation.Namespace{}
 	for _, ns := range s.Namespaces {
 		namespaces[ns.Name] = annotation.Namespace{Name: ns.Name, Labels: ns.Labels, Annotations: ns.Annotations}
@@ -40,7 +40,7 @@ func (r *report) pods(s Snapshot, in installation, cfg settings) {
 	for i := range s.Pods {
 		pod := &s.Pods[i]
 		ns, known := namespaces[pod.Namespace]
-		if !known || over(pod) {
+		if !known || beyondRepair(pod) {
 			continue
 		}
 		if judge.pod(pod, ns) {
@@ -57,26 +57,26 @@ func (r *report) pods(s Snapshot, in installation, cfg settings) {
 	}
 }
 
-// over reports whether a pod is none that could be put right by a restart.
-func over(pod *corev1.Pod) bool {
+// beyondRepair reports whether a restart could not correct a pod.
+func beyondRepair(pod *corev1.Pod) bool {
 	_, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]
 	return mirror || pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
-// judge looks at an installation's pods.
-type judge struct {
+// podChecker checks an installation's pods.
+type podChecker struct {
 	*report
 	in       installation
 	injector *inject.Injector
 	cfg      settings
 }
 
-// pod looks at one pod, and reports whether it has the proxy as it should.
-func (j judge) pod(pod *corev1.Pod, ns annotation.Namespace) bool {
+// pod checks one pod, and reports whether it has the proxy as it should.
+func (j podChecker) pod(pod *corev1.Pod, ns annotation.Namespace) bool {
 	object := "Pod/" + pod.Namespace + "/" + pod.Name
 	status, has := podplan.ReadStatus(pod)
 	switch {
-	case has && status.Revision != j.cfg.Revision, !has && !j.in.asksAbout(pod, ns):
+	case has && status.Revision != j.cfg.Revision, !has && !j.in.selects(pod, ns):
 		return false
 	case !has && hasOurContainer(pod):
 		j.add(Warn, PodOutdated, object, "it was injected by another version of Shunt; recreate it")
@@ -90,9 +90,9 @@ func (j judge) pod(pod *corev1.Pod, ns annotation.Namespace) bool {
 	return false
 }
 
-// compare says what is not well with a pod that may have the proxy, by what
-// would become of it now.
-func (j judge) compare(pod *corev1.Pod, object string, has bool, result inject.Result) {
+// compare reports how a pod with or without the proxy differs from what would
+// become of it now.
+func (j podChecker) compare(pod *corev1.Pod, object string, has bool, result inject.Result) {
 	switch {
 	case result.Denied() && has:
 		j.add(Warn, PodRefused, object, "it has the proxy, and would be denied now: %s", joined(result.Decision))
@@ -118,19 +118,19 @@ func joined(refused inject.Decision) string {
 	return strings.Join(texts, "; ")
 }
 
-// orphans are pods that were injected by a revision that is not here any more.
+// orphans reports pods that a revision injected that no longer exists.
 func (r *report) orphans(s Snapshot, revisions map[string]bool) {
 	for i := range s.Pods {
 		pod := &s.Pods[i]
-		if status, has := podplan.ReadStatus(pod); has && !over(pod) && !revisions[status.Revision] {
+		if status, has := podplan.ReadStatus(pod); has && !beyondRepair(pod) && !revisions[status.Revision] {
 			r.add(Warn, PodOutdated, "Pod/"+pod.Namespace+"/"+pod.Name,
 				"it was injected by revision %q, which no webhook has", status.Revision)
 		}
 	}
 }
 
-// asksAbout reports whether the selectors of any webhook send a pod.
-func (in installation) asksAbout(pod *corev1.Pod, ns annotation.Namespace) bool {
+// selects reports whether the selectors of any webhook match a pod.
+func (in installation) selects(pod *corev1.Pod, ns annotation.Namespace) bool {
 	inNamespace := labels.Set(ns.Labels)
 	return slices.ContainsFunc(in.webhooks, func(w admissionregistrationv1.MutatingWebhook) bool {
 		return matches(w.NamespaceSelector, inNamespace) && matches(w.ObjectSelector, pod.Labels)
@@ -139,7 +139,7 @@ func (in installation) asksAbout(pod *corev1.Pod, ns annotation.Namespace) bool 
 
 func matches(selector *metav1.LabelSelector, set labels.Set) bool {
 	if selector == nil {
-		return true // as API servers have it
+		return true // as API servers do
 	}
 	compiled, err := metav1.LabelSelectorAsSelector(selector)
 	return err == nil && compiled.Matches(set)
@@ -155,7 +155,7 @@ func hasOurContainer(pod *corev1.Pod) bool {
 	})
 }
 
-// difference says in words what of a pod is not as it would be now.
+// difference describes how a pod differs from what it would be now.
 func difference(pod, now *corev1.Pod) string {
 	var differs []string
 	for _, planned := range containers(now) {

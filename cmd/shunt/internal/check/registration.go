@@ -13,7 +13,7 @@ import (
 	"github.com/shunt-dev/shunt/inject/config"
 )
 
-// Shipped is what the manifests in config/webhook say of each webhook.
+// shipped are the settings of each webhook in config/webhook.
 var shipped = struct {
 	failure      admissionregistrationv1.FailurePolicyType
 	reinvocation admissionregistrationv1.ReinvocationPolicyType
@@ -28,7 +28,7 @@ var shipped = struct {
 // exempt are the namespaces whose pods must start while nobody answers.
 var exempt = []string{metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease}
 
-// registration says what the API server is told.
+// registration reports what the API server knows of the webhooks.
 func (r *report) registration(in installation) {
 	names := make([]string, len(in.webhooks))
 	for i, w := range in.webhooks {
@@ -37,47 +37,47 @@ func (r *report) registration(in installation) {
 			r.add(Fail, Registration, in.object(), "%s: no rule matches CREATE of v1 pods; accepted: those of config/webhook", w.Name)
 		}
 	}
-	of := ""
+	revision := ""
 	if revisions := in.revisions(); len(revisions) > 0 {
-		of = "revision " + strings.Join(revisions, ", ") + ": "
+		revision = "revision " + strings.Join(revisions, ", ") + ": "
 	}
-	r.add(OK, Registration, in.object(), "%s%s", of, strings.Join(names, ", "))
+	r.add(OK, Registration, in.object(), "%s%s", revision, strings.Join(names, ", "))
 	r.settings(in)
 	r.exemptions(in)
 }
 
 func createsPods(rule admissionregistrationv1.RuleWithOperations) bool {
-	has := func(words []string, word string) bool {
-		return slices.Contains(words, word) || slices.Contains(words, "*")
+	has := func(values []string, value string) bool {
+		return slices.Contains(values, value) || slices.Contains(values, "*")
 	}
 	return has(rule.APIGroups, "") && has(rule.APIVersions, "v1") && has(rule.Resources, "pods") &&
 		(slices.Contains(rule.Operations, admissionregistrationv1.Create) ||
 			slices.Contains(rule.Operations, admissionregistrationv1.OperationAll))
 }
 
-// settings compares those of each webhook with those that ship.
+// settings compares the settings of each webhook with those that ship.
 func (r *report) settings(in installation) {
-	as := true
-	for _, w := range in.webhooks {
+	asShipped := true
+	for _, webhook := range in.webhooks {
 		for _, line := range []struct {
-			name, is, shipped, so string
+			name, value, shipped, consequence string
 		}{
-			{"failurePolicy", text(w.FailurePolicy), string(shipped.failure), "pods start without the proxy while the webhook is down"},
-			{"reinvocationPolicy", text(w.ReinvocationPolicy), string(shipped.reinvocation), "changes by later webhooks are not corrected"},
-			{"matchPolicy", text(w.MatchPolicy), string(shipped.match), "pods of other API versions are not sent to the webhook"},
-			{"sideEffects", text(w.SideEffects), string(shipped.sideEffects), "the webhook has none"},
+			{"failurePolicy", text(webhook.FailurePolicy), string(shipped.failure), "pods start without the proxy while the webhook is down"},
+			{"reinvocationPolicy", text(webhook.ReinvocationPolicy), string(shipped.reinvocation), "changes by later webhooks are not corrected"},
+			{"matchPolicy", text(webhook.MatchPolicy), string(shipped.match), "pods of other API versions are not sent to the webhook"},
+			{"sideEffects", text(webhook.SideEffects), string(shipped.sideEffects), "the webhook has none"},
 			{
-				"timeoutSeconds", fmt.Sprint(deref(w.TimeoutSeconds)), fmt.Sprint(shipped.timeout),
+				"timeoutSeconds", fmt.Sprint(deref(webhook.TimeoutSeconds)), fmt.Sprint(shipped.timeout),
 				"the time that a pod waits for a webhook that does not answer",
 			},
 		} {
-			if line.is != line.shipped {
-				as = false
-				r.add(Warn, Settings, in.object(), "%s: %s is %s, shipped as %s: %s", w.Name, line.name, line.is, line.shipped, line.so)
+			if line.value != line.shipped {
+				asShipped = false
+				r.add(Warn, Settings, in.object(), "%s: %s is %s, shipped as %s: %s", webhook.Name, line.name, line.value, line.shipped, line.consequence)
 			}
 		}
 	}
-	if as {
+	if asShipped {
 		r.add(OK, Settings, in.object(), "failurePolicy %s, reinvocationPolicy %s, timeoutSeconds %d, as shipped",
 			shipped.failure, shipped.reinvocation, shipped.timeout)
 	}
@@ -90,11 +90,11 @@ func text[T ~string](value *T) string {
 	return string(*value)
 }
 
-// exemptions says which namespaces cannot start while nobody answers, and
+// exemptions reports which namespaces cannot start while nobody answers, and
 // should.
 func (r *report) exemptions(in installation) {
 	wanted := slices.Clone(exempt)
-	if reference := in.reference(); reference != nil {
+	if reference := in.serviceReference(); reference != nil {
 		wanted = append(wanted, reference.Namespace)
 	}
 	var missing []string
@@ -114,8 +114,8 @@ func (r *report) exemptions(in installation) {
 	r.add(OK, Exemptions, in.object(), "%s", strings.Join(wanted, ", "))
 }
 
-// exempts reports whether a selector never sends a namespace's pods, whatever
-// other labels it has.
+// exempts reports whether a selector never matches a namespace, whatever its other
+// labels.
 func exempts(selector *metav1.LabelSelector, namespace string) bool {
 	return selector != nil && slices.ContainsFunc(selector.MatchExpressions, func(e metav1.LabelSelectorRequirement) bool {
 		return e.Key == corev1.LabelMetadataName &&
@@ -124,8 +124,8 @@ func exempts(selector *metav1.LabelSelector, namespace string) bool {
 	})
 }
 
-// asked are the revisions that a selector is for.
-func asked(selector *metav1.LabelSelector) []string {
+// selectedRevisions returns the revisions that a selector matches.
+func selectedRevisions(selector *metav1.LabelSelector) []string {
 	if selector == nil {
 		return nil
 	}

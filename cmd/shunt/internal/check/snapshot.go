@@ -14,7 +14,7 @@ import (
 	"github.com/shunt-dev/shunt/inject/config"
 )
 
-// Snapshot is what was read of a cluster at a time.
+// Snapshot is what was read of a cluster at one time.
 type Snapshot struct {
 	Now        time.Time
 	Webhooks   []admissionregistrationv1.MutatingWebhookConfiguration
@@ -26,10 +26,9 @@ type Snapshot struct {
 	ConfigMaps  []corev1.ConfigMap
 	// Certificates are by the name of their Target.
 	Certificates map[string]Served
-	// NativeSidecars says whether the API server knows them.
+	// NativeSidecars reports whether the API server knows native sidecars.
 	NativeSidecars bool
-	// Config takes the place of what the cluster has for a configuration,
-	// where it is not nil.
+	// Config replaces the cluster's configuration, unless it is nil.
 	Config *config.Config
 }
 
@@ -37,27 +36,26 @@ type Snapshot struct {
 type Served struct {
 	From  string // where it was read, in words
 	Chain []byte // PEM, the webhook's own first
-	// Problem says why there is none.
+	// Problem is why there is none.
 	Problem string
 }
 
-// Target is where a webhook's certificate can be had.
+// Target is where a webhook's certificate can be fetched.
 type Target struct {
 	// Name is the address that API servers call, as host:port.
 	Name string
-	// Direct says that the address can be called by anybody.
+	// Direct means that anybody can call the address.
 	Direct bool
 	// Namespace, Pods and Port are those of the pods behind a Service; ready
 	// ones only.
 	Namespace string
 	Pods      []string
 	Port      int32
-	// Secret of the Namespace that the pods serve from; empty where it is not
-	// known.
+	// Secret of the Namespace that the pods serve from; empty if it is not known.
 	Secret string
 }
 
-// Homes are the namespaces of the services that Shunt's webhooks name.
+// Homes returns the namespaces of the services that Shunt's webhooks name.
 func Homes(webhooks []admissionregistrationv1.MutatingWebhookConfiguration) []string {
 	var names []string
 	for _, configuration := range webhooks {
@@ -71,8 +69,8 @@ func Homes(webhooks []admissionregistrationv1.MutatingWebhookConfiguration) []st
 	return slices.Compact(names)
 }
 
-// Targets are those of all of Shunt's webhooks, each once. What was read of
-// Pods may be of other namespaces, so that those of Homes are given here.
+// Targets returns those of all of Shunt's webhooks, each once. Snapshot.Pods may be
+// of other namespaces, so those of Homes are passed in.
 func (s Snapshot) Targets(home []corev1.Pod) []Target {
 	var targets []Target
 	for _, in := range s.installations() {
@@ -112,7 +110,7 @@ func ready(pod corev1.Pod) bool {
 	})
 }
 
-// address is the host:port that API servers call.
+// address returns the host:port that API servers call.
 func address(c admissionregistrationv1.WebhookClientConfig) string {
 	if c.Service != nil {
 		return net.JoinHostPort(serverName(c), strconv.Itoa(int(servicePort(c.Service))))
@@ -131,7 +129,7 @@ func hostOf(u *url.URL) string {
 	return u.Host
 }
 
-// serverName is what the certificate has to be for.
+// serverName returns the name that the certificate has to be for.
 func serverName(c admissionregistrationv1.WebhookClientConfig) string {
 	if c.Service != nil {
 		return c.Service.Name + "." + c.Service.Namespace + ".svc"
