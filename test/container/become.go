@@ -14,12 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// becomeCommand is the word by which a program starts a container: it runs
-// itself, takes on the container's identity, and becomes its program.
+// becomeCommand is the argument with which a program runs itself to start a
+// container: it takes on the container's identity and becomes the container's
+// program.
 const becomeCommand = "become-container"
 
-// Main becomes a container where Start has run this program to that end, and
-// returns otherwise.
+// Main becomes a container if Start has run this program for that, and returns
+// otherwise.
 func Main() {
 	if len(os.Args) > 1 && os.Args[1] == becomeCommand {
 		fmt.Fprintln(os.Stderr, "starting a container:", become(os.Args[2:]))
@@ -27,13 +28,13 @@ func Main() {
 	}
 }
 
-// planFile is the descriptor that a container is described on.
+// planFile is the descriptor that the container's description is read from.
 const planFile = 3
 
-// become turns this process into a container's program. It returns only with
-// an error.
+// become turns this process into a container's program. It returns only with an
+// error.
 func become(args []string) error {
-	runtime.LockOSThread() // what follows is of this thread, which then becomes the program
+	runtime.LockOSThread() // what follows is for this thread, which becomes the program
 	var parent int
 	if len(args) != 1 {
 		return fmt.Errorf("%d arguments; accepted: a process id", len(args))
@@ -41,32 +42,35 @@ func become(args []string) error {
 	if _, err := fmt.Sscan(args[0], &parent); err != nil {
 		return fmt.Errorf("reading the parent's process id %q: %w", args[0], err)
 	}
-	var c Container
+	var container Container
 	plan := os.NewFile(planFile, "plan")
-	if err := json.NewDecoder(plan).Decode(&c); err != nil {
+	if err := json.NewDecoder(plan).Decode(&container); err != nil {
 		return fmt.Errorf("reading the container: %w", err)
 	}
 	_ = plan.Close()
-	// Opened as root: the user need not be able to reach it by its path, as in
-	// an image. It is found on this machine, which is the image. It stays open:
-	// the interpreter of a script reads it.
-	program, err := unix.Open(c.Program, unix.O_PATH, 0)
+	// Opened as root: as in an image, the user need not be able to reach the
+	// program by its path. The program is found on this machine, which stands in
+	// for the image. The descriptor stays open: the interpreter of a script reads
+	// it.
+	program, err := unix.Open(container.Program, unix.O_PATH, 0)
 	if err != nil {
-		return fmt.Errorf("opening %s: %w", c.Program, err)
+		return fmt.Errorf("opening %s: %w", container.Program, err)
 	}
 	for _, step := range []struct {
 		what string
 		do   func() error
 	}{
-		{"making the root file system", c.makeRoot},
-		{"dropping capabilities", c.dropBounding},
+		{"making the root file system", container.makeRoot},
+		{"dropping capabilities", container.dropBounding},
 		{"leaving the groups", func() error { return syscall.Setgroups(nil) }},
-		{"setting the gid", func() error { return syscall.Setresgid(int(c.GID), int(c.GID), int(c.GID)) }},
-		{"setting the uid", func() error { return syscall.Setresuid(int(c.UID), int(c.UID), int(c.UID)) }},
-		{"setting capabilities", c.setCapabilities},
-		{"giving up new privileges", c.forgoPrivileges},
+		{"setting the gid", func() error { return syscall.Setresgid(int(container.GID), int(container.GID), int(container.GID)) }},
+		{"setting the uid", func() error { return syscall.Setresuid(int(container.UID), int(container.UID), int(container.UID)) }},
+		{"setting capabilities", container.setCapabilities},
+		{"giving up new privileges", container.forgoPrivileges},
 		{"binding its life to its starter's", func() error { return dieWith(parent) }},
-		{"running " + c.Program, func() error { return execFile(program, append([]string{c.Program}, c.Args...), c.Env) }},
+		{"running " + container.Program, func() error {
+			return execFile(program, append([]string{container.Program}, container.Args...), container.Env)
+		}},
 	} {
 		if err := step.do(); err != nil {
 			return fmt.Errorf("%s: %w", step.what, err)
@@ -75,7 +79,7 @@ func become(args []string) error {
 	return nil
 }
 
-// capabilitySet has a bit for each capability.
+// capabilitySet returns a bit set of capabilities.
 func (c Container) capabilitySet() (set uint64) {
 	for _, number := range c.Capabilities {
 		set |= 1 << number
@@ -83,7 +87,8 @@ func (c Container) capabilitySet() (set uint64) {
 	return set
 }
 
-// dropBounding leaves in the bounding set what the container may have.
+// dropBounding removes all capabilities from the bounding set that the container
+// does not have.
 func (c Container) dropBounding() error {
 	for number := range 64 {
 		if c.capabilitySet()&(1<<number) != 0 {
@@ -122,8 +127,8 @@ func (c Container) forgoPrivileges() error {
 	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 }
 
-// dieWith has the kernel kill this process when its parent ends. It was so
-// when it started, but a change of user ends it.
+// dieWith makes the kernel kill this process when its parent ends. That was set
+// when it started, but a change of user clears it.
 func dieWith(parent int) error {
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return err
@@ -134,7 +139,7 @@ func dieWith(parent int) error {
 	return nil
 }
 
-// execFile becomes an opened program.
+// execFile replaces this process by an opened program.
 func execFile(fd int, args, env []string) error {
 	argv, err := syscall.SlicePtrFromStrings(args)
 	if err != nil {

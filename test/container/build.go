@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// BuildShuntInit builds the program of the init container, stripped as it ships, into a
-// folder, and returns its path.
+// BuildShuntInit builds the init container's program as it ships, into a folder,
+// and returns its path.
 func BuildShuntInit(folder string) (string, error) {
 	bin := filepath.Join(folder, "shunt-init")
 	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", bin,

@@ -15,14 +15,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Node is what a pod finds where it runs.
+// Node is what the node provides to a pod.
 type Node struct {
-	// Programs stand in for images, by the first word of a container's
-	// command, or by "" where the image's own entry point runs. A program in
-	// a volume needs none.
+	// Programs stand in for images, by the first word of a container's command, or
+	// by "" for the image's own entry point. A program in a volume needs none.
 	Programs map[string]string
 	// Root is the folder of an unpacked image, which is then the root of the
-	// containers and holds their programs; "" where this machine stands in.
+	// containers and holds their programs; "" if this machine stands in.
 	Root string
 	// PodIPs are the pod's addresses.
 	PodIPs []netip.Addr
@@ -30,23 +29,23 @@ type Node struct {
 	Volumes map[string]string
 	// ConfigMaps are those of the pod's namespace, by name and key.
 	ConfigMaps map[string]map[string]string
-	// ResolvConf is a file that every container has as /etc/resolv.conf, in
-	// place of this machine's; "" for this machine's.
+	// ResolvConf is the file that every container gets as /etc/resolv.conf; "" for
+	// this machine's.
 	ResolvConf string
-	// EmptyDirs is a folder in which the pod's volumes of type emptyDir are
-	// made when a container mounts them.
+	// EmptyDirs is a folder in which the pod's volumes of type emptyDir are created
+	// when a container mounts them.
 	EmptyDirs string
 }
 
-// Container is what a container runtime would make of a container of a pod:
-// who it runs as, and what it runs.
+// Container is what a container runtime makes of a container of a pod: its identity
+// and its command.
 type Container struct {
 	Root         string   // a folder on this machine; "" for all of it
 	Program      string   // on this machine
 	Args         []string // without the program's name
 	Env          []string // NAME=value
 	UID, GID     uint32
-	Capabilities []int // by number; all that it can ever have
+	Capabilities []int // by number: the bounding set
 	NoNewPrivs   bool
 	ReadOnlyRoot bool
 	Mounts       []Mount
@@ -59,22 +58,22 @@ type Mount struct {
 	ReadOnly bool
 }
 
-// New works out a container of a pod.
-func New(pod *corev1.Pod, c corev1.Container, node Node) (Container, error) {
-	values, err := environment(pod, c, node)
+// New returns a container of a pod.
+func New(pod *corev1.Pod, result corev1.Container, node Node) (Container, error) {
+	values, err := environment(pod, result, node)
 	if err != nil {
 		return Container{}, err
 	}
-	words := make([]string, 0, len(c.Command)+len(c.Args))
-	for _, word := range slices.Concat(c.Command, c.Args) {
+	words := make([]string, 0, len(result.Command)+len(result.Args))
+	for _, word := range slices.Concat(result.Command, result.Args) {
 		words = append(words, expand(word, values))
 	}
 	entry := ""
-	if len(c.Command) > 0 {
+	if len(result.Command) > 0 {
 		entry, words = words[0], words[1:]
 	}
 	made := Container{Root: node.Root, Args: words}
-	if made.Mounts, err = mounts(pod, c, node); err != nil {
+	if made.Mounts, err = mounts(pod, result, node); err != nil {
 		return Container{}, err
 	}
 	if made.Program, err = made.program(entry, node); err != nil {
@@ -83,10 +82,10 @@ func New(pod *corev1.Pod, c corev1.Container, node Node) (Container, error) {
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		made.Env = append(made.Env, name+"="+values[name])
 	}
-	return made, made.secure(pod.Spec.SecurityContext, c.SecurityContext)
+	return made, made.secure(pod.Spec.SecurityContext, result.SecurityContext)
 }
 
-// Exec is the container with another command, as kubelet runs a hook in it.
+// Exec returns the container with another command, as kubelet runs a hook in it.
 func (c Container) Exec(node Node, command []string) (Container, error) {
 	if len(command) == 0 {
 		return Container{}, errors.New("a command without words")
@@ -114,7 +113,7 @@ func (c Container) program(entry string, node Node) (string, error) {
 }
 
 // environment resolves a container's variables.
-func environment(pod *corev1.Pod, c corev1.Container, node Node) (map[string]string, error) {
+func environment(pod *corev1.Pod, spec corev1.Container, node Node) (map[string]string, error) {
 	fields := map[string]string{
 		"metadata.name": pod.Name, "metadata.namespace": pod.Namespace, "spec.serviceAccountName": pod.Spec.ServiceAccountName,
 	}
@@ -126,33 +125,32 @@ func environment(pod *corev1.Pod, c corev1.Container, node Node) (map[string]str
 		fields["status.podIP"], fields["status.podIPs"] = all[0], strings.Join(all, ",")
 	}
 	values := map[string]string{"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-	for _, v := range c.Env {
+	for _, variable := range spec.Env {
 		switch {
-		case v.ValueFrom == nil:
-			values[v.Name] = expand(v.Value, values)
-		case v.ValueFrom.FieldRef != nil:
-			value, ok := fields[v.ValueFrom.FieldRef.FieldPath]
+		case variable.ValueFrom == nil:
+			values[variable.Name] = expand(variable.Value, values)
+		case variable.ValueFrom.FieldRef != nil:
+			value, ok := fields[variable.ValueFrom.FieldRef.FieldPath]
 			if !ok {
-				return nil, fmt.Errorf("env %s: field %q; here are %q", v.Name, v.ValueFrom.FieldRef.FieldPath,
+				return nil, fmt.Errorf("env %s: field %q; here are %q", variable.Name, variable.ValueFrom.FieldRef.FieldPath,
 					slices.Sorted(maps.Keys(fields)))
 			}
-			values[v.Name] = value
-		case v.ValueFrom.ConfigMapKeyRef != nil:
-			ref := v.ValueFrom.ConfigMapKeyRef
+			values[variable.Name] = value
+		case variable.ValueFrom.ConfigMapKeyRef != nil:
+			ref := variable.ValueFrom.ConfigMapKeyRef
 			value, ok := node.ConfigMaps[ref.Name][ref.Key]
 			if !ok {
-				return nil, fmt.Errorf("env %s: no key %q in a ConfigMap %q", v.Name, ref.Key, ref.Name)
+				return nil, fmt.Errorf("env %s: no key %q in a ConfigMap %q", variable.Name, ref.Key, ref.Name)
 			}
-			values[v.Name] = value
+			values[variable.Name] = value
 		default:
-			return nil, fmt.Errorf("env %s: only values, fields of the pod and keys of ConfigMaps are to be had here", v.Name)
+			return nil, fmt.Errorf("env %s: only values, fields of the pod and keys of ConfigMaps are to be had here", variable.Name)
 		}
 	}
 	return values, nil
 }
 
-// mounts finds the folders of a container's volumes, and makes those that are
-// empty at first.
+// mounts finds the folders of a container's volumes, and creates empty ones.
 func mounts(pod *corev1.Pod, c corev1.Container, node Node) ([]Mount, error) {
 	var made []Mount
 	if node.ResolvConf != "" {
@@ -166,7 +164,7 @@ func mounts(pod *corev1.Pod, c corev1.Container, node Node) ([]Mount, error) {
 				return nil, err
 			}
 		}
-		if m.SubPath != "" { // which kubelet makes
+		if m.SubPath != "" { // kubelet creates it
 			source = filepath.Join(source, m.SubPath)
 			if err := os.MkdirAll(source, 0o750); err != nil {
 				return nil, fmt.Errorf("making %s of volume %s: %w", m.SubPath, m.Name, err)
@@ -186,7 +184,7 @@ func emptyDir(pod *corev1.Pod, name string, node Node) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("making volume %s: %w", name, err)
 	}
-	// As kubelet has it, and whatever the umask.
+	// As kubelet does, whatever the umask.
 	if err := os.Chmod(dir, 0o777); err != nil {
 		return "", fmt.Errorf("opening volume %s: %w", name, err)
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// TestMain lets the test binary become a container.
+// TestMain makes the test binary able to become a container.
 func TestMain(m *testing.M) {
 	Main()
 	os.Exit(m.Run())
@@ -26,7 +26,7 @@ func newPod() *corev1.Pod {
 	return pod
 }
 
-// TestContainerIdentity has the kernel say what a container is allowed.
+// TestContainerIdentity checks what the kernel allows a container.
 func TestContainerIdentity(t *testing.T) {
 	netns.Require(t)
 	ns, err := netns.New("containers")
@@ -82,7 +82,7 @@ func runContainer(t *testing.T, c Container, ns *netns.NS) []string {
 	return p.Output()
 }
 
-// TestReadOnlyRoot has a container try to write where it must not.
+// TestReadOnlyRoot writes where a container must not.
 func TestReadOnlyRoot(t *testing.T) {
 	netns.Require(t)
 	ns, err := netns.New("containers")
@@ -103,8 +103,8 @@ func TestReadOnlyRoot(t *testing.T) {
 	}
 }
 
-// TestContainerWords has variables reach the arguments as kubelet has them.
-func TestContainerWords(t *testing.T) {
+// TestContainerArguments checks that variables reach the arguments as with kubelet.
+func TestContainerArguments(t *testing.T) {
 	c, err := New(newPod(), corev1.Container{
 		Command: []string{"envoy"}, Args: []string{"--service-node", "$(NAME).$(SPACE)", "$$(NAME)", "$(BOTH)"},
 		Env: []corev1.EnvVar{
@@ -121,8 +121,8 @@ func TestContainerWords(t *testing.T) {
 	}
 }
 
-// TestContainerRefused holds what cannot be had here, and must be said.
-func TestContainerRefused(t *testing.T) {
+// TestUnsupportedContainer checks that a pod that cannot run here is an error.
+func TestUnsupportedContainer(t *testing.T) {
 	for name, c := range map[string]corev1.Container{
 		"an unknown command": {Command: []string{"nginx"}},
 		"a privileged one":   {SecurityContext: &corev1.SecurityContext{Privileged: new(true)}},
@@ -141,8 +141,8 @@ func TestContainerRefused(t *testing.T) {
 	}
 }
 
-// TestVolumes: a container finds its volumes where it mounts them, what it
-// writes there is there for the next, and nothing else has changed.
+// TestVolumes checks that a container finds its volumes where it mounts them, that the next one
+// finds what it wrote there, and that nothing else has changed.
 func TestVolumes(t *testing.T) {
 	netns.Require(t)
 	ns, err := netns.New("containers")

@@ -5,8 +5,8 @@ package container
 import "strings"
 
 // expand replaces $(NAME) by its value and $$ by $, as kubelet does in a
-// container's command and arguments. A reference to what is not there stays as
-// it is, and so does a lone dollar sign.
+// container's command and arguments. It keeps a reference to an unknown variable,
+// and a lone dollar sign.
 func expand(text string, values map[string]string) string {
 	var b strings.Builder
 	for {

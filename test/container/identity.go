@@ -11,7 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// secure applies the security contexts; the container's wins over the pod's.
+// secure applies the security contexts; the container's overrides the pod's.
 func (c *Container) secure(pod *corev1.PodSecurityContext, own *corev1.SecurityContext) error {
 	if pod == nil {
 		pod = &corev1.PodSecurityContext{}
@@ -28,7 +28,7 @@ func (c *Container) secure(pod *corev1.PodSecurityContext, own *corev1.SecurityC
 	}
 	c.NoNewPrivs = own.AllowPrivilegeEscalation != nil && !*own.AllowPrivilegeEscalation
 	c.ReadOnlyRoot = isTrue(own.ReadOnlyRootFilesystem)
-	return c.grant(own.Capabilities)
+	return c.chooseCapabilities(own.Capabilities)
 }
 
 func isTrue(b *bool) bool { return b != nil && *b }
@@ -49,14 +49,13 @@ var capabilityNames = strings.Fields(`
 	SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE
 	MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE`)
 
-// runtimeCapabilities are what containerd gives a container that asks for
-// nothing.
+// runtimeCapabilities are what containerd gives a container by default.
 var runtimeCapabilities = strings.Fields(`CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP
 	NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE`)
 
-// grant settles the capabilities: those of the runtime, less what is dropped,
-// and then what is added.
-func (c *Container) grant(asked *corev1.Capabilities) error {
+// chooseCapabilities applies what is dropped and then what is added to those of the
+// runtime.
+func (c *Container) chooseCapabilities(asked *corev1.Capabilities) error {
 	if asked == nil {
 		asked = &corev1.Capabilities{}
 	}
@@ -78,15 +77,15 @@ func (c *Container) grant(asked *corev1.Capabilities) error {
 	return nil
 }
 
-// Identity says who the container runs as, for people.
+// Identity describes the container's identity, for people.
 func (c Container) Identity() string {
 	var names []string
 	for _, number := range c.Capabilities {
 		names = append(names, capabilityNames[number])
 	}
 	if c.UID != 0 {
-		// They are in the bounding set only: a program of an ordinary user
-		// could get them from its file, and none here has any.
+		// They are only in the bounding set: an ordinary user's program could get
+		// them from its file, and none here has any.
 		names = nil
 	}
 	if len(names) == 0 {

@@ -19,38 +19,38 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// InjectedPod is an injected pod at work in a Lab: its sysctls are set, its init
-// containers have run, and its native sidecar has started. The pod's own
-// containers are for the test to stand in for.
+// InjectedPod is a running injected pod in a Lab: its sysctls are set, its init
+// containers have run, and its native sidecar has started. The test stands in for
+// the pod's own containers.
 type InjectedPod struct {
 	*netns.Lab
 	Manifest *corev1.Pod
 	Node     Node
 	Proxy    *Process  // the native sidecar; nil before its start
-	As       Container // what the sidecar runs as
+	As       Container // the sidecar's identity
 }
 
-// startTime is what a sidecar may take to start on a busy machine.
+// startTime is how long a sidecar may take to start on a busy machine.
 const startTime = 60 * time.Second
 
-// StartPod starts a pod as kubelet does: one init container after the other, a
-// native sidecar until its startup probe passes. Its error is that of a
-// container. The pod that it returns is to be closed in any case.
+// StartPod starts a pod as kubelet does: the init containers one after the other,
+// and a native sidecar until its startup probe passes. Its error is that of a
+// container. Close the returned pod in any case.
 func StartPod(ctx context.Context, lab *netns.Lab, manifest *corev1.Pod, node Node) (*InjectedPod, error) {
-	p := &InjectedPod{Lab: lab, Manifest: manifest, Node: node}
+	result := &InjectedPod{Lab: lab, Manifest: manifest, Node: node}
 	if security := manifest.Spec.SecurityContext; security != nil {
 		for _, s := range security.Sysctls {
 			if err := lab.Pod.Sysctl(strings.ReplaceAll(s.Name, ".", "/"), s.Value); err != nil {
-				return p, fmt.Errorf("sysctl %s: %w", s.Name, err)
+				return result, fmt.Errorf("sysctl %s: %w", s.Name, err)
 			}
 		}
 	}
 	for _, c := range manifest.Spec.InitContainers {
-		if err := p.run(ctx, c); err != nil {
-			return p, fmt.Errorf("container %s: %w", c.Name, err)
+		if err := result.run(ctx, c); err != nil {
+			return result, fmt.Errorf("container %s: %w", c.Name, err)
 		}
 	}
-	return p, nil
+	return result, nil
 }
 
 // Close kills the proxy, and ends both namespaces of the Lab.
@@ -82,13 +82,13 @@ func (p *InjectedPod) run(ctx context.Context, c corev1.Container) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("its startup probe says %w after %s; it says:\n%s", err, startTime, p.Said())
+			return fmt.Errorf("its startup probe says %w after %s; it says:\n%s", err, startTime, p.Output())
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-// probe asks as kubelet does: the pod's first address from outside, or in the
+// probe probes as kubelet does: the pod's first address from outside, or in the
 // container.
 func (p *InjectedPod) probe(ctx context.Context, probe *corev1.Probe) error {
 	switch {
@@ -118,26 +118,25 @@ func (p *InjectedPod) Exec(ctx context.Context, command []string) error {
 	return process.Wait()
 }
 
-// Said is all that the sidecar has printed.
-func (p *InjectedPod) Said() string {
+// Output returns everything that the sidecar has printed.
+func (p *InjectedPod) Output() string {
 	if p.Proxy == nil {
 		return ""
 	}
 	return strings.Join(append(p.Proxy.Errors(), p.Proxy.Output()...), "\n")
 }
 
-// Get asks a page from within a namespace. An answer other than 200 is an
-// error.
-func Get(ctx context.Context, from *netns.NS, options netns.DialOptions, at netip.AddrPort, path string) ([]byte, error) {
+// Get requests a page from within a namespace. A status other than 200 is an error.
+func Get(ctx context.Context, from *netns.NS, options netns.DialOptions, address netip.AddrPort, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return from.Dial(ctx, "tcp", at, options)
+			return from.Dial(ctx, "tcp", address, options)
 		},
 	}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s%s", at, path), http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s%s", address, path), http.NoBody)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +149,7 @@ func Get(ctx context.Context, from *netns.NS, options netns.DialOptions, at neti
 		return nil, err
 	}
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s%s: %s %s", at, path, response.Status, body)
+		return nil, fmt.Errorf("%s%s: %s %s", address, path, response.Status, body)
 	}
 	return body, nil
 }

@@ -29,8 +29,8 @@ type Process struct {
 	stderr []string
 }
 
-// Start runs a container in a namespace. It is killed when ctx ends, and with
-// this process.
+// Start runs a container in a namespace. It is killed when ctx ends, and with this
+// process.
 func (c Container) Start(ctx context.Context, ns *netns.NS) (*Process, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -40,7 +40,7 @@ func (c Container) Start(ctx context.Context, ns *netns.NS) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("describing the container: %w", err)
 	}
-	// Not as an argument: one that long the kernel does not take.
+	// Not as an argument: the kernel does not take one that long.
 	read, write, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("making a pipe: %w", err)
@@ -62,15 +62,15 @@ func (c Container) Start(ctx context.Context, ns *netns.NS) (*Process, error) {
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", c.Program, err)
 	}
-	_ = read.Close()                                                               // or writing to one that has ended would wait for ever
-	if _, err := write.Write(plan); err != nil && !errors.Is(err, syscall.EPIPE) { // it says why it has ended
+	_ = read.Close()                                                               // or writing to a process that has ended would wait for ever
+	if _, err := write.Write(plan); err != nil && !errors.Is(err, syscall.EPIPE) { // Wait returns why it has ended
 		return nil, fmt.Errorf("describing the container to itself: %w", err)
 	}
 	return p, nil
 }
 
-// capture gives the process a pipe, which belongs to the container's user as
-// runc has it: Envoy opens /dev/stdout by its name, as whoever it runs as.
+// capture gives the process a pipe that belongs to the container's user, as runc
+// does: Envoy opens /dev/stdout by its name, as its own user.
 func (p *Process) capture(c Container, end *io.Writer, lines *[]string) (closeEnd func(), err error) {
 	reader, writer, err := os.Pipe()
 	if err != nil {
@@ -93,8 +93,8 @@ func (p *Process) capture(c Container, end *io.Writer, lines *[]string) (closeEn
 	return func() { _ = writer.Close() }, nil
 }
 
-// Wait waits until the process has ended and all that it printed has been
-// read. The error holds what it printed last on standard error.
+// Wait waits until the process has ended and all its output has been read. The
+// error holds the end of its standard error.
 func (p *Process) Wait() error {
 	err := p.cmd.Wait()
 	p.reading.Wait()
@@ -107,8 +107,8 @@ func (p *Process) Wait() error {
 // Signal sends the process a signal.
 func (p *Process) Signal(signal os.Signal) error { return p.cmd.Process.Signal(signal) }
 
-// Stop ends the process as kubelet does: a signal, which is the image's and
-// SIGTERM for most, and SIGKILL when it has not ended after the grace period.
+// Stop ends the process as kubelet does: by a signal, which is the image's and
+// usually SIGTERM, and by SIGKILL if it has not ended after the grace period.
 func (p *Process) Stop(signal os.Signal, grace time.Duration) error {
 	kill := time.AfterFunc(grace, func() { _ = p.cmd.Process.Kill() })
 	defer kill.Stop()

@@ -14,13 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rootPoint is where the container's root is put together. Every system has
-// it, and what is there now is opened before and found by its descriptor.
+// rootPoint is where the container's root is mounted. Every system has the folder.
+// What is in it now is opened before, and found by its descriptor.
 const rootPoint = "/tmp"
 
-// makeRoot gives the container a root of its own, in a mount namespace that
-// nobody else sees: what this machine or the image has, and the volumes in
-// their places.
+// makeRoot gives the container a root in a mount namespace of its own: what this
+// machine or the image has, with the volumes in their places.
 func (c Container) makeRoot() error {
 	if !c.ReadOnlyRoot && len(c.Mounts) == 0 && c.Root == "" {
 		return nil
@@ -55,15 +54,15 @@ func (c Container) makeRoot() error {
 // entry is a file or folder of the container's root.
 type entry struct {
 	name     string
-	fd       int         // of what is to be seen there; -1 for a folder made of entries
+	fd       int         // of its content; -1 for a folder made of entries
 	mode     fs.FileMode // its type
 	link     string      // of a symbolic link
 	readOnly bool
 	entries  []entry
 }
 
-// openTree opens what a folder of the container holds: whole, where no volume
-// is in it, and else entry by entry.
+// openTree opens a folder of the container: as a whole if no volume is in it, and
+// else entry by entry.
 func (c Container) openTree(path string) (entry, error) {
 	made := entry{name: filepath.Base(path), fd: -1, mode: fs.ModeDir}
 	held, err := os.ReadDir(filepath.Join(c.Root, path))
@@ -122,10 +121,11 @@ func (c Container) openEntry(path string, mode fs.FileMode) (made entry, err err
 	return made, nil
 }
 
-// kernels are not of the root file system, and so not read-only with it.
+// kernels are mounts that are not part of the root file system, and so not
+// read-only with it.
 var kernels = map[string]bool{"/proc": true, "/sys": true, "/dev": true}
 
-// build puts what was opened below a folder.
+// build mounts what was opened below a folder.
 func (e entry) build(dir string) error {
 	for _, child := range e.entries {
 		if err := child.put(filepath.Join(dir, child.name)); err != nil {

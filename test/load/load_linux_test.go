@@ -30,29 +30,28 @@ import (
 
 const (
 	namespace = "shop"
-	// atOnce is how many reviews are in flight, each on a connection of its
-	// own: API servers speak HTTP/1.1 to webhooks.
+	// atOnce is how many reviews are in flight, each on its own connection: API servers speak
+	// HTTP/1.1 to webhooks.
 	atOnce = 2000
-	// loadTime is how long they are kept so.
+	// loadTime is how long that lasts.
 	loadTime = 5 * time.Second
 )
 
-// TestLoad holds that 2,000 reviews can be in flight at once, and can be kept
-// so, without one that fails or is not injected, within the memory that the
-// webhook's pod may have.
+// TestLoad checks that 2,000 reviews can be in flight at once, over some time, and that none fails
+// or is not injected, within the memory that the webhook's pod may have.
 func TestLoad(t *testing.T) {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur < 2*atOnce {
 		t.Fatalf("this process may have %d open files, and %d connections take more (ulimit -Hn): %v", files.Cur, atOnce, err)
 	}
 	container := deployed(t)
-	s := startServer(t, container.Env)
+	server := startServer(t, container.Env)
 	clients := make([]*client, atOnce)
 	for i := range clients {
-		clients[i] = newClient(t, s, i)
+		clients[i] = newClient(t, server, i)
 	}
-	// The connections first: handshakes are what takes longest, and they would
-	// keep reviews from meeting.
+	// The connections first: handshakes take longest, and would keep reviews from being in flight
+	// together.
 	all(t, "connect", clients, (*client).connect)
 	all(t, "be in flight with all others", clients, (*client).review)
 	t.Logf("%d reviews were in flight at the same moment, and every pod was injected", atOnce)
@@ -79,14 +78,14 @@ func TestLoad(t *testing.T) {
 		}
 	}
 	report(t, "one at a time", clients[:1], time.Since(start))
-	peak := s.peakMemory(t)
+	peak := server.peakMemory(t)
 	t.Logf("the server took %d MiB at the most", peak>>20)
 	if limit := container.Resources.Limits.Memory().Value(); peak > limit {
 		t.Errorf("the server took %d bytes, and its container may have %d", peak, limit)
 	}
 }
 
-// deployed is the container that config/manager runs the server in.
+// deployed returns the container in which config/manager runs the server.
 func deployed(t *testing.T) corev1.Container {
 	t.Helper()
 	text, err := os.ReadFile("../../config/manager/manager.yaml")
@@ -100,7 +99,7 @@ func deployed(t *testing.T) corev1.Container {
 	return deployment.Spec.Template.Spec.Containers[0]
 }
 
-// all has every client do a thing at the same time.
+// all lets every client do something at the same time.
 func all(t *testing.T, what string, clients []*client, do func(*client) error) {
 	t.Helper()
 	var group sync.WaitGroup
@@ -137,10 +136,10 @@ type client struct {
 	ctx   context.Context
 }
 
-func newClient(t *testing.T, s server, number int) *client {
+func newClient(t *testing.T, server server, number int) *client {
 	t.Helper()
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(s.roots) {
+	if !roots.AppendCertsFromPEM(server.roots) {
 		t.Fatal("the server's certificate is none")
 	}
 	transport := &http.Transport{
@@ -150,14 +149,14 @@ func newClient(t *testing.T, s server, number int) *client {
 	transport.Protocols.SetHTTP1(true)
 	t.Cleanup(transport.CloseIdleConnections)
 	c := &client{
-		http: &http.Client{Transport: transport, Timeout: time.Minute}, url: "https://" + s.address + webhook.Path,
+		http: &http.Client{Transport: transport, Timeout: time.Minute}, url: "https://" + server.address + webhook.Path,
 		uid: types.UID(fmt.Sprintf("uid-%d", number)), ctx: t.Context(),
 	}
 	c.body = reviewOf(t, c.uid)
 	return c
 }
 
-// reviewOf is a review of a pod as a Deployment's are.
+// reviewOf returns a review of a pod like a Deployment's.
 func reviewOf(t *testing.T, uid types.UID) []byte {
 	t.Helper()
 	pod, err := json.Marshal(&corev1.Pod{
@@ -190,7 +189,7 @@ func reviewOf(t *testing.T, uid types.UID) []byte {
 	return body
 }
 
-// connect leaves a connection open, by a request that is no review.
+// connect leaves a connection open, by a request without a review.
 func (c *client) connect() error {
 	answer, err := c.do(http.MethodGet, nil)
 	if err == nil && answer.code != http.StatusMethodNotAllowed {
@@ -199,7 +198,7 @@ func (c *client) connect() error {
 	return err
 }
 
-// review has a pod reviewed, and checks and times the answer.
+// review sends a review, and checks and times the answer.
 func (c *client) review() error {
 	start := time.Now()
 	answer, err := c.do(http.MethodPost, c.body)

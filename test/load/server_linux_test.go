@@ -28,15 +28,15 @@ import (
 	"github.com/shunt-dev/shunt/webhook"
 )
 
-// certificates names, in the environment of a copy of this program, the folder
-// with what the copy is to serve the webhook with.
+// certificates is an environment variable of a copy of this program: the folder with the
+// certificate that the copy serves the webhook with.
 const certificates = "SHUNT_LOAD_CERTIFICATES"
 
-// open has the copy's lookups of namespaces wait for nobody.
+// open is an environment variable with which the copy's lookups of namespaces wait for nobody.
 var open = corev1.EnvVar{Name: "SHUNT_LOAD_OPEN", Value: "true"}
 
-// TestMain runs the tests, or is the webhook's server in a process of its own:
-// the server's memory is then not that of those who ask it.
+// TestMain runs the tests, or the webhook's server in a process of its own, so that its memory is
+// not that of the clients.
 func TestMain(m *testing.M) {
 	dir := os.Getenv(certificates)
 	if dir == "" {
@@ -48,9 +48,8 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// gate is a lookup of namespaces that lets nobody through before so many are
-// there at once, and from then on everybody. Whoever came through was in
-// flight together with all the others.
+// gate is a lookup of namespaces that lets nobody through until so many wait, and from then on
+// everybody. So all of the first were in flight together.
 type gate struct {
 	webhook.StaticNamespaces
 	wanted int64
@@ -75,8 +74,8 @@ func (g *gate) Namespace(ctx context.Context, name string) (annotation.Namespace
 	}
 }
 
-// serve runs the server that ships until standard input ends, which it does
-// with the process of the tests, however that ends. It prints its address.
+// serve runs the real server until standard input ends, as it does when the test process ends,
+// however it ends. It prints its address.
 func serve(dir string) error {
 	enabled := map[string]string{annotation.NamespaceInjectionKey: annotation.NamespaceEnabled}
 	namespaces := &gate{
@@ -87,7 +86,7 @@ func serve(dir string) error {
 		namespaces.wanted = 1
 	}
 	metrics := webhook.NewMetrics()
-	log := logr.FromSlogHandler(slog.NewJSONHandler(io.Discard, nil)) // written as it is in a cluster, and read by nobody
+	log := logr.FromSlogHandler(slog.NewJSONHandler(io.Discard, nil)) // formatted as in a cluster, and discarded
 	ctrl.SetLogger(log)
 	answers := webhook.NewHandler(config.Default(), namespaces, metrics)
 	answers.SetAnswerTimeout(time.Minute) // however busy the machine is
@@ -128,15 +127,15 @@ func freeAddress() (*net.TCPAddr, error) {
 	return listener.Addr().(*net.TCPAddr), listener.Close()
 }
 
-// server is the process that serves.
+// server is the server's process.
 type server struct {
 	address string
 	roots   []byte // PEM
 	command *exec.Cmd
 }
 
-// startServer makes a certificate and has a copy of this program serve with
-// it until the test ends, with the variables that a container of it has.
+// startServer makes a certificate and runs a copy of this program that serves with it until the
+// test ends, with the variables of the webhook's container.
 func startServer(t *testing.T, variables []corev1.EnvVar) server {
 	t.Helper()
 	certificate, key, err := cert.GenerateSelfSignedCertKey("shunt-webhook.shunt-system.svc", []net.IP{net.IPv4(127, 0, 0, 1)}, nil)
@@ -149,28 +148,28 @@ func startServer(t *testing.T, variables []corev1.EnvVar) server {
 			t.Fatal(err)
 		}
 	}
-	s := server{roots: certificate, command: exec.Command(os.Args[0])}
-	s.command.Env = append(os.Environ(), certificates+"="+dir)
+	result := server{roots: certificate, command: exec.Command(os.Args[0])}
+	result.command.Env = append(os.Environ(), certificates+"="+dir)
 	for _, variable := range variables {
 		if variable.ValueFrom == nil {
-			s.command.Env = append(s.command.Env, variable.Name+"="+variable.Value)
+			result.command.Env = append(result.command.Env, variable.Name+"="+variable.Value)
 		}
 	}
-	s.command.Stderr = os.Stderr
-	input, err := s.command.StdinPipe()
+	result.command.Stderr = os.Stderr
+	input, err := result.command.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	output, err := s.command.StdoutPipe()
+	output, err := result.command.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.command.Start(); err != nil {
+	if err := result.command.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_ = input.Close()
-		if err := s.command.Wait(); err != nil {
+		if err := result.command.Wait(); err != nil {
 			t.Errorf("the server ended with %v", err)
 		}
 	})
@@ -178,11 +177,11 @@ func startServer(t *testing.T, variables []corev1.EnvVar) server {
 	if err != nil {
 		t.Fatalf("the server said no address: %v", err)
 	}
-	s.address = strings.TrimSpace(line)
-	return s
+	result.address = strings.TrimSpace(line)
+	return result
 }
 
-// peakMemory is the most that the server's process has taken, in bytes.
+// peakMemory returns the most memory that the server's process has used, in bytes.
 func (s server) peakMemory(t *testing.T) int64 {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.command.Process.Pid))

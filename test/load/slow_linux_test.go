@@ -15,27 +15,26 @@ import (
 )
 
 const (
-	// slowSenders is how many connections hold the last byte of their body back.
+	// slowSenders is how many connections withhold the last byte of their body.
 	slowSenders = 1000
-	// atWork is how many of them connect at once, and pause is between the parts
-	// that each sends: that they take memory is what is tested, not that they
-	// take all of the processors.
+	// atWork is how many of them connect at once, and pause is between the parts that each sends.
+	// The test is about the memory that they take, not the processors.
 	atWork = 4
 	pause  = 250 * time.Millisecond
-	// heldBody is the largest body that the webhook takes.
+	// heldBody is the largest body that the webhook accepts.
 	heldBody = 7 << 20
-	// honest is how many API servers' connections ask meanwhile, and slowTime for
-	// how long.
+	// honest is how many connections of API servers send reviews meanwhile, and slowTime for how
+	// long.
 	honest   = 8
 	slowTime = 10 * time.Second
 )
 
-// TestSlowSenders holds that connections that each hold back the last byte of
-// 7 MiB leave the server within the memory of its container, and that reviews
-// are answered all the while. Those that are cut off come again.
+// TestSlowSenders checks that connections that each withhold the last byte of 7 MiB leave the
+// server within its container's memory, and that reviews are answered all the while. Those that are
+// cut off connect again.
 func TestSlowSenders(t *testing.T) {
 	container := deployed(t)
-	s := startServer(t, append(container.Env, open))
+	server := startServer(t, append(container.Env, open))
 	ctx, stop := context.WithCancel(t.Context())
 	var senders sync.WaitGroup
 	var sent, connected atomic.Int64
@@ -43,7 +42,7 @@ func TestSlowSenders(t *testing.T) {
 	for range slowSenders {
 		senders.Go(func() {
 			for ctx.Err() == nil {
-				holdBack(ctx, s.address, turns, &sent, &connected)
+				holdBack(ctx, server.address, turns, &sent, &connected)
 				select {
 				case <-time.After(time.Second):
 				case <-ctx.Done():
@@ -61,7 +60,7 @@ func TestSlowSenders(t *testing.T) {
 
 	clients := make([]*client, honest)
 	for i := range clients {
-		clients[i] = newClient(t, s, i)
+		clients[i] = newClient(t, server, i)
 	}
 	start := time.Now()
 	all(t, "be answered", clients, func(c *client) error {
@@ -74,14 +73,14 @@ func TestSlowSenders(t *testing.T) {
 	})
 	report(t, fmt.Sprintf("beside %d slow senders", slowSenders), clients, time.Since(start))
 	stop()
-	peak := s.peakMemory(t)
+	peak := server.peakMemory(t)
 	t.Logf("%d connections in all sent %d MiB, and the server took %d MiB at the most", connected.Load(), sent.Load()>>20, peak>>20)
 	if limit := container.Resources.Limits.Memory().Value(); peak > limit {
 		t.Errorf("the server took %d bytes, and its container may have %d", peak, limit)
 	}
 }
 
-// holdBack sends a body but for its last byte, and waits until it is cut off.
+// holdBack sends a body without its last byte, and waits until it is cut off.
 func holdBack(ctx context.Context, address string, turns chan struct{}, sent, connected *atomic.Int64) {
 	turns <- struct{}{}
 	dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}}

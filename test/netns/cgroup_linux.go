@@ -14,25 +14,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoCgroup is returned where this process can make no cgroup that bounds
-// memory.
+// ErrNoCgroup means that this process cannot make a cgroup that bounds memory.
 var ErrNoCgroup = errors.New("no cgroup for memory can be made here")
 
-// MemoryCgroup bounds what processes and the kernel's work for them take
-// together, as a container's limit does.
+// MemoryCgroup bounds the memory of processes and of the kernel's work for them, as
+// a container's limit does.
 type MemoryCgroup struct {
 	dir  string
-	peak string // name of the file with the most that was taken
+	peak string // file with the most memory in use
 }
 
-// cgroupPrefix begins the names of ours, which go on with the number of this
-// process.
+// cgroupPrefix begins the names of our cgroups. The number of this process follows.
 const cgroupPrefix = "shunt-test-"
 
 var cgroups atomic.Int32
 
-// NewMemoryCgroup makes a cgroup with so many bytes of memory, and takes those
-// away that a killed test has left.
+// NewMemoryCgroup makes a cgroup with so many bytes of memory, and deletes those
+// that killed tests have left.
 func NewMemoryCgroup(bytes int64) (*MemoryCgroup, error) {
 	for _, version := range []struct{ root, needs, controller, limit, peak string }{
 		{"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "", "memory.limit_in_bytes", "memory.max_usage_in_bytes"},
@@ -68,14 +66,14 @@ func removeStale(root string) {
 	}
 }
 
-// Inside returns the command that runs a program in the cgroup.
+// Inside returns a command that runs a program in the cgroup.
 func (c *MemoryCgroup) Inside(name string, args ...string) (string, []string) {
 	enter := `echo $$ >"$0" && exec "$@"`
 	return "/bin/sh", append([]string{"-c", enter, filepath.Join(c.dir, "cgroup.procs"), name}, args...)
 }
 
-// Peak is the most memory that was in use at a time; 0 where the kernel does
-// not tell.
+// Peak returns the most memory that was in use at a time; 0 if the kernel does not
+// report it.
 func (c *MemoryCgroup) Peak() (int64, error) {
 	text, err := os.ReadFile(filepath.Join(c.dir, c.peak))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -87,8 +85,8 @@ func (c *MemoryCgroup) Peak() (int64, error) {
 	return strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
 }
 
-// Close takes the cgroup away. A process that has ended may be in it for a
-// moment longer.
+// Close deletes the cgroup. A process that has ended may be in it for a moment
+// longer.
 func (c *MemoryCgroup) Close() error {
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		err := os.Remove(c.dir)

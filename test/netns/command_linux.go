@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// Cmd is an exec.Cmd whose process runs in a namespace. Of the methods of
-// exec.Cmd, those here start it there.
+// Cmd is an exec.Cmd whose process runs in a namespace. Of exec.Cmd's methods,
+// those here start it there.
 type Cmd struct {
 	*exec.Cmd
 	ns *NS

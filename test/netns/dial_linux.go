@@ -16,17 +16,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DialOptions say who opens a connection, and how.
+// DialOptions are who opens a connection, and how.
 type DialOptions struct {
 	Identity
 	Mark    uint32        // SO_MARK; 0 for none
 	Source  netip.Addr    // source address, of any host (IP_TRANSPARENT); zero for the kernel's choice
 	Device  string        // interface that the socket is bound to (SO_BINDTODEVICE); "" for none
-	Timeout time.Duration // for the connection to stand, and in Ask for the answer too; 0 for 5 s
+	Timeout time.Duration // for the connection, and in Ask for the answer too; 0 for 5 s
 }
 
-// defaultTimeout is long because a busy machine is no finding: what is dropped
-// on purpose is given less by the caller.
+// defaultTimeout is long because a busy machine is not a failure. Callers give less
+// time to what is dropped on purpose.
 const defaultTimeout = 5 * time.Second
 
 func (o DialOptions) timeout() time.Duration {
@@ -56,8 +56,8 @@ func (o DialOptions) Dial(ctx context.Context, network string, to netip.AddrPort
 	if o.Source.IsValid() {
 		dialer.LocalAddr = localAddr(network, o.Source)
 	}
-	// With an address in place of a name, net makes the socket on the
-	// goroutine that dials: in its thread's namespace, with its identity.
+	// Given an address and not a name, net makes the socket on the goroutine that
+	// dials: in its thread's namespace, with its identity.
 	err = o.do(func() (err error) {
 		conn, err = dialer.DialContext(ctx, network, to.String())
 		return err
@@ -89,8 +89,8 @@ func (o DialOptions) prepare(fd int, to netip.Addr) error {
 	return nil
 }
 
-// setTransparent lets a socket have addresses that are not the host's, both to
-// send from and, under TPROXY, to be reached at.
+// setTransparent allows a socket addresses that are not the host's, both to send
+// from and, under TPROXY, to be reached at.
 func setTransparent(fd int, v6 bool) error {
 	level, option := unix.SOL_IP, unix.IP_TRANSPARENT
 	if v6 {
@@ -108,16 +108,16 @@ func control(raw syscall.RawConn, f func(fd int) error) error {
 	return err
 }
 
-// Reply is what a Server says of itself to whoever reaches it.
+// Reply is what a Server reports about itself and the connection.
 type Reply struct {
 	Server   string         // ListenOptions.Name
 	Bound    uint16         // the port that the server listens on
 	Local    netip.AddrPort // the connection's address at the server's end
 	Remote   netip.AddrPort // the connection's address at the client's end, as the server sees it
-	Original netip.AddrPort // where the client wanted to go, by SO_ORIGINAL_DST; zero where the kernel does not know
+	Original netip.AddrPort // where the client wanted to go, by SO_ORIGINAL_DST; zero if the kernel does not know
 }
 
-// Ask opens a connection, and returns what the server at its other end says.
+// Ask opens a connection, and returns the reply of the server at its other end.
 // IsTimeout, IsUnreachable and IsRefused tell the errors of interest apart.
 func (ns *NS) Ask(ctx context.Context, network string, to netip.AddrPort, o DialOptions) (Reply, error) {
 	deadline := time.Now().Add(o.timeout())
@@ -130,8 +130,8 @@ func (ns *NS) Ask(ctx context.Context, network string, to netip.AddrPort, o Dial
 		return Reply{}, err
 	}
 	if strings.HasPrefix(network, "udp") {
-		// Rules of this host that drop or reject a datagram say so by EPERM;
-		// which of the two it was, reading tells.
+		// Rules of this host that drop or reject a datagram return EPERM; reading
+		// tells which of the two it was.
 		if _, err := conn.Write([]byte("who is there?\n")); err != nil && !errors.Is(err, unix.EPERM) {
 			return Reply{}, err
 		}
@@ -139,7 +139,7 @@ func (ns *NS) Ask(ctx context.Context, network string, to netip.AddrPort, o Dial
 	return ReadReply(conn)
 }
 
-// ReadReply reads what a Server says on a new connection.
+// ReadReply reads a Server's reply on a new connection.
 func ReadReply(conn net.Conn) (Reply, error) {
 	line, err := bufio.NewReader(conn).ReadBytes('\n')
 	if err != nil {

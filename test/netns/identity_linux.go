@@ -7,15 +7,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Identity is a user and a group, as the owner match of iptables sees them.
-// The zero value is whoever this process is.
+// Identity is a user and a group, as the owner match of iptables sees them. The
+// zero value is that of this process.
 type Identity struct {
 	UID, GID uint32
 }
 
-// do calls f on the caller's goroutine with the identity as the thread's file
-// system uid and gid, which sockets take on when they are made and accepted.
-// The capabilities of sockets, CAP_NET_ADMIN and CAP_NET_RAW, stay.
+// do calls f on the caller's goroutine, with the identity as the thread's file
+// system uid and gid. Sockets take them on when they are made and accepted. The
+// thread keeps CAP_NET_ADMIN and CAP_NET_RAW.
 func (id Identity) do(f func() error) error {
 	if id == (Identity{}) {
 		return f()
@@ -34,7 +34,7 @@ func (id Identity) do(f func() error) error {
 	return f()
 }
 
-// noID makes setfsuid(2) and setfsgid(2) change nothing and tell the id.
+// noID makes setfsuid(2) and setfsgid(2) change nothing and return the id.
 const noID = -1
 
 func (Identity) current() Identity {
@@ -43,8 +43,8 @@ func (Identity) current() Identity {
 	return Identity{UID: uint32(uid), GID: uint32(gid)}
 }
 
-// assume sets the ids of this thread. The two system calls report no failure,
-// so the ids are read back.
+// assume sets the ids of this thread. The two system calls report no failure, so it
+// reads the ids back.
 func (id Identity) assume() error {
 	_, _ = unix.SetfsgidRetGid(int(id.GID))
 	_, _ = unix.SetfsuidRetUid(int(id.UID))
@@ -55,8 +55,8 @@ func (id Identity) assume() error {
 	return nil
 }
 
-// mustAssume is for the way back: a thread that stays somebody else would make
-// other goroutines' sockets somebody else's.
+// mustAssume switches back. A thread that kept the identity would pass it on to
+// other goroutines' sockets.
 func (id Identity) mustAssume() {
 	if err := id.assume(); err != nil {
 		panic("netns: " + err.Error())

@@ -9,11 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Impersonate rewrites packets on the wire, so that real sockets of the
-// namespace send frames that no kernel would: what goes to the alias, or comes
-// from it, has the address in its place once it has left, and the answers come
-// back to the alias. It tracks no connections, and no routing decision of the
-// namespace sees the address.
+// Impersonate rewrites packets on the wire, so that real sockets of the namespace
+// send frames that no kernel would. What goes to or comes from the alias has the
+// address instead once it has left, and the answers come back to the alias. It
+// tracks no connections, and no routing decision of the namespace sees the address.
 func (ns *NS) Impersonate(alias, address netip.Addr) error {
 	conn, err := nftables.New(nftables.WithNetNSFd(int(ns.file.Fd())))
 	if err != nil {
@@ -42,22 +41,22 @@ func (ns *NS) Impersonate(alias, address netip.Addr) error {
 	return nil
 }
 
-// ipHeader says where the parts of an IP header stand.
+// ipHeader holds the offsets of an IP header.
 type ipHeader struct {
 	family                        nftables.TableFamily
 	source, destination, checksum uint32
 }
 
-// The headers of RFC 791 (3.1) and RFC 8200 (3). That of IPv6 has no checksum,
-// but the library asks the kernel to mend those of tcp and udp only together
-// with one: half of the flow label, which nobody looks at, is in its place.
+// The headers of RFC 791 (3.1) and RFC 8200 (3). An IPv6 header has no checksum,
+// but the library corrects those of tcp and udp only together with one. Half of the
+// flow label, which nobody reads, stands in for it.
 var (
 	ipv4Header = ipHeader{nftables.TableFamilyIPv4, 12, 16, 10}
 	ipv6Header = ipHeader{nftables.TableFamilyIPv6, 8, 24, 2}
 )
 
-// replace puts an address in the place of another one, and mends the checksums:
-// those of tcp and udp count the addresses in.
+// replace replaces one address by another, and corrects the checksums: those of tcp
+// and udp cover the addresses.
 func (h ipHeader) replace(offset uint32, from, to netip.Addr) []expr.Any {
 	const register = 1
 	length := uint32(from.BitLen() / 8)

@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// Addresses of the pod in a Lab, and of the host outside that cases name when
-// it does not matter which.
+// Addresses of the pod in a Lab, and of the host outside that cases name if it does
+// not matter which.
 var (
 	PodIPv4     = netip.MustParseAddr("10.0.0.1")
 	PodIPv6     = netip.MustParseAddr("fd00::1")
@@ -16,10 +16,10 @@ var (
 	OutsideIPv6 = netip.MustParseAddr("fd00::9")
 )
 
-// Lab is the network that the cases of the rules are about: a pod, whose eth0
-// has PodIPv4 and PodIPv6, and one namespace that is every other host in the
-// world. Sockets outside can have any address, given IP_TRANSPARENT
-// (DialOptions.Source and ListenOptions.Transparent set it).
+// Lab is the network of the rule cases: a pod, whose eth0 has PodIPv4 and PodIPv6,
+// and one namespace that plays every other host in the world. Sockets outside can
+// have any address, given IP_TRANSPARENT (DialOptions.Source and
+// ListenOptions.Transparent set it).
 type Lab struct {
 	Pod, Outside *NS
 
@@ -29,12 +29,12 @@ type Lab struct {
 	aliases map[netip.Addr]netip.Addr // by the address that each stands for
 }
 
-// aliasRanges are where the addresses of Alias are from. They are routed to the
-// pod, by eth0.
+// aliasRanges are the ranges of Alias' addresses. They are routed to the pod, by
+// eth0.
 var aliasRanges = []netip.Prefix{netip.MustParsePrefix("198.18.0.0/24"), netip.MustParsePrefix("2001:2::/120")}
 
-// NewLab makes a Lab whose pod has eth0 and the named interfaces besides. The
-// n-th of those, counted from 1, has the addresses 10.n.0.1 and fd00:n::1.
+// NewLab makes a Lab whose pod has eth0 and the named interfaces. The n-th of
+// those, counted from 1, has the addresses 10.n.0.1 and fd00:n::1.
 func NewLab(interfaces ...string) (*Lab, error) {
 	lab := &Lab{interfaces: interfaces, aliases: map[netip.Addr]netip.Addr{}}
 	if err := lab.build(); err != nil {
@@ -87,8 +87,8 @@ func (l *Lab) build() (err error) {
 	return l.Outside.AnyIP()
 }
 
-// connect links the pod with the outside by an interface that has the same
-// name at both ends.
+// connect links the pod with the outside by an interface that has the same name at
+// both ends.
 func (l *Lab) connect(name string, addrs ...netip.Addr) error {
 	if err := Connect(End{l.Pod, name, addrs}, End{l.Outside, name, nil}); err != nil {
 		return err
@@ -101,9 +101,9 @@ func (l *Lab) connect(name string, addrs ...netip.Addr) error {
 	return nil
 }
 
-// Mark returns the packet mark with which a socket outside reaches the pod
-// over the named interface, 0 for eth0. It panics when the Lab has no such
-// interface, which is an error of the caller's.
+// Mark returns the packet mark with which a socket outside reaches the pod by the
+// named interface, 0 for eth0. It panics if the Lab has no such interface, which is
+// an error of the caller.
 func (l *Lab) Mark(name string) uint32 {
 	if name == "eth0" {
 		return 0
@@ -116,9 +116,9 @@ func (l *Lab) Mark(name string) uint32 {
 	panic(fmt.Sprintf("netns: a lab without interface %q", name))
 }
 
-// Alias returns an address that sockets outside use in the place of one that
-// they could not: on eth0 of the pod, a packet to or from the alias is one to or
-// from addr. Each address has one alias.
+// Alias returns an address that sockets outside use instead of one that they could
+// not use: on eth0 of the pod, a packet to or from the alias is one to or from
+// addr. Each address has one alias.
 func (l *Lab) Alias(addr netip.Addr) (netip.Addr, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -15,12 +15,12 @@ import (
 type End struct {
 	NS    *NS
 	Name  string       // of the interface
-	Addrs []netip.Addr // its addresses, each without a subnet
+	Addrs []netip.Addr // its addresses, without subnets
 }
 
-// Gateways that stand for "the other end" of every link. They are nobody's
-// addresses: both ends have a permanent neighbour entry for them, so that
-// nothing in a network waits for, or is upset by, ARP and neighbour discovery.
+// Gateways that stand for the other end of every link. Nobody has these addresses:
+// both ends have a permanent neighbour entry for them, so that nothing waits for
+// ARP or neighbour discovery.
 var (
 	gateway4 = netip.MustParseAddr("169.254.1.1")
 	gateway6 = netip.MustParseAddr("fe80::1")
@@ -28,20 +28,20 @@ var (
 
 // Connect links two namespaces by a pair of interfaces, whose addresses can be
 // used when it returns. It adds no routes: see NS.Route.
-func Connect(a, b End) error {
+func Connect(end, b End) error {
 	veth := &netlink.Veth{
 		LinkAttrs: netlink.NewLinkAttrs(), PeerName: b.Name, PeerNamespace: netlink.NsFd(b.NS.file.Fd()),
 	}
-	veth.Name = a.Name
-	if err := a.NS.links.LinkAdd(veth); err != nil {
-		return fmt.Errorf("linking %s of %s with %s of %s: %w", a.Name, a.NS.name, b.Name, b.NS.name, err)
+	veth.Name = end.Name
+	if err := end.NS.links.LinkAdd(veth); err != nil {
+		return fmt.Errorf("linking %s of %s with %s of %s: %w", end.Name, end.NS.name, b.Name, b.NS.name, err)
 	}
-	for _, end := range []End{a, b} {
+	for _, end := range []End{end, b} {
 		if err := end.configure(); err != nil {
 			return fmt.Errorf("configuring %s of %s: %w", end.Name, end.NS.name, err)
 		}
 	}
-	return errors.Join(a.meet(b), b.meet(a), a.awaitAddresses(), b.awaitAddresses())
+	return errors.Join(end.meet(b), b.meet(end), end.awaitAddresses(), b.awaitAddresses())
 }
 
 func (e End) configure() error {
@@ -59,20 +59,19 @@ func (e End) configure() error {
 }
 
 const (
-	// addressPatience is for a kernel that never gets there, not for one that is
-	// busy.
+	// addressPatience is for a kernel that never gets there; a busy one is faster.
 	addressPatience = time.Minute
 	addressPoll     = time.Millisecond
 )
 
-// awaitAddresses waits until packets for the addresses stay in the namespace.
-// The kernel puts the local route to a new IPv6 address in by a work queue,
-// without duplicate address detection too. Until then such packets leave by
-// the interface and are lost, however long somebody waits for an answer.
+// awaitAddresses waits until packets for the addresses stay in the namespace. The
+// kernel adds the local route to a new IPv6 address from a work queue, even without
+// duplicate address detection. Until then such packets leave by the interface and
+// are lost.
 func (e End) awaitAddresses() error {
 	for _, addr := range e.Addrs {
 		for deadline := time.Now().Add(addressPatience); ; time.Sleep(addressPoll) {
-			err := e.NS.takes(addr)
+			err := e.NS.keepsLocal(addr)
 			if err == nil {
 				break
 			}
@@ -84,8 +83,8 @@ func (e End) awaitAddresses() error {
 	return nil
 }
 
-// takes returns an error unless packets for the address stay in the namespace.
-func (ns *NS) takes(addr netip.Addr) error {
+// keepsLocal returns an error unless packets for the address stay in the namespace.
+func (ns *NS) keepsLocal(addr netip.Addr) error {
 	routes, err := ns.links.RouteGet(addr.AsSlice())
 	if err != nil {
 		return err
@@ -96,7 +95,7 @@ func (ns *NS) takes(addr netip.Addr) error {
 	return nil
 }
 
-// meet tells this end the link-layer address of the other.
+// meet adds the link-layer address of the other end as a neighbour.
 func (e End) meet(other End) error {
 	there, err := other.NS.links.LinkByName(other.Name)
 	if err != nil {
@@ -121,35 +120,35 @@ func (e End) meet(other End) error {
 // mainTable is the routing table that Route and AnyIP write to.
 const mainTable = unix.RT_TABLE_MAIN
 
-// Route sends what goes to dst out of an interface that Connect made.
-func (ns *NS) Route(dst netip.Prefix, device string) error {
-	return ns.route(dst, device, mainTable)
+// Route routes packets to a destination out of an interface that Connect made.
+func (ns *NS) Route(destination netip.Prefix, device string) error {
+	return ns.route(destination, device, mainTable)
 }
 
-func (ns *NS) route(dst netip.Prefix, device string, table int) error {
+func (ns *NS) route(destination netip.Prefix, device string, table int) error {
 	link, err := ns.links.LinkByName(device)
 	if err != nil {
-		return fmt.Errorf("routing %s in %s: finding %s: %w", dst, ns.name, device, err)
+		return fmt.Errorf("routing %s in %s: finding %s: %w", destination, ns.name, device, err)
 	}
 	gateway := gateway4
-	if dst.Addr().Is6() {
+	if destination.Addr().Is6() {
 		gateway = gateway6
 	}
 	err = ns.links.RouteAdd(&netlink.Route{
-		Dst: prefixNet(dst), LinkIndex: link.Attrs().Index, Table: table,
+		Dst: prefixNet(destination), LinkIndex: link.Attrs().Index, Table: table,
 		Gw: gateway.AsSlice(), Flags: int(netlink.FLAG_ONLINK),
 	})
 	if err != nil {
-		return fmt.Errorf("routing %s to %s in %s: %w", dst, device, ns.name, err)
+		return fmt.Errorf("routing %s to %s in %s: %w", destination, device, ns.name, err)
 	}
 	return nil
 }
 
-// AnyIP makes every address that no other route of the namespace names an
-// address of the namespace itself, so that one namespace can play all hosts.
+// AnyIP makes every address that no other route of the namespace covers an address
+// of the namespace itself, so that one namespace can play all hosts.
 func (ns *NS) AnyIP() error {
-	// What those hosts send each other by way of a third comes back in from
-	// addresses of its own, which a host does not believe.
+	// These hosts may send each other packets through a third. Such packets come
+	// back in from addresses of this host, which it would drop.
 	if err := ns.Sysctl("net/ipv4/conf/all/accept_local", "1"); err != nil {
 		return err
 	}
@@ -174,8 +173,8 @@ func (ns *NS) Forward() error {
 	return errors.Join(ns.Sysctl("net/ipv4/ip_forward", "1"), ns.Sysctl("net/ipv6/conf/all/forwarding", "1"))
 }
 
-// RouteMarked sends what carries a packet mark out of an interface, wherever
-// it goes to. The interface's index serves as the number of the routing table.
+// RouteMarked routes packets with a mark out of an interface, whatever their
+// destination. The interface's index is the number of the routing table.
 func (ns *NS) RouteMarked(mark uint32, device string) error {
 	link, err := ns.links.LinkByName(device)
 	if err != nil {

@@ -17,18 +17,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ListenOptions say who listens, and how.
+// ListenOptions are who listens, and how.
 type ListenOptions struct {
 	Identity           // of the listening socket, and of the accepted ones
 	Name        string // in the server's replies
-	Transparent bool   // IP_TRANSPARENT: take TPROXY's connections, and answer from any address
+	Transparent bool   // IP_TRANSPARENT: accept TPROXY's connections, and answer from any address
 }
 
-// Wildcards are the addresses to listen at for all of either family.
+// Wildcards are the addresses that listen on all of one family.
 var Wildcards = [...]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
 
-// Server answers everyone who reaches it with a Reply. Over tcp it then sends
-// back what it is sent.
+// Server answers everyone who reaches it with a Reply. Over tcp it then echoes.
 type Server struct {
 	name    string
 	closer  io.Closer
@@ -36,9 +35,8 @@ type Server struct {
 	serving sync.WaitGroup
 }
 
-// Listen starts a Server in the namespace. The network is tcp or udp; the
-// address may be the wildcard of a family (0.0.0.0 or ::), which is the
-// addresses of that family only.
+// Listen starts a Server in the namespace. The network is tcp or udp. The address
+// may be the wildcard of a family (0.0.0.0 or ::), which covers that family only.
 func (ns *NS) Listen(network string, at netip.AddrPort, o ListenOptions) (*Server, error) {
 	server := &Server{name: o.Name}
 	var err error
@@ -93,9 +91,9 @@ func (ns *NS) ListenTCP(at netip.AddrPort, o ListenOptions) (*net.TCPListener, e
 	return listener.(*net.TCPListener), nil
 }
 
-// Accept hands every connection of a listener to serve, which must not block,
+// Accept passes every connection of a listener to serve, which must not block,
 // until the listener is closed. It accepts with the identity of the options,
-// because the owner match sees an accepted socket as whoever accepted it.
+// because the owner match sees who accepted a socket.
 func (o ListenOptions) Accept(listener *net.TCPListener, serve func(*net.TCPConn)) {
 	_ = o.do(func() error {
 		for {
@@ -108,36 +106,36 @@ func (o ListenOptions) Accept(listener *net.TCPListener, serve func(*net.TCPConn
 	})
 }
 
-func listenConfig(at netip.Addr, o ListenOptions) net.ListenConfig {
+func listenConfig(address netip.Addr, options ListenOptions) net.ListenConfig {
 	config := net.ListenConfig{Control: func(network, _ string, raw syscall.RawConn) error {
 		return control(raw, func(fd int) error {
 			if strings.HasPrefix(network, "udp") {
-				if err := setPacketInfo(fd, at.Is6()); err != nil {
+				if err := setPacketInfo(fd, address.Is6()); err != nil {
 					return err
 				}
-				// Without it, nobody else can answer from this port what
-				// TPROXY took from it.
+				// Without it, nobody else could answer from this port what TPROXY
+				// took from it.
 				if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 					return os.NewSyscallError("setsockopt SO_REUSEADDR", err)
 				}
 			}
-			if o.Transparent && strings.HasPrefix(network, "udp") {
-				if err := setOriginalDestination(fd, at.Is6()); err != nil {
+			if options.Transparent && strings.HasPrefix(network, "udp") {
+				if err := setOriginalDestination(fd, address.Is6()); err != nil {
 					return err
 				}
 			}
-			if o.Transparent {
-				return setTransparent(fd, at.Is6())
+			if options.Transparent {
+				return setTransparent(fd, address.Is6())
 			}
 			return nil
 		})
 	}}
-	// A multipath listener, Go's default, is not what proxies have.
+	// Proxies have no multipath listener, which is Go's default.
 	config.SetMultipathTCP(false)
 	return config
 }
 
-// networkOf names the network of one family, so that a wildcard is of that
+// networkOf returns the network of one family, so that a wildcard covers that
 // family alone.
 func networkOf(protocol string, addr netip.Addr) string {
 	if addr.Is6() {
@@ -146,9 +144,8 @@ func networkOf(protocol string, addr netip.Addr) string {
 	return protocol + "4"
 }
 
-// answer says who was reached, and sends back what it gets until the client
-// closes: the client's end, whose port is drawn at random, is then the one in
-// TIME_WAIT.
+// answer reports who was reached, and echoes until the client closes. So the
+// client's end, whose port is random, is the one in TIME_WAIT.
 func (s *Server) answer(conn *net.TCPConn) {
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(defaultTimeout))
@@ -171,9 +168,9 @@ func (r Reply) line() []byte {
 	return append(text, '\n')
 }
 
-// OriginalDst returns where the client of an accepted connection wanted to go,
-// as connection tracking remembers it (SO_ORIGINAL_DST). It is an error when
-// connection tracking does not know the connection.
+// OriginalDst returns the original destination of an accepted connection, as
+// connection tracking knows it (SO_ORIGINAL_DST). It is an error if connection
+// tracking does not know the connection.
 func OriginalDst(conn *net.TCPConn) (netip.AddrPort, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -206,7 +203,8 @@ func originalDst4(fd int) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:8])), uint16(b[2])<<8|uint16(b[3])), nil
 }
 
-// originalDst6 reads a sockaddr_in6, which the type here begins with.
+// originalDst6 reads a sockaddr_in6, which is at the beginning of the type used
+// here.
 func originalDst6(fd int) (netip.AddrPort, error) {
 	info, err := unix.GetsockoptIPv6MTUInfo(fd, unix.SOL_IPV6, soOriginalDst)
 	if err != nil {

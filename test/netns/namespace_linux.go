@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NS is a network namespace without a name. Close ends it and every child
-// started in it; so does the end of the process, however it comes about.
+// NS is a network namespace without a name. It ends, with every child started in
+// it, by Close or with the process, however that ends.
 type NS struct {
 	name   string
 	file   *os.File
@@ -22,9 +22,9 @@ type NS struct {
 	closed chan struct{} // closed by Close
 }
 
-// New makes a network namespace with loopback up and without duplicate
-// address detection, which would keep new IPv6 addresses unusable for a
-// second. The name is for messages only. It needs CAP_SYS_ADMIN.
+// New makes a network namespace with loopback up and without duplicate address
+// detection, which would keep new IPv6 addresses unusable for a second. The name is
+// only for messages. New needs CAP_SYS_ADMIN.
 func New(name string) (*NS, error) {
 	ns := &NS{name: name, keeper: make(chan func()), closed: make(chan struct{})}
 	started := make(chan error)
@@ -38,15 +38,15 @@ func New(name string) (*NS, error) {
 	return ns, nil
 }
 
-// keep owns one thread in the namespace until Close. Children are forked from
-// it, because the kernel sends a child its parent death signal when the thread
-// that forked it ends, and threads of Go's pool end when they please.
+// keep owns one thread in the namespace until Close. Children are forked from it:
+// the kernel sends a child its parent death signal when the thread that forked it
+// ends, and Go ends the threads of its pool at any time.
 func (ns *NS) keep(started chan<- error) {
 	runtime.LockOSThread()
 	if unix.Gettid() == unix.Getpid() {
-		// The main thread neither ends with its goroutine, nor may it leave
-		// its namespace: /proc/self and so /proc/net show it. Held here, it
-		// cannot be the thread that runs the next goroutine.
+		// The main thread neither ends with its goroutine, nor may it leave its
+		// namespace: /proc/self and so /proc/net show it. While it is locked here,
+		// it cannot be the thread that runs the next goroutine.
 		defer runtime.UnlockOSThread()
 		done := make(chan struct{})
 		go func() { defer close(done); ns.keep(started) }()
@@ -94,8 +94,8 @@ func (ns *NS) prepare() error {
 	return nil
 }
 
-// Close kills the children that were started in the namespace and lets go of
-// it; the kernel removes it once the last socket in it is closed.
+// Close kills the children that were started in the namespace and releases it. The
+// kernel removes it once its last socket is closed.
 func (ns *NS) Close() error {
 	close(ns.closed)
 	if ns.links != nil {
@@ -110,18 +110,18 @@ func (ns *NS) Close() error {
 // Name returns the name that New was given.
 func (ns *NS) Name() string { return ns.name }
 
-// Netlink returns a netlink socket (NETLINK_ROUTE) of the namespace. It is
-// closed by Close.
+// Netlink returns a netlink socket (NETLINK_ROUTE) of the namespace. Close closes
+// it.
 func (ns *NS) Netlink() *netlink.Handle { return ns.links }
 
-// Path returns a path that opens the namespace, from any process of the same
-// pid namespace and while this process lives; as ip netns and nsenter take it.
+// Path returns a path that opens the namespace, from any process of the same pid
+// namespace and while this process lives. ip netns and nsenter accept it.
 func (ns *NS) Path() string {
 	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.file.Fd())
 }
 
-// Do calls f on the caller's goroutine, in the namespace. Goroutines that f
-// starts are not in the namespace; sockets that it opens are, for good.
+// Do calls f on the caller's goroutine, in the namespace. Goroutines that f starts
+// are not in the namespace; sockets that it opens stay in it.
 func (ns *NS) Do(f func() error) error {
 	runtime.LockOSThread()
 	home, err := os.Open("/proc/thread-self/ns/net")
@@ -136,7 +136,7 @@ func (ns *NS) Do(f func() error) error {
 	}
 	defer func() {
 		if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
-			// The thread would serve other goroutines in the wrong namespace.
+			// The thread would run other goroutines in the wrong namespace.
 			panic(fmt.Sprintf("leaving network namespace %s: %v", ns.name, err))
 		}
 		runtime.UnlockOSThread()

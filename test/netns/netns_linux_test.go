@@ -30,8 +30,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// beParent starts a child in a namespace of its own, says both, and waits to
-// be killed.
+// beParent starts a child in a namespace of its own, prints both, and waits to be killed.
 func beParent() error {
 	ns, err := netns.New("doomed")
 	if err != nil {
@@ -190,7 +189,7 @@ func TestLabReaches(t *testing.T) {
 	tests := []struct {
 		from       *netns.NS
 		to         string
-		o          netns.DialOptions
+		options    netns.DialOptions
 		want, sees string
 	}{
 		{lab.Pod, "10.0.0.9:7000", own, "outside", "10.0.0.1"},
@@ -213,7 +212,7 @@ func TestLabReaches(t *testing.T) {
 	for _, tt := range tests {
 		for _, network := range []string{"tcp", "udp"} {
 			to := netip.MustParseAddrPort(tt.to)
-			reply, err := tt.from.Ask(t.Context(), network, to, tt.o)
+			reply, err := tt.from.Ask(t.Context(), network, to, tt.options)
 			if err != nil {
 				t.Errorf("%s %s from %s: %v", network, to, tt.from.Name(), err)
 				continue
@@ -225,9 +224,9 @@ func TestLabReaches(t *testing.T) {
 	}
 }
 
-// TestAddressesAreLocalAtOnce asks new labs where packets for the pod's own
-// addresses go. The kernel is late with IPv6 in about every third lab, so some
-// of fifty show a Connect that does not wait for it.
+// TestAddressesAreLocalAtOnce asks where new labs route packets for the pod's own addresses. The
+// kernel is late with IPv6 in about every third lab, so fifty labs show a Connect that does not
+// wait.
 func TestAddressesAreLocalAtOnce(t *testing.T) {
 	for range 50 {
 		lab := newLab(t, "net1")
@@ -240,8 +239,8 @@ func TestAddressesAreLocalAtOnce(t *testing.T) {
 	}
 }
 
-// TestMarkedRoute holds the interface that a packet arrives on against its
-// mark: without it, TestLabReaches would pass with all on eth0.
+// TestMarkedRoute checks that the mark selects the interface by which a packet arrives: otherwise
+// TestLabReaches would pass with everything on eth0.
 func TestMarkedRoute(t *testing.T) {
 	lab := newLab(t, "net1")
 	listen(t, lab.Pod, "tcp", "0.0.0.0:7000", netns.ListenOptions{Name: "pod"})
@@ -257,7 +256,7 @@ func TestMarkedRoute(t *testing.T) {
 	}
 }
 
-// TestOwner has the kernel's owner match tell who dials, listens and accepts.
+// TestOwner matches who dials, listens and accepts with the kernel's owner match.
 func TestOwner(t *testing.T) {
 	lab := newLab(t)
 	for _, wildcard := range []string{"0.0.0.0:7000", "[::]:7000"} {
@@ -284,7 +283,7 @@ func TestOwner(t *testing.T) {
 		from    *netns.NS
 		network string
 		to      string
-		o       netns.DialOptions
+		options netns.DialOptions
 		dropped bool
 	}{
 		{lab.Pod, "tcp", "10.0.0.9:7000", dial(1337, 1338), true},
@@ -298,9 +297,9 @@ func TestOwner(t *testing.T) {
 		{lab.Outside, "udp", "10.0.0.1:8001", outside(netns.OutsideIPv4), true},
 	}
 	for _, tt := range tests {
-		_, err := tt.from.Ask(t.Context(), tt.network, netip.MustParseAddrPort(tt.to), tt.o)
+		_, err := tt.from.Ask(t.Context(), tt.network, netip.MustParseAddrPort(tt.to), tt.options)
 		if tt.dropped && !netns.IsTimeout(err) || !tt.dropped && err != nil {
-			t.Errorf("%s %s as %+v: %v, want dropped: %v", tt.network, tt.to, tt.o.Identity, err, tt.dropped)
+			t.Errorf("%s %s as %+v: %v, want dropped: %v", tt.network, tt.to, tt.options.Identity, err, tt.dropped)
 		}
 	}
 	if got := fmt.Sprint(unix.Getuid(), unix.Geteuid()); got != "0 0" {
@@ -308,8 +307,8 @@ func TestOwner(t *testing.T) {
 	}
 }
 
-// TestOwnerOfAccepted has the rules see only the accepted socket: the
-// connection stands before they come.
+// TestOwnerOfAccepted adds the rules after the connection stands, so that they see only the
+// accepted socket.
 func TestOwnerOfAccepted(t *testing.T) {
 	lab := newLab(t)
 	listen(t, lab.Pod, "tcp", "0.0.0.0:8001", netns.ListenOptions{Name: "proxy", Identity: netns.Identity{UID: 1337}})
@@ -322,7 +321,7 @@ func TestOwnerOfAccepted(t *testing.T) {
 	}
 }
 
-// TestRedirected has the servers say where a client wanted to go.
+// TestRedirected checks that servers report where a client wanted to go.
 func TestRedirected(t *testing.T) {
 	lab := newLab(t)
 	for _, at := range []string{"0.0.0.0:15001", "[::]:15001"} {
@@ -359,7 +358,7 @@ func run(t *testing.T, ns *netns.NS, name string, args ...string) {
 	}
 }
 
-// verdict notes what Require makes of a test.
+// verdict records what Require does with a test.
 type verdict struct{ skipped, failed bool }
 
 func (v *verdict) Helper()      {}
@@ -368,7 +367,7 @@ func (v *verdict) Skip(...any)  { v.skipped = true }
 
 func TestRequire(t *testing.T) {
 	netns.Require(t)
-	for _, tt := range []struct {
+	for _, test := range []struct {
 		ci, command string
 		want        verdict
 	}{
@@ -377,10 +376,10 @@ func TestRequire(t *testing.T) {
 		{"true", "ls", verdict{}},
 		{"true", "no-such-command", verdict{failed: true}},
 	} {
-		t.Setenv("CI", tt.ci)
+		t.Setenv("CI", test.ci)
 		var got verdict
-		if netns.Require(&got, "ls", tt.command); got != tt.want {
-			t.Errorf("CI=%s, %s: %+v, want %+v", tt.ci, tt.command, got, tt.want)
+		if netns.Require(&got, "ls", test.command); got != test.want {
+			t.Errorf("CI=%s, %s: %+v, want %+v", test.ci, test.command, got, test.want)
 		}
 	}
 }

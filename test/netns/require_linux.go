@@ -16,11 +16,11 @@ type Tester interface {
 	Skip(args ...any)
 }
 
-// Require skips a test where it cannot have network namespaces, or one of the
-// named commands is not on PATH; in CI, where CI is true, it fails it.
+// Require skips a test that cannot have network namespaces, or whose commands are
+// not on PATH. With CI=true it fails the test instead.
 func Require(t Tester, commands ...string) {
 	t.Helper()
-	reason := lacking(commands)
+	reason := missing(commands)
 	switch {
 	case reason == "":
 	case os.Getenv("CI") == "true":
@@ -30,8 +30,8 @@ func Require(t Tester, commands ...string) {
 	}
 }
 
-// lacking says what is missing here; nothing when all is there.
-func lacking(commands []string) string {
+// missing returns what is missing here; "" if all is there.
+func missing(commands []string) string {
 	ns, err := New("probe")
 	switch {
 	case errors.Is(err, unix.EPERM):

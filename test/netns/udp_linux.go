@@ -30,9 +30,9 @@ func (s *Server) listenUDP(ns *NS, at netip.AddrPort, o ListenOptions) error {
 	return nil
 }
 
-// answerPackets answers every datagram from the address that it was sent to:
-// a wildcard socket would pick one by itself, and a client, or the NAT between,
-// would not know it.
+// answerPackets answers every datagram from the address that it was sent to. A
+// wildcard socket would choose one itself, which a client, or the NAT on the path,
+// would not know.
 func (s *Server) answerPackets(ns *NS, conn *net.UDPConn, o ListenOptions) {
 	question, info := make([]byte, 512), make([]byte, 256)
 	for {
@@ -42,7 +42,7 @@ func (s *Server) answerPackets(ns *NS, conn *net.UDPConn, o ListenOptions) {
 		}
 		local, err := s.destination(info[:n])
 		if err != nil {
-			continue // and so no reply: the client says what it missed
+			continue // the client reports the missing reply
 		}
 		reply := Reply{Server: s.name, Bound: s.bound.Port(), Local: local, Remote: remote}
 		if local.Port() == s.bound.Port() {
@@ -53,9 +53,8 @@ func (s *Server) answerPackets(ns *NS, conn *net.UDPConn, o ListenOptions) {
 	}
 }
 
-// answerFrom sends a datagram from an address and port that are another
-// socket's, or nobody's: what TPROXY took has to be answered by whom it was
-// sent to.
+// answerFrom sends a datagram from an address and port that are another socket's,
+// or nobody's: an answer to what TPROXY took has to come from its destination.
 func (o ListenOptions) answerFrom(local, remote netip.AddrPort, line []byte) error {
 	dialer := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(local), Control: func(_, _ string, raw syscall.RawConn) error {
 		return control(raw, func(fd int) error {
@@ -84,7 +83,7 @@ func setPacketInfo(fd int, v6 bool) error {
 	return os.NewSyscallError("setsockopt IP_PKTINFO", unix.SetsockoptInt(fd, level, option, 1))
 }
 
-// setOriginalDestination has the kernel tell the port that a datagram was sent
+// setOriginalDestination makes the kernel report the port that a datagram was sent
 // to as well: under TPROXY it is not the socket's.
 func setOriginalDestination(fd int, v6 bool) error {
 	level, option := unix.SOL_IP, unix.IP_RECVORIGDSTADDR
@@ -94,9 +93,9 @@ func setOriginalDestination(fd int, v6 bool) error {
 	return os.NewSyscallError("setsockopt IP_RECVORIGDSTADDR", unix.SetsockoptInt(fd, level, option, 1))
 }
 
-// destination reads the address and port that a datagram was sent to. Of the
-// messages, in_pktinfo and in6_pktinfo are an interface number and addresses,
-// and the original destination is a sockaddr_in or sockaddr_in6.
+// destination reads the address and port that a datagram was sent to. in_pktinfo
+// and in6_pktinfo are an interface number and addresses; the original destination
+// is a sockaddr_in or sockaddr_in6.
 func (s *Server) destination(oob []byte) (netip.AddrPort, error) {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
