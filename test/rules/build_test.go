@@ -19,7 +19,7 @@ var update = flag.Bool("update", false, "write the rules and errors that are bui
 
 var sectionOf = map[ruleset.Family]string{ruleset.IPv4: "v4", ruleset.IPv6: "v6"}
 
-// leastCases is a floor under the corpus: fewer means that files went missing.
+// leastCases is the least number of cases: with fewer, files are missing.
 const leastCases = 40
 
 var samePrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
@@ -33,16 +33,17 @@ func corpus(t testing.TB) []Case {
 	return cases
 }
 
-// TestBuild is the first executor: arguments in, rules out, and back.
+// TestBuild is the first executor: it parses the arguments, builds the rules, prints and parses
+// them.
 func TestBuild(t *testing.T) {
 	executed := 0
-	for _, c := range corpus(t) {
-		if c.Refused() {
+	for _, test := range corpus(t) {
+		if test.Refused() {
 			continue
 		}
 		executed++
-		t.Run(c.Name, func(t *testing.T) {
-			spec, opts, err := c.Spec()
+		t.Run(test.Name, func(t *testing.T) {
+			spec, opts, err := test.Spec()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -54,9 +55,9 @@ func TestBuild(t *testing.T) {
 				t.Errorf("the arguments, printed and parsed (-once +twice):\n%s", diff)
 			}
 			for _, family := range ruleset.Families {
-				checkRules(t, c, spec, family)
+				checkRules(t, test, spec, family)
 			}
-			write(t, c)
+			write(t, test)
 		})
 	}
 	if executed < leastCases {
@@ -64,7 +65,7 @@ func TestBuild(t *testing.T) {
 	}
 }
 
-func checkRules(t *testing.T, c Case, spec interception.Spec, family ruleset.Family) {
+func checkRules(t *testing.T, test Case, spec interception.Spec, family ruleset.Family) {
 	t.Helper()
 	built := ruleset.Build(spec, family)
 	parsed, err := ruleset.Parse(family, built.String())
@@ -75,32 +76,32 @@ func checkRules(t *testing.T, c Case, spec interception.Spec, family ruleset.Fam
 		t.Errorf("%s, printed and parsed: %q", family, diff)
 	}
 	if *update {
-		c.SetSection(sectionOf[family], built.String())
+		test.SetSection(sectionOf[family], built.String())
 		return
 	}
-	want, _ := c.Section(sectionOf[family])
+	want, _ := test.Section(sectionOf[family])
 	if diff := cmp.Diff(want, built.String()); diff != "" {
 		t.Errorf("%s (-want +built):\n%s", family, diff)
 	}
 }
 
-// TestRefused holds the arguments that must not be taken, and what is said.
+// TestRefused checks the errors of arguments that shunt-init refuses.
 func TestRefused(t *testing.T) {
-	for _, c := range corpus(t) {
-		if !c.Refused() {
+	for _, test := range corpus(t) {
+		if !test.Refused() {
 			continue
 		}
-		t.Run(c.Name, func(t *testing.T) {
-			_, _, err := c.Spec()
+		t.Run(test.Name, func(t *testing.T) {
+			_, _, err := test.Spec()
 			if err == nil {
-				t.Fatalf("%q were taken", c.Args)
+				t.Fatalf("%q were taken", test.Args)
 			}
 			if *update {
-				c.SetSection("error", err.Error()+"\n")
-				write(t, c)
+				test.SetSection("error", err.Error()+"\n")
+				write(t, test)
 				return
 			}
-			want, _ := c.Section("error")
+			want, _ := test.Section("error")
 			if diff := cmp.Diff(want, err.Error()+"\n"); diff != "" {
 				t.Errorf("error (-want +got):\n%s", diff)
 			}
@@ -108,7 +109,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestEveryFlagHasACase fails when a flag of shunt-init is in no case.
+// TestEveryFlagHasACase checks that every flag of shunt-init is in a case.
 func TestEveryFlagHasACase(t *testing.T) {
 	used := map[string]bool{}
 	for _, c := range corpus(t) {

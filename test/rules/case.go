@@ -19,7 +19,7 @@ import (
 //	v4, v6   the wanted rules (written by go test ./test/rules -update)
 //	packets  packets and their fates, walked and crossed by real connections
 //	walk     packets that only the walker follows
-//	error    what is wrong with the arguments, in place of all the above
+//	error    what is wrong with the arguments, instead of all the above
 type Case struct {
 	Name    string
 	Path    string
@@ -36,14 +36,14 @@ type Crossing struct {
 	Want   ruleset.Outcome
 }
 
-// Pod is the host that the packets of all cases meet: the pod of the
-// reference network.
+// Pod is the host that the packets of all cases meet: the pod of the reference
+// network.
 var Pod = ruleset.Host{
 	Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")},
 	Uplink:    "eth0",
 }
 
-// Client is where inbound packets come from when they do not say.
+// Client is the default source of inbound packets.
 var Client = map[ruleset.Family]netip.Addr{
 	ruleset.IPv4: netip.MustParseAddr("10.0.0.9"),
 	ruleset.IPv6: netip.MustParseAddr("fd00::9"),
@@ -72,27 +72,27 @@ func load(path string) (Case, error) {
 	if err != nil {
 		return Case{}, fmt.Errorf("reading: %w", err)
 	}
-	c := Case{Name: strings.TrimSuffix(filepath.Base(path), ".txtar"), Path: path, Archive: archive}
-	for _, f := range archive.Files {
-		switch f.Name {
+	loaded := Case{Name: strings.TrimSuffix(filepath.Base(path), ".txtar"), Path: path, Archive: archive}
+	for _, section := range archive.Files {
+		switch section.Name {
 		case "args":
-			c.Args = arguments(string(f.Data))
+			loaded.Args = arguments(string(section.Data))
 		case "packets":
-			c.Packets, err = crossings(string(f.Data))
+			loaded.Packets, err = crossings(string(section.Data))
 		case "walk":
-			c.Walk, err = crossings(string(f.Data))
+			loaded.Walk, err = crossings(string(section.Data))
 		case "v4", "v6", "error":
 		default:
-			err = fmt.Errorf("unknown section %q", f.Name)
+			err = fmt.Errorf("unknown section %q", section.Name)
 		}
 		if err != nil {
 			return Case{}, err
 		}
 	}
-	return c, nil
+	return loaded, nil
 }
 
-// Section returns a section's text; ok is false where the case lacks it.
+// Section returns a section's text, and whether the case has it.
 func (c Case) Section(name string) (text string, ok bool) {
 	for _, f := range c.Archive.Files {
 		if f.Name == name {
@@ -113,7 +113,7 @@ func (c Case) SetSection(name, text string) {
 	c.Archive.Files = append(c.Archive.Files, txtar.File{Name: name, Data: []byte(text)})
 }
 
-// Refused reports whether the case's arguments have to be refused.
+// Refused reports whether shunt-init must refuse the case's arguments.
 func (c Case) Refused() bool {
 	_, refused := c.Section("error")
 	return refused
@@ -132,7 +132,7 @@ func arguments(text string) []string {
 	return words
 }
 
-// crossings reads a packet, an arrow and an outcome a line.
+// crossings reads lines of a packet, an arrow and an outcome.
 func crossings(text string) ([]Crossing, error) {
 	var all []Crossing
 	for line := range strings.Lines(text) {
@@ -140,22 +140,22 @@ func crossings(text string) ([]Crossing, error) {
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		packet, outcome, found := strings.Cut(line, "->")
+		sent, outcome, found := strings.Cut(line, "->")
 		if !found {
 			return nil, fmt.Errorf("%q: no arrow", line)
 		}
-		p, err := ruleset.ParsePacket(packet)
+		packet, err := ruleset.ParsePacket(sent)
 		if err != nil {
 			return nil, err
 		}
-		if p.Direction == ruleset.In && !p.Src.IsValid() {
-			p.Src = Client[p.Family]
+		if packet.Direction == ruleset.In && !packet.Src.IsValid() {
+			packet.Src = Client[packet.Family]
 		}
 		want, err := ruleset.ParseOutcome(outcome)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, Crossing{Text: line, Packet: p, Want: want})
+		all = append(all, Crossing{Text: line, Packet: packet, Want: want})
 	}
 	return all, nil
 }

@@ -1,5 +1,5 @@
-// Package rules holds the corpus of rule cases, in testdata/cases, and its
-// three executors: the rules are built, printed and compared; walked by
-// ruleset.Trace; and put into a real network namespace that real connections
-// cross. The walker is trusted because the third agrees with it.
+// Package rules takes the rule cases of testdata/cases in and runs them by three
+// executors: the rules are built, printed and compared; walked by ruleset.Trace;
+// and installed in a real network namespace that real connections cross. The walker
+// can be trusted because the third executor agrees with it.
 package rules

@@ -19,7 +19,7 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// manyArguments are runs of shunt-init that have little in common.
+// manyArguments are arguments of runs that have little in common.
 var manyArguments = []string{
 	"-m REDIRECT",
 	"-m TPROXY",
@@ -38,35 +38,34 @@ func argumentsOn(backend interception.Backend, text string, more ...string) []st
 
 const skipVerify = "--skip-verify"
 
-// linkLocal are addresses that the kernel makes up anew for each namespace.
+// linkLocal are addresses that the kernel chooses anew for each namespace.
 var linkLocal = regexp.MustCompile(`fe80::[0-9a-f:]+`)
 
 // proof is what a run that sent its probes leaves for the next.
 var proof = regexp.MustCompile(fmt.Sprintf(`(?m)^.* Table: %d .*\n`, proofTable))
 
-// emptyTables are tables of iptables-save that hold nothing.
+// emptyTables are empty tables in iptables-save's output.
 var emptyTables = regexp.MustCompile(`(?m)^\*\w+\n(:[A-Z]+ ACCEPT \[0:0\]\n)+COMMIT\n`)
 
-// stateOf is what the namespace holds of rules and routing, and does not owe to
-// chance, nor to whether they have been proved; tables of legacy that hold nothing cannot be taken away, and are as
-// good as none.
+// stateOf returns a namespace's rules and routing, without what is random, and without the proof.
+// It omits empty legacy tables: they cannot be deleted, and have no effect.
 func stateOf(t *testing.T, pod *netns.NS, backend interception.Backend) state {
 	t.Helper()
-	s := snapshot(t, pod, backend)
-	for family, routing := range s.Routing {
-		s.Routing[family] = proof.ReplaceAllString(linkLocal.ReplaceAllString(routing, "fe80::"), "")
+	state := snapshot(t, pod, backend)
+	for family, routing := range state.Routing {
+		state.Routing[family] = proof.ReplaceAllString(linkLocal.ReplaceAllString(routing, "fe80::"), "")
 	}
 	if backend == interception.BackendLegacy {
-		for family, saved := range s.Saved {
+		for family, saved := range state.Saved {
 			tables := strings.SplitAfter(emptyTables.ReplaceAllString(saved, ""), "COMMIT\n")
-			slices.Sort(tables) // they are listed in the order in which they came into being
-			s.Saved[family] = strings.Join(tables, "")
+			slices.Sort(tables) // they are listed in the order of their creation
+			state.Saved[family] = strings.Join(tables, "")
 		}
 	}
-	return s
+	return state
 }
 
-// freshStates runs shunt-init with each arguments in a namespace of its own.
+// freshStates runs shunt-init with each of the arguments in a namespace of its own.
 func freshStates(t *testing.T, bin string, backend interception.Backend, all []string) map[string]state {
 	t.Helper()
 	states := map[string]state{}
@@ -78,8 +77,8 @@ func freshStates(t *testing.T, bin string, backend interception.Backend, all []s
 	return states
 }
 
-// TestAgainWithOthers goes from every arguments to every other: what is there
-// then is what a fresh run gives.
+// TestAgainWithOthers goes from each of the arguments to every other. The result must be what a
+// fresh run gives.
 func TestAgainWithOthers(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
 	t.Parallel()
@@ -109,7 +108,7 @@ func TestAgainWithOthers(t *testing.T) {
 	}
 }
 
-// TestAgainTheSame holds that a second run changes nothing, and says so.
+// TestAgainTheSame checks that a second run changes nothing and reports that.
 func TestAgainTheSame(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
 	t.Parallel()
@@ -132,8 +131,8 @@ func TestAgainTheSame(t *testing.T) {
 	}
 }
 
-// TestTwoAtOnce starts two runs together: both succeed, and the namespace ends
-// as one of them wants it.
+// TestTwoAtOnce starts two runs together. Both must succeed, and the namespace end as one of them
+// wants it.
 func TestTwoAtOnce(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
 	t.Parallel()
@@ -173,29 +172,28 @@ func TestTwoAtOnce(t *testing.T) {
 	}
 }
 
-// whole is everything of a namespace that rules could be made of, as text.
+// whole is everything in a namespace that rules could be made of, as text.
 type whole map[string]string
 
-// wholeOf reads a namespace without making anything by it: the legacy tables
-// come into being when they are listed, and are listed where there are any.
+// wholeOf reads a namespace without creating anything: legacy tables, which listing creates, are
+// listed only if there are any.
 func wholeOf(t *testing.T, ns *netns.NS) whole {
 	t.Helper()
-	w := whole{}
+	whole := whole{}
 	for _, what := range []string{"-4 rule", "-6 rule", "-4 route show table all", "-6 route show table all", "-details addr"} {
-		w["ip "+what] = run(t, ns, "ip", strings.Fields(what)...)
+		whole["ip "+what] = run(t, ns, "ip", strings.Fields(what)...)
 	}
 	for _, family := range ruleset.Families {
-		w["nft "+family.String()] = withoutChance(save(t, ns, interception.BackendNFT, family))
+		whole["nft "+family.String()] = withoutChance(save(t, ns, interception.BackendNFT, family))
 		file := map[ruleset.Family]string{ruleset.IPv4: "ip_tables_names", ruleset.IPv6: "ip6_tables_names"}[family]
 		if names := run(t, ns, "cat", "/proc/thread-self/net/"+file); names != "" {
-			w["legacy "+family.String()] = withoutChance(save(t, ns, interception.BackendLegacy, family))
+			whole["legacy "+family.String()] = withoutChance(save(t, ns, interception.BackendLegacy, family))
 		}
 	}
-	return w
+	return whole
 }
 
-// withoutEmptyLegacy forgets the legacy tables that hold nothing: they stay
-// until the namespace ends.
+// withoutEmptyLegacy omits empty legacy tables: they stay until the namespace ends.
 func (w whole) withoutEmptyLegacy() whole {
 	for _, family := range ruleset.Families {
 		key := "legacy " + family.String()
@@ -206,8 +204,8 @@ func (w whole) withoutEmptyLegacy() whole {
 	return w
 }
 
-// othersRules are what a namespace may hold before Shunt comes, and keeps.
-// {iptables} is either family's command of the backend.
+// othersRules are rules that a namespace may hold before Shunt's, and must keep. {iptables} is
+// either family's command of the backend.
 const othersRules = `
 {iptables} -t nat -N CNI-HOSTPORT
 {iptables} -t nat -A CNI-HOSTPORT -p tcp --dport 80 -j RETURN
@@ -225,8 +223,8 @@ func putOthers(t *testing.T, pod *netns.NS, backend interception.Backend) {
 	runRules(t, pod, strings.ReplaceAll(othersRules, "{iptables}", "{iptables}-"+string(backend)))
 }
 
-// TestRemoveGivesBack holds that a namespace is byte for byte what it was once
-// everything of Shunt's is removed, whoever was there before, and after a kill.
+// TestRemoveGivesBack checks that a namespace is byte for byte what it was once everything of Shunt
+// is removed, with and without rules of others, and after a kill.
 func TestRemoveGivesBack(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
 	t.Parallel()
@@ -248,7 +246,7 @@ func TestRemoveGivesBack(t *testing.T) {
 	}
 }
 
-// removal is a namespace that is given back again and again.
+// removal is a namespace whose rules are installed and removed again and again.
 type removal struct {
 	bin     string
 	backend interception.Backend
@@ -286,8 +284,8 @@ func (r removal) run(t *testing.T, kill bool) {
 	}
 }
 
-// TestKillInVerification kills runs while their probes are under way: their
-// link goes with the next run, also one that only removes, or does not probe.
+// TestKillInVerification kills runs while they send probes. The next run must delete their link,
+// even if it only removes, or sends no probes.
 func TestKillInVerification(t *testing.T) {
 	netns.Require(t, "iptables-nft", "ip")
 	t.Parallel()
@@ -315,8 +313,8 @@ func TestKillInVerification(t *testing.T) {
 	}
 }
 
-// killProbing runs shunt-init and kills the run as soon as its link is there;
-// ok is false where it was gone before.
+// killProbing runs shunt-init and kills it as soon as its link exists. It returns false if the link
+// was gone before.
 func killProbing(t *testing.T, pod *netns.NS, bin string, args ...string) (ok bool) {
 	t.Helper()
 	return killOnce(t, pod, func() bool {
@@ -325,9 +323,9 @@ func killProbing(t *testing.T, pod *netns.NS, bin string, args ...string) (ok bo
 	}, bin, args...)
 }
 
-// killOnce runs shunt-init and kills it once something is so; ok is false where
-// it is no longer so then.
-func killOnce(t *testing.T, pod *netns.NS, so func() bool, bin string, args ...string) (ok bool) {
+// killOnce runs shunt-init and kills it once a condition holds. It returns false if it no longer
+// holds then.
+func killOnce(t *testing.T, pod *netns.NS, condition func() bool, bin string, args ...string) (ok bool) {
 	t.Helper()
 	cmd := pod.Command(t.Context(), bin, args...)
 	if err := cmd.Start(); err != nil {
@@ -339,7 +337,7 @@ func killOnce(t *testing.T, pod *netns.NS, so func() bool, bin string, args ...s
 		_ = cmd.Wait()
 	}()
 	for {
-		now := so()
+		now := condition()
 		select {
 		case <-ended:
 		default:
@@ -349,15 +347,15 @@ func killOnce(t *testing.T, pod *netns.NS, so func() bool, bin string, args ...s
 			_ = cmd.Process.Kill()
 			<-ended
 		}
-		return so()
+		return condition()
 	}
 }
 
 // probeLink is the link that shunt-init makes for its probes.
 const probeLink = "shunt-probe"
 
-// quietLab is a network whose addresses have their routes: the kernel puts
-// them in some time after the address.
+// quietLab returns a network whose addresses have their routes: the kernel adds them some time
+// after the addresses.
 func quietLab(t *testing.T, interfaces ...string) *netns.Lab {
 	t.Helper()
 	lab := newLab(t, interfaces...)

@@ -18,10 +18,10 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// exitPreflight is the exit code of shunt-init where nothing was touched.
+// exitPreflight is shunt-init's exit code if nothing was touched.
 const exitPreflight = 3
 
-// TestFromOutside does everything from another namespace, as a node agent does.
+// TestFromOutside runs every action from another namespace, as a node agent does.
 func TestFromOutside(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
 	t.Parallel()
@@ -53,11 +53,11 @@ func TestFromOutside(t *testing.T) {
 	}
 }
 
-// mostProcesses bounds what one run may start, itself included.
+// mostProcesses bounds the processes of one run, itself included.
 const mostProcesses = 6
 
-// TestFewProcesses counts the processes of a first run on a pod of both
-// families, and of the second.
+// TestFewProcesses counts the processes of a first run on a pod of both families, and of the
+// second.
 func TestFewProcesses(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
 	t.Parallel()
@@ -87,21 +87,21 @@ func TestFewProcesses(t *testing.T) {
 	}
 }
 
-// counter is a PATH whose commands note that they were started.
+// counter is a PATH whose commands record that they were started.
 type counter struct{ dir, log string }
 
 func newCounter(t *testing.T) counter {
 	t.Helper()
-	c := counter{dir: t.TempDir(), log: filepath.Join(t.TempDir(), "started")}
-	script := "#!/bin/sh\necho \"$0\" >>'" + c.log + "'\nexec \"REAL\" \"$@\"\n"
+	result := counter{dir: t.TempDir(), log: filepath.Join(t.TempDir(), "started")}
+	script := "#!/bin/sh\necho \"$0\" >>'" + result.log + "'\nexec \"REAL\" \"$@\"\n"
 	seen := 0
 	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
-			continue // PATH may name what is not there
+			continue // PATH may name folders that do not exist
 		}
 		for _, e := range entries {
-			shim := filepath.Join(c.dir, e.Name())
+			shim := filepath.Join(result.dir, e.Name())
 			if _, err := os.Lstat(shim); err == nil {
 				continue // an earlier folder of PATH has it
 			}
@@ -115,10 +115,10 @@ func newCounter(t *testing.T) counter {
 	if seen == 0 {
 		t.Fatal("PATH is empty")
 	}
-	return c
+	return result
 }
 
-// run returns how many processes a run was, itself included.
+// run returns the number of processes of a run, itself included.
 func (c counter) run(t *testing.T, ns *netns.NS, name string, args ...string) int {
 	t.Helper()
 	if err := os.WriteFile(c.log, nil, 0o600); err != nil {
@@ -136,8 +136,7 @@ func (c counter) run(t *testing.T, ns *netns.NS, name string, args ...string) in
 	return 1 + strings.Count(string(text), "\n")
 }
 
-// TestLookingMakesNoTable holds that whatever shunt-init does on nft, no
-// legacy table comes into being.
+// TestLookingMakesNoTable checks that nothing that shunt-init does on nft creates a legacy table.
 func TestLookingMakesNoTable(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
 	t.Parallel()
@@ -145,7 +144,7 @@ func TestLookingMakesNoTable(t *testing.T) {
 	for _, text := range []string{
 		"--verify", "--remove", "-m REDIRECT", "-m REDIRECT", "--verify", "-m TPROXY", "--backend=nft", "--remove", "-m TPROXY",
 	} {
-		_, _ = pod.Command(t.Context(), bin, strings.Fields(text)...).CombinedOutput() // the first is to fail
+		_, _ = pod.Command(t.Context(), bin, strings.Fields(text)...).CombinedOutput() // the first one fails
 		checkOtherBackend(t, pod, interception.BackendNFT)
 	}
 	if saved := save(t, pod, interception.BackendNFT, 4); !strings.Contains(saved, "SHUNT_TPROXY") {
@@ -153,9 +152,9 @@ func TestLookingMakesNoTable(t *testing.T) {
 	}
 }
 
-// refused runs shunt-init where it has to exit with 3, name what is wrong and
-// touch nothing.
-func refused(t *testing.T, pod *netns.NS, cmd *netns.Cmd, words ...string) {
+// checkPreflightError runs shunt-init, which has to exit with 3, name what is wrong and touch
+// nothing.
+func checkPreflightError(t *testing.T, pod *netns.NS, cmd *netns.Cmd, words ...string) {
 	t.Helper()
 	before := wholeOf(t, pod)
 	out, err := cmd.CombinedOutput()
@@ -173,8 +172,8 @@ func refused(t *testing.T, pod *netns.NS, cmd *netns.Cmd, words ...string) {
 	}
 }
 
-// TestNeverBothBackends holds that Shunt's rules are found in the backend that
-// they are in, and that none are put into the other.
+// TestNeverBothBackends checks that Shunt's rules are found in the backend that they are in, and
+// that none are added to the other.
 func TestNeverBothBackends(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
 	t.Parallel()
@@ -187,7 +186,7 @@ func TestNeverBothBackends(t *testing.T) {
 			run(t, pod, bin, argumentsOn(backend, "-m REDIRECT")...)
 			for _, action := range []string{"-m TPROXY", "-m REDIRECT", "--remove", "-m REDIRECT --verify"} {
 				cmd := pod.Command(t.Context(), bin, argumentsOn(other, action)...)
-				refused(t, pod, cmd, "iptables-"+string(backend), "--backend="+string(backend))
+				checkPreflightError(t, pod, cmd, "iptables-"+string(backend), "--backend="+string(backend))
 			}
 			if out := run(t, pod, bin, "-m", "TPROXY"); !strings.Contains(out, "iptables-"+string(backend)) {
 				t.Errorf("by itself it chose: %s", out)
@@ -216,8 +215,7 @@ func (w whole) String() string {
 	return b.String()
 }
 
-// TestRefusedByTheKernel holds what a namespace, a container or an image can
-// lack.
+// TestRefusedByTheKernel checks what a namespace, a container or an image can lack.
 func TestRefusedByTheKernel(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
 	t.Parallel()
@@ -227,7 +225,7 @@ func TestRefusedByTheKernel(t *testing.T) {
 		for _, backend := range []string{"auto", "nft", "legacy"} {
 			cmd := pod.Command(t.Context(), bin, "--backend="+backend)
 			cmd.Env = append(cmd.Environ(), "PATH="+t.TempDir())
-			refused(t, pod, cmd, "iptables-")
+			checkPreflightError(t, pod, cmd, "iptables-")
 		}
 	})
 	t.Run("no IPv6", func(t *testing.T) {
@@ -235,7 +233,7 @@ func TestRefusedByTheKernel(t *testing.T) {
 		if err := pod.Sysctl("net/ipv6/conf/all/disable_ipv6", "1"); err != nil {
 			t.Fatal(err)
 		}
-		refused(t, pod, pod.Command(t.Context(), bin, "--ipv6=on"), "--ipv6=on")
+		checkPreflightError(t, pod, pod.Command(t.Context(), bin, "--ipv6=on"), "--ipv6=on")
 	})
 	t.Run("no IPv6 on lo", func(t *testing.T) {
 		pod := quietLab(t).Pod
@@ -245,7 +243,7 @@ func TestRefusedByTheKernel(t *testing.T) {
 		}
 		run(t, pod, bin, "--remove")
 		for _, mode := range []string{"REDIRECT", "TPROXY"} {
-			refused(t, pod, pod.Command(t.Context(), bin, "-m", mode), "net.ipv6.conf.lo.disable_ipv6")
+			checkPreflightError(t, pod, pod.Command(t.Context(), bin, "-m", mode), "net.ipv6.conf.lo.disable_ipv6")
 			run(t, pod, bin, "-m", mode, "--ipv6=off")
 			run(t, pod, bin, "--remove", "--ipv6=off")
 		}
@@ -253,25 +251,25 @@ func TestRefusedByTheKernel(t *testing.T) {
 	t.Run("no capability", func(t *testing.T) {
 		pod := quietLab(t).Pod
 		before := wholeOf(t, pod)
-		refusedWithout(t, pod, unix.CAP_NET_ADMIN, "NET_ADMIN", bin)
+		checkPreflightErrorWithout(t, pod, unix.CAP_NET_ADMIN, "NET_ADMIN", bin)
 		if diff := cmp.Diff(before, wholeOf(t, pod)); diff != "" {
 			t.Errorf("the namespace was touched (-before +after):\n%s", diff)
 		}
 	})
 	t.Run("no namespace", func(t *testing.T) {
 		pod := quietLab(t).Pod
-		refused(t, pod, pod.Command(t.Context(), bin, "--netns="+filepath.Join(t.TempDir(), "none")), "none")
-		refused(t, pod, pod.Command(t.Context(), bin, "--netns="+bin), "shunt-init")
+		checkPreflightError(t, pod, pod.Command(t.Context(), bin, "--netns="+filepath.Join(t.TempDir(), "none")), "none")
+		checkPreflightError(t, pod, pod.Command(t.Context(), bin, "--netns="+bin), "shunt-init")
 	})
 	t.Run("no folder to share", func(t *testing.T) {
 		pod := quietLab(t).Pod
-		refused(t, pod, pod.Command(t.Context(), bin, "--share="+filepath.Join(t.TempDir(), "none")), "--share")
-		refused(t, pod, pod.Command(t.Context(), bin, "--share="+bin), "not a directory")
+		checkPreflightError(t, pod, pod.Command(t.Context(), bin, "--share="+filepath.Join(t.TempDir(), "none")), "--share")
+		checkPreflightError(t, pod, pod.Command(t.Context(), bin, "--share="+bin), "not a directory")
 	})
 }
 
-// TestWithoutNetRaw has iptables-legacy unusable, which takes NET_RAW. Tables
-// that somebody has listed and that hold nothing do not matter then.
+// TestWithoutNetRaw runs without NET_RAW, which iptables-legacy needs. Empty tables that somebody
+// has listed do not matter then.
 func TestWithoutNetRaw(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
 	t.Parallel()
@@ -303,7 +301,7 @@ func TestWithoutNetRaw(t *testing.T) {
 			run(t, pod, words[0], words[1:]...)
 			before := wholeOf(t, pod)
 			for _, backend := range []string{"auto", "nft", "legacy"} {
-				refusedWithout(t, pod, unix.CAP_NET_RAW, missing, bin, "--backend="+backend)
+				checkPreflightErrorWithout(t, pod, unix.CAP_NET_RAW, missing, bin, "--backend="+backend)
 			}
 			if diff := cmp.Diff(before, wholeOf(t, pod)); diff != "" {
 				t.Errorf("the namespace was touched (-before +after):\n%s", diff)
@@ -313,13 +311,12 @@ func TestWithoutNetRaw(t *testing.T) {
 	}
 	t.Run("the legacy backend", func(t *testing.T) {
 		t.Parallel()
-		refusedWithout(t, quietLab(t).Pod, unix.CAP_NET_RAW, missing, bin, "--backend=legacy")
+		checkPreflightErrorWithout(t, quietLab(t).Pod, unix.CAP_NET_RAW, missing, bin, "--backend=legacy")
 	})
 }
 
-// refusedWithout holds that a run without a capability touches nothing and says
-// why.
-func refusedWithout(t *testing.T, ns *netns.NS, capability uintptr, want, name string, args ...string) {
+// checkPreflightErrorWithout checks that a run without a capability touches nothing and says why.
+func checkPreflightErrorWithout(t *testing.T, ns *netns.NS, capability uintptr, want, name string, args ...string) {
 	t.Helper()
 	out, err := without(t, ns, capability, name, args...)
 	var exit *exec.ExitError
@@ -328,8 +325,7 @@ func refusedWithout(t *testing.T, ns *netns.NS, capability uintptr, want, name s
 	}
 }
 
-// without runs a program as root that has not a capability, as a container
-// without it does.
+// without runs a program as root without a capability, as in a container.
 func without(t *testing.T, ns *netns.NS, capability uintptr, name string, args ...string) (out string, err error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
@@ -337,7 +333,7 @@ func without(t *testing.T, ns *netns.NS, capability uintptr, name string, args .
 	cmd.Stdout, cmd.Stderr = &text, &text
 	started := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: nobody else is to use this thread
+		runtime.LockOSThread() // never unlocked: nobody else may use this thread
 		started <- ns.Do(func() error {
 			if err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0); err != nil {
 				return err

@@ -15,15 +15,15 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// arena is the reference network with a server behind every port that a case
-// is about: those of the proxy, and those that its packets are sent to.
+// arena is the reference network with a server on every port of a case: those of the proxy, and the
+// destinations of its packets.
 type arena struct {
 	lab      *netns.Lab
-	own      []netip.Addr  // addresses of the pod beside those of eth0
-	patience time.Duration // with packets that are not to be dropped; 0 for the time that a busy machine may need
+	own      []netip.Addr  // addresses of the pod besides those of eth0
+	patience time.Duration // for packets that are not to be dropped; 0 for what a busy machine may need
 }
 
-// The servers, by the name that they answer with.
+// The servers, by the names in their answers.
 const (
 	serverProxy   = "proxy"
 	serverApp     = "app"
@@ -37,22 +37,21 @@ type endpoint struct {
 	port     uint16
 }
 
-// newArena makes the network, has install put the rules in, and starts the
-// servers.
+// newArena makes the network, installs the rules, and starts the servers.
 func newArena(t *testing.T, spec interception.Spec, packets []Crossing, install func(pod *netns.NS)) *arena {
 	t.Helper()
-	a := &arena{lab: newLab(t, interfacesOf(packets)...)}
-	// What kube-proxy sets on a node is so in every pod made there later: the
-	// kernel then takes packets from outside to 127.0.0.0/8.
-	if err := a.lab.Pod.Sysctl("net/ipv4/conf/all/route_localnet", "1"); err != nil {
+	arena := &arena{lab: newLab(t, interfacesOf(packets)...)}
+	// kube-proxy sets this on a node, and every pod made there later inherits it: then the kernel
+	// takes packets from outside to 127.0.0.0/8.
+	if err := arena.lab.Pod.Sysctl("net/ipv4/conf/all/route_localnet", "1"); err != nil {
 		t.Fatal(err)
 	}
-	if a.forwards(packets) {
-		if err := a.lab.Pod.Forward(); err != nil {
+	if arena.forwards(packets) {
+		if err := arena.lab.Pod.Forward(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	install(a.lab.Pod)
+	install(arena.lab.Pod)
 	proxyPorts := map[endpoint]bool{}
 	for _, port := range []uint16{spec.OutboundPort, spec.InboundPort} {
 		proxyPorts[endpoint{true, "tcp", port}] = true
@@ -63,36 +62,36 @@ func newArena(t *testing.T, spec interception.Spec, packets []Crossing, install 
 		}
 	}
 	for e := range proxyPorts {
-		listenBoth(t, a.lab.Pod, e.protocol, e.port, netns.ListenOptions{
+		listenBoth(t, arena.lab.Pod, e.protocol, e.port, netns.ListenOptions{
 			Name: serverProxy, Identity: proxyOf(spec),
 			Transparent: spec.System == interception.SystemTProxy && e.port == spec.InboundPort,
 		})
 	}
 	started := proxyPorts
 	for _, x := range packets {
-		e := endpoint{a.inPod(x.Packet.Dst), x.Packet.Protocol, x.Packet.DstPort}
+		e := endpoint{arena.inPod(x.Packet.Dst), x.Packet.Protocol, x.Packet.DstPort}
 		if started[e] {
 			continue
 		}
 		started[e] = true
 		if e.inPod {
-			listenBoth(t, a.lab.Pod, e.protocol, e.port, netns.ListenOptions{Name: serverApp, Identity: app})
+			listenBoth(t, arena.lab.Pod, e.protocol, e.port, netns.ListenOptions{Name: serverApp, Identity: app})
 		} else {
-			listenBoth(t, a.lab.Outside, e.protocol, e.port, netns.ListenOptions{Name: serverOutside, Transparent: true})
+			listenBoth(t, arena.lab.Outside, e.protocol, e.port, netns.ListenOptions{Name: serverOutside, Transparent: true})
 		}
 	}
-	return a
+	return arena
 }
 
-// forwards reports whether packets come in for other hosts, as those of
-// virtual machines do: a pod that has any is a router.
+// forwards reports whether packets come in for other hosts, as those of virtual machines do: such a
+// pod is a router.
 func (a *arena) forwards(packets []Crossing) bool {
 	return slices.ContainsFunc(packets, func(x Crossing) bool {
 		return x.Packet.Direction == ruleset.In && !a.inPod(x.Packet.Dst)
 	})
 }
 
-// interfacesOf returns the interfaces beside eth0 and lo that packets name.
+// interfacesOf returns the interfaces that packets name, without eth0 and lo.
 func interfacesOf(packets []Crossing) []string {
 	var names []string
 	for _, x := range packets {
@@ -104,8 +103,8 @@ func interfacesOf(packets []Crossing) []string {
 	return names
 }
 
-// proxyOf is the identity of a spec's proxy, the first of each list. Where a
-// list is empty it is an ordinary user's.
+// proxyOf returns the identity of a spec's proxy, the first of each list, or an ordinary user's if
+// a list is empty.
 func proxyOf(spec interception.Spec) netns.Identity {
 	id := app
 	if len(spec.ProxyUIDs) > 0 {
@@ -121,45 +120,43 @@ func (a *arena) inPod(addr netip.Addr) bool {
 	return ruleset.ThisHost(addr) || slices.Contains(Pod.Addresses, addr) || slices.Contains(a.own, addr)
 }
 
-// dropTime is how long an answer to a packet that must be dropped is waited
-// for. A rejection may show with the second SYN only, which goes out after a
-// second.
+// dropTime is how long an answer to a packet that must be dropped is awaited. A rejection may show
+// only with the second SYN, after a second.
 const dropTime = 1500 * time.Millisecond
 
-// cross makes a packet the first of a real connection, and compares where that
-// ended with what is wanted.
-func (a *arena) cross(ctx context.Context, x Crossing) error {
-	p := x.Packet
-	if p.ConnMark != 0 || p.State != ruleset.New || x.Want.Fate == ruleset.Local || x.Want.Fate == ruleset.Unknown {
-		return fmt.Errorf("%q is not about the first packet of a connection, and belongs into section walk", x.Text)
+// cross makes a packet the first of a real connection, and compares the connection's end with the
+// wanted one.
+func (a *arena) cross(ctx context.Context, crossing Crossing) error {
+	p := crossing.Packet
+	if p.ConnMark != 0 || p.State != ruleset.New || crossing.Want.Fate == ruleset.Local || crossing.Want.Fate == ruleset.Unknown {
+		return fmt.Errorf("%q is not about the first packet of a connection, and belongs into section walk", crossing.Text)
 	}
 	patience := a.patience
-	if x.Want.Fate == ruleset.Dropped {
+	if crossing.Want.Fate == ruleset.Dropped {
 		patience = dropTime
 	}
 	reply, err := a.send(ctx, p, patience)
 	got, ok := a.fate(p, reply, err)
 	if !ok {
-		return fmt.Errorf("%q ended as no packet should: %+v, %w", x.Text, reply, err)
+		return fmt.Errorf("%q ended as no packet should: %+v, %w", crossing.Text, reply, err)
 	}
-	if !slices.Contains(got, x.Want) {
-		return fmt.Errorf("%q, but in the kernel: %v (%+v, error: %w)", x.Text, got, reply, err)
+	if !slices.Contains(got, crossing.Want) {
+		return fmt.Errorf("%q, but in the kernel: %v (%+v, error: %w)", crossing.Text, got, reply, err)
 	}
 	return nil
 }
 
-// send makes a packet the first of a real connection, and waits for an answer.
-// Addresses of this host are on the wire only: a kernel does not send them to
-// another one.
-func (a *arena) send(ctx context.Context, p ruleset.Packet, patience time.Duration) (netns.Reply, error) {
-	to, ns, o := p.Dst, a.lab.Pod, netns.DialOptions{
-		Identity: netns.Identity{UID: p.UID, GID: p.GID}, Mark: p.Mark, Source: p.Src, Timeout: patience,
+// send makes a packet the first of a real connection, and waits for an answer. Addresses of this
+// host exist on the wire only: a kernel sends them to nobody else.
+func (a *arena) send(ctx context.Context, packet ruleset.Packet, patience time.Duration) (netns.Reply, error) {
+	to, ns, options := packet.Dst, a.lab.Pod, netns.DialOptions{
+		Identity: netns.Identity{UID: packet.UID, GID: packet.GID}, Mark: packet.Mark, Source: packet.Src, Timeout: patience,
 	}
-	if p.Direction == ruleset.Out {
-		o.Device = p.Interface
+	if packet.Direction == ruleset.Out {
+		options.Device = packet.Interface
 	} else {
-		ns, o.Identity, o.Mark = a.lab.Outside, netns.Identity{}, a.lab.Mark(p.Interface)
-		for _, addr := range []*netip.Addr{&to, &o.Source} {
+		ns, options.Identity, options.Mark = a.lab.Outside, netns.Identity{}, a.lab.Mark(packet.Interface)
+		for _, addr := range []*netip.Addr{&to, &options.Source} {
 			if !ruleset.ThisHost(*addr) {
 				continue
 			}
@@ -169,14 +166,13 @@ func (a *arena) send(ctx context.Context, p ruleset.Packet, patience time.Durati
 			}
 		}
 	}
-	return ns.Ask(ctx, p.Protocol, netip.AddrPortFrom(to, p.DstPort), o)
+	return ns.Ask(ctx, packet.Protocol, netip.AddrPortFrom(to, packet.DstPort), options)
 }
 
-// fate tells from a connection's end what became of it; ok is false when it
-// makes no sense. There are two answers for a packet to a port of the proxy
-// that got there: a redirection from an address to itself changes nothing that
-// anyone could see.
-func (a *arena) fate(p ruleset.Packet, reply netns.Reply, err error) (fates []ruleset.Outcome, ok bool) {
+// fate derives a packet's fate from its connection's end; it returns false if that makes no sense.
+// A packet to a port of the proxy that got there may have two fates: a redirection from an address
+// to itself changes nothing visible.
+func (a *arena) fate(packet ruleset.Packet, reply netns.Reply, err error) (fates []ruleset.Outcome, ok bool) {
 	switch {
 	case netns.IsTimeout(err), netns.IsUnreachable(err):
 		return []ruleset.Outcome{{Fate: ruleset.Dropped}}, true
@@ -185,10 +181,10 @@ func (a *arena) fate(p ruleset.Packet, reply netns.Reply, err error) (fates []ru
 	case err != nil:
 		return nil, false
 	}
-	dst := netip.AddrPortFrom(p.Dst, p.DstPort)
-	arrived := reply.Local == dst && reply.Bound == dst.Port()
+	destination := netip.AddrPortFrom(packet.Dst, packet.DstPort)
+	arrived := reply.Local == destination && reply.Bound == destination.Port()
 	if arrived && reply.Server != serverProxy {
-		right := (reply.Server == serverApp) == a.inPod(p.Dst)
+		right := (reply.Server == serverApp) == a.inPod(packet.Dst)
 		return []ruleset.Outcome{{Fate: ruleset.Direct}}, right
 	}
 	if reply.Server != serverProxy {
@@ -198,9 +194,9 @@ func (a *arena) fate(p ruleset.Packet, reply netns.Reply, err error) (fates []ru
 	switch {
 	case arrived:
 		return []ruleset.Outcome{{Fate: ruleset.Direct}, redirected}, true
-	case reply.Local == dst:
+	case reply.Local == destination:
 		return []ruleset.Outcome{{Fate: ruleset.TProxied, Port: reply.Bound}}, true
-	case reply.Original == dst || p.Protocol == "udp": // the kernel tells it of tcp only
+	case reply.Original == destination || packet.Protocol == "udp": // the kernel reports it for tcp only
 		return []ruleset.Outcome{redirected}, true
 	}
 	return nil, false

@@ -12,7 +12,7 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// apply installs a spec by package kernel.
+// apply installs a spec with package kernel.
 func apply(t *testing.T, pod *netns.NS, spec interception.Spec, opts interception.Options) kernel.Result {
 	t.Helper()
 	var result kernel.Result
@@ -35,7 +35,7 @@ func apply(t *testing.T, pod *netns.NS, spec interception.Spec, opts interceptio
 	return result
 }
 
-// istioArguments are those of the init container that Istio injects.
+// istioArguments returns those of Istio's init container.
 func istioArguments(mode interception.Mode) []string {
 	return []string{
 		"-p", "15001", "-z", "15006", "-u", "1337", "-m", string(mode),
@@ -53,8 +53,8 @@ func run(t *testing.T, ns *netns.NS, name string, args ...string) string {
 	return string(out)
 }
 
-// TestTraffic sends every kind of connection through pods whose rules were
-// installed in each way that there is, with each proxy that there can be.
+// TestTraffic sends every kind of connection through pods whose rules were installed in every way,
+// with every kind of proxy.
 func TestTraffic(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
 	t.Parallel()
@@ -99,8 +99,8 @@ func TestTraffic(t *testing.T) {
 	}
 }
 
-// setStrictFilter makes a namespace drop what comes in on another interface
-// than answers to its source would leave by, as many distributions have it.
+// setStrictFilter makes a namespace drop packets that arrive on another interface than the one that
+// answers leave by, as many distributions do.
 func setStrictFilter(t *testing.T, pod *netns.NS) {
 	t.Helper()
 	for _, device := range []string{"all", "default", "lo", "eth0"} {
@@ -110,7 +110,7 @@ func setStrictFilter(t *testing.T, pod *netns.NS) {
 	}
 }
 
-// TestWithoutIPv6 has a namespace without IPv6 get the IPv4 rules alone.
+// TestWithoutIPv6 checks that a namespace without IPv6 gets only the IPv4 rules.
 func TestWithoutIPv6(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
 	t.Parallel()

@@ -22,18 +22,18 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// killSeedEnv repeats the moments of an earlier TestKill: it printed its seed.
+// killSeedEnv repeats an earlier TestKill, which printed its seed.
 const killSeedEnv = "SHUNT_KILL_SEED"
 
-// journey is a change, there and back, that is killed on its way. A namespace
-// that was never touched has no arguments, and no way back.
+// journey is a change, there and back, during which shunt-init is killed. From a namespace that was
+// never touched there are no arguments, and no way back.
 type journey struct {
 	name  string
 	ends  [2][]string // arguments of shunt-init
 	kills int
 }
 
-// journeys make 200 kills, half of them on each backend.
+// journeys have 200 kills, half of them on each backend.
 var journeys = []journey{
 	{"fresh to tproxy", [2][]string{nil, {"-m", "TPROXY"}}, 16},
 	{"redirect and tproxy", [2][]string{{"-m", "REDIRECT"}, {"-m", "TPROXY"}}, 32},
@@ -41,9 +41,8 @@ var journeys = []journey{
 	{"tproxy and nothing", [2][]string{{"-m", "TPROXY"}, {"--remove"}}, 26},
 }
 
-// TestKill kills shunt-init with SIGKILL at random moments of real changes.
-// The pod must be as before, as after or cut off then, and the next run must
-// end as if nothing had been.
+// TestKill kills shunt-init with SIGKILL at random moments of real changes. Then the pod must be as
+// before, as after or cut off, and the next run must end as without a kill.
 func TestKill(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
 	t.Parallel()
@@ -60,7 +59,7 @@ func TestKill(t *testing.T) {
 	for i, j := range journeys {
 		for n, backend := range backends {
 			kills += j.kills
-			rng := rand.New(rand.NewPCG(seed, uint64(i*len(backends)+n))) //nolint:gosec // moments, not secrets
+			rng := rand.New(rand.NewPCG(seed, uint64(i*len(backends)+n))) // nolint:gosec // moments, not secrets
 			t.Run(j.name+" "+string(backend), func(t *testing.T) {
 				t.Parallel()
 				(&killing{journey: j, bin: bin, backend: backend, seen: seen, rng: rng}).run(t)
@@ -70,7 +69,7 @@ func TestKill(t *testing.T) {
 	t.Cleanup(func() { seen.report(t, kills) })
 }
 
-// tally counts what the kills left.
+// tally counts what the kills left behind.
 type tally struct {
 	mu    sync.Mutex
 	count map[string]int
@@ -82,7 +81,7 @@ func (c *tally) add(what string) {
 	c.count[what]++
 }
 
-// report fails a test that saw too little to say anything.
+// report fails a test that saw too little to prove anything.
 func (c *tally) report(t *testing.T, kills int) {
 	t.Logf("%d kills; families left %v", c.count["kills"], c.count)
 	if c.count["kills"] != kills {
@@ -93,7 +92,7 @@ func (c *tally) report(t *testing.T, kills int) {
 	}
 }
 
-// killing is the kills of one journey on one backend.
+// killing holds the kills of one journey on one backend.
 type killing struct {
 	journey
 	bin     string
@@ -101,10 +100,10 @@ type killing struct {
 	rng     *rand.Rand
 	seen    *tally
 
-	ground  *ground // nil where each run needs a namespace that was never touched
+	ground  *ground // nil if each run needs an untouched namespace
 	views   [2]map[string]view
 	wanted  [2]state
-	lengths [2]time.Duration // of the way to each end
+	lengths [2]time.Duration // of the run to each end
 }
 
 func (k *killing) fresh() bool { return k.ends[0] == nil }
@@ -131,11 +130,10 @@ func (k *killing) run(t *testing.T) {
 	t.Logf("ways of %s, %s a trial", k.lengths, (time.Since(begun) / time.Duration(k.kills)).Round(time.Millisecond))
 }
 
-// measure makes the journey without a kill: how long each way takes, what
-// connections see at its ends, and what is there in a namespace that knows
-// nothing else.
+// measure makes the journey without a kill. It records how long each way takes, what connections
+// see at its ends, and the state of a fresh namespace.
 func (k *killing) measure(t *testing.T) {
-	g := newGround(t)
+	ground := newGround(t)
 	for i := range 4 {
 		end := i % 2
 		if k.fresh() && i > 1 {
@@ -143,10 +141,10 @@ func (k *killing) measure(t *testing.T) {
 		}
 		if k.ends[end] != nil {
 			start := time.Now()
-			run(t, g.lab.Pod, k.bin, k.args(end)...)
+			run(t, ground.lab.Pod, k.bin, k.args(end)...)
 			k.lengths[end] = time.Since(start)
 		}
-		k.views[end] = g.look(t, patientLook)
+		k.views[end] = ground.look(t, patientLook)
 	}
 	for family, v := range k.views[0] {
 		if slices.Equal(v, k.views[1][family]) {
@@ -161,13 +159,13 @@ func (k *killing) measure(t *testing.T) {
 		k.wanted[end] = stateOf(t, fresh, k.backend)
 	}
 	if !k.fresh() {
-		k.ground = g
-		run(t, g.lab.Pod, k.bin, k.args(0)...)
+		k.ground = ground
+		run(t, ground.lab.Pod, k.bin, k.args(0)...)
 	}
 }
 
-// args are those of the run to one end. Verification changes nothing that
-// stays, and TestKillInVerification is about it.
+// args returns those of the run to one end. It skips the verification, which changes nothing that
+// stays and which TestKillInVerification covers.
 func (k *killing) args(end int) []string {
 	args := append(slices.Clone(k.ends[end]), "--backend="+string(k.backend))
 	if slices.Contains(args, "--remove") {
@@ -176,32 +174,32 @@ func (k *killing) args(end int) []string {
 	return append(args, "--skip-verify")
 }
 
-// trial kills one run to an end; ok is false where it ended before.
+// trial kills one run to an end. It returns false if the run ended before.
 func (k *killing) trial(t *testing.T, to int, alone bool) (ok bool) {
-	g := k.ground
-	if g == nil {
-		g = newGround(t)
+	ground := k.ground
+	if ground == nil {
+		ground = newGround(t)
 	}
 	moment, start := time.Duration(k.rng.Int64N(int64(k.lengths[to]))), time.Now()
-	killed, err := killAfter(t.Context(), g.lab.Pod, moment, alone, k.bin, k.args(to)...)
+	killed, err := killAfter(t.Context(), ground.lab.Pod, moment, alone, k.bin, k.args(to)...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if killed {
-		k.judge(t, g, to, moment)
+		k.judge(t, ground, to, moment)
 	} else {
 		k.lengths[to] = (3*k.lengths[to] + time.Since(start)) / 4
 	}
-	run(t, g.lab.Pod, k.bin, k.args(to)...)
-	if diff := cmp.Diff(k.wanted[to], stateOf(t, g.lab.Pod, k.backend)); diff != "" {
+	run(t, ground.lab.Pod, k.bin, k.args(to)...)
+	if diff := cmp.Diff(k.wanted[to], stateOf(t, ground.lab.Pod, k.backend)); diff != "" {
 		t.Errorf("killed after %s, and run again (-fresh +got):\n%s", moment, diff)
 	}
 	return killed
 }
 
-// killAfter runs a program and kills it after some time: alone, or with the
-// processes that it started, as the end of a container does. It returns when
-// none of them is left; killed is false where the program ended before.
+// killAfter runs a program and kills it after some time: alone, or with the processes that it
+// started, as at the end of a container. It returns when none of them is left, and false if the
+// program ended before.
 func killAfter(ctx context.Context, ns *netns.NS, moment time.Duration, alone bool, name string, args ...string) (killed bool, err error) {
 	cmd := ns.Command(ctx, name, args...)
 	cmd.SysProcAttr.Setpgid = true
@@ -221,7 +219,7 @@ func killAfter(ctx context.Context, ns *netns.NS, moment time.Duration, alone bo
 		return false, err
 	}
 	if err == nil {
-		return false, nil // it had ended, and waited to be asked how
+		return false, nil // it had ended, but had not been waited for
 	}
 	if !strings.Contains(err.Error(), "signal: killed") {
 		return false, fmt.Errorf("%s %q: %w", name, args, err)
@@ -229,8 +227,8 @@ func killAfter(ctx context.Context, ns *netns.NS, moment time.Duration, alone bo
 	return true, nil
 }
 
-// awaitEnd returns when no process of a group is left. Those whose parent was
-// killed are this process's to wait for.
+// awaitEnd returns when no process of a group is left. This process has to wait for those whose
+// parent was killed.
 func awaitEnd(group int) error {
 	for {
 		_, err := unix.Wait4(-group, nil, 0, nil)
@@ -243,7 +241,7 @@ func awaitEnd(group int) error {
 	}
 }
 
-// adoptOrphans makes this process the parent of those whose own was killed.
+// adoptOrphans makes this process the parent of processes whose parent was killed.
 func adoptOrphans(t *testing.T) {
 	t.Helper()
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -258,9 +256,8 @@ const (
 	wasCut    = "cut off"
 )
 
-// judge compares what connections see after a kill with what they see before
-// the change and after it. The namespace stands still now: what makes no sense
-// is looked at again with more patience.
+// judge compares what connections see after a kill with what they see before the change and after
+// it. Nothing changes any more, so it looks again, with more patience, at what makes no sense.
 func (k *killing) judge(t *testing.T, g *ground, to int, moment time.Duration) {
 	t.Helper()
 	postures, err := k.postures(g.look(t, firstLook), to)

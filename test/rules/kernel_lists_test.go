@@ -16,15 +16,15 @@ import (
 )
 
 const (
-	// mostRanges is what the injector takes of a pod.
+	// mostRanges is the most that the injector accepts.
 	mostRanges = 10_000
-	// initMemory is what the injector gives the init container, 64Mi, less what
-	// the program takes of it, twice, in the folder that it shares.
+	// initMemory is the init container's limit of 64Mi, minus the program, twice, in the folder
+	// that it shares.
 	initMemory = 64<<20 - 2*6<<20
 )
 
-// TestLongLists gives shunt-init the longest lists that the injector lets pass,
-// and the memory that it has in a pod: the first run, and a second one.
+// TestLongLists gives shunt-init the longest lists that the injector accepts, and the memory that
+// it has in a pod, for a first run and a second one.
 func TestLongLists(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
 	t.Parallel()
@@ -65,7 +65,7 @@ func systemOf(mode interception.Mode) interception.System {
 	return interception.SystemRedirect
 }
 
-// manyRanges are as long as such a list may be.
+// manyRanges returns the longest such list.
 func manyRanges(family ruleset.Family) interception.Prefixes {
 	var ranges interception.Prefixes
 	for i := range mostRanges {

@@ -16,7 +16,7 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// exitVerify is the exit code of shunt-init where it found a difference.
+// exitVerify is shunt-init's exit code if it found a difference.
 const exitVerify = 5
 
 // mutatedArguments build every system, and every kind of rule.
@@ -29,15 +29,14 @@ var mutatedArguments = []string{
 	"-m TPROXY --redirect-dns --dns-servers=10.0.0.53,fd00::53",
 }
 
-// mutant is one change that verification has to find: commands that make it,
-// and those that take it back.
+// mutant is one change that verification has to find: commands that make it, and commands that undo
+// it.
 type mutant struct {
 	name     string
 	do, undo []string
 }
 
-// TestVerifyFindsEveryMutant changes rules and routing one by one, each in
-// every way that there is.
+// TestVerifyFindsEveryMutant changes rules and routing one by one, each in every way.
 func TestVerifyFindsEveryMutant(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
 	t.Parallel()
@@ -62,7 +61,7 @@ func TestVerifyFindsEveryMutant(t *testing.T) {
 	})
 }
 
-// mutation is a namespace that is changed and mended again and again.
+// mutation is a namespace that is changed and repaired again and again.
 type mutation struct {
 	bin            string
 	args           []string
@@ -79,7 +78,7 @@ func newMutation(t *testing.T, bin string, backend interception.Backend, text st
 	if m.spec, m.opts, err = interception.ParseArgs(m.args); err != nil {
 		t.Fatal(err)
 	}
-	// As in most pods; where it is not set, the kernel drops what the guard of loopback is for.
+	// As in most pods. Without it the kernel itself drops what guardLoopback is for.
 	if err := m.pod.Sysctl("net/ipv4/conf/all/route_localnet", "1"); err != nil {
 		t.Fatal(err)
 	}
@@ -88,8 +87,7 @@ func newMutation(t *testing.T, bin string, backend interception.Backend, text st
 	return m
 }
 
-// verify returns what is found by the package; the probes find nothing that
-// they are needed for here.
+// verify returns the findings of package kernel, without probes, which nothing here needs.
 func (m *mutation) verify(t *testing.T) (findings []string) {
 	t.Helper()
 	err := m.pod.Do(func() error {
@@ -112,8 +110,7 @@ func (m *mutation) verify(t *testing.T) (findings []string) {
 	return findings
 }
 
-// clean holds that the mutants have been taken back: a namespace that was not
-// mended would have every mutant after it found.
+// clean checks that the mutants have been undone: otherwise every later one would be found.
 func (m *mutation) clean(t *testing.T, after string) {
 	t.Helper()
 	if findings := m.verify(t); len(findings) > 0 {
@@ -134,12 +131,7 @@ func (m *mutation) run(t *testing.T) {
 	}
 }
 
-// shortStride is which mutants -short makes: one of three. There are four kinds
-// of most rules, one after the other, so that every kind has its turn.
-const shortStride = 3
-
-// try makes mutants one after the other; the command is asked about the first,
-// the package about all.
+// try makes mutants one after the other. The command is run for the first, the package for all.
 func (m *mutation) try(t *testing.T, family ruleset.Family, mutants []mutant) {
 	t.Helper()
 	for i, mutant := range mutants {
@@ -172,7 +164,7 @@ func (m *mutation) exits(t *testing.T, name string, found bool) {
 	}
 }
 
-// commands runs lines of a shell, which takes the quotation of iptables-save.
+// commands runs lines in a shell, which understands iptables-save's quoting.
 func (m *mutation) commands(t *testing.T, lines []string) {
 	t.Helper()
 	run(t, m.pod, "sh", "-ec", strings.Join(lines, "\n"))
@@ -182,8 +174,8 @@ func iptables(family ruleset.Family, backend interception.Backend, table string)
 	return map[ruleset.Family]string{ruleset.IPv4: "iptables-", ruleset.IPv6: "ip6tables-"}[family] + string(backend) + " -t " + table + " "
 }
 
-// ofChain are the mutants of one chain. The places of its rules are those that
-// they have in the namespace: nobody else has rules there.
+// ofChain returns the mutants of one chain. Nobody else has rules there, so the places of the rules
+// are those in the namespace.
 func (m *mutation) ofChain(family ruleset.Family, table string, chain ruleset.Chain) []mutant {
 	var mutants []mutant
 	command := iptables(family, m.opts.Backend, table)
@@ -205,7 +197,7 @@ func (m *mutation) ofChain(family ruleset.Family, table string, chain ruleset.Ch
 	return mutants
 }
 
-// ofRouting are the mutants of addresses, policy rules and routes.
+// ofRouting returns the mutants of addresses, policy rules and routes.
 func ofRouting(built ruleset.RuleSet) []mutant {
 	ip := fmt.Sprintf("ip -%d ", built.Family)
 	cut := ip + "rule %s unreachable pref 0 proto 133"
@@ -247,7 +239,7 @@ func ofRouting(built ruleset.RuleSet) []mutant {
 	return mutants
 }
 
-// ofOtherBackend are rules that take connections where ours are not.
+// ofOtherBackend returns rules of the other backend that take connections.
 func (m *mutation) ofOtherBackend(family ruleset.Family) []mutant {
 	other := map[interception.Backend]interception.Backend{
 		interception.BackendNFT: interception.BackendLegacy, interception.BackendLegacy: interception.BackendNFT,

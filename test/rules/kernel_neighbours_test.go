@@ -17,18 +17,17 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// neighbour is what others put into a pod's network namespace, as a file of
-// testdata/neighbours: what it is, and in sections the commands that put it
-// there (iptables stands for the command of either backend), connections beside
-// those of everyConnection, and what shunt-init ends with, where not with 0:
-// "harm" are then the connections that went the wrong way. "except" says in which
-// order, or order and mode, the neighbour is not looked at, and why.
+// neighbour is what others put into a pod's network namespace, a file of testdata/neighbours. Its
+// sections hold the commands that put it there (iptables stands for the command of either backend),
+// connections besides those of everyConnection, and shunt-init's exit code unless it is 0; then
+// "harm" lists the connections that went the wrong way. "except" names an order, or order and mode,
+// that is not tested, and why.
 type neighbour struct {
 	name, setup, packets, harm, want, except string
 }
 
-// everyConnection has to go its way whoever is there, where shunt-init says that
-// all is well. PROXY is the proxy's inbound port, as the mode has it.
+// everyConnection must take its way with every neighbour, if shunt-init reports success. PROXY is
+// the proxy's inbound port, which depends on the mode.
 const everyConnection = `
 	in tcp 10.0.0.1:8080 -> PROXY
 	in tcp [fd00::1]:8080 -> PROXY
@@ -74,10 +73,9 @@ func neighbours(t *testing.T) []neighbour {
 	return all
 }
 
-// TestNeighbours runs shunt-init beside each neighbour: where that was there
-// first, as a network plug-in's is, and where it came later and shunt-init runs
-// again. Whatever it says, it must not say that all is well where a connection
-// goes another way.
+// TestNeighbours runs shunt-init with each neighbour: after it, as with a network plug-in, and
+// before it, followed by a second run. shunt-init must not report success if a connection takes
+// another way.
 func TestNeighbours(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip", "nft", "sysctl")
 	t.Parallel()
@@ -146,7 +144,7 @@ func (n neighbour) check(t *testing.T, bin string, backend interception.Backend,
 	}
 }
 
-// wanted is what shunt-init is to end with.
+// wanted returns the wanted exit code of shunt-init.
 func (n neighbour) wanted(backend interception.Backend, mode interception.Mode) string {
 	want := n.want
 	for line := range strings.Lines(n.want) {
@@ -157,7 +155,7 @@ func (n neighbour) wanted(backend interception.Backend, mode interception.Mode) 
 	return want
 }
 
-// ofMode leaves out the lines that begin with another mode's name.
+// ofMode omits the lines that begin with another mode's name.
 func ofMode(text string, mode interception.Mode) string {
 	var lines []string
 	for line := range strings.Lines(text) {
@@ -172,7 +170,7 @@ func ofMode(text string, mode interception.Mode) string {
 	return strings.Join(lines, "")
 }
 
-// enter puts what is the neighbour's into a pod.
+// enter runs the neighbour's commands in a pod.
 func (n neighbour) enter(t *testing.T, pod *netns.NS, backend interception.Backend) {
 	t.Helper()
 	for line := range strings.Lines(n.setup) {

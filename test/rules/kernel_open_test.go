@@ -19,14 +19,14 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// What becomes of a connection that is open when the rules change.
+// What happens to a connection that is open when the rules change.
 const (
 	goesOn = "goes on"
 	reset  = "reset"
 	hangs  = "hangs"
 )
 
-// openKinds are those that are open then: each way by the proxy, and direct.
+// openKinds are the connections that are open then: each way through the proxy, and direct.
 var openKinds = []kind{
 	{name: "in", outside: true, network: "tcp", to: toPod, port: 8080, way: inbound},
 	{name: "out", from: app, network: "tcp", to: toOutside, port: 80, way: outbound},
@@ -35,15 +35,15 @@ var openKinds = []kind{
 	{name: "loopback", from: app, network: "tcp", to: toLoopback, port: 8080, way: direct},
 }
 
-// TestOpenConnections changes the rules while connections are open, and then
-// uses those. None may hang. What docs/shunt-init.md says of it is from here.
+// TestOpenConnections changes the rules while connections are open, and then uses these. None may
+// hang. docs/shunt-init.md has its results.
 func TestOpenConnections(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
 	t.Parallel()
 	bin := buildShuntInit(t)
 	const change, leaveAlone = " -b 15020 -x 10.0.0.0/8,fd00::/8", " -d 8080 -o 80"
-	const noAddress = goesOn + ", but over v6 " + reset // ::6 is gone
-	for _, tt := range []struct{ before, after, in, out string }{
+	const noAddress = goesOn + ", but over v6 " + reset // ::6 has been removed
+	for _, test := range []struct{ before, after, in, out string }{
 		{"", "-m REDIRECT", reset, reset},
 		{"", "-m TPROXY", goesOn, reset},
 		{"-m REDIRECT", "--remove", reset, reset},
@@ -56,24 +56,24 @@ func TestOpenConnections(t *testing.T) {
 		{"-m TPROXY", "-m TPROXY" + change, goesOn, goesOn},
 	} {
 		for _, backend := range backends {
-			t.Run(fmt.Sprintf("%s/%s then %s", backend, tt.before, tt.after), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s/%s then %s", backend, test.before, test.after), func(t *testing.T) {
 				t.Parallel()
 				spec := interception.Default()
-				if strings.HasPrefix(tt.before, "-m TPROXY") {
+				if strings.HasPrefix(test.before, "-m TPROXY") {
 					spec.System = interception.SystemTProxy
 				}
-				tr := newTraffic(t, spec, identities[spec.System]["uid0-gid1337"], func(t *testing.T, pod *netns.NS) {
-					if tt.before != "" {
-						run(t, pod, bin, argumentsOn(backend, tt.before)...)
+				traffic := newTraffic(t, spec, identities[spec.System]["uid0-gid1337"], func(t *testing.T, pod *netns.NS) {
+					if test.before != "" {
+						run(t, pod, bin, argumentsOn(backend, test.before)...)
 					}
 				})
-				open := openConnections(t, tr)
-				after := argumentsOn(backend, tt.after)
-				if tt.after != "--remove" {
-					after = append(after, skipVerify) // the proxy that listens is another system's
+				open := openConnections(t, traffic)
+				after := argumentsOn(backend, test.after)
+				if test.after != "--remove" {
+					after = append(after, skipVerify) // the proxy that listens is of another system
 				}
-				run(t, tr.lab.Pod, bin, after...)
-				want := map[string]string{"in": tt.in, "out": tt.out}
+				run(t, traffic.lab.Pod, bin, after...)
+				want := map[string]string{"in": test.in, "out": test.out}
 				for kind, become := range useAll(open) {
 					name, family, _ := strings.Cut(kind, "/")
 					wanted := cmp.Or(want[name], goesOn)
@@ -89,31 +89,31 @@ func TestOpenConnections(t *testing.T) {
 	}
 }
 
-// openConnections opens one of each kind and family, by their names.
+// openConnections opens a connection of each kind and family, by name.
 func openConnections(t *testing.T, tr *traffic) map[string]net.Conn {
 	t.Helper()
 	open := map[string]net.Conn{}
-	for _, k := range openKinds {
+	for _, kind := range openKinds {
 		for _, family := range []string{"v4", "v6"} {
-			ns, o := tr.lab.Pod, netns.DialOptions{Identity: k.from}
-			if k.outside {
+			ns, o := tr.lab.Pod, netns.DialOptions{Identity: kind.from}
+			if kind.outside {
 				ns, o.Source = tr.lab.Outside, pick(family, netns.OutsideIPv4, netns.OutsideIPv6)
 			}
-			conn, err := ns.Dial(t.Context(), k.network, k.destination(family), o)
+			conn, err := ns.Dial(t.Context(), kind.network, kind.destination(family), o)
 			if err != nil {
-				t.Fatalf("%s %s: %v", k.name, family, err)
+				t.Fatalf("%s %s: %v", kind.name, family, err)
 			}
 			t.Cleanup(func() { _ = conn.Close() })
 			if _, err := netns.ReadReply(conn); err != nil {
-				t.Fatalf("%s %s: %v", k.name, family, err)
+				t.Fatalf("%s %s: %v", kind.name, family, err)
 			}
-			open[k.name+"/"+family] = conn
+			open[kind.name+"/"+family] = conn
 		}
 	}
 	return open
 }
 
-// useAll finds out what has become of connections.
+// useAll finds out what has happened to connections.
 func useAll(open map[string]net.Conn) map[string]string {
 	type end struct{ kind, become string }
 	ends := make(chan end)
@@ -128,7 +128,7 @@ func useAll(open map[string]net.Conn) map[string]string {
 	return became
 }
 
-// use sends something and awaits it back.
+// use sends something and waits for the echo.
 func use(conn net.Conn) string {
 	_ = conn.SetDeadline(time.Now().Add(patientLook))
 	if _, err := conn.Write([]byte("x")); err != nil {

@@ -17,8 +17,8 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// TestKillThenAnother starts a run at once after another was killed alone: what
-// that one had started may still be writing, and must not write over it.
+// TestKillThenAnother starts a run right after another was killed alone. What that one had started
+// may still be writing, and must not overwrite the next run's rules.
 func TestKillThenAnother(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
 	t.Parallel()
@@ -56,12 +56,12 @@ func TestKillThenAnother(t *testing.T) {
 	}
 }
 
-// orphanPatience is how long an iptables-restore that is slow waits before it
-// writes: longer than the next run takes.
+// orphanPatience is how long a slow iptables-restore waits before it writes: longer than the next
+// run takes.
 const orphanPatience = 2 * time.Second
 
-// TestOrphanWritesNothing kills a run alone whose iptables-restore has not
-// written yet. What the next run has put must not be written over later.
+// TestOrphanWritesNothing kills a run alone whose iptables-restore has not written yet. It must not
+// overwrite the next run's rules later.
 func TestOrphanWritesNothing(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
 	t.Parallel()
@@ -79,7 +79,7 @@ func TestOrphanWritesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			slow.await(t)
-			time.Sleep(orphanPatience / 10) // and has been given what it is to write
+			time.Sleep(orphanPatience / 10) // and has received its input
 			if err := cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
@@ -95,7 +95,7 @@ func TestOrphanWritesNothing(t *testing.T) {
 	}
 }
 
-// slowRestore is a PATH on which iptables-restore takes its time.
+// slowRestore is a PATH with a slow iptables-restore.
 type slowRestore struct{ dir, started string }
 
 func newSlowRestore(t *testing.T, backend interception.Backend) slowRestore {
@@ -121,7 +121,7 @@ func newSlowRestore(t *testing.T, backend interception.Backend) slowRestore {
 	return s
 }
 
-// await returns when an iptables-restore has been started.
+// await returns once an iptables-restore has started.
 func (s slowRestore) await(t *testing.T) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {

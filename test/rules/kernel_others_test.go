@@ -17,15 +17,15 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// The pod of others has a second interface, and hosts behind it.
+// In these tests the pod has a second interface, with hosts behind it.
 const secondInterface = "eth1"
 
 var behindSecond = netip.MustParsePrefix("10.78.0.0/16")
 
-// othersPort is where rules of others take connections to.
+// othersPort is where rules of others send connections.
 const othersPort = 9999
 
-// othersArguments are of systems that between them have every kind of rule.
+// othersArguments are of systems that together have every kind of rule.
 var othersArguments = []struct {
 	backend interception.Backend
 	args    string
@@ -36,9 +36,9 @@ var othersArguments = []struct {
 	{interception.BackendNFT, "--system=ambient"},
 }
 
-// crossingsOfOthers are the connections that show what rules of others do; of
-// each system those that it is about. How they end without such rules is what
-// the walk says, and is held against the kernel first.
+// crossingsOfOthers are connections that show what rules of others do, for each system those that
+// concern it. The walk gives their wanted ends without such rules, which is checked against the
+// kernel first.
 const crossingsOfOthers = `
 in tcp 10.0.0.1:8080
 in tcp 10.0.0.1:9090
@@ -72,9 +72,8 @@ out tcp [fd00::9]:9090
 //go:embed testdata/others.txt
 var changesOfOthers string
 
-// TestVerifyAgreesAboutOthers makes each change of others in a pod with rules
-// of ours, crosses it with real connections, and asks verification about it:
-// the kernel decides which changes are harmful.
+// TestVerifyAgreesAboutOthers makes each change of others in a pod with rules of ours, opens real
+// connections, and compares verification's result: the kernel decides which changes are harmful.
 func TestVerifyAgreesAboutOthers(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "nft")
 	t.Parallel()
@@ -120,9 +119,8 @@ func testOthers(t *testing.T, backend interception.Backend, args string) {
 	}
 }
 
-// agree reports whether verification says what the kernel does. What has
-// connections go nowhere may be a finding as well; what is there to block, and
-// does no more, is a warning.
+// agree reports whether verification matches the kernel. A change that blocks connections may be a
+// finding as well. One that only might block is a warning.
 func agree(got effect, verdict kernel.Verdict, blocks bool) bool {
 	found, warned := len(verdict.Findings) > 0, len(verdict.Warnings) > 0
 	switch got {
@@ -134,7 +132,7 @@ func agree(got effect, verdict kernel.Verdict, blocks bool) bool {
 	return !found && !blocks
 }
 
-// commandsOf are the lines of a shell that make a change, and that undo it.
+// commandsOf returns the shell commands that make a change, and those that undo it.
 func commandsOf(change string) (do, undo string) {
 	if chains, native := strings.CutPrefix(change, "native "); native {
 		return "nft 'table inet theirs {\n" + strings.ReplaceAll(chains, "}; ", "}\n") + "\n}'", "nft delete table inet theirs"
@@ -168,19 +166,19 @@ type others struct {
 
 func newOthers(t *testing.T, backend interception.Backend, args string) *others {
 	t.Helper()
-	o := &others{}
+	others := &others{}
 	var err error
-	if o.spec, o.opts, err = interception.ParseArgs(argumentsOn(backend, args)); err != nil {
+	if others.spec, others.opts, err = interception.ParseArgs(argumentsOn(backend, args)); err != nil {
 		t.Fatal(err)
 	}
 	host := Pod
 	host.Addresses = append([]netip.Addr{netip.MustParseAddr("10.1.0.1")}, host.Addresses...)
 	for _, family := range ruleset.Families {
-		o.want = append(o.want, ruleset.Build(o.spec, family))
+		others.want = append(others.want, ruleset.Build(others.spec, family))
 	}
 	for line := range strings.Lines(crossingsOfOthers) {
 		line = strings.TrimSpace(line)
-		if line == "" || isHop(line) && strings.Contains(line, "127.0.0.6") != (o.spec.System == interception.SystemRedirect) {
+		if line == "" || isHop(line) && strings.Contains(line, "127.0.0.6") != (others.spec.System == interception.SystemRedirect) {
 			continue
 		}
 		read, err := crossings(line + " -> direct")
@@ -189,30 +187,30 @@ func newOthers(t *testing.T, backend interception.Backend, args string) *others 
 		}
 		x := read[0]
 		x.Text = line
-		rs := o.want[0]
+		rs := others.want[0]
 		if x.Packet.Family == ruleset.IPv6 {
-			rs = o.want[1]
+			rs = others.want[1]
 		}
 		if x.Want = ruleset.Trace(rs, host, x.Packet).Outcome; x.Want.Fate == ruleset.Local {
-			continue // nobody sends that
+			continue // nobody sends such a packet
 		}
-		o.crossings = append(o.crossings, x)
+		others.crossings = append(others.crossings, x)
 	}
 	second := Crossing{Packet: ruleset.Packet{Interface: secondInterface, Protocol: "tcp", Dst: Pod.Addresses[0], DstPort: 22}}
-	o.arena = newArena(t, o.spec, append([]Crossing{second}, o.crossings...), func(pod *netns.NS) {
+	others.arena = newArena(t, others.spec, append([]Crossing{second}, others.crossings...), func(pod *netns.NS) {
 		if err := pod.Route(behindSecond, secondInterface); err != nil {
 			t.Fatal(err)
 		}
-		apply(t, pod, o.spec, o.opts)
+		apply(t, pod, others.spec, others.opts)
 	})
-	listenBoth(t, o.lab.Pod, "tcp", othersPort, netns.ListenOptions{Name: "others", Identity: app, Transparent: true})
-	o.own = host.Addresses
+	listenBoth(t, others.lab.Pod, "tcp", othersPort, netns.ListenOptions{Name: "others", Identity: app, Transparent: true})
+	others.own = host.Addresses
 	for _, name := range []string{"all", "default", "eth0", secondInterface} {
-		if err := o.lab.Pod.Sysctl("net/ipv4/conf/"+name+"/route_localnet", "0"); err != nil {
+		if err := others.lab.Pod.Sysctl("net/ipv4/conf/"+name+"/route_localnet", "0"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return o
+	return others
 }
 
 func (o *others) verify(t *testing.T) (verdict kernel.Verdict) {
@@ -232,14 +230,14 @@ func (o *others) verify(t *testing.T) (verdict kernel.Verdict) {
 	return verdict
 }
 
-// An answer is waited for so long, and where verification does not agree with
-// what came of it so long: a busy machine is no finding.
+// How long an answer is awaited, and how long if verification does not agree with the first result:
+// a busy machine is not a failure.
 const (
 	shortTime = 400 * time.Millisecond
 	longTime  = 5 * time.Second
 )
 
-// cross opens all connections at once and says what has become of them.
+// cross opens all connections at once and returns their ends.
 func (o *others) cross(t *testing.T, patience time.Duration) (worst effect, told []string) {
 	t.Helper()
 	ends, texts := make([]effect, len(o.crossings)), make([]string, len(o.crossings))
@@ -265,25 +263,25 @@ func isHop(text string) bool {
 	return strings.Contains(text, "from=") && strings.Contains(text, "uid=1337")
 }
 
-// end opens one connection. One that is left alone may end where others have it
-// end, but for the proxy. The proxy's hop to the app may not.
-func (o *others) end(t *testing.T, x Crossing, patience time.Duration) (effect, string) {
-	reply, err := o.send(t.Context(), x.Packet, patience)
-	got, known := o.fate(x.Packet, reply, err)
+// end opens one connection. A connection that is not intercepted may end where others send it, but
+// not at the proxy. The proxy's connection to the app may not.
+func (o *others) end(t *testing.T, crossing Crossing, patience time.Duration) (effect, string) {
+	reply, err := o.send(t.Context(), crossing.Packet, patience)
+	got, known := o.fate(crossing.Packet, reply, err)
 	told := fmt.Sprintf("%v (%+v, %v)", got, reply, err)
 	for _, fate := range got {
 		switch {
-		case fate == x.Want:
+		case fate == crossing.Want:
 			return unchanged, told
 		case fate.Fate == ruleset.Dropped, fate.Fate == ruleset.Rejected:
-			if x.Want.Fate == ruleset.Dropped || x.Want.Fate == ruleset.Rejected {
+			if crossing.Want.Fate == ruleset.Dropped || crossing.Want.Fate == ruleset.Rejected {
 				return unchanged, told
 			}
 			return blocked, told
 		}
 	}
 	toProxy := known && reply.Server == serverProxy
-	if x.Want.Fate == ruleset.Direct && !toProxy && !isHop(x.Text) || x.Packet.Direction == ruleset.Out && x.Packet.Dst.IsLoopback() {
+	if crossing.Want.Fate == ruleset.Direct && !toProxy && !isHop(crossing.Text) || crossing.Packet.Direction == ruleset.Out && crossing.Packet.Dst.IsLoopback() {
 		return unchanged, told
 	}
 	return bypassed, told

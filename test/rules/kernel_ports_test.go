@@ -18,19 +18,19 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// The pod of TestSourcePortsDoNotRunOut has few ports for its own connections,
-// and the proxy's hop makes three times as many.
+// The pod of TestSourcePortsDoNotRunOut has few ports for its own connections, and the proxy makes
+// three times as many connections to the app.
 const (
 	fewPorts      = 50
 	firstFewPort  = 20000
 	manyHops      = 3 * fewPorts
-	portPatience  = 20 * time.Second // the kernel keeps a port back for 1 s at least, and without reuse for 60
+	portPatience  = 20 * time.Second // the kernel keeps a port for at least 1 s, and without reuse for 60 s
 	portRetryWait = 50 * time.Millisecond
 )
 
-// TestSourcePortsDoNotRunOut opens and closes connections from the address of
-// the proxy's hop in REDIRECT. The hop closes first, so that each of its ports
-// ends in TIME_WAIT.
+// TestSourcePortsDoNotRunOut opens and closes connections from the address of the proxy's
+// connections to the app in REDIRECT. The proxy's end closes first, so that each of its ports ends
+// in TIME_WAIT.
 func TestSourcePortsDoNotRunOut(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
 	t.Parallel()
@@ -55,8 +55,8 @@ func TestSourcePortsDoNotRunOut(t *testing.T) {
 	}
 }
 
-// hop makes one connection and ends it. It waits for a port to come free, for
-// less time than one is kept back that is not handed out again.
+// hop makes one connection and ends it. It waits for a free port, for less time than a port is kept
+// that cannot be reused.
 func hop(t *testing.T, pod *netns.NS, to netip.AddrPort) error {
 	t.Helper()
 	source := passthrough(to.Addr())

@@ -17,14 +17,14 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// ground is the reference network with the servers that tell postures apart.
+// ground is the reference network with the servers that distinguish postures.
 type ground struct{ lab *netns.Lab }
 
-// sights are the connections that tell them: from whom, to where.
+// sights are the connections that distinguish them: from whom, to where.
 var sights = []struct {
 	name    string
 	outside bool // opened from outside
-	hop     bool // opened by the proxy to the app as it does in REDIRECT, bound to lo
+	hop     bool // opened by the proxy to the app as in REDIRECT, bound to lo
 	from    netns.Identity
 	mark    uint32
 	port    uint16
@@ -55,8 +55,8 @@ func newGround(t *testing.T) *ground {
 	return g
 }
 
-// How long an answer is waited for. Nothing here is further away than another
-// namespace, but the machine may be busy.
+// How long an answer is awaited. Nothing is further away than another namespace, but the machine
+// may be busy.
 const (
 	firstLook   = 100 * time.Millisecond
 	patientLook = 3 * time.Second
@@ -67,16 +67,16 @@ type view []string
 
 func (v view) String() string { return strings.Join(v, "\n") }
 
-// Ends of a sight that met nobody.
+// Ends of a sight that reached nobody.
 const (
 	noRoute  = "no route"
 	noAnswer = "no answer"
 )
 
-// cutOff reports whether nothing gets in or out. What a process sends is
-// refused by its own host at once; what comes in waits for an answer in vain.
-// A marked packet that a route keeps in the pod does not get out either,
-// whoever answers it there; nor does the hop, which is within the pod.
+// cutOff reports whether nothing gets in or out. The pod's own host refuses what its processes send
+// at once; what comes in gets no answer. A marked packet that a route keeps in the pod does not get
+// out either, whoever answers it there; nor does the proxy's connection to the app, which stays in
+// the pod.
 func (v view) cutOff() bool {
 	for i, s := range sights {
 		_, end, _ := strings.Cut(v[i], ": ")

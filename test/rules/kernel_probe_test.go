@@ -16,9 +16,8 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// TestWhatCannotBeProbed holds that a namespace that forbids IPv6 on new
-// interfaces, and so on the probes' link, is verified all the same, and that
-// what was not probed is said.
+// TestWhatCannotBeProbed checks that a namespace that forbids IPv6 on new interfaces, and so on the
+// probes' link, is verified, and that the output names what was not probed.
 func TestWhatCannotBeProbed(t *testing.T) {
 	netns.Require(t)
 	t.Parallel()
@@ -65,14 +64,14 @@ func (n native) put(t *testing.T, pod *netns.NS) {
 	})
 }
 
-// by matches an interface's name.
+// by returns the match of an interface's name.
 func by(key expr.MetaKey, name string, then ...expr.Any) []expr.Any {
 	data := make([]byte, unix.IFNAMSIZ)
 	copy(data, name)
 	return append([]expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data}}, then...)
 }
 
-// redirectTo is what nft calls "meta l4proto tcp redirect to".
+// redirectTo returns what nft calls "meta l4proto tcp redirect to".
 func redirectTo(port uint16) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
@@ -82,8 +81,8 @@ func redirectTo(port uint16) []expr.Any {
 	}
 }
 
-// bypasses are rules of others that take connections past the proxy, by the
-// pod's interfaces and in tables that iptables does not list.
+// bypasses are rules of others that divert connections past the proxy, by the pod's interfaces and
+// in tables that iptables does not list.
 var bypasses = map[string]struct {
 	args string
 	put  func(*testing.T, *netns.NS)
@@ -109,8 +108,8 @@ var bypasses = map[string]struct {
 		"iptables-legacy -t nat -A OUTPUT -p tcp -o net1 -j REDIRECT --to-ports 9999")},
 }
 
-// TestProbesMeetOthers has others take connections past the proxy: it is found,
-// whenever they come, and nothing of the probes leaves the pod.
+// TestProbesMeetOthers diverts connections past the proxy. shunt-init must find that, before and
+// after its own rules, and none of its probes may leave the pod.
 func TestProbesMeetOthers(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
 	t.Parallel()
@@ -133,7 +132,7 @@ func TestProbesMeetOthers(t *testing.T) {
 	}
 }
 
-// noProbesLeft holds that nothing of probes is in a namespace.
+// noProbesLeft checks that a namespace holds nothing of the probes.
 func noProbesLeft(t *testing.T, pod *netns.NS) {
 	t.Helper()
 	for what, text := range wholeOf(t, pod) {
@@ -161,7 +160,7 @@ func guarded(t *testing.T, pod *netns.NS) (there bool) {
 	return there
 }
 
-// watch counts what comes out of the pod to or from the addresses of probes.
+// watch counts what leaves the pod to or from the addresses of probes.
 func watch(t *testing.T, outside *netns.NS) func() uint64 {
 	t.Helper()
 	conn, table, chain := (*nftables.Conn)(nil), &nftables.Table{Name: "watch", Family: nftables.TableFamilyINet}, (*nftables.Chain)(nil)
@@ -205,7 +204,7 @@ func watch(t *testing.T, outside *netns.NS) func() uint64 {
 	}
 }
 
-// TestWatchSees holds that TestProbesMeetOthers would notice.
+// TestWatchSees checks that TestProbesMeetOthers would notice.
 func TestWatchSees(t *testing.T) {
 	netns.Require(t)
 	t.Parallel()
@@ -217,8 +216,8 @@ func TestWatchSees(t *testing.T) {
 	}
 }
 
-// TestFirewallIsNoBypass has others drop or reject what comes in: nothing gets
-// past the proxy, and what no probe could show is said.
+// TestFirewallIsNoBypass drops or rejects what comes in. Nothing bypasses the proxy then, and the
+// output names what no probe could show.
 func TestFirewallIsNoBypass(t *testing.T) {
 	netns.Require(t, "iptables-nft", "ip")
 	t.Parallel()
@@ -249,8 +248,8 @@ func TestFirewallIsNoBypass(t *testing.T) {
 	}
 }
 
-// TestProbesBesidePolicyRouting has a network plug-in route everything by a
-// table of its own: probes come in all the same, and leave nothing behind.
+// TestProbesBesidePolicyRouting routes everything by a table of its own, as some network plug-ins
+// do. Probes must come in all the same, and leave nothing behind.
 func TestProbesBesidePolicyRouting(t *testing.T) {
 	netns.Require(t, "ip")
 	t.Parallel()

@@ -19,17 +19,17 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// proofTable is the routing table in which shunt-init keeps what it has proved.
+// proofTable is the routing table in which shunt-init keeps its proof.
 const proofTable = 1330133
 
-// What shunt-init says of the probes.
+// shunt-init's output about the probes.
 const (
 	saysProved   = ", read back; proved by an earlier run"
 	saysVerified = ", verified"
 )
 
-// attempt runs shunt-init, and returns its exit code and what it said.
-func attempt(t *testing.T, pod *netns.NS, bin string, args ...string) (code int, said string) {
+// attempt runs shunt-init, and returns its exit code and output.
+func attempt(t *testing.T, pod *netns.NS, bin string, args ...string) (code int, output string) {
 	t.Helper()
 	out, err := pod.Command(t.Context(), bin, args...).CombinedOutput()
 	var exit *exec.ExitError
@@ -43,14 +43,13 @@ func attempt(t *testing.T, pod *netns.NS, bin string, args ...string) (code int,
 	return 0, ""
 }
 
-// obstacle is what a probe does not get past, and reading the rules does not
-// find.
+// obstacle blocks a probe, and cannot be found by reading the rules.
 type obstacle struct {
 	args      string
 	put, take func(t *testing.T, pod *netns.NS)
 }
 
-// obstacles are put before the first run, and taken away before the last.
+// obstacles are added before the first run, and removed before the last.
 var obstacles = map[string]obstacle{
 	"notrack of native nft": {"-m REDIRECT --ipv6=off", addNotrack, removeNotrack},
 	"lo down":               {"-m REDIRECT --ipv6=off", commanded("ip link set lo down"), commanded("ip link set lo up")},
@@ -82,7 +81,7 @@ func withNFT(t *testing.T, pod *netns.NS, change func(*nftables.Conn)) {
 
 var foreignTable = &nftables.Table{Name: "others", Family: nftables.TableFamilyINet}
 
-// addNotrack has conntrack, and with it nat, overlook whatever the pod sends.
+// addNotrack keeps everything that the pod sends from conntrack, and with it from nat.
 func addNotrack(t *testing.T, pod *netns.NS) {
 	t.Helper()
 	withNFT(t, pod, func(conn *nftables.Conn) {
@@ -100,43 +99,41 @@ func removeNotrack(t *testing.T, pod *netns.NS) {
 	withNFT(t, pod, func(conn *nftables.Conn) { conn.DelTable(foreignTable) })
 }
 
-// TestFailedProbeHoldsBack holds that every run fails as long as probes get
-// lost, those too that find the rules in place; and that the first that
-// succeeds is remembered.
+// TestFailedProbeHoldsBack checks that every run fails as long as probes get lost, also if it finds
+// the rules in place, and that the first success is remembered.
 func TestFailedProbeHoldsBack(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
 	t.Parallel()
 	bin := buildShuntInit(t)
 	for _, backend := range backends {
-		for name, o := range obstacles {
+		for name, obstacle := range obstacles {
 			if backend == interception.BackendLegacy && name != "notrack of native nft" {
-				continue // one is enough: each lost probe is waited for
+				continue // one is enough: each lost probe takes its time
 			}
 			t.Run(string(backend)+"/"+name, func(t *testing.T) {
 				t.Parallel()
-				pod, args := quietLab(t).Pod, argumentsOn(backend, o.args)
-				o.put(t, pod)
+				pod, args := quietLab(t).Pod, argumentsOn(backend, obstacle.args)
+				obstacle.put(t, pod)
 				for n := range 2 {
 					if code, said := attempt(t, pod, bin, args...); code != exitVerify {
 						t.Errorf("run %d: exit code %d, want %d:\n%s", n+1, code, exitVerify, said)
 					}
 				}
-				o.take(t, pod)
+				obstacle.take(t, pod)
 				for _, want := range []string{saysVerified, saysProved, saysProved} {
 					if code, said := attempt(t, pod, bin, args...); code != 0 || !strings.Contains(said, "nothing to change"+want) {
 						t.Errorf("once it is gone: exit code %d, %q, want %q", code, said, want)
 					}
 				}
 				if backend == interception.BackendLegacy {
-					return // a lost probe is waited for
+					return // a lost probe takes its time
 				}
-				// What is in the way later is found by --verify, which leaves the
-				// next run nothing to rely on.
-				o.put(t, pod)
+				// --verify finds a later obstacle, and deletes the proof for the next run.
+				obstacle.put(t, pod)
 				if code, said := attempt(t, pod, bin, append(args, "--verify")...); code != exitVerify {
 					t.Errorf("--verify: exit code %d, want %d:\n%s", code, exitVerify, said)
 				}
-				o.take(t, pod)
+				obstacle.take(t, pod)
 				if said := run(t, pod, bin, args...); !strings.Contains(said, "nothing to change"+saysVerified) {
 					t.Errorf("after --verify that failed: %q", said)
 				}
@@ -145,8 +142,8 @@ func TestFailedProbeHoldsBack(t *testing.T) {
 	}
 }
 
-// TestTakenAddresses holds that a pod may have the addresses that probes are sent
-// to. Where it has those of the link, what no probe could show is said.
+// TestTakenAddresses checks that a pod may have the addresses that probes use. If it has those of
+// the link, the output names what no probe could show.
 func TestTakenAddresses(t *testing.T) {
 	netns.Require(t, "ip")
 	t.Parallel()
@@ -167,8 +164,8 @@ func TestTakenAddresses(t *testing.T) {
 	}
 }
 
-// TestKilledInProof kills first runs while they send probes: the next run
-// sends its own, and clears away what the killed one has left.
+// TestKilledInProof kills first runs while they send probes. The next run must send its own, and
+// remove what the killed one has left.
 func TestKilledInProof(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
 	t.Parallel()
@@ -193,8 +190,8 @@ func TestKilledInProof(t *testing.T) {
 	}
 }
 
-// TestProofIsOfWhatIsThere changes a namespace that was proved: the next run
-// sends probes again, and one that changes nothing more does not.
+// TestProofIsOfWhatIsThere changes a namespace that was proved. The next run must send probes
+// again, and a run after it without changes must not.
 func TestProofIsOfWhatIsThere(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
 	t.Parallel()
@@ -246,8 +243,7 @@ func TestProofIsOfWhatIsThere(t *testing.T) {
 	}
 }
 
-// moveThereAndBack ends with the rules that were proved, in another namespace
-// as it were.
+// moveThereAndBack ends with the rules that were proved, as if in another namespace.
 func moveThereAndBack(t *testing.T, pod *netns.NS, bin string, backend interception.Backend) {
 	t.Helper()
 	for _, system := range []string{"-m REDIRECT", "-m TPROXY"} {
@@ -255,7 +251,7 @@ func moveThereAndBack(t *testing.T, pod *netns.NS, bin string, backend intercept
 	}
 }
 
-// removeProof takes away what shunt-init remembers of one family.
+// removeProof deletes shunt-init's proof of one family.
 func removeProof(t *testing.T, pod *netns.NS, family ruleset.Family) {
 	t.Helper()
 	number := map[ruleset.Family]int{ruleset.IPv4: netlink.FAMILY_V4, ruleset.IPv6: netlink.FAMILY_V6}[family]
@@ -268,8 +264,8 @@ func removeProof(t *testing.T, pod *netns.NS, family ruleset.Family) {
 	}
 }
 
-// TestProofCostsNoPacket holds that no rule looks the proof up: where the pod's
-// packets go is what it was, to any address.
+// TestProofCostsNoPacket checks that no rule looks up the proof: the pod's packets to any address
+// take the same route as before.
 func TestProofCostsNoPacket(t *testing.T) {
 	netns.Require(t, "iptables-nft", "ip")
 	t.Parallel()

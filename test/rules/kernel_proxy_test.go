@@ -16,11 +16,10 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// proxy is a transparent proxy in a pod: what the rules are for, and nothing
-// else. Two listeners take connections, and each is passed on to where it was
-// going, as systems of Istio's kind do it.
+// proxy is a transparent proxy in a pod, with nothing but what the rules are for. Two listeners
+// accept connections and forward each to its own destination, as Istio's systems do.
 //
-//	listener | mode     | original destination      | goes on from
+//	listener | mode     | original destination      | source of the next connection
 //	outbound | both     | SO_ORIGINAL_DST           | the pod's address
 //	inbound  | REDIRECT | SO_ORIGINAL_DST           | 127.0.0.6 or ::6
 //	inbound  | TPROXY   | the socket's own address  | the client's address, marked
@@ -37,25 +36,25 @@ type proxy struct {
 	open []net.Conn
 }
 
-// proxyIdentity is who the proxy is to the kernel.
+// proxyIdentity is how the kernel sees the proxy.
 type proxyIdentity struct {
 	netns.Identity
 	unmarked bool // it cannot set SO_MARK
-	bound    bool // it binds its hop to the app to lo, where it can
+	bound    bool // it binds its connections to the app to lo, where it can
 }
 
 // crossing is one connection through the proxy.
 type crossing struct {
 	listener         string // outbound or inbound
 	client, original netip.AddrPort
-	err              error // why it did not go on
+	err              error // why it was not forwarded
 }
 
 func (c crossing) String() string {
 	return fmt.Sprintf("%s: %s wanted %s, error: %v", c.listener, c.client, c.original, c.err)
 }
 
-// maxCrossings bounds what a rule set that loops can do.
+// maxCrossings stops a rule set that loops.
 const maxCrossings = 8
 
 var (
@@ -104,7 +103,7 @@ func (p *proxy) stop() {
 	p.serving.Wait()
 }
 
-// hold notes connections that stop has to close.
+// hold records connections that stop has to close.
 func (p *proxy) hold(conns ...net.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -120,7 +119,7 @@ func (p *proxy) take() []crossing {
 	return seen
 }
 
-// note adds a connection; ok is false when there are too many to be no loop.
+// note adds a connection; it returns false if there are so many that it must be a loop.
 func (p *proxy) note(c crossing) (ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -170,16 +169,15 @@ func (p *proxy) onwardOptions(c crossing) netns.DialOptions {
 			o.Mark = p.spec.Mark
 		}
 	}
-	// A socket that is bound to lo does not get the answers to an address that
-	// another interface has: to the kernel they come in by that one.
+	// A socket that is bound to lo does not get the answers to an address of another interface: for
+	// the kernel they come in by that one.
 	if p.identity.bound && c.listener == inbound && o.Source != netns.PodIPv4 && o.Source != netns.PodIPv6 {
 		o.Device = "lo"
 	}
 	return o
 }
 
-// passthrough is the address that the proxy binds on its way to the app in
-// REDIRECT.
+// passthrough returns the address that the proxy binds for its connections to the app in REDIRECT.
 func passthrough(dst netip.Addr) netip.Addr {
 	if dst.Is4() {
 		return netip.MustParseAddr("127.0.0.6")
@@ -187,7 +185,7 @@ func passthrough(dst netip.Addr) netip.Addr {
 	return netip.MustParseAddr("::6")
 }
 
-// relay passes bytes both ways until both ends have closed.
+// relay copies bytes both ways until both ends have closed.
 func relay(a, b *net.TCPConn) {
 	var both sync.WaitGroup
 	for _, way := range [][2]*net.TCPConn{{a, b}, {b, a}} {

@@ -11,17 +11,16 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// everyOutcome is what the kernel executor can tell apart.
+// everyOutcome holds what the kernel executor can distinguish.
 var everyOutcome = []string{"direct", "redirect 15001", "redirect 15006", "tproxy 15006", "tproxy 15001", "drop", "reject"}
 
-// TestKernelTells checks the executor itself: of all outcomes it takes the
-// right one of a packet, and no other. The rules here are iptables commands,
-// so that nothing of what is tested elsewhere can make it pass.
+// TestKernelTells checks the executor itself: for each packet it must accept the right outcome, and
+// no other. The rules here are iptables commands, so that no code under test can make it pass.
 func TestKernelTells(t *testing.T) {
 	netns.Require(t, "iptables", "ip6tables", "ip")
 	t.Parallel()
 	tests := []struct {
-		name, rules string // rules: a command a line, {iptables} being either family's
+		name, rules string // rules: one command a line; {iptables} is either family's
 		packets     []string
 	}{
 		{"no rules", "", []string{
@@ -94,8 +93,7 @@ func TestKernelTells(t *testing.T) {
 	}
 }
 
-// runRules runs iptables and ip commands, once for each family where they
-// leave it open.
+// runRules runs iptables and ip commands, once for each family unless they name one.
 func runRules(t *testing.T, pod *netns.NS, commands string) {
 	t.Helper()
 	for line := range strings.Lines(commands) {
@@ -117,30 +115,29 @@ func runRules(t *testing.T, pod *netns.NS, commands string) {
 	}
 }
 
-// tellsApart wants a packet's own outcome taken, and every other refused.
-func tellsApart(t *testing.T, a *arena, x Crossing) {
+// tellsApart checks that a packet's own outcome is accepted, and every other rejected.
+func tellsApart(t *testing.T, arena *arena, crossing Crossing) {
 	t.Helper()
-	if err := a.cross(t.Context(), x); err != nil {
+	if err := arena.cross(t.Context(), crossing); err != nil {
 		t.Error(err)
 	}
-	a.patience = dropTime
-	defer func() { a.patience = 0 }()
+	arena.patience = dropTime
+	defer func() { arena.patience = 0 }()
 	for _, text := range everyOutcome {
 		wrong, err := ruleset.ParseOutcome(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if wrong == x.Want || x.Want.Fate == ruleset.Dropped && wrong.Fate != ruleset.Rejected {
-			continue // of what is dropped one will do: each takes the time that an answer may take
+		if wrong == crossing.Want || crossing.Want.Fate == ruleset.Dropped && wrong.Fate != ruleset.Rejected {
+			continue // one is enough of what is dropped: each takes the time of an answer
 		}
-		if err := a.cross(t.Context(), Crossing{Text: x.Text + ", not " + text, Packet: x.Packet, Want: wrong}); err == nil {
-			t.Errorf("%s: %q passes too", x.Text, text)
+		if err := arena.cross(t.Context(), Crossing{Text: crossing.Text + ", not " + text, Packet: crossing.Packet, Want: wrong}); err == nil {
+			t.Errorf("%s: %q passes too", crossing.Text, text)
 		}
 	}
 }
 
-// TestKernelRefuses holds packets that cannot be sent, and must not pass by
-// being left out.
+// TestKernelRefuses checks that packets that cannot be sent do not pass by being left out.
 func TestKernelRefuses(t *testing.T) {
 	netns.Require(t, "iptables", "ip6tables", "ip")
 	t.Parallel()

@@ -16,9 +16,9 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// settings are those of a namespace's sysctls that decide where a packet with a
-// mark, from lo, or for an address of lo goes. A pod takes them from its node's
-// or from securityContext.sysctls; wg-quick sets the first.
+// settings are the sysctls of a namespace that decide where a packet with a mark, from lo, or for
+// an address of lo goes. A pod inherits them from its node or sets them by securityContext.sysctls;
+// wg-quick sets the first.
 var settings = []string{
 	"net/ipv4/conf/*/src_valid_mark=1",
 	"net/ipv4/conf/*/src_valid_mark=1 net/ipv4/conf/*/rp_filter=1",
@@ -36,9 +36,8 @@ var settings = []string{
 	"net/netfilter/nf_conntrack_tcp_loose=0",
 }
 
-// set writes sysctls; a * stands for every interface that there is, and those
-// to come.
-func set(t *testing.T, ns *netns.NS, settings string) {
+// setSysctls writes sysctls; a * stands for every interface, also later ones.
+func setSysctls(t *testing.T, ns *netns.NS, settings string) {
 	t.Helper()
 	for _, setting := range strings.Fields(settings) {
 		key, value, _ := strings.Cut(setting, "=")
@@ -54,8 +53,8 @@ func set(t *testing.T, ns *netns.NS, settings string) {
 	}
 }
 
-// TestSettings sends every kind of connection through pods whose settings are
-// other than the kernel's: whatever shunt-init calls verified has to work.
+// TestSettings sends every kind of connection through pods with unusual sysctls: what shunt-init
+// verifies has to work.
 func TestSettings(t *testing.T) {
 	netns.Require(t, "iptables-nft")
 	t.Parallel()
@@ -68,14 +67,14 @@ func TestSettings(t *testing.T) {
 		for _, system := range []interception.System{interception.SystemRedirect, interception.SystemTProxy} {
 			for name, id := range proxies {
 				if system == interception.SystemRedirect && id.unmarked {
-					continue // no proxy marks anything there
+					continue // no proxy sets a mark there
 				}
 				spec := interception.Default()
 				spec.System = system
 				t.Run(values+"/"+string(spec.Mode())+"/"+name, func(t *testing.T) {
 					t.Parallel()
 					newTraffic(t, spec, id, func(t *testing.T, pod *netns.NS) {
-						set(t, pod, values)
+						setSysctls(t, pod, values)
 						run(t, pod, bin, istioArguments(spec.Mode())...)
 					}).run(t)
 				})
@@ -84,29 +83,29 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// TestSettingsOfOtherSystems sends the packets of cases of the systems that have
-// no transparent proxy in these tests.
+// TestSettingsOfOtherSystems sends the packets of cases of the systems without a transparent proxy
+// in these tests.
 func TestSettingsOfOtherSystems(t *testing.T) {
 	netns.Require(t, "iptables-nft")
 	t.Parallel()
 	cases := 0
-	for _, c := range corpus(t) {
-		if c.Name != "ambient-defaults" && c.Name != "ambient-inbound-hop" && c.Name != "legacy-defaults" {
+	for _, test := range corpus(t) {
+		if test.Name != "ambient-defaults" && test.Name != "ambient-inbound-hop" && test.Name != "legacy-defaults" {
 			continue
 		}
 		cases++
-		spec, opts, err := c.Spec()
+		spec, opts, err := test.Spec()
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, values := range settings {
-			t.Run(values+"/"+c.Name, func(t *testing.T) {
+			t.Run(values+"/"+test.Name, func(t *testing.T) {
 				t.Parallel()
-				a := newArena(t, spec, c.Packets, func(pod *netns.NS) {
-					set(t, pod, values)
+				a := newArena(t, spec, test.Packets, func(pod *netns.NS) {
+					setSysctls(t, pod, values)
 					apply(t, pod, spec, opts)
 				})
-				for _, x := range c.Packets {
+				for _, x := range test.Packets {
 					if err := a.cross(t.Context(), x); err != nil {
 						t.Error(err)
 					}
@@ -119,12 +118,12 @@ func TestSettingsOfOtherSystems(t *testing.T) {
 	}
 }
 
-// TestSettingRefused holds that what cannot work is said before anything is touched.
-func TestSettingRefused(t *testing.T) {
+// TestUnsupportedSetting checks that what cannot work is reported before anything is touched.
+func TestUnsupportedSetting(t *testing.T) {
 	netns.Require(t, "iptables-nft", "ip")
 	t.Parallel()
 	bin, pod := buildShuntInit(t), quietLab(t).Pod
-	set(t, pod, "net/ipv4/tcp_syncookies=2")
+	setSysctls(t, pod, "net/ipv4/tcp_syncookies=2")
 	before := wholeOf(t, pod)
 	code, said := attempt(t, pod, bin, "-m", "TPROXY")
 	if code != exitPreflight || !strings.Contains(said, "net.ipv4.tcp_syncookies is 2; accepted with system tproxy: 0, 1") {
@@ -133,11 +132,11 @@ func TestSettingRefused(t *testing.T) {
 	if diff := cmp.Diff(before, wholeOf(t, pod)); diff != "" {
 		t.Errorf("refused, but (-before +after):\n%s", diff)
 	}
-	run(t, pod, bin, "-m", "REDIRECT") // which it does not matter to
+	run(t, pod, bin, "-m", "REDIRECT") // it works with this system
 }
 
-// TestAddressOnLoopback has the pod's addresses on lo alone, as some networks of
-// routed pods do: where REDIRECT would drop what comes in, that is said.
+// TestAddressOnLoopback puts the pod's addresses on lo alone, as some routed networks do:
+// shunt-init must report where REDIRECT would drop what comes in.
 func TestAddressOnLoopback(t *testing.T) {
 	netns.Require(t, "iptables-nft", "ip")
 	t.Parallel()
@@ -162,9 +161,8 @@ func TestAddressOnLoopback(t *testing.T) {
 	}).run(t)
 }
 
-// TestLinkLocal holds what becomes of connections between neighbours' link-local
-// addresses: the pod's own are left alone, and those that come in go to the
-// proxy, as all that comes in, or are not answered.
+// TestLinkLocal checks connections between neighbours' link-local addresses: the pod's own are not
+// intercepted; inbound ones go to the proxy like all others, or get no answer.
 func TestLinkLocal(t *testing.T) {
 	netns.Require(t, "iptables-nft", "ip")
 	t.Parallel()
@@ -207,8 +205,7 @@ func TestLinkLocal(t *testing.T) {
 	}
 }
 
-// linkLocalOf is the link-local address of eth0, which is the link's name at
-// both of its ends.
+// linkLocalOf returns the link-local address of eth0, at either end of the link of that name.
 func linkLocalOf(t *testing.T, ns *netns.NS) netip.Addr {
 	t.Helper()
 	link, err := ns.Netlink().LinkByName("eth0")

@@ -21,8 +21,8 @@ import (
 
 var backends = []interception.Backend{interception.BackendNFT, interception.BackendLegacy}
 
-// TestKernel is the third executor: the rules of every case are put into a
-// namespace twice, read back, and crossed by real connections.
+// TestKernel is the third executor: it installs the rules of every case twice in a namespace, reads
+// them back, and sends real connections through them.
 func TestKernel(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
 	t.Parallel()
@@ -39,19 +39,19 @@ func TestKernel(t *testing.T) {
 	}
 }
 
-func checkKernel(t *testing.T, c Case, backend interception.Backend) {
-	spec, opts, err := c.Spec()
+func checkKernel(t *testing.T, test Case, backend interception.Backend) {
+	spec, opts, err := test.Spec()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Packets) == 0 {
+	if len(test.Packets) == 0 {
 		t.Error("the case sends no packet")
 	}
 	opts.Backend = backend
-	a := newArena(t, spec, c.Packets, func(pod *netns.NS) { installTwice(t, pod, spec, opts) })
+	a := newArena(t, spec, test.Packets, func(pod *netns.NS) { installTwice(t, pod, spec, opts) })
 	var waiting sync.WaitGroup
 	defer waiting.Wait()
-	for _, x := range c.Packets {
+	for _, x := range test.Packets {
 		cross := func() {
 			if err := a.cross(t.Context(), x); err != nil {
 				t.Error(err)
@@ -65,8 +65,8 @@ func checkKernel(t *testing.T, c Case, backend interception.Backend) {
 	}
 }
 
-// installTwice puts the rules in, checks that they are there and nothing else
-// is, and that a second time changes nothing.
+// installTwice installs the rules, checks that they and nothing else are there, and that a second
+// run changes nothing.
 func installTwice(t *testing.T, pod *netns.NS, spec interception.Spec, opts interception.Options) {
 	t.Helper()
 	families := []ruleset.Family{ruleset.IPv4}
@@ -112,8 +112,7 @@ func checkReadBack(t *testing.T, pod *netns.NS, backend interception.Backend, bu
 	checkRouting(t, built, before, readRouting(t, pod, built.Family))
 }
 
-// checkRouting compares what netlink lists with what was built: each once, and
-// nothing more.
+// checkRouting compares what netlink lists with what was built: each part once, and nothing else.
 func checkRouting(t *testing.T, built ruleset.RuleSet, before, after routing) {
 	t.Helper()
 	if got, want := len(after.rules)-len(before.rules), len(built.Routing.Rules); got != want {
@@ -139,9 +138,8 @@ func checkRouting(t *testing.T, built ruleset.RuleSet, before, after routing) {
 	}
 }
 
-// checkOtherBackend looks for rules where nobody asked for any. The legacy
-// tables come into being when they are listed, so it is their absence that is
-// checked; nft's listing changes nothing.
+// checkOtherBackend checks that the other backend has no rules. Listing legacy tables creates them,
+// so it checks that they do not exist; listing nft's creates nothing.
 func checkOtherBackend(t *testing.T, pod *netns.NS, backend interception.Backend) {
 	t.Helper()
 	if backend == interception.BackendNFT {
@@ -164,7 +162,7 @@ func save(t *testing.T, pod *netns.NS, backend interception.Backend, family rule
 	return run(t, pod, tool+string(backend)+"-save")
 }
 
-// state is all that the rules are made of, as text.
+// state is everything that the rules are made of, as text.
 type state struct {
 	Saved   map[string]string
 	Routing map[string]string
@@ -185,8 +183,7 @@ var (
 	counters = regexp.MustCompile(`\[\d+:\d+\]`)
 )
 
-// withoutChance removes what differs from one run of iptables-save to the
-// next: the time, and the packets that chains have counted.
+// withoutChance omits what differs between two runs of iptables-save: the time, and the counters.
 func withoutChance(saved string) string {
 	return counters.ReplaceAllString(comments.ReplaceAllString(saved, ""), "[0:0]")
 }
@@ -205,22 +202,22 @@ func readRouting(t *testing.T, pod *netns.NS, family ruleset.Family) routing {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var r routing
-	if r.rules, err = pod.Netlink().RuleList(number); err != nil {
+	var routing routing
+	if routing.rules, err = pod.Netlink().RuleList(number); err != nil {
 		t.Fatal(err)
 	}
 	all := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
-	if r.routes, err = pod.Netlink().RouteListFiltered(number, all, netlink.RT_FILTER_TABLE); err != nil {
+	if routing.routes, err = pod.Netlink().RouteListFiltered(number, all, netlink.RT_FILTER_TABLE); err != nil {
 		t.Fatal(err)
 	}
-	// The kernel's own for an interface's link-local address come late.
-	r.routes = slices.DeleteFunc(r.routes, func(route netlink.Route) bool {
+	// The kernel adds its own for an interface's link-local address late.
+	routing.routes = slices.DeleteFunc(routing.routes, func(route netlink.Route) bool {
 		return route.Protocol == unix.RTPROT_KERNEL && route.Dst != nil && route.Dst.IP.IsLinkLocalUnicast()
 	})
-	if r.addresses, err = pod.Netlink().AddrList(lo, number); err != nil {
+	if routing.addresses, err = pod.Netlink().AddrList(lo, number); err != nil {
 		t.Fatal(err)
 	}
-	return r
+	return routing
 }
 
 func (r routing) String() string {

@@ -15,13 +15,12 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// kind is one row of the table of connections: who opens it to where, and
-// which way it has to go.
+// kind is a row in the table of connections: who opens it to where, and which way it has to go.
 type kind struct {
 	name    string
-	from    netns.Identity // of a process in the pod; see also outside and proxy
+	from    netns.Identity // of a process in the pod, unless outside or proxy is set
 	outside bool           // opened from outside
-	proxy   bool           // opened by the proxy, whoever that is
+	proxy   bool           // opened by the proxy, whatever its identity
 	network string
 	to      place
 	port    uint16
@@ -61,7 +60,7 @@ var kinds = []kind{
 	{name: "proxy to udp 53", proxy: true, network: "udp", to: toOutside, port: 53, way: direct},
 }
 
-// identities are the proxies that each system has to serve.
+// identities are the proxies that each system has to support.
 var identities = map[interception.System]map[string]proxyIdentity{
 	interception.SystemRedirect: {
 		"uid1337-gid1337": {Identity: netns.Identity{UID: 1337, GID: 1337}},
@@ -87,13 +86,13 @@ type traffic struct {
 	system   interception.System
 }
 
-// newTraffic makes one. What install does to the pod's namespace comes before
-// any process listens, as in a pod.
+// newTraffic makes one. install changes the pod's namespace before any process listens, as in a
+// pod.
 func newTraffic(t *testing.T, spec interception.Spec, id proxyIdentity, install func(t *testing.T, pod *netns.NS)) *traffic {
 	t.Helper()
 	lab := newLab(t)
 	install(t, lab.Pod)
-	tr := &traffic{lab: lab, identity: id, system: spec.System, proxy: startProxy(t, lab.Pod, spec, id)}
+	result := &traffic{lab: lab, identity: id, system: spec.System, proxy: startProxy(t, lab.Pod, spec, id)}
 	ports := map[place]map[string]map[uint16]bool{toPod: {}, toOutside: {}}
 	for _, k := range kinds {
 		at := k.to
@@ -115,7 +114,7 @@ func newTraffic(t *testing.T, spec interception.Spec, id proxyIdentity, install 
 			listenBoth(t, lab.Outside, network, port, netns.ListenOptions{Name: "outside", Transparent: true})
 		}
 	}
-	return tr
+	return result
 }
 
 // run opens every kind of connection over both families.
@@ -136,10 +135,9 @@ func (tr *traffic) run(t *testing.T) {
 	}
 }
 
-// loops is the one thing that cannot be had: a proxy's hop from the pod's own
-// address to the pod's own address, without a mark, looks exactly like the
-// call that it came from. Such a proxy has to call itself over loopback. The
-// test is here to say so, and to see that the rest is not at fault.
+// loops reports the one connection that cannot work: a proxy's connection from the pod's own
+// address to that address, without a mark, looks exactly like the call that it came from. Such a
+// proxy has to call itself over loopback. The test documents that, and checks everything else.
 func (tr *traffic) loops(t *testing.T, k kind, family string) {
 	_, err := tr.open(t, k, family)
 	seen := tr.proxy.take()
@@ -148,20 +146,20 @@ func (tr *traffic) loops(t *testing.T, k kind, family string) {
 	}
 }
 
-// open makes the connection and returns what its server says.
-func (tr *traffic) open(t *testing.T, k kind, family string) (netns.Reply, error) {
-	o := netns.DialOptions{Identity: k.from}
+// open makes the connection and returns its server's reply.
+func (tr *traffic) open(t *testing.T, kind kind, family string) (netns.Reply, error) {
+	options := netns.DialOptions{Identity: kind.from}
 	ns := tr.lab.Pod
 	switch {
-	case k.proxy:
-		o.Identity = tr.identity.Identity
-	case k.outside:
-		ns, o.Source = tr.lab.Outside, pick(family, netns.OutsideIPv4, netns.OutsideIPv6)
+	case kind.proxy:
+		options.Identity = tr.identity.Identity
+	case kind.outside:
+		ns, options.Source = tr.lab.Outside, pick(family, netns.OutsideIPv4, netns.OutsideIPv6)
 	}
-	if k.network == "udp" {
-		return ns.Ask(t.Context(), k.network, k.destination(family), o)
+	if kind.network == "udp" {
+		return ns.Ask(t.Context(), kind.network, kind.destination(family), options)
 	}
-	conn, err := ns.Dial(t.Context(), k.network, k.destination(family), o)
+	conn, err := ns.Dial(t.Context(), kind.network, kind.destination(family), options)
 	if err != nil {
 		return netns.Reply{}, err
 	}
@@ -176,14 +174,14 @@ func (tr *traffic) open(t *testing.T, k kind, family string) (netns.Reply, error
 	return reply, exchange(conn)
 }
 
-// exchangeBytes is many packets each way: rules of the mangle table meet every
-// one of a connection, not just its first.
+// exchangeBytes makes many packets each way: rules of the mangle table meet every packet of a
+// connection, not just its first.
 const exchangeBytes = 256 << 10
 
-// exchangeTime is what a busy machine may take for it.
+// exchangeTime is how long a busy machine may take for it.
 const exchangeTime = 10 * time.Second
 
-// exchange has a server send back what it is sent.
+// exchange sends data to a server that echoes it.
 func exchange(conn net.Conn) error {
 	sent, got := bytes.Repeat([]byte("0123456789abcdef"), exchangeBytes/16), make([]byte, exchangeBytes)
 	done := make(chan error, 1)
@@ -214,31 +212,31 @@ func pick(family string, v4, v6 netip.Addr) netip.Addr {
 	return v6
 }
 
-// check opens the connection and compares the way it went.
-func (tr *traffic) check(t *testing.T, k kind, family string) error {
-	reply, err := tr.open(t, k, family)
+// check opens the connection and checks the way it went.
+func (tr *traffic) check(t *testing.T, kind kind, family string) error {
+	reply, err := tr.open(t, kind, family)
 	seen := tr.proxy.take()
 	if err != nil {
 		return fmt.Errorf("%w; the proxy saw %v", err, seen)
 	}
-	want := k.destination(family)
+	want := kind.destination(family)
 	if reply.Local != want {
 		return fmt.Errorf("answered by %+v, want the server at %s; the proxy saw %v", reply, want, seen)
 	}
-	if k.way == direct {
+	if kind.way == direct {
 		if len(seen) != 0 {
 			return fmt.Errorf("went through the proxy: %v, want direct", seen)
 		}
-	} else if len(seen) != 1 || seen[0].listener != k.way || seen[0].original != want || seen[0].err != nil {
-		return fmt.Errorf("the proxy saw %v, want one connection to %s by its %s listener", seen, want, k.way)
+	} else if len(seen) != 1 || seen[0].listener != kind.way || seen[0].original != want || seen[0].err != nil {
+		return fmt.Errorf("the proxy saw %v, want one connection to %s by its %s listener", seen, want, kind.way)
 	}
-	if source := tr.source(k, family); reply.Remote.Addr() != source {
+	if source := tr.source(kind, family); reply.Remote.Addr() != source {
 		return fmt.Errorf("the server saw the client as %s, want %s", reply.Remote.Addr(), source)
 	}
 	return nil
 }
 
-// source is the address that the server has to see the client as.
+// source returns the client's address that the server has to see.
 func (tr *traffic) source(k kind, family string) netip.Addr {
 	dst := k.destination(family).Addr()
 	switch {

@@ -15,8 +15,8 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// damages are changes by hand to what is Shunt's, in -m TPROXY: each takes
-// packets off their way, or may.
+// damages are changes by hand to Shunt's rules and routing in -m TPROXY. Each diverts packets, or
+// may.
 var damages = map[string]func(*testing.T, *netns.NS){
 	"the route narrowed": lines("ip route del local default dev lo table 133", "ip route add local 10.0.0.0/8 dev lo table 133 proto 133"),
 	"the IPv6 route narrowed": lines("ip -6 route del local default dev lo table 133",
@@ -47,8 +47,7 @@ func lines(all ...string) func(*testing.T, *netns.NS) {
 	}
 }
 
-// addUnprintable puts "meta skuid 1000 accept" at the head of a chain of
-// iptables' nat table.
+// addUnprintable inserts "meta skuid 1000 accept" at the head of a chain of iptables' nat table.
 func addUnprintable(chain string) func(*testing.T, *netns.NS) {
 	return func(t *testing.T, pod *netns.NS) {
 		t.Helper()
@@ -63,8 +62,7 @@ func addUnprintable(chain string) func(*testing.T, *netns.NS) {
 	}
 }
 
-// TestWayBack holds that every damage is found, and that both a run and a
-// removal mend it.
+// TestWayBack checks that every damage is found, and that both a run and a removal repair it.
 func TestWayBack(t *testing.T) {
 	netns.Require(t, "iptables-nft", "ip")
 	t.Parallel()
@@ -100,8 +98,8 @@ func TestWayBack(t *testing.T) {
 	}
 }
 
-// TestUnprintableRuleOfOthers holds that where nothing can be changed, nothing
-// is touched, and the rule that is in the way is named by its chain.
+// TestUnprintableRuleOfOthers checks that if nothing can be changed, nothing is touched, and the
+// error names the chain of the rule in the way.
 func TestUnprintableRuleOfOthers(t *testing.T) {
 	netns.Require(t, "iptables-nft")
 	t.Parallel()

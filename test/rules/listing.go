@@ -16,7 +16,7 @@ type Listing struct {
 	Args string // of shunt-init, for our rules of the same system
 }
 
-// Listings are those that there are.
+// Listings holds all of them.
 var Listings = []Listing{
 	{"redirect", "-m REDIRECT"},
 	{"tproxy", "-m TPROXY"},
@@ -25,13 +25,13 @@ var Listings = []Listing{
 	{"legacy", "--system legacy"},
 }
 
-// Spec is what our rules of the listing's system are built from.
+// Spec returns the spec of our rules for the listing's system.
 func (l Listing) Spec() (interception.Spec, error) {
 	spec, _, err := interception.ParseArgs(strings.Fields(l.Args))
 	return spec, err
 }
 
-// Read reads the listing, which is of IPv4, from a folder, for either family.
+// Read reads the listing, which is for IPv4, from a folder, for either family.
 func (l Listing) Read(dir string, family ruleset.Family) (ruleset.RuleSet, error) {
 	data, err := os.ReadFile(filepath.Join(dir, l.Name+".rules"))
 	if err != nil {
@@ -42,18 +42,18 @@ func (l Listing) Read(dir string, family ruleset.Family) (ruleset.RuleSet, error
 		text = strings.NewReplacer("127.0.0.1/32", "::1/128", "127.0.0.6/32", "::6/128", "0.0.0.0", "::",
 			"169.254.7.127/32", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff/128").Replace(text)
 	}
-	rs, err := ruleset.Parse(family, text)
+	set, err := ruleset.Parse(family, text)
 	if err != nil {
 		return ruleset.RuleSet{}, fmt.Errorf("reading listing %s: %w", l.Name, err)
 	}
-	// A listing cannot show the routing that it needs.
+	// A listing does not contain the routing that it needs.
 	switch l.Name {
 	case "tproxy":
-		rs.Routing = routedBack(0x539, 0xffffffff, 133)
+		set.Routing = routedBack(0x539, 0xffffffff, 133)
 	case "ambient":
-		rs.Routing = routedBack(0x111, 0xfff, 100)
+		set.Routing = routedBack(0x111, 0xfff, 100)
 	}
-	return rs, nil
+	return set, nil
 }
 
 func routedBack(mark, mask, table uint32) ruleset.Routing {

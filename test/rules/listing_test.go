@@ -9,7 +9,7 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// grid calls visit with every combination of what a rule may look at.
+// grid calls visit with every combination of what a rule may match.
 func grid(family ruleset.Family, visit func(ruleset.Packet)) {
 	addrs := map[ruleset.Family][]string{
 		ruleset.IPv4: {"10.0.0.1", "10.0.0.9", "127.0.0.1", "127.0.0.6"},
@@ -34,8 +34,8 @@ func grid(family ruleset.Family, visit func(ruleset.Packet)) {
 	}
 }
 
-// arrivals are from outside, of the client or of a neighbour that forges an
-// address of loopback: they carry no mark.
+// arrivals come from outside, from the client or from a neighbour that forges a loopback address:
+// they carry no mark.
 func arrivals(p ruleset.Packet, visit func(ruleset.Packet)) {
 	if p.Dst == Client[p.Family] || Pod.Addresses[0] == p.Src || Pod.Addresses[1] == p.Src {
 		return
@@ -44,24 +44,24 @@ func arrivals(p ruleset.Packet, visit func(ruleset.Packet)) {
 	visit(p)
 }
 
-func departures(p ruleset.Packet, visit func(ruleset.Packet)) {
-	p.Direction = ruleset.Out
+func departures(packet ruleset.Packet, visit func(ruleset.Packet)) {
+	packet.Direction = ruleset.Out
 	for _, uid := range []uint32{0, 1000, 1337} {
 		for _, gid := range []uint32{0, 1000, 1337} {
 			for _, mark := range []uint32{0, 0x539, 0x53a, 0x111, 0x1539} {
 				for _, connmark := range []uint32{0, 0x539, 0x111} {
-					if connmark != 0 && (p.State == ruleset.New || p.State == ruleset.Related) {
-						continue // the mark is saved after the first packet
+					if connmark != 0 && (packet.State == ruleset.New || packet.State == ruleset.Related) {
+						continue // the mark is saved with the first packet
 					}
-					p.UID, p.GID, p.Mark, p.ConnMark = uid, gid, mark, connmark
-					visit(p)
+					packet.UID, packet.GID, packet.Mark, packet.ConnMark = uid, gid, mark, connmark
+					visit(packet)
 				}
 			}
 		}
 	}
 }
 
-// difference is a packet that our rules do not send where the listing does.
+// difference is a packet that our rules send elsewhere than the listing does.
 type difference struct {
 	ruleset.Packet
 	tproxy bool // SystemTProxy
@@ -70,17 +70,17 @@ type difference struct {
 
 func (d difference) first() bool { return d.State == ruleset.New || d.State == ruleset.Related }
 
-// fromProxyToPod reports whether the packet is the proxy's, to its own pod's address.
+// fromProxyToPod reports whether the proxy sends the packet to its own pod's address.
 func (d difference) fromProxyToPod() bool {
 	own := d.Dst == Pod.Addresses[0] || d.Dst == Pod.Addresses[1]
 	return own && (d.UID == 1337 || d.GID == 1337)
 }
 
-// hop reports whether the packet has a sign of the proxy's inbound hop.
+// hop reports whether the packet has a sign of the proxy's connection to the app.
 func (d difference) hop() bool { return d.Mark == 0x539 || d.Src == Client[d.Family] }
 
-// reasons say for which packets our rules are better than the listing, and
-// why. The first that fits counts.
+// reasons state for which packets our rules are better than the listing, and why. The first that
+// fits counts.
 var reasons = []struct {
 	fits func(difference) bool
 	why  string
@@ -117,8 +117,8 @@ var reasons = []struct {
 		"the listing lets a proxy that has but one of the ids reach its own pod past the inbound listener"},
 }
 
-// better says why our rules differ from the listing for a packet, or "".
-func better(system interception.System, p ruleset.Packet, ours ruleset.Outcome) string {
+// reasonFor returns why our rules differ from the listing for a packet, or "".
+func reasonFor(system interception.System, p ruleset.Packet, ours ruleset.Outcome) string {
 	d := difference{p, system == interception.SystemTProxy, ours.Fate}
 	for _, r := range reasons {
 		if (p.Protocol == "tcp" || p.Direction == ruleset.In) && r.fits(d) {
@@ -128,8 +128,8 @@ func better(system interception.System, p ruleset.Packet, ours ruleset.Outcome) 
 	return ""
 }
 
-// TestListings proves that our rules send every packet of the grid where the
-// listing of the system does, or says why not.
+// TestListings checks that our rules send every packet of the grid where the system's listing does,
+// or have a reason not to.
 func TestListings(t *testing.T) {
 	for _, l := range Listings {
 		for _, family := range ruleset.Families {
@@ -150,7 +150,7 @@ func TestListings(t *testing.T) {
 					if wanted.Outcome == got.Outcome {
 						return
 					}
-					if why := better(spec.System, p, got.Outcome); why != "" {
+					if why := reasonFor(spec.System, p, got.Outcome); why != "" {
 						differing[why]++
 					} else if !t.Failed() {
 						t.Errorf("%+v\nlisting:\n%s\nours:\n%s", p, wanted, got)

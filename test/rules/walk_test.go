@@ -7,24 +7,24 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// TestWalk is the second executor: every packet of every case is walked
-// through the wanted rules of the case's file, not those built now.
+// TestWalk is the second executor: it walks every packet of every case through the wanted rules in
+// the case's file, not those built now.
 func TestWalk(t *testing.T) {
-	for _, c := range corpus(t) {
-		if c.Refused() {
+	for _, test := range corpus(t) {
+		if test.Refused() {
 			continue
 		}
-		t.Run(c.Name, func(t *testing.T) {
+		t.Run(test.Name, func(t *testing.T) {
 			sets := map[ruleset.Family]ruleset.RuleSet{}
 			for _, family := range ruleset.Families {
-				text, _ := c.Section(sectionOf[family])
+				text, _ := test.Section(sectionOf[family])
 				rs, err := ruleset.Parse(family, text)
 				if err != nil {
 					t.Fatal(err)
 				}
 				sets[family] = rs
 			}
-			all := slices.Concat(c.Packets, c.Walk)
+			all := slices.Concat(test.Packets, test.Walk)
 			if len(all) == 0 {
 				t.Error("the case asks for no packet")
 			}
