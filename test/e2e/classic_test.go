@@ -17,7 +17,7 @@ var _ = Describe("in classic order", func() {
 
 		pod := newPod(namespace, "classic")
 		pod.Annotations[modeKey], pod.Annotations["sidecar.istio.io/nativeSidecar"] = mode, "false"
-		pod.Spec.RestartPolicy = corev1.RestartPolicyNever // whoever fails at first has failed
+		pod.Spec.RestartPolicy = corev1.RestartPolicyNever // a container that fails once has failed
 		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{
 			Name: "once", Image: application, ImagePullPolicy: corev1.PullIfNotPresent,
 			Args: []string{"get", url(server.Status.PodIP, "8080")},

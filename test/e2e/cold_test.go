@@ -70,7 +70,7 @@ var _ = Describe("on the node, which loses its power,", Label(node), func() {
 		asked := newStream(ctx, newNamespace(ctx, true), true)
 		asked.goesOn(ctx, 30*time.Second)
 		for id := range strings.FieldsSeq(output(ctx, "ctr", "--namespace", "k8s.io", "tasks", "list", "--quiet")) {
-			// What has just ended cannot be killed, and need not.
+			// A process that has just ended cannot be killed, and need not be.
 			_ = exec.CommandContext(ctx, "ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id).Run()
 		}
 		for _, part := range []string{
@@ -94,7 +94,7 @@ var _ = Describe("on the node, which loses its power,", Label(node), func() {
 	})
 })
 
-// startsIn runs a pod in a namespace that is not asked for the proxy.
+// startsIn runs a pod in a namespace that does not ask for the proxy.
 func startsIn(ctx context.Context, namespace string) {
 	GinkgoHelper()
 	pod := newPod(namespace, "e2e-without-shunt")

@@ -1,7 +1,8 @@
-// Package e2e holds the tests of Shunt on a real cluster: kubelet, containerd, kube-proxy, scheduler, controllers and
-// cert-manager are real, and Shunt is installed as a user does it, from config/default. hack/e2e.sh runs them on a node that
-// it makes for them, or in the cluster of KUBECONFIG.
+// Package e2e takes a real cluster in, installs Shunt as a user does, from
+// config/default, and tests it there: kubelet, containerd, kube-proxy, scheduler,
+// controllers and cert-manager are real. hack/e2e.sh runs it on a node that it
+// makes, or in the cluster of KUBECONFIG.
 //
-// Specs labelled short are those for CI. Specs labelled node look at the node itself, and so run only where hack/node.sh
-// made it.
+// Specs labelled short are those for CI. Specs labelled node look at the node
+// itself, so they run only on a node of hack/node.sh.
 package e2e

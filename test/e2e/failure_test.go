@@ -14,8 +14,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// whatever runs a disturbance under two streams of creations, one where the proxy is asked for and one where it is not, and
-// reports what was counted. No pod may be made without the proxy where it is to have it, and the others go on.
+// whatever runs a disturbance while two streams create pods, one in a namespace that asks for the
+// proxy and one in a namespace that does not, and reports the counts. No pod may lack a proxy that
+// it should have, and the others must not be affected.
 func whatever(ctx context.Context, disturb func(asked *stream)) counts {
 	GinkgoHelper()
 	asked, exempt := newStream(ctx, newNamespace(ctx, true), true), newStream(ctx, newNamespace(ctx, false), false)
@@ -47,7 +48,8 @@ var _ = Describe("under a stream of creations", func() {
 				`{"status":{"conditions":[{"type":"Issuing","status":"True","reason":"Rotation","lastTransitionTime":"`+
 					time.Now().UTC().Format(time.RFC3339)+`"}]}}`)
 			Eventually(ctx, certificate).WithTimeout(60 * time.Second).WithPolling(500 * time.Millisecond).ShouldNot(Equal(served))
-			// kubelet brings a changed Secret into a pod within about a minute and a half, where its period is the usual one.
+			// kubelet updates a mounted Secret within about a minute and a half, with its usual
+			// period.
 			Eventually(ctx, expiries).WithTimeout(150*time.Second).WithPolling(time.Second).
 				Should(And(HaveLen(2), HaveEach(Equal(expiry(ctx)))), "not every replica serves the new certificate")
 		})
@@ -107,7 +109,7 @@ var _ = Describe("on the node, under a stream of creations", Label(node), func()
 	})
 })
 
-// expiry is when the certificate in the webhook's Secret expires.
+// expiry returns when the certificate in the webhook's Secret expires.
 func expiry(ctx context.Context) float64 {
 	GinkgoHelper()
 	encoded, err := certificate(ctx)
@@ -119,7 +121,7 @@ func expiry(ctx context.Context) float64 {
 	return float64(leaf.NotAfter.Unix())
 }
 
-// expiries are when the certificates expire that the replicas serve, by their metrics.
+// expiries returns when the certificates expire that the replicas serve, from their metrics.
 func expiries(ctx context.Context) ([]float64, error) {
 	pods := &corev1.PodList{}
 	if err := api.List(ctx, pods, client.InNamespace(system)); err != nil {
@@ -138,7 +140,7 @@ func expiries(ctx context.Context) ([]float64, error) {
 	return all, nil
 }
 
-// certificate is what the webhook's Secret holds.
+// certificate returns the content of the webhook's Secret.
 func certificate(ctx context.Context) (string, error) {
 	secret := &corev1.Secret{}
 	err := api.Get(ctx, client.ObjectKey{Namespace: system, Name: "shunt-webhook-cert"}, secret)

@@ -16,7 +16,7 @@ var _ = Describe("the installation", Label(short), func() {
 	It("has a certificate that is trusted, and two replicas", func(ctx SpecContext) {
 		secret := &corev1.Secret{}
 		Expect(api.Get(ctx, client.ObjectKey{Namespace: system, Name: "shunt-webhook-cert"}, secret)).To(Succeed())
-		// After a rotation cert-manager leaves the earlier authority in, until it expires.
+		// After a rotation cert-manager keeps the earlier authority until it expires.
 		Expect(bundles(ctx)).To(And(HaveLen(3), HaveEach(ContainSubstring(strings.TrimSpace(string(secret.Data["ca.crt"]))))))
 		deployment := &appsv1.Deployment{}
 		Expect(api.Get(ctx, client.ObjectKey{Namespace: system, Name: "shunt-webhook"}, deployment)).To(Succeed())
@@ -71,10 +71,11 @@ var _ = Describe("the installation", Label(short), func() {
 	})
 })
 
-// expectNothingLeft holds that a deletion has taken away all that it had put in.
+// expectNothingLeft checks that a deletion has deleted everything that was installed.
 func expectNothingLeft(ctx context.Context) {
 	GinkgoHelper()
-	// All kinds of objects that there are, in all namespaces. An Event tells of what was, and expires.
+	// All kinds of objects, in all namespaces. Events are left out: they record the past, and
+	// expire.
 	kinds := slices.DeleteFunc(strings.Fields(kubectl(ctx, "api-resources", "--verbs=list", "-o", "name")), func(kind string) bool {
 		return strings.HasPrefix(kind, "events")
 	})
@@ -85,7 +86,7 @@ func expectNothingLeft(ctx context.Context) {
 		}
 	}
 	Expect(left).To(BeEmpty())
-	// Nobody is asked about pods any more, so they are made without the proxy.
+	// No webhook is called any more, so pods are created without the proxy.
 	pod := newPod(newNamespace(ctx, true), "after")
 	create(ctx, pod)
 	Expect(injected(pod)).To(BeFalse())

@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// These specs look at the node itself; the suite leaves them out where it did not make the node.
+// These specs look at the node itself. The suite leaves them out unless it made the node.
 var _ = Describe("on the node", Label(node), func() {
 	It("nothing of its own changes by injected pods, and a pod of its network is left alone", func(ctx SpecContext) {
 		namespace := newNamespace(ctx, true)
@@ -64,10 +64,12 @@ func output(ctx context.Context, name string, args ...string) string {
 	return string(out)
 }
 
-// changing is what differs between two listings of the same rules: counters, and the times in comments.
+// changing matches what differs between two listings of the same rules: counters, and the times in
+// comments.
 var changing = regexp.MustCompile(`\[\d+:\d+\]|(?m)^#.*$`)
 
-// listings are the node's own rules and routes. Those of the pods' interfaces come and go with every pod, injected or not.
+// listings returns the node's own rules and routes, without those of pods' interfaces, which come
+// and go with every pod.
 func listings(ctx context.Context) map[string]string {
 	GinkgoHelper()
 	all := map[string]string{}
@@ -87,7 +89,7 @@ func listings(ctx context.Context) map[string]string {
 	return all
 }
 
-// sandbox is the container that holds a pod's namespaces.
+// sandbox returns the container that holds a pod's namespaces.
 func sandbox(ctx context.Context, pod *corev1.Pod) string {
 	GinkgoHelper()
 	found := strings.Fields(output(ctx, "ctr", "--namespace", "k8s.io", "containers", "list", "--quiet",
@@ -103,7 +105,7 @@ func sandbox(ctx context.Context, pod *corev1.Pod) string {
 	return running[0]
 }
 
-// rulesOf are the rules in a pod's own network namespace.
+// rulesOf returns the rules in a pod's own network namespace.
 func rulesOf(ctx context.Context, pod *corev1.Pod) string {
 	GinkgoHelper()
 	task := regexp.MustCompile(sandbox(ctx, pod) + `\s+(\d+)`).

@@ -26,7 +26,8 @@ const (
 	application = "shunt-e2e-app:dev"
 )
 
-// newNamespace makes a namespace whose pods are injected, or not, and takes it away when the spec ends.
+// newNamespace makes a namespace whose pods are injected, or not, and deletes it when the spec
+// ends.
 func newNamespace(ctx context.Context, injected bool) string {
 	GinkgoHelper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-", Labels: map[string]string{}}}
@@ -50,9 +51,9 @@ func newNamespace(ctx context.Context, injected bool) string {
 	return name
 }
 
-// describe prints what a reader of a failure wants to see of a namespace.
+// describe prints what helps to understand a failure in a namespace.
 func describe(ctx context.Context, namespace string) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second) // the logs of hundreds of pods would take the cleanup's time
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second) // the logs of hundreds of pods would use up the cleanup's time
 	defer cancel()
 	for _, args := range [][]string{
 		{"get", "pods", "-o", "wide"}, {"get", "events", "--sort-by=.lastTimestamp"},
@@ -63,14 +64,14 @@ func describe(ctx context.Context, namespace string) {
 	}
 }
 
-// newPod is a pod of the tests' application, which serves.
+// newPod returns a pod of the tests' application, which serves.
 func newPod(namespace, name string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: namespace, Name: name, Labels: map[string]string{"e2e": name}, Annotations: map[string]string{},
 		},
 		Spec: corev1.PodSpec{
-			// A test does not wait for connections to drain.
+			// No test waits for connections to drain.
 			TerminationGracePeriodSeconds: new(int64(1)),
 			Containers: []corev1.Container{{
 				Name: "app", Image: application, ImagePullPolicy: corev1.PullIfNotPresent, Args: []string{"serve"},
@@ -86,7 +87,7 @@ func newDeployment(namespace, name string) *appsv1.Deployment {
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
 		Spec: appsv1.DeploymentSpec{
 			Selector: metav1.SetAsLabelSelector(pod.Labels),
-			// One at a time, so that what answers is what was rolled out.
+			// One at a time, so that answers come from the new pod.
 			Strategy: appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType},
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{Labels: pod.Labels, Annotations: pod.Annotations}, Spec: pod.Spec,
@@ -95,7 +96,7 @@ func newDeployment(namespace, name string) *appsv1.Deployment {
 	}
 }
 
-// newService is the Service of the pods that newPod or newDeployment made under a name.
+// newService returns a Service for the pods of newPod or newDeployment with a name.
 func newService(namespace, name string) *corev1.Service {
 	return &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
@@ -114,7 +115,7 @@ func create(ctx context.Context, objects ...client.Object) {
 	}
 }
 
-// ready waits for a pod to be ready, and returns it.
+// ready waits until a pod is ready, and returns it.
 func ready(ctx context.Context, namespace, name string) *corev1.Pod {
 	GinkgoHelper()
 	pod := &corev1.Pod{}
@@ -131,7 +132,7 @@ func isReady(pod *corev1.Pod) bool {
 	})
 }
 
-// conditions says why a pod is not ready.
+// conditions returns why a pod is not ready.
 func conditions(pod *corev1.Pod) string {
 	text := string(pod.Status.Phase)
 	for _, c := range pod.Status.Conditions {
@@ -142,7 +143,7 @@ func conditions(pod *corev1.Pod) string {
 	return text
 }
 
-// podOf is the one pod that runs under a name's label, once it is ready and no other is left.
+// podOf returns the one pod with a name's label, once it is ready and no other is left.
 func podOf(ctx context.Context, namespace, name string) *corev1.Pod {
 	GinkgoHelper()
 	pods := &corev1.PodList{}
@@ -154,7 +155,7 @@ func podOf(ctx context.Context, namespace, name string) *corev1.Pod {
 	return &pods.Items[0]
 }
 
-// injected says whether a pod has the proxy, all of it.
+// injected reports whether a pod has the proxy, completely.
 func injected(pod *corev1.Pod) bool {
 	names := []string{}
 	for _, container := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
@@ -163,12 +164,12 @@ func injected(pod *corev1.Pod) bool {
 	return pod.Annotations[statusKey] != "" && slices.Contains(names, "shunt-init") && slices.Contains(names, "shunt-proxy")
 }
 
-// url is the address of an application that listens on port 8080, or of a Service.
+// url returns the URL of an application on port 8080, or of a Service.
 func url(address string, port string) string {
 	return "http://" + net.JoinHostPort(address, port) + "/"
 }
 
-// bundles are the authorities of the installed webhooks.
+// bundles returns the CA bundles of the installed webhooks.
 func bundles(ctx context.Context) ([]string, error) {
 	configuration := &admissionv1.MutatingWebhookConfiguration{}
 	if err := api.Get(ctx, client.ObjectKey{Name: "shunt"}, configuration); err != nil {

@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// kinds are all ways in which kubelet asks a container, each at the port where app answers it, or at another one.
+// kinds are all kinds of probes, each with the port where app answers, and with another one.
 var kinds = map[string]func(healthy bool) corev1.ProbeHandler{
 	"http": func(healthy bool) corev1.ProbeHandler {
 		return corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: port(healthy, 8080)}}
@@ -33,7 +33,7 @@ var kinds = map[string]func(healthy bool) corev1.ProbeHandler{
 	},
 }
 
-// port is where app answers, or a port where nothing does.
+// port returns the port where app answers, or one where nothing does.
 func port(healthy bool, number int32) intstr.IntOrString {
 	if !healthy {
 		number = 9999
@@ -70,7 +70,7 @@ var _ = Describe("kubelet's probes", Label(short), func() {
 		Entry("by TPROXY", "TPROXY"),
 	)
 
-	// Of postStart nothing can be held: kubelet asks at once, before the application listens or after.
+	// postStart cannot be tested: kubelet runs it at once, before the application listens or after.
 	It("and its preStop hook reaches the application", func(ctx SpecContext) {
 		namespace := newNamespace(ctx, true)
 		pod := newPod(namespace, "hooks")
@@ -81,7 +81,7 @@ var _ = Describe("kubelet's probes", Label(short), func() {
 		create(ctx, pod)
 		ready(ctx, namespace, "hooks")
 		logs := make(chan string)
-		go func() { // to its end: what is written after the deletion can be read in no other way
+		go func() { // to its end: output after the deletion can be read in no other way
 			out, err := try(ctx, "-n", namespace, "logs", "--follow", "hooks", "-c", "app")
 			logs <- fmt.Sprint(out, err)
 		}()
@@ -91,7 +91,7 @@ var _ = Describe("kubelet's probes", Label(short), func() {
 	})
 })
 
-// probed is a pod with one probe, as its readiness and its liveness.
+// probed returns a pod with one probe, as its readiness and its liveness.
 func probed(namespace, name, mode string, handler corev1.ProbeHandler) *corev1.Pod {
 	pod := newPod(namespace, name)
 	pod.Annotations[modeKey] = mode
@@ -102,7 +102,7 @@ func probed(namespace, name, mode string, handler corev1.ProbeHandler) *corev1.P
 	return pod
 }
 
-// app is the state of a pod's application.
+// app returns the state of a pod's application.
 func app(ctx context.Context, g Gomega, namespace, pod string) corev1.ContainerStatus {
 	found := &corev1.Pod{}
 	g.Expect(api.Get(ctx, client.ObjectKey{Namespace: namespace, Name: pod}, found)).To(Succeed())

@@ -20,10 +20,10 @@ import (
 	"github.com/shunt-dev/shunt/test/bench"
 )
 
-// record writes what is measured down. A run of the tests by itself changes no file.
+// record writes the measurements to the documentation. Without it a run changes no file.
 var record = flag.Bool("record", false, "write what is measured into docs/performance.md")
 
-// many is how many pods are created, by how many at a time.
+// many is how many pods are created, by how many clients.
 const many, atOnce = 500, 8
 
 var _ = Describe("scale", func() {
@@ -51,12 +51,12 @@ var _ = Describe("scale", func() {
 	})
 })
 
-// row is one of the table.
+// row returns a row of the table.
 func row(what string, p50, p99 time.Duration) string {
 	return fmt.Sprintf("| %s | %s | %s |\n", what, p50, p99)
 }
 
-// load is how many programs wanted a processor in the last minute, all of the machine's.
+// load returns the machine's load average of the last minute.
 func load() string {
 	GinkgoHelper()
 	text, err := os.ReadFile("/proc/loadavg")
@@ -64,12 +64,12 @@ func load() string {
 	return strings.Fields(string(text))[0]
 }
 
-// seconds are those of a metric, to a tenth of a millisecond.
+// seconds returns the seconds of a metric, to a tenth of a millisecond.
 func seconds(number float64) time.Duration {
 	return time.Duration(number * float64(time.Second)).Round(100 * time.Microsecond)
 }
 
-// write puts a text between the markers of the document.
+// write replaces the text between the markers of the document.
 func write(text string) {
 	GinkgoHelper()
 	const document = "../../docs/performance.md"
@@ -80,7 +80,8 @@ func write(text string) {
 	Expect(os.WriteFile(document, []byte(filled), 0o600)).To(Succeed())
 }
 
-// createMany creates pods that no node runs, and returns how long each creation took, shortest first.
+// createMany creates pods that no node runs, and returns how long each creation took, shortest
+// first.
 func createMany(ctx context.Context, namespace string, wanted bool) []time.Duration {
 	GinkgoHelper()
 	var mu sync.Mutex
@@ -110,19 +111,21 @@ func createMany(ctx context.Context, namespace string, wanted bool) []time.Durat
 	return all
 }
 
-// at is a quantile of sorted durations.
+// at returns a quantile of sorted durations.
 func at(sorted []time.Duration, quantile float64) time.Duration {
 	return sorted[int(quantile*float64(len(sorted)-1))].Round(100 * time.Microsecond)
 }
 
-// histogram is how many admissions took how long: a running total for each upper bound, and the sum of all.
+// histogram is the number of admissions by duration: a running total for each upper bound, and the
+// sum of all durations.
 type histogram struct {
 	bounds []float64
 	totals map[float64]uint64
 	sum    float64
 }
 
-// admissions are those by the webhook of injected namespaces that were not refused, as the API server has counted them.
+// admissions returns the API server's histogram of admissions by the webhook of injected namespaces
+// that were not denied.
 func admissions(ctx context.Context) histogram {
 	GinkgoHelper()
 	families, err := metrics(ctx, "/metrics")
@@ -148,7 +151,7 @@ func admissions(ctx context.Context) histogram {
 	return all
 }
 
-// since is what was added after an earlier count.
+// since returns what was added after an earlier count.
 func (h histogram) since(earlier histogram) histogram {
 	added := histogram{bounds: h.bounds, totals: map[float64]uint64{}, sum: h.sum - earlier.sum}
 	for bound, total := range h.totals {
@@ -164,7 +167,8 @@ func (h histogram) count() uint64 {
 	return h.totals[h.bounds[len(h.bounds)-1]]
 }
 
-// quantile is where a share of all is below, taken to be spread evenly within a bucket, as Prometheus does it.
+// quantile returns the duration below which a share of all is, with even distribution within a
+// bucket, as in Prometheus.
 func (h histogram) quantile(share float64) float64 {
 	rank, below, lower := share*float64(h.count()), 0.0, 0.0
 	for _, bound := range h.bounds {
@@ -176,7 +180,7 @@ func (h histogram) quantile(share float64) float64 {
 	return lower
 }
 
-// metrics reads what a path of the API server exposes.
+// metrics returns the metrics at a path of the API server.
 func metrics(ctx context.Context, path string) (map[string]*dto.MetricFamily, error) {
 	text, err := try(ctx, "get", "--raw", path)
 	if err != nil {

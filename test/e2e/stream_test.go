@@ -13,11 +13,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// counts are what became of the pods of a stream.
+// counts holds what became of the pods of a stream.
 type counts struct {
 	tried, injected, refused, wrong int
 	reasons                         map[string]int
-	longest                         time.Duration // in which no pod was made
+	longest                         time.Duration // without a created pod
 }
 
 func (c counts) String() string {
@@ -29,7 +29,8 @@ func (c counts) String() string {
 	return text
 }
 
-// stream creates pods in a namespace, one after the other, and looks at each. No node runs them: what is asked is admission.
+// stream creates pods in a namespace, one after the other, and looks at each. No node runs them:
+// only admission is tested.
 type stream struct {
 	namespace string
 
@@ -39,7 +40,7 @@ type stream struct {
 	ended  chan struct{}
 }
 
-// newStream begins at once, and ends with the spec at the latest.
+// newStream starts a stream. It ends with the spec at the latest.
 func newStream(ctx context.Context, namespace string, wanted bool) *stream {
 	lifetime, cancel := context.WithCancel(ctx)
 	s := &stream{namespace: namespace, cancel: cancel, ended: make(chan struct{}), counts: counts{reasons: map[string]int{}}}
@@ -60,10 +61,10 @@ func newStream(ctx context.Context, namespace string, wanted bool) *stream {
 	return s
 }
 
-// nobody is a scheduler that there is none of.
+// nobody is the name of a scheduler that does not exist.
 const nobody = "none"
 
-// unscheduled is a pod for no node.
+// unscheduled returns a pod that no node runs.
 func unscheduled(namespace, name string) *corev1.Pod {
 	pod := newPod(namespace, name)
 	pod.Spec.SchedulerName = nobody
@@ -93,8 +94,8 @@ func (s *stream) stop() {
 	<-s.ended
 }
 
-// kept holds, of a stream that has ended, that what the API server kept is as what it answered: an answer may be lost where it
-// is killed, and then the pod is there all the same.
+// kept checks, after the end of a stream, that the API server's pods are as it answered. If the API
+// server is killed, an answer may be lost and the pod exist all the same.
 func (s *stream) kept(ctx context.Context, wanted bool) {
 	GinkgoHelper()
 	pods := &corev1.PodList{}
@@ -108,7 +109,7 @@ func (s *stream) kept(ctx context.Context, wanted bool) {
 	Expect(wrong).To(BeEmpty(), "of %d pods, injected is not %t for these", len(pods.Items), wanted)
 }
 
-// so is what has been counted so far.
+// so returns the counts so far.
 func (s *stream) so() counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -117,7 +118,7 @@ func (s *stream) so() counts {
 	return so
 }
 
-// goesOn waits until more pods are made.
+// goesOn waits until more pods are created.
 func (s *stream) goesOn(ctx context.Context, limit time.Duration) {
 	GinkgoHelper()
 	made := func() int { c := s.so(); return c.tried - c.refused }

@@ -20,7 +20,7 @@ const (
 	node  = "node"  // needs the node of hack/node.sh
 )
 
-// What hack/e2e.sh says.
+// Variables that hack/e2e.sh sets.
 const (
 	wantedVariable = "SHUNT_E2E"        // this suite is meant to run, in the cluster of KUBECONFIG
 	crdsVariable   = "CERTMANAGER_CRDS" // folder with the definitions of cert-manager's objects
@@ -45,7 +45,7 @@ var api client.Client
 var _ = BeforeSuite(func(ctx SpecContext) {
 	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
 	Expect(err).NotTo(HaveOccurred())
-	config.QPS = -1 // the client's own brake would hide what the cluster does
+	config.QPS = -1 // the client's own rate limit would hide what the cluster does
 	api, err = client.New(config, client.Options{Scheme: scheme.Scheme})
 	Expect(err).NotTo(HaveOccurred())
 	installCertManager(ctx)
@@ -56,7 +56,8 @@ var _ = AfterSuite(func(ctx SpecContext) {
 	uninstall(ctx, current)
 }, NodeTimeout(4*time.Minute))
 
-// installCertManager puts cert-manager in, where it is not there already, and waits until its webhook is trusted.
+// installCertManager installs cert-manager, unless it is installed, and waits until its webhook is
+// trusted.
 func installCertManager(ctx context.Context) {
 	GinkgoHelper()
 	if _, err := try(ctx, "get", "crd", "certificates.cert-manager.io"); err == nil {
@@ -75,7 +76,7 @@ func installCertManager(ctx context.Context) {
 	}
 }
 
-// install puts Shunt in as a user of cert-manager does.
+// install installs Shunt as a user of cert-manager does.
 func install(ctx context.Context, folder string) {
 	GinkgoHelper()
 	apply(ctx, folder)
@@ -85,7 +86,8 @@ func install(ctx context.Context, folder string) {
 	answers(ctx)
 }
 
-// apply puts manifests in and waits until they run. It tries again where cert-manager's own webhook is not trusted yet.
+// apply applies manifests and waits until they run. It tries again while cert-manager's own webhook
+// is not trusted yet.
 func apply(ctx context.Context, folder string) {
 	GinkgoHelper()
 	Eventually(ctx, func() error {
@@ -95,15 +97,15 @@ func apply(ctx context.Context, folder string) {
 	rolledOut(ctx, system, "deployment/shunt-webhook")
 }
 
-// uninstall takes the manifests away again, and holds that nothing is left of them.
+// uninstall deletes the manifests again, and checks that nothing is left of them.
 func uninstall(ctx context.Context, folder string) {
 	GinkgoHelper()
 	kubectl(ctx, "delete", "--wait", "--timeout=120s", "-k", folder)
 	expectNothingLeft(ctx)
 }
 
-// answers waits until the API server has got an answer from the webhook: the address of a Service whose pods have just become
-// ready refuses for about a second.
+// answers waits until the API server has got an answer from the webhook: the address of a Service
+// whose pods have just become ready refuses connections for about a second.
 func answers(ctx context.Context) {
 	GinkgoHelper()
 	Eventually(ctx, func(g Gomega) {

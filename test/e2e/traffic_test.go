@@ -14,7 +14,7 @@ import (
 	kubeclient "sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// proxies are the addresses that a proxy which does not keep its client's address calls from.
+// proxies are the addresses that calls come from if the proxy does not keep its client's address.
 var proxies = map[bool]string{true: "127.0.0.6", false: "::6"}
 
 var _ = Describe("traffic", Label(short), func() {
@@ -104,8 +104,8 @@ var _ = Describe("a pod's end", Label(short), func() {
 	)
 })
 
-// callItself has a pod call itself: by its own address past the proxy, and through its Service with an answer, from whichever
-// address kube-proxy gives to what comes back to where it left.
+// callItself lets a pod call itself: by its own address, which bypasses the proxy, and through its
+// Service, which must answer whatever the source address that kube-proxy gives to the connection.
 func callItself(ctx context.Context, pod *corev1.Pod, to destination) {
 	GinkgoHelper()
 	wanted := Not(BeEmpty())
@@ -115,14 +115,14 @@ func callItself(ctx context.Context, pod *corev1.Pod, to destination) {
 	Expect(call(ctx, pod.Namespace, pod.Name, to.url)).To(wanted, "from the pod itself to %s", to.url)
 }
 
-// destination is where a connection to a server goes to.
+// destination is the destination of a connection to a server.
 type destination struct {
 	url     string
 	v4      bool
 	service bool
 }
 
-// destinations are the addresses of a pod and of its Service, in each family that the cluster has.
+// destinations returns the addresses of a pod and of its Service, in each family that the cluster has.
 func destinations(pod *corev1.Pod, service *corev1.Service) []destination {
 	all := []destination{}
 	for _, address := range pod.Status.PodIPs {
@@ -134,7 +134,7 @@ func destinations(pod *corev1.Pod, service *corev1.Service) []destination {
 	return all
 }
 
-// addressOf is a pod's address of a family.
+// addressOf returns a pod's address of a family.
 func addressOf(pod *corev1.Pod, v4 bool) string {
 	for _, address := range pod.Status.PodIPs {
 		if netip.MustParseAddr(address.IP).Is4() == v4 {

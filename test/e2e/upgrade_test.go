@@ -9,7 +9,8 @@ import (
 	. "github.com/onsi/gomega"
 )
 
-// previousVariable names a folder with the config of an earlier commit, whose images are in the cluster.
+// previousVariable names a folder with the config of an earlier commit, whose images are in the
+// cluster.
 const previousVariable = "SHUNT_E2E_PREVIOUS"
 
 const current = "../../config/default"
@@ -23,7 +24,7 @@ var _ = Describe("another installation", Serial, Ordered, func() {
 		if previous == "" && os.Getenv(nodeVariable) != "" {
 			Fail("this clone has no earlier commit to upgrade from: git fetch --unshallow, or name one in PREVIOUS")
 		}
-		if previous == "" { // whoever made the cluster has given it no earlier images
+		if previous == "" { // the cluster was made without earlier images
 			Skip("no earlier commit: " + previousVariable + " names no folder")
 		}
 		install(ctx, previous+"/config/default")
@@ -40,7 +41,8 @@ var _ = Describe("another installation", Serial, Ordered, func() {
 		asked.kept(ctx, true)
 		AddReportEntry("during the upgrade: " + asked.so().String())
 		Expect(asked.so().wrong).To(BeZero())
-		// How an earlier webhook ends is past changing; that the present one refuses nothing as it is rolled is held elsewhere.
+		// How an earlier webhook ends cannot be changed any more. Another spec checks that the
+		// present one denies nothing during a rollout.
 		for reason := range asked.so().reasons {
 			Expect(reason).To(ContainSubstring("failed calling webhook"))
 		}
@@ -72,7 +74,8 @@ var _ = Describe("another installation", Serial, Ordered, func() {
 	})
 })
 
-// remade takes a part of the webhook's own Secret away, and waits until every replica serves another certificate.
+// remade deletes a part of the webhook's own Secret, and waits until every replica serves another
+// certificate.
 func remade(ctx context.Context, part string) {
 	GinkgoHelper()
 	before, err := certificate(ctx)

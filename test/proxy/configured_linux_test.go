@@ -9,12 +9,11 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// adminAddress is where the configurations of these tests have Envoy's
-// administration interface.
+// adminAddress is the address of Envoy's admin interface in these tests.
 var adminAddress = netip.MustParseAddrPort("127.0.0.1:15000")
 
-// configured runs Envoy, in a namespace, with a configuration of a test's own,
-// and returns when its administration interface answers.
+// configured runs Envoy in a namespace with a test's own configuration, and returns when its admin
+// interface answers.
 func configured(t *testing.T, pod *netns.NS, envoy, config string) {
 	t.Helper()
 	log := &output{}
@@ -32,8 +31,7 @@ func configured(t *testing.T, pod *netns.NS, envoy, config string) {
 	})
 }
 
-// within waits for something to become true, and fails with the proxy's log
-// where it does not.
+// within waits for a condition, and fails with the proxy's log if it does not become true.
 func within(t *testing.T, what string, log *output, so func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {

@@ -18,18 +18,18 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// loopedEnough is how many queries show that they go round.
+// loopedEnough is how many queries prove a loop.
 const loopedEnough = 100
 
-// forwarder is a DNS server of the pod's own, such as dnsmasq, which asks
-// another one. It stops where queries go round.
+// forwarder is a DNS server in the pod, such as dnsmasq, which asks another one. It stops if
+// queries loop.
 type forwarder struct {
 	pod      *pod
 	upstream netip.AddrPort
 	asked    atomic.Int64
 }
 
-// ServeDNS carries a query on.
+// ServeDNS forwards a query.
 func (f *forwarder) ServeDNS(w dns.ResponseWriter, question *dns.Msg) {
 	if f.asked.Add(1) > loopedEnough {
 		return
@@ -45,7 +45,7 @@ func (f *forwarder) ServeDNS(w dns.ResponseWriter, question *dns.Msg) {
 	}
 }
 
-// startForwarder has one listen in the pod.
+// startForwarder starts one in the pod.
 func startForwarder(t *testing.T, p *pod, at netip.Addr, upstream netip.Addr) *forwarder {
 	t.Helper()
 	f := &forwarder{pod: p, upstream: netip.AddrPortFrom(upstream, dnsPort)}
@@ -61,9 +61,8 @@ func startForwarder(t *testing.T, p *pod, at netip.Addr, upstream netip.Addr) *f
 	return f
 }
 
-// TestDNSForwarderInPod asks a pod's own forwarder, whose queries are captured
-// like those of any application. Were the proxy to send them to the forwarder,
-// they would go round.
+// TestDNSForwarderInPod queries a forwarder in the pod, whose own queries are captured like those
+// of any app. If the proxy sent them to the forwarder, they would loop.
 func TestDNSForwarderInPod(t *testing.T) {
 	t.Parallel()
 	loopback := netip.MustParseAddr("127.0.0.1")

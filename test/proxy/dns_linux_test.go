@@ -24,7 +24,7 @@ import (
 
 const dnsPort = 53
 
-// Addresses of a DNS server that is none of the pod's resolvers.
+// Addresses of a DNS server that is not one of the pod's resolvers.
 var (
 	otherIPv4 = netip.MustParseAddr("198.51.100.53")
 	otherIPv6 = netip.MustParseAddr("2001:db8::53")
@@ -115,7 +115,7 @@ func listenUDP(ns *netns.NS, at netip.AddrPort) (packets net.PacketConn, err err
 	return packets, err
 }
 
-// answer gives as many bytes as the name says, or says that they are too many.
+// answer returns as many bytes as the name asks for, or a truncated answer if they are too many.
 func (n *nameserver) answer(w dns.ResponseWriter, question *dns.Msg, at netip.AddrPort) {
 	name := question.Question[0].Name
 	n.mu.Lock()
@@ -146,7 +146,7 @@ func (n *nameserver) answer(w dns.ResponseWriter, question *dns.Msg, at netip.Ad
 	_ = w.WriteMsg(answer)
 }
 
-// asking is an app that asks a server.
+// asking is an app that queries a server.
 type asking struct {
 	pod    *pod
 	at     netip.AddrPort
@@ -154,8 +154,8 @@ type asking struct {
 	number int
 }
 
-// exchange asks for so many bytes, with a buffer of so many for the answer; 0
-// for a client that knows nothing of EDNS.
+// exchange asks for so many bytes, with a buffer of so many for the answer; 0 for a client without
+// EDNS.
 func (a *asking) exchange(t *testing.T, network string, size int, buffer uint16) (answer *dns.Msg, name string) {
 	t.Helper()
 	conn, err := a.pod.Pod.Dial(t.Context(), network, a.at, netns.DialOptions{Identity: appIdentity})
@@ -176,7 +176,7 @@ func (a *asking) exchange(t *testing.T, network string, size int, buffer uint16)
 	return answer, name
 }
 
-// text is how many bytes of text an answer has.
+// text returns the number of bytes of text in an answer.
 func text(answer *dns.Msg) (size int) {
 	for _, record := range answer.Answer {
 		size += len(strings.Join(record.(*dns.TXT).Txt, ""))
@@ -184,7 +184,7 @@ func text(answer *dns.Msg) (size int) {
 	return size
 }
 
-// check asks in every way that there is.
+// check queries in every way.
 func (a *asking) check(t *testing.T) {
 	for _, tt := range []struct {
 		network   string
@@ -202,7 +202,7 @@ func (a *asking) check(t *testing.T) {
 		{"tcp", 10, 0, false},
 		{"tcp", 1000, 0, false},
 		{"tcp", 6000, 4096, false},
-		{"tcp", 50_000, 0, false}, // what a truncated answer is asked for again by
+		{"tcp", 50_000, 0, false}, // how a client asks again after a truncated answer
 	} {
 		answer, name := a.exchange(t, tt.network, tt.size, tt.buffer)
 		if answer.Truncated != tt.truncated || (text(answer) == tt.size) == tt.truncated || (answer.IsEdns0() != nil) != (tt.buffer > 0) {
@@ -224,8 +224,7 @@ func (a *asking) check(t *testing.T) {
 	a.checkMany(t)
 }
 
-// checkMany asks often at once, each time from another port, and then twice
-// over one connection.
+// checkMany sends many queries at once, each from another port, and then two over one connection.
 func (a *asking) checkMany(t *testing.T) {
 	const often = 200
 	var asking sync.WaitGroup
@@ -253,8 +252,8 @@ func (a *asking) checkMany(t *testing.T) {
 	}
 }
 
-// checkOther asks a server that is none of the pod's resolvers: it is asked
-// itself, or the resolvers are in its place.
+// checkOther queries a server that is not one of the pod's resolvers: it gets the query itself, or
+// the resolvers get it instead.
 func (a *asking) checkOther(t *testing.T, captured bool) {
 	t.Helper()
 	for _, network := range []string{"udp", "tcp"} {

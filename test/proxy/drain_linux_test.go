@@ -21,7 +21,7 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// Ports of the application, and of a server outside.
+// Ports of the app, and of a server outside.
 const (
 	webPort  = 8080
 	echoPort = 8081
@@ -35,16 +35,15 @@ var (
 	elsewhere = netip.AddrPortFrom(netns.OutsideIPv4, echoPort)
 )
 
-// drained is a pod with an application, its sidecar, and the program that
-// drains this.
+// drained is a pod with an app, its sidecar, and a program that drains it.
 type drained struct {
 	lab     *netns.Lab
 	program string
-	began   chan struct{} // a request for /wait has reached the application
-	finish  chan struct{} // lets the application answer it
+	began   chan struct{} // a request for /wait has reached the app
+	finish  chan struct{} // lets the app answer it
 }
 
-// TestDrain holds what shunt-init drain waits for, in an injected pod.
+// TestDrain checks what shunt-init drain waits for, in an injected pod.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	p := envoyPod(t, interception.ModeRedirect, lookForHTTP)
@@ -97,9 +96,8 @@ func TestDrain(t *testing.T) {
 	})
 }
 
-// idleHTTP1: a connection without a request is not waited for, and not cut off
-// either: its next response says that it is the last. New connections are
-// taken, too.
+// idleHTTP1 checks that a connection without a request is neither waited for nor cut off: its next
+// response announces that it is the last. New connections are accepted.
 func (d *drained) idleHTTP1(t *testing.T) {
 	d.healthy(t)
 	conn := d.dial(t, webIPv4)
@@ -115,7 +113,7 @@ func (d *drained) idleHTTP1(t *testing.T) {
 	}
 }
 
-// idleHTTP2: as with HTTP/1.1, and the connection is given up after a request.
+// idleHTTP2 checks the same with HTTP/2, where the connection is closed after a request.
 func (d *drained) idleHTTP2(t *testing.T) {
 	d.healthy(t)
 	var connections atomic.Int32
@@ -139,7 +137,7 @@ func (d *drained) idleHTTP2(t *testing.T) {
 	within(t, "the client takes another connection", &output{}, func() bool { ask(); return connections.Load() > 1 })
 }
 
-// serve starts the application, and the server outside.
+// serve starts the app, and the server outside.
 func (d *drained) serve(t *testing.T) {
 	t.Helper()
 	web := &http.Server{Handler: d, ReadHeaderTimeout: time.Minute, Protocols: &http.Protocols{}}
@@ -163,7 +161,7 @@ func listen(t *testing.T, ns *netns.NS, at netip.AddrPort) net.Listener {
 	return listener
 }
 
-// echo sends back what it is sent, on every connection.
+// echo echoes on every connection.
 func echo(listener net.Listener) {
 	for {
 		conn, err := listener.Accept()
@@ -177,10 +175,10 @@ func echo(listener net.Listener) {
 	}
 }
 
-// half of a response is all that the application has for some requests.
+// half is the half of a response that the app has for some requests.
 const half = "half"
 
-// ServeHTTP is the application.
+// ServeHTTP is the app.
 func (d *drained) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Header.Get("Upgrade") != "":
@@ -220,7 +218,7 @@ func (d *drained) dial(t *testing.T, to netip.AddrPort) net.Conn {
 	return conn
 }
 
-// answered is what a client gets from the application.
+// answered is what a client gets from the app.
 type answered struct {
 	status int
 	last   bool // the connection is to be closed
@@ -248,7 +246,7 @@ func read(t *testing.T, r *bufio.Reader) answered {
 	return answered{response.StatusCode, response.Close, string(body)}
 }
 
-// exchange sees to it that a connection is carried on.
+// exchange checks that a connection still works.
 func exchange(t *testing.T, conn net.Conn) {
 	t.Helper()
 	const text = "EHLO\n"
@@ -258,7 +256,7 @@ func exchange(t *testing.T, conn net.Conn) {
 	}
 }
 
-// The following bring something under way, and return what ends it.
+// Each of the following starts something, and returns a function that ends it.
 
 func (d *drained) request(t *testing.T) (end func()) {
 	return d.unfinished(t, webIPv4, "/wait", "")
@@ -300,7 +298,7 @@ func (d *drained) connection(t *testing.T, to netip.AddrPort) (end func()) {
 	}
 }
 
-// silent is a connection on which nobody says anything.
+// silent opens a connection and sends nothing.
 func (d *drained) silent(t *testing.T) (end func()) {
 	conn := d.dial(t, echoIPv4)
 	within(t, "the proxy has taken the connection", &output{}, func() bool {
@@ -310,7 +308,7 @@ func (d *drained) silent(t *testing.T) (end func()) {
 	return func() { _ = conn.Close() }
 }
 
-// healthy takes back what a drain has told the proxy.
+// healthy undoes a drain.
 func (d *drained) healthy(t *testing.T) {
 	t.Helper()
 	response, err := client(d.lab.Pod.Dial).Post("http://"+adminAddress.String()+"/healthcheck/ok", "", http.NoBody)
@@ -349,7 +347,7 @@ func (d *drained) start(t *testing.T, args ...string) *draining {
 	return run
 }
 
-// goesOn: it has not ended after as many looks as are enough.
+// goesOn checks that the drain has not ended after more than enough looks.
 func (r *draining) goesOn(t *testing.T) {
 	t.Helper()
 	select {

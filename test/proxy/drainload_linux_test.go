@@ -18,9 +18,8 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// TestDrainUnderLoad ends a pod as kubelet does while clients send requests:
-// the pod is taken out of its Service, the sidecar's preStop hook runs, and
-// then the proxy is told to stop. Not one request may fail.
+// TestDrainUnderLoad ends a pod as kubelet does while clients send requests: the pod leaves its
+// Service, the sidecar's preStop hook runs, and then the proxy is stopped. No request may fail.
 func TestDrainUnderLoad(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {
@@ -92,8 +91,8 @@ func serveLoad(t *testing.T, ns *netns.NS, at netip.AddrPort, count *atomic.Int6
 	t.Cleanup(func() { _ = server.Close() })
 }
 
-// start starts clients that keep their connections, that open one for each
-// request, and that ask for what takes time.
+// start starts clients that keep their connections, clients that open one for each request, and
+// clients whose requests take time.
 func (l *load) start(ctx context.Context) *sync.WaitGroup {
 	var clients sync.WaitGroup
 	for i := range 12 {
@@ -116,7 +115,7 @@ func (l *load) start(ctx context.Context) *sync.WaitGroup {
 	return &clients
 }
 
-// dial goes where the Service's endpoints are.
+// dial connects to the Service's current endpoint.
 func (l *load) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	to := l.first
 	if l.moved.Load() {
@@ -125,7 +124,7 @@ func (l *load) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	return l.pod.Outside.Dial(ctx, "tcp", to, netns.DialOptions{Source: netns.OutsideIPv4, Timeout: answerTime})
 }
 
-// post sends a request: what is not idempotent is not sent again by Go's client.
+// post sends a request that Go's client does not repeat, since it is not idempotent.
 func post(ctx context.Context, client *http.Client, path string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://service"+path, http.NoBody)
 	if err != nil {

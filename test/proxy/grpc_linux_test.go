@@ -18,8 +18,8 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// echoService is a service of gRPC without generated code: Say answers once,
-// Talk answers every message of a stream.
+// echoService is a gRPC service without generated code: Say answers once, Talk answers every
+// message of a stream.
 var echoService = grpc.ServiceDesc{
 	ServiceName: "shunt.Echo",
 	HandlerType: (*any)(nil),
@@ -92,8 +92,7 @@ func checkGRPC(t *testing.T, w *way) {
 	w.wantLogged(logLine{"filter_chain": "http", "protocol": "HTTP/2", "path": "/shunt.Echo/Talk", "response_code": 200})
 }
 
-// converse holds a conversation in turns: what either says gets through while
-// the stream is open.
+// converse sends messages in turns: each must arrive while the stream is open.
 func converse(ctx context.Context, conn *grpc.ClientConn) error {
 	stream, err := conn.NewStream(ctx, &echoService.Streams[0], "/shunt.Echo/Talk")
 	if err != nil {

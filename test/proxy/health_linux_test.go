@@ -15,8 +15,8 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// TestHealthNeedsBothListeners closes one of the two pass-through listeners
-// while the other goes on: the proxy must not say that it is well.
+// TestHealthNeedsBothListeners closes one of the two pass-through listeners: the proxy must not
+// report that it is healthy.
 func TestHealthNeedsBothListeners(t *testing.T) {
 	t.Parallel()
 	p := envoyWithoutRules(t, interception.ModeTProxy)
@@ -42,8 +42,8 @@ func TestHealthNeedsBothListeners(t *testing.T) {
 	}
 }
 
-// TestWithoutIPv6: on a node without IPv6 Envoy could not even read an address
-// of it. Its bootstrap has none then, and the pod works by itself.
+// TestWithoutIPv6 checks a pod on a node without IPv6, where Envoy cannot even read an IPv6
+// address: its bootstrap has none then.
 func TestWithoutIPv6(t *testing.T) {
 	t.Parallel()
 	for _, mode := range modes {

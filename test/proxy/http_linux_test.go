@@ -30,7 +30,7 @@ const (
 	bodyPort, manyPort, manyHTTPPort, halfPort            uint16 = 8090, 8091, 8092, 8093
 )
 
-// serveHTTP has the server answer requests, until the test's end.
+// serveHTTP makes the server answer requests, until the test's end.
 func (w *way) serveHTTP(t *testing.T, port uint16, server *http.Server) {
 	t.Helper()
 	listener := w.listen(t, port)
@@ -67,7 +67,7 @@ func (w *way) url(port uint16, path string) string {
 	return fmt.Sprintf("http://%s%s", w.server(port), path)
 }
 
-// seen is what a server says of a request.
+// seen is what a server sees of a request.
 type seen struct {
 	Method, Proto, URI, Host string
 	Header                   http.Header
@@ -97,8 +97,8 @@ func tell(answer http.ResponseWriter, request *http.Request) {
 	answer.Header().Set("X-Checksum", "42")
 }
 
-// checkHTTP1 sends requests of many kinds over one connection: the server sees
-// each as it was sent, and the client each answer as the server gave it.
+// checkHTTP1 sends requests of many kinds over one connection. The server must see each as it was
+// sent, and the client each answer as the server sent it.
 func checkHTTP1(t *testing.T, w *way) {
 	w.serveHTTP(t, httpPort, &http.Server{Handler: http.HandlerFunc(tell)})
 	transport, before := w.transport(t), w.opened()
@@ -132,7 +132,7 @@ type told struct {
 	Method, Via, Server []string // headers
 }
 
-// answer is what tell answers to such a request.
+// answer returns the answer of tell to such a request.
 func (s seen) answer(path string) told {
 	status := http.StatusOK
 	_, _ = fmt.Sscanf(path, "/status/%d", &status)
@@ -185,22 +185,22 @@ func (w *way) ask(t *testing.T, transport http.RoundTripper, proto, method, url,
 	}
 }
 
-// addsLength: Envoy says of an HTTP/1.1 request without a body that it has
-// none, unless its method is one of those that never have one.
+// addsLength reports whether Envoy adds Content-Length: 0: it does so to an HTTP/1.1 request
+// without a body, unless its method never has one.
 func (w *way) addsLength(proto, method string) bool {
 	usual := []string{http.MethodGet, http.MethodHead, http.MethodDelete}
 	return w.pod.kind == envoy && proto == "HTTP/1.1" && !slices.Contains(usual, method)
 }
 
-// opened is how many connections clients have opened.
+// opened returns the number of connections that clients have opened.
 func (w *way) opened() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.dialed)
 }
 
-// checkHTTP2 sends requests at once over one connection of HTTP/2 without TLS,
-// whose client knows beforehand that the server speaks it.
+// checkHTTP2 sends concurrent requests over one connection of HTTP/2 without TLS, whose client
+// knows that the server speaks it.
 func checkHTTP2(t *testing.T, w *way) {
 	const atOnce = 50
 	var protocols http.Protocols
@@ -211,13 +211,13 @@ func checkHTTP2(t *testing.T, w *way) {
 		func(answer http.ResponseWriter, request *http.Request) {
 			if strings.HasPrefix(request.URL.Path, "/stream/") {
 				arrived.Done()
-				arrived.Wait() // which is to say that all are open at once
+				arrived.Wait() // all are open at once
 			}
 			tell(answer, request)
 		})})
 	transport, before := w.transport(t), w.opened()
 	transport.Protocols = &protocols
-	// The first, alone: a client without a connection opens one for each request.
+	// The first is alone: a client without a connection opens one for each request.
 	w.ask(t, transport, "HTTP/2.0", http.MethodGet, w.url(http2Port, "/first"), "", 0)
 	var asking sync.WaitGroup
 	for i := range atOnce {
@@ -285,7 +285,7 @@ func checkWebSocket(t *testing.T, w *way) {
 	w.wantLogged(logLine{"filter_chain": "http", "protocol": "HTTP/1.1", "path": "/chat", "response_code": 101})
 }
 
-// checkTLS has a client and a server speak TLS to each other, HTTP/2 in it.
+// checkTLS connects a client and a server by TLS, with HTTP/2 in it.
 func checkTLS(t *testing.T, w *way) {
 	const name = "secret.example"
 	certificate, roots := selfSigned(t, name)
@@ -307,10 +307,10 @@ func checkTLS(t *testing.T, w *way) {
 // bodySize is 100 MB.
 const bodySize = 100 << 20
 
-// random is a stream of bytes that is the same each time.
+// random returns the same stream of bytes each time.
 func random(seed byte) *rand.ChaCha8 { return rand.NewChaCha8([32]byte{seed}) }
 
-// checkBodies sends 100 MB to the server and has it answer with 100 MB.
+// checkBodies sends 100 MB to the server, which answers with 100 MB.
 func checkBodies(t *testing.T, w *way) {
 	w.serveHTTP(t, bodyPort, &http.Server{Handler: http.HandlerFunc(func(answer http.ResponseWriter, request *http.Request) {
 		sum := sha256.New()

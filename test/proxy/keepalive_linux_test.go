@@ -14,12 +14,11 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// keepalivePort is of a server whose clients are silent for long.
+// keepalivePort is that of a server whose clients are silent for long.
 const keepalivePort uint16 = 5432
 
-// TestKeepalive: the application's own keepalive ends at the proxy, so both of
-// the proxy's connections have to be probed while they are idle, and sooner
-// than NATs and load balancers forget them.
+// TestKeepalive checks that both of the proxy's connections are probed while they are idle, sooner
+// than NATs and load balancers forget them: the app's own keepalive ends at the proxy.
 func TestKeepalive(t *testing.T) {
 	t.Parallel()
 	const atMost = 60 * time.Second // idle until the first probe; Linux' own is two hours
@@ -34,7 +33,7 @@ func TestKeepalive(t *testing.T) {
 						return err
 					})
 					conn := w.mustDial(t, keepalivePort)
-					if err := talk(conn, line); err != nil { // both connections stand
+					if err := talk(conn, line); err != nil { // both connections are open
 						t.Fatal(err)
 					}
 					sockets := p.proxySockets(t, w)
@@ -53,15 +52,14 @@ func TestKeepalive(t *testing.T) {
 	}
 }
 
-// proxySocket is a connection of the proxy's.
+// proxySocket is a connection of the proxy.
 type proxySocket struct {
 	local, remote netip.AddrPort
-	untilProbe    time.Duration // 0 where the kernel is not going to send one
+	untilProbe    time.Duration // 0 if the kernel will not send one
 }
 
-// proxySockets lists the proxy's connections of a way. The kernel's other
-// timers, such as that for an answer that is not acknowledged yet, are waited
-// out.
+// proxySockets lists the proxy's connections of a way. It waits until other timers of the kernel
+// are over, such as that of an unacknowledged answer.
 func (p *pod) proxySockets(t *testing.T, w *way) []proxySocket {
 	t.Helper()
 	const established, keepaliveTimer = 1, 2 // TCP_ESTABLISHED; idiag_timer of linux/inet_diag.h

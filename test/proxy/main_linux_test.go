@@ -13,7 +13,7 @@ import (
 var runFolder string
 
 func TestMain(m *testing.M) {
-	container.Main() // this program again, where a test has it become a container
+	container.Main() // this program again, if a test runs it as a container
 	var err error
 	if runFolder, err = os.MkdirTemp("", "shunt-proxy-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// shuntInit is the program of the init container, built once as it ships.
+// shuntInit is the init container's program, built once as it ships.
 var shuntInit = sync.OnceValues(func() (string, error) { return container.BuildShuntInit(runFolder) })
 
 func buildShuntInit(t *testing.T) string {

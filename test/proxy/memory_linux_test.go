@@ -22,11 +22,11 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// What clients may make Envoy keep, in MB: all at once, of those in a test.
+// Bounds of what clients may make Envoy keep, in MB, for all clients of a test together.
 const mostKept = 24
 
-// TestSlowReaders: clients that take nothing of what a server sends fill the
-// proxy's buffers, and must not fill its memory.
+// TestSlowReaders checks that clients that read nothing of what a server sends do not fill the
+// proxy's memory.
 func TestSlowReaders(t *testing.T) {
 	t.Parallel()
 	const readers = 200
@@ -61,7 +61,7 @@ func TestSlowReaders(t *testing.T) {
 
 const slowPort uint16 = 9100
 
-// flood writes until nobody takes anything for a while.
+// flood writes until nothing more is accepted for a while.
 func flood(conn net.Conn) {
 	piece := make([]byte, 1<<16)
 	_, _ = rand.Read(piece)
@@ -73,7 +73,7 @@ func flood(conn net.Conn) {
 	}
 }
 
-// allocated is Envoy's memory in use, in MB.
+// allocated returns Envoy's memory in use, in MB.
 func (p *pod) allocated(t *testing.T) int {
 	t.Helper()
 	status, text := get(client(dialer(p.Pod.Dial)), netip.MustParseAddr("127.0.0.1"), interception.AdminPort, "/memory")
@@ -86,8 +86,8 @@ func (p *pod) allocated(t *testing.T) int {
 	return memory.Allocated >> 20
 }
 
-// TestHTTPLimits: where Envoy takes HTTP, a client cannot make it keep endless
-// headers or streams.
+// TestHTTPLimits checks that a client cannot make Envoy keep endless headers or streams on a port
+// where it detects HTTP.
 func TestHTTPLimits(t *testing.T) {
 	t.Parallel()
 	p := envoyPod(t, interception.ModeRedirect, lookForHTTP)
@@ -152,7 +152,7 @@ func checkEndlessStreams(t *testing.T, w *way) {
 		if err := http2.NewFramer(conn, conn).WriteSettings(); err != nil {
 			return err
 		}
-		_, _ = io.Copy(io.Discard, conn) // until the proxy gives the connection up, or resets it
+		_, _ = io.Copy(io.Discard, conn) // until the proxy closes or resets the connection
 		return nil
 	})
 	before := w.pod.allocated(t)
@@ -189,7 +189,7 @@ func openStreams(conn io.Writer, streams uint32) error {
 	return errors.Join(err, framer.WritePing(false, [8]byte{}))
 }
 
-// openHTTP2 says what a client of HTTP/2 has to say first.
+// openHTTP2 returns what an HTTP/2 client sends first.
 func openHTTP2(conn io.Writer) error {
 	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
 		return err
@@ -197,8 +197,8 @@ func openHTTP2(conn io.Writer) error {
 	return http2.NewFramer(conn, nil).WriteSettings()
 }
 
-// headerBlock is a POST whose body is still to come. It can be sent again and
-// again: it changes nothing of what the two ends of a connection remember.
+// headerBlock returns a POST whose body is still to come. It can be sent repeatedly: it does not
+// change the state of the header compression.
 func headerBlock() ([]byte, error) {
 	var headers bytes.Buffer
 	encoder := hpack.NewEncoder(&headers)
@@ -213,7 +213,7 @@ func headerBlock() ([]byte, error) {
 	return headers.Bytes(), nil
 }
 
-// limitsSaid is what the proxy says of a connection of HTTP/2.
+// limitsSaid is what the proxy announces on an HTTP/2 connection.
 type limitsSaid struct{ streams, refused uint32 }
 
 // readLimits reads until the proxy has answered a ping.
@@ -239,8 +239,8 @@ func readLimits(conn io.Reader) (said limitsSaid) {
 	}
 }
 
-// checkLongPath: a long path is not a log line as long. Envoy takes a much
-// longer one for no HTTP, and carries it on unread.
+// checkLongPath checks that a long path does not make a log line as long. Envoy does not take a
+// much longer one for HTTP, and forwards it unread.
 func checkLongPath(t *testing.T, w *way) {
 	const most = 4 << 10
 	path := "/" + strings.Repeat("p", 6<<10)

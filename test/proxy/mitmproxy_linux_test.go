@@ -29,8 +29,8 @@ func mitmproxySample(t *testing.T) sample {
 	return sample{}
 }
 
-// TestMitmproxyRefusesTPROXY: rather than serve a pod none of whose
-// connections would reach it.
+// TestMitmproxyRefusesTPROXY checks that the sample does not start in a mode in which no connection
+// would reach it.
 func TestMitmproxyRefusesTPROXY(t *testing.T) {
 	t.Parallel()
 	netns.Require(t)
@@ -60,11 +60,10 @@ func TestMitmproxyRefusesTPROXY(t *testing.T) {
 	}
 }
 
-// TestMitmproxyDecrypts: as its README says, with an option and for clients
-// that trust its CA; and clients may have public addresses.
+// TestMitmproxyDecrypts checks what the sample's README describes: decryption with an option, for
+// clients that trust its CA. Clients may have public addresses.
 func TestMitmproxyDecrypts(t *testing.T) {
-	t.Parallel()
-	// The second because the servers here have certificates of their own making.
+	// The second option because the servers here have self-made certificates.
 	p := mitmproxySample(t).start(t, interception.ModeRedirect, "--set=decrypt=true", "--set=ssl_insecure=true")
 	authority, err := os.ReadFile(filepath.Join(p.Node.EmptyDirs, "shunt-proxy-data", "mitmproxy-ca-cert.pem"))
 	if err != nil {
@@ -79,12 +78,12 @@ func TestMitmproxyDecrypts(t *testing.T) {
 	public.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: trusted, ServerName: "example.com"}
 	response, err := public.Get("https://" + netip.AddrPortFrom(netns.PodIPv4, securePort).String() + "/secret")
 	if err != nil {
-		t.Fatalf("%v\n%s", err, p.Said())
+		t.Fatalf("%v\n%s", err, p.Output())
 	}
 	_ = response.Body.Close()
-	for deadline := time.Now().Add(logTime); !strings.Contains(p.Said(), "GET https://"); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(logTime); !strings.Contains(p.Output(), "GET https://"); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("mitmproxy has not printed the request:\n%s", p.Said())
+			t.Fatalf("mitmproxy has not printed the request:\n%s", p.Output())
 		}
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// movedHealth is where the pods here answer for their health.
+// movedHealth is the health port of the pods here.
 const movedHealth = 8888
 
 // cluster and listener are parts of a bootstrap of a pod's own.
@@ -36,7 +36,7 @@ func overriding() map[string]string {
 	return map[string]string{annotation.BootstrapOverrideKey: "more", annotation.HealthPortKey: strconv.Itoa(movedHealth)}
 }
 
-// startOverridden starts a pod whose ConfigMap has a text.
+// startOverridden starts a pod with a text in its ConfigMap.
 func startOverridden(t *testing.T, injected *corev1.Pod, text string) *pod {
 	t.Helper()
 	p, err := startPodOn(t, injected, container.Node{
@@ -49,8 +49,8 @@ func startOverridden(t *testing.T, injected *corev1.Pod, text string) *pod {
 	return p
 }
 
-// TestBootstrapOverride: a pod's own bootstrap adds to Shunt's, its values win,
-// and the health port is where the pod wants it.
+// TestBootstrapOverride checks that a pod's own bootstrap is merged into Shunt's, that its values
+// win, and that the health port can move.
 func TestBootstrapOverride(t *testing.T) {
 	t.Parallel()
 	injected := newPod(t, interception.ModeRedirect, overriding(), nil)
@@ -74,9 +74,8 @@ func TestBootstrapOverride(t *testing.T) {
 	}
 }
 
-// TestBootstrapOverrideOfSharedNames: two clusters of one name are refused. Of
-// two listeners of one name Envoy has the first, which is Shunt's: the pod's own
-// cannot take its place.
+// TestBootstrapOverrideOfSharedNames checks that Envoy rejects two clusters of one name. Of two
+// listeners of one name it uses the first, Shunt's: the pod cannot replace it.
 func TestBootstrapOverrideOfSharedNames(t *testing.T) {
 	t.Parallel()
 	out, err := validate(t, bootstrapText(interception.ModeRedirect),

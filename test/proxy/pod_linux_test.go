@@ -21,15 +21,14 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// pod is an injected pod at work, with what a kubelet has made of it: its
-// namespace with rules in it, and its proxy.
+// pod is a running injected pod: its namespace with rules, and its proxy.
 type pod struct {
 	*container.InjectedPod
 	kind string // envoy or haproxy
 }
 
-// newPod injects a pod. Keys are its annotations, change is what the
-// injector's configuration has of its own; nil for nothing.
+// newPod injects a pod. Keys are its annotations; change edits the injector's configuration, if it
+// is not nil.
 func newPod(t *testing.T, mode interception.Mode, annotations map[string]string, change func(*config.Config)) *corev1.Pod {
 	t.Helper()
 	return injectPod(t, mode, annotations, change, corev1.Container{Name: "app", Image: "app"})
@@ -62,7 +61,7 @@ func injectPod(
 	return result.Pod
 }
 
-// initContainer is a pointer into the pod.
+// initContainer returns a pointer into the pod.
 func initContainer(t *testing.T, pod *corev1.Pod, name string) *corev1.Container {
 	t.Helper()
 	for i := range pod.Spec.InitContainers {
@@ -80,9 +79,8 @@ var (
 	resolverIPv6 = netip.MustParseAddr("fd00::53")
 )
 
-// startPod starts an injected pod: its sysctls, then its init containers one
-// after the other, the proxy until its startup probe passes. programs stand in
-// for the proxy's image.
+// startPod starts an injected pod: its sysctls, then its init containers one after the other, the
+// proxy until its startup probe passes. programs stand in for the proxy's image.
 func startPod(t *testing.T, injected *corev1.Pod, programs, volumes map[string]string) *pod {
 	t.Helper()
 	p, err := startPodOn(t, injected, container.Node{Programs: programs, Volumes: volumes}, resolverIPv4, resolverIPv6)
@@ -123,7 +121,7 @@ func startPodOn(t *testing.T, injected *corev1.Pod, node container.Node, resolve
 	return p, err
 }
 
-// lookForHTTP has Envoy look for HTTP on all ports.
+// lookForHTTP makes Envoy detect HTTP on all ports.
 var lookForHTTP = map[string]string{annotation.ProtocolDetectionKey: "all"}
 
 func envoyIn(mode interception.Mode) func(*testing.T) *pod {
@@ -145,7 +143,7 @@ func envoyPod(t *testing.T, mode interception.Mode, annotations map[string]strin
 // haproxySample is the sample's folder.
 const haproxySample = "../../config/samples/haproxy"
 
-// haproxyPod starts a pod with HAProxy, as the sample has it.
+// haproxyPod starts a pod with HAProxy, as in the sample.
 func haproxyPod(t *testing.T, mode interception.Mode) *pod {
 	t.Helper()
 	return haproxyOf(t, mode, nil, haproxyFolder(t), func(*corev1.Pod) {})
@@ -160,8 +158,8 @@ func haproxyFolder(t *testing.T) string {
 	return folder
 }
 
-// haproxyConfig is the sample's configuration of the injector, and its volume
-// with the haproxy.cfg of a folder.
+// haproxyConfig returns the sample's configuration of the injector, and its volume with the
+// haproxy.cfg of a folder.
 func haproxyConfig(t *testing.T, folder string) (change func(*config.Config), volumes map[string]string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(haproxySample, "injector", "injector.yaml"))
@@ -189,8 +187,7 @@ func haproxyOf(
 	return p
 }
 
-// haproxyBinary returns the path of HAProxy. Without one the test is skipped,
-// but in CI it fails.
+// haproxyBinary returns the path of HAProxy. Without it the test is skipped; with CI=true it fails.
 func haproxyBinary(t *testing.T) string {
 	t.Helper()
 	netns.Require(t, haproxy)

@@ -12,8 +12,8 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// The pod's source ports in TestSourcePorts, and connections to one port of the
-// application: three times as many.
+// The pod's source ports in TestSourcePorts, and the connections to one port of the app: three
+// times as many.
 const (
 	sourcePorts     = 500
 	batchSize       = 400
@@ -21,15 +21,13 @@ const (
 	sourcePortRange = "10000 10499"
 )
 
-// reuseAge is how long a port has to be in TIME_WAIT before Linux takes it
-// again for a connection over loopback (net.ipv4.tcp_tw_reuse=2), and more: the
-// kernel counts in whole seconds.
+// reuseAge is longer than a port has to be in TIME_WAIT before Linux uses it again for a connection
+// over loopback (net.ipv4.tcp_tw_reuse=2); the kernel counts whole seconds.
 const reuseAge = 2 * time.Second
 
-// TestSourcePorts: all of the proxy's connections to the application come from
-// one address, and a port that was used waits for a minute. New connections
-// must not run out of ports, whichever end closes first. Ranges of real pods
-// have 22,000 ports; this one has 500.
+// TestSourcePorts checks that new connections do not run out of ports, whichever end closes first.
+// All of the proxy's connections to the app come from one address, and a used port waits for a
+// minute. Real pods have 22,000 ports; this one has 500.
 func TestSourcePorts(t *testing.T) {
 	t.Parallel()
 	for mode, system := range map[interception.Mode]interception.System{
@@ -91,8 +89,8 @@ func answerLine(conn *net.TCPConn) error {
 	return err
 }
 
-// connectAgainAndAgain makes a batch of connections, one after the other. Each
-// has a line answered.
+// connectAgainAndAgain makes a batch of connections, one after the other, each with a line and its
+// answer.
 func (w *way) connectAgainAndAgain(t *testing.T, port uint16) {
 	t.Helper()
 	var failed []error
@@ -121,7 +119,7 @@ func (w *way) exchangeLines(t *testing.T, port uint16) (err error) {
 	return nil
 }
 
-// checkSources holds that every server saw the source address that it should.
+// checkSources checks that every server saw the source address that it should.
 func (w *way) checkSources(t *testing.T) {
 	t.Helper()
 	w.mu.Lock()

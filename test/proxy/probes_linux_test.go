@@ -27,9 +27,9 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// TestProbes: what kubelet asks of an application behind a proxy, it is told
-// by the application: yes where it is there, no where it is not. A tcpSocket
-// probe as the pod has it would be told yes by the proxy in either case.
+// TestProbes checks that kubelet's probes of an app behind a proxy are answered by the app: success
+// if it listens, failure if not. The proxy would accept an unchanged tcpSocket probe in either
+// case.
 func TestProbes(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(*testing.T, interception.Mode, []corev1.Container) *pod{
@@ -54,7 +54,7 @@ func TestProbes(t *testing.T) {
 	}
 }
 
-// probed are containers with a probe each, of all kinds that a pod can have.
+// probed returns containers with a probe each, of all kinds that a pod can have.
 func probed() []corev1.Container {
 	probe := func(name string, handler corev1.ProbeHandler) corev1.Container {
 		return corev1.Container{
@@ -124,14 +124,14 @@ func serveProbes(t *testing.T, pod *netns.NS) (stop func()) {
 	return stop
 }
 
-// kubelet asks the containers of a pod as kubelet does.
+// kubelet probes the containers of a pod as kubelet does.
 type kubelet struct{ *pod }
 
-// kubeletAgent is how it names itself.
+// kubeletAgent is its User-Agent.
 const kubeletAgent = "kube-probe/1.36"
 
-// wantAll asks the probes of all containers. The one that runs a command of
-// the container's own is told yes in any case.
+// wantAll runs the probes of all containers. A probe that runs a command of the container's own
+// succeeds in any case.
 func (k kubelet) wantAll(alive bool) func(*testing.T) {
 	return func(t *testing.T) {
 		for _, c := range k.Manifest.Spec.Containers {
@@ -171,9 +171,8 @@ func (k kubelet) ask(t *testing.T, c corev1.Container) error {
 	}
 }
 
-// each asks the pod's first address, as kubelet does, and with Envoy the
-// second, too, which is to say the same: the other node may prefer IPv6.
-// HAProxy does not serve it in every mode.
+// each probes the pod's first address, as kubelet does, and with Envoy also the second, as on a
+// node that prefers IPv6. HAProxy does not serve it in every mode.
 func (k kubelet) each(ask func(netip.Addr) error) error {
 	first := ask(k.Node.PodIPs[0])
 	if k.kind != envoy {

@@ -17,8 +17,7 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// checks are made of every proxy, in every system that it serves, on every way
-// through it.
+// checks are made with every proxy, in every system that it serves, on every way through it.
 var checks = []struct {
 	name string
 	run  func(*testing.T, *way)
@@ -42,10 +41,9 @@ var (
 	outbound4, outbound6 = direction{}, direction{ipv6: true}
 )
 
-// TestProof sends real traffic through real proxies, behind the rules of the
-// real shunt-init, in every system that they serve. What a proxy cannot serve
-// is refused: a client with another family at hand can go on with that. With
-// -short it leaves out the systems that no pod gets by injection.
+// TestProof sends real traffic through real proxies, behind the rules of the real shunt-init, in
+// every system that they serve. What a proxy cannot serve must be refused, so that a client can use
+// another family.
 func TestProof(t *testing.T) {
 	t.Parallel()
 	all := []direction{inbound4, inbound6, outbound4, outbound6}
@@ -68,10 +66,7 @@ func TestProof(t *testing.T) {
 			[]direction{inbound4, outbound4}, []direction{inbound6, outbound6}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if testing.Short() && tt.system != interception.SystemRedirect && tt.system != interception.SystemTProxy {
-				t.Skip("a system for who runs shunt-init by hand; go test without -short has it")
-			}
-			t.Parallel() // each has a pod of its own, and waits more than it works
+			t.Parallel() // each has its own pod, and waits more than it works
 			p := tt.start(t)
 			for _, d := range tt.served {
 				w := &way{direction: d, pod: p, system: tt.system}
@@ -81,7 +76,7 @@ func TestProof(t *testing.T) {
 				t.Run(d.String()+" is refused", func(t *testing.T) { checkRefused(t, &way{direction: d, pod: p, system: tt.system}) })
 			}
 			if t.Failed() {
-				said := p.Said()
+				said := p.Output()
 				t.Logf("the proxy says:\n%s", said[:min(len(said), 4000)])
 			}
 		})
@@ -90,9 +85,9 @@ func TestProof(t *testing.T) {
 
 // prove makes all checks of a way.
 //
-// On a busy machine the first words of a client may come so late that Envoy
-// takes the connection for one whose server speaks first. All works then as
-// well, but the log does not know the protocol: such a check is made again.
+// On a busy machine a client's first bytes may come so late that Envoy treats the connection as one
+// whose server speaks first. Everything works then, but the log does not know the protocol: such a
+// check is repeated.
 func prove(t *testing.T, w *way) {
 	const most = 5
 	all := make([]int, len(checks))
@@ -117,8 +112,7 @@ func prove(t *testing.T, w *way) {
 	}
 }
 
-// checkRefused holds that nothing gets around the proxy, and that a client
-// learns at once that it cannot get through.
+// checkRefused checks that nothing bypasses the proxy, and that a client gets a refusal at once.
 func checkRefused(t *testing.T, w *way) {
 	w.serve(t, httpPort, func(conn *net.TCPConn) error { return fmt.Errorf("reached by %s", conn.RemoteAddr()) })
 	conn, err := w.dial(t.Context(), httpPort)
@@ -130,7 +124,7 @@ func checkRefused(t *testing.T, w *way) {
 	}
 }
 
-// selfSigned makes a certificate for a name, and the roots that trust it.
+// selfSigned makes a certificate for a name, and the pool of roots that trusts it.
 func selfSigned(t *testing.T, name string) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -20,15 +20,15 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// Ports of servers that take HTTP.
+// Ports of HTTP servers.
 const (
 	methodsPort uint16 = 9082
 	cancelsPort uint16 = 9083
-	absentPort  uint16 = 9084 // where nobody listens
+	absentPort  uint16 = 9084 // nobody listens there
 )
 
-// TestMethods: where Envoy takes HTTP, a request may have any method, those of
-// Vault (LIST), Varnish (BAN) and UPnP (M-SEARCH) among them.
+// TestMethods checks that a request may have any method on a port where Envoy detects HTTP, such as
+// those of Vault (LIST), Varnish (BAN) and UPnP (M-SEARCH).
 func TestMethods(t *testing.T) {
 	t.Parallel()
 	p := envoyPod(t, interception.ModeRedirect, lookForHTTP)
@@ -36,7 +36,7 @@ func TestMethods(t *testing.T) {
 	w.serveHTTP(t, methodsPort, &http.Server{Handler: http.HandlerFunc(tell)})
 	for _, method := range []string{"GET", "LIST", "BAN", "PURGE", "PROPFIND", "M-SEARCH", "QUERY", "list", "X"} {
 		conn := w.mustDial(t, methodsPort)
-		// Envoy refuses a QUERY without the type of its content (RFC 9110, 8.3).
+		// Envoy rejects a QUERY without a Content-Type (RFC 9110, 8.3).
 		if _, err := fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\nContent-Length: 1\r\n\r\nx", method); err != nil {
 			t.Fatal(err)
 		}
@@ -54,9 +54,8 @@ func TestMethods(t *testing.T) {
 	within(t, "every request is in the log as HTTP", &output{}, func() bool { return len(w.unsaid()) == 0 })
 }
 
-// TestAccessLog: of three requests, one that is answered, one that fails at the
-// server and one to a port where nobody listens, the log has those, and of each
-// as much, as it is told to have.
+// TestAccessLog checks which of three requests the log has, and how much of each: one that is
+// answered, one that fails at the server, and one to a port where nobody listens.
 func TestAccessLog(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -82,7 +81,7 @@ func TestAccessLog(t *testing.T) {
 					t.Fatalf("%s: %s", path, said)
 				}
 			}
-			// Envoy writes what it still has when it ends.
+			// Envoy flushes its log when it ends.
 			if err := p.Proxy.Stop(syscall.SIGTERM, answerTime); err != nil {
 				t.Fatal(err)
 			}
@@ -99,8 +98,8 @@ func TestAccessLog(t *testing.T) {
 	}
 }
 
-// TestCancels: a client may give up its requests on a connection of HTTP/2, two
-// of three at once and the third a little later, and the connection goes on.
+// TestCancels checks that a client may cancel its requests on an HTTP/2 connection, two of three at
+// once and the third a little later, without losing the connection.
 func TestCancels(t *testing.T) {
 	t.Parallel()
 	const requests = 900

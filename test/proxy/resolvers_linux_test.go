@@ -12,8 +12,8 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// TestResolvers has shunt-init leave a pod's resolvers for the proxy, and the
-// proxy read them: at its start, and when a later run leaves others.
+// TestResolvers checks that shunt-init leaves a pod's resolvers for the proxy, and that the proxy
+// reads them: at its start, and when a later run leaves others.
 func TestResolvers(t *testing.T) {
 	t.Parallel()
 	envoy := envoyBinary(t)
@@ -52,7 +52,7 @@ static_resources:
 	within(t, "the proxy has the other resolver", &output{}, func() bool { return slices.Equal(hosts(), []string{"10.0.0.54:53"}) })
 }
 
-// hostsOf are the hosts of the cluster dns, in a listing of Envoy's clusters.
+// hostsOf returns the hosts of the cluster dns in Envoy's listing of clusters.
 func hostsOf(_ int, listing string) []string {
 	var hosts []string
 	for line := range strings.Lines(listing) {

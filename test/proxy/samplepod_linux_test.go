@@ -26,16 +26,16 @@ import (
 
 const samplesFolder = "../../config/samples"
 
-// samplePod is a pod with a sample's proxy, and with servers in it and outside.
+// samplePod is a pod with a sample's proxy, and servers in it and outside.
 type samplePod struct {
 	*pod
 	sample
 	mode    interception.Mode
-	trusted *x509.CertPool // what a client of the servers trusts
+	trusted *x509.CertPool // what a client trusts
 }
 
-// start starts a pod that was injected with the sample's configuration, and to
-// whose proxy more arguments were given.
+// start starts a pod that was injected with the sample's configuration, with additional arguments
+// for its proxy.
 func (s sample) start(t *testing.T, mode interception.Mode, more ...string) *samplePod {
 	t.Helper()
 	injected := s.inject(t, mode)
@@ -52,7 +52,7 @@ func (s sample) start(t *testing.T, mode interception.Mode, more ...string) *sam
 	return p
 }
 
-// inject makes a pod by the sample's configuration of the injector.
+// inject injects a pod with the sample's configuration of the injector.
 func (s sample) inject(t *testing.T, mode interception.Mode) *corev1.Pod {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(samplesFolder, s.folder, "injector", "injector.yaml"))
@@ -66,8 +66,8 @@ func (s sample) inject(t *testing.T, mode interception.Mode) *corev1.Pod {
 	return newPod(t, mode, nil, func(c *config.Config) { *c = cfg })
 }
 
-// volumes are the folders of the pod's volumes that the proxy's container
-// mounts, but for those that are empty at first.
+// volumes returns the folders of the pod's volumes that the proxy's container mounts, without
+// emptyDirs.
 func (s sample) volumes(t *testing.T, injected *corev1.Pod, c *corev1.Container) map[string]string {
 	t.Helper()
 	volumes, configMaps := map[string]string{}, s.configMaps(t)
@@ -84,9 +84,8 @@ func (s sample) volumes(t *testing.T, injected *corev1.Pod, c *corev1.Container)
 	return volumes
 }
 
-// configMaps makes folders of the ConfigMaps that kustomize makes of the
-// sample. They are read from its kustomization; test/envtest holds that they
-// are what kubectl makes of it.
+// configMaps makes folders of the sample's ConfigMaps, from its kustomization. test/envtest checks
+// that kubectl makes the same of it.
 func (s sample) configMaps(t *testing.T) map[string]string {
 	t.Helper()
 	var kustomization struct {
@@ -123,12 +122,12 @@ func copyFile(t *testing.T, to, from string) {
 	}
 }
 
-// imageVolume begins the names of volumes that hold what an image would.
+// imageVolume begins the names of volumes that hold an image's content.
 const imageVolume = "image-"
 
-// image returns the program that stands in for the container's command. A
-// script is run by its interpreter; the folders of both are mounted where they
-// are, because the container's user may not be allowed to walk there.
+// image returns the program that stands in for the container's command. A script runs in its
+// interpreter. The folders of both are mounted where they are, because the container's user may not
+// be able to reach them.
 func (s sample) image(t *testing.T, c *corev1.Container) string {
 	t.Helper()
 	program := s.program(t)
@@ -155,8 +154,7 @@ func (s sample) image(t *testing.T, c *corev1.Container) string {
 	return interpreter
 }
 
-// interpreterOf returns what a script's first line names; nothing for what is
-// not a script.
+// interpreterOf returns the interpreter in a script's first line; "" if it is no script.
 func interpreterOf(program string) (string, error) {
 	file, err := os.Open(program)
 	if err != nil {
@@ -202,13 +200,13 @@ func (p *samplePod) serveHTTP(t *testing.T, ns *netns.NS, at netip.AddrPort) *ht
 	server.Config.Protocols = &http.Protocols{}
 	server.Config.Protocols.SetHTTP1(true)
 	server.Config.Protocols.SetUnencryptedHTTP2(true)
-	server.Config.ErrorLog = log.New(io.Discard, "", 0) // of connections that are closed before they are used
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // for connections that are closed before they are used
 	t.Cleanup(server.Close)
 	return server
 }
 
-// answer sends a request's body back, and says whom it came from and in which
-// protocol. At /stream it does not end its answer.
+// answer echoes a request's body, with the client's address and the protocol. At /stream its answer
+// does not end.
 func answer(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Seen-From", r.RemoteAddr)
 	w.Header().Set("Spoken", r.Proto)

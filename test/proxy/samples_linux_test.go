@@ -17,13 +17,13 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// sample is a proxy of somebody else's that config/samples shows.
+// sample is one of the other proxies in config/samples.
 type sample struct {
 	folder string
-	// program is what the container's command stands for on this machine.
+	// program stands in for the container's command on this machine.
 	program func(*testing.T) string
-	// serves are the ways that the proxy carries connections, by mode, with the
-	// cluster that its log names for each. Nothing gets by on the other ways.
+	// serves holds the ways that the proxy serves, by mode, with the cluster that its log names for
+	// each. On the other ways nothing bypasses it.
 	serves map[interception.Mode]map[string]string
 }
 
@@ -35,7 +35,8 @@ const (
 
 var allSamples = []sample{
 	{"haproxy", haproxyBinary, map[interception.Mode]map[string]string{
-		// HAProxy does not ask the kernel where a redirected IPv6 connection was going.
+		// HAProxy does not ask the kernel for the original destination of a redirected IPv6
+		// connection.
 		interception.ModeRedirect: {in4: "InboundPassthroughClusterIpv4", out4: "PassthroughCluster"},
 		interception.ModeTProxy: {
 			in4: "InboundPassthroughClusterIpv4", in6: "InboundPassthroughClusterIpv6", out4: "PassthroughCluster",
@@ -65,8 +66,8 @@ const (
 	securePort   = 8443
 )
 
-// TestSamples: with each sample's configuration a pod is injected whose proxy
-// carries its connections both ways.
+// TestSamples checks that a pod that is injected with a sample's configuration has its connections
+// go through the proxy both ways.
 func TestSamples(t *testing.T) {
 	t.Parallel()
 	for _, s := range allSamples {
@@ -98,8 +99,8 @@ type crossing struct {
 	*samplePod
 	name   string
 	dial   dialer
-	host   netip.Addr // whom it leads to
-	source netip.Addr // whom the server there sees
+	host   netip.Addr // the server
+	source netip.Addr // the client's address that the server sees
 }
 
 func (p *samplePod) crossings() []crossing {
@@ -134,8 +135,8 @@ func (c crossing) open(t *testing.T, port uint16) net.Conn {
 	return conn
 }
 
-// checkHTTP sends a request with a body, which is to come back, and looks for
-// the connection's addresses in the proxy's log.
+// checkHTTP sends a request with a body, which has to be echoed, and looks for the connection's
+// addresses in the proxy's log.
 func (c crossing) checkHTTP(t *testing.T, cluster string) {
 	conn := c.open(t, plainPort)
 	body := strings.Repeat("0123456789", 100_000)
@@ -146,11 +147,11 @@ func (c crossing) checkHTTP(t *testing.T, cluster string) {
 	}
 	response, err := http.ReadResponse(bufio.NewReader(conn), request)
 	if err != nil {
-		t.Fatalf("%v\n%s", err, c.Said())
+		t.Fatalf("%v\n%s", err, c.Output())
 	}
 	defer response.Body.Close()
 	got, err := io.ReadAll(response.Body)
-	_ = conn.Close() // a connection is logged when both its ends are closed
+	_ = conn.Close() // a connection is logged once both its ends are closed
 	if err != nil || string(got) != body {
 		t.Errorf("status %s, %d bytes of the body came back, want %d; error %v", response.Status, len(got), len(body), err)
 	}
@@ -165,14 +166,13 @@ func (c crossing) checkHTTP(t *testing.T, cluster string) {
 		"downstream_local_address":  c.to(plainPort).String(),
 		"downstream_remote_address": conn.LocalAddr().String(),
 	})
-	if c.folder == "mitmproxy" && !strings.Contains(c.Said(), "POST http://") {
-		t.Errorf("mitmproxy has not printed the request:\n%s", c.Said())
+	if c.folder == "mitmproxy" && !strings.Contains(c.Output(), "POST http://") {
+		t.Errorf("mitmproxy has not printed the request:\n%s", c.Output())
 	}
 }
 
-// localAddress is what the log has of the address that the server sees. In
-// TPROXY HAProxy knows it without the port, which the kernel draws; and of an
-// IPv6 one it never tells the port.
+// localAddress returns the log's entry for the address that the server sees. In TPROXY HAProxy logs
+// it without the port, which the kernel chooses; for IPv6 it never logs the port.
 func (c crossing) localAddress(t *testing.T, seen string) string {
 	at, err := netip.ParseAddrPort(seen)
 	if err != nil {
@@ -194,14 +194,14 @@ func (c crossing) waitLogged(t *testing.T, want logLine) {
 			return
 		}
 	}
-	t.Errorf("no line of the log has %v:\n%s", want, c.Said())
+	t.Errorf("no line of the log has %v:\n%s", want, c.Output())
 }
 
-// checkStream: what is sent without a length arrives before its end, which
-// may never come.
+// checkStream checks that data without a stated length arrives before its end, which may never
+// come.
 func (c crossing) checkStream(t *testing.T) {
 	conn := c.open(t, plainPort)
-	body := io.MultiReader(strings.NewReader("hello")) // of a length that the client does not know
+	body := io.MultiReader(strings.NewReader("hello")) // of a length that the client does not state
 	request := httptest.NewRequest(http.MethodPost, "http://"+c.to(plainPort).String()+"/stream", body)
 	if err := request.Write(conn); err != nil {
 		t.Fatal(err)
@@ -238,8 +238,7 @@ func (c crossing) checkHTTP2(t *testing.T) {
 	}
 }
 
-// checkGreeting talks to a server that speaks first, and then repeats what
-// it hears.
+// checkGreeting connects to a server that speaks first, and then echoes.
 func (c crossing) checkGreeting(t *testing.T) {
 	conn := c.open(t, greetingPort)
 	reader := bufio.NewReader(conn)
@@ -254,7 +253,7 @@ func (c crossing) checkGreeting(t *testing.T) {
 	}
 }
 
-// checkTLS: the client has the server's certificate and not one of the proxy's.
+// checkTLS checks that the client sees the server's certificate and not one of the proxy.
 func (c crossing) checkTLS(t *testing.T) {
 	conn := tls.Client(c.open(t, securePort), &tls.Config{RootCAs: c.trusted, ServerName: "example.com"})
 	if err := conn.HandshakeContext(t.Context()); err != nil {
@@ -262,7 +261,7 @@ func (c crossing) checkTLS(t *testing.T) {
 	}
 }
 
-// checkKubelet asks for the pod's health as kubelet does.
+// checkKubelet probes the pod's health as kubelet does.
 func (c crossing) checkKubelet(t *testing.T) {
 	if !c.inbound() {
 		return
@@ -272,8 +271,8 @@ func (c crossing) checkKubelet(t *testing.T) {
 	}
 }
 
-// checkRefused: who takes a way that the proxy does not serve is told so, and
-// does not get by without the proxy.
+// checkRefused checks that a connection on a way that the proxy does not serve is refused, and does
+// not bypass the proxy.
 func (c crossing) checkRefused(t *testing.T, port uint16) {
 	conn, err := c.dial(t.Context(), "tcp", c.to(port), netns.DialOptions{})
 	if err == nil {
@@ -284,7 +283,7 @@ func (c crossing) checkRefused(t *testing.T, port uint16) {
 	}
 }
 
-// checkLoop: who connects to a port of the proxy's own is turned away.
+// checkLoop checks that a connection to the proxy's own port is closed.
 func (c crossing) checkLoop(t *testing.T) {
 	if !c.inbound() {
 		return

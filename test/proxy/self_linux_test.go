@@ -14,12 +14,12 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// asProxy is who the rules take for the proxy, in both modes.
+// asProxy is the identity of the proxy for the rules, in both modes.
 var asProxy = netns.Identity{UID: 1337, GID: 1337}
 
-// TestProxyCallsItsOwnPod: a connection that comes from the pod's own address is
-// intercepted, and goes on to the application. In TPROXY that hop has one address
-// at both ends, and on a socket that is bound to lo its answers would not be found.
+// TestProxyCallsItsOwnPod checks that a connection from the pod's own address is intercepted and
+// forwarded to the app. In TPROXY the proxy's connection has one address at both ends, and if its
+// socket were bound to lo, the kernel would not find it for the answers.
 func TestProxyCallsItsOwnPod(t *testing.T) {
 	t.Parallel()
 	const port = 8080
@@ -47,8 +47,8 @@ func TestProxyCallsItsOwnPod(t *testing.T) {
 	}
 }
 
-// TestProxyUser: the proxy may run as a user that no image has. Then an
-// application of uid 1337 is intercepted like any other.
+// TestProxyUser checks that the proxy may run as a user that no image has. An app of uid 1337 is
+// intercepted like any other then.
 func TestProxyUser(t *testing.T) {
 	t.Parallel()
 	const id = 61337
@@ -86,8 +86,8 @@ func TestProxyUser(t *testing.T) {
 	}
 }
 
-// TestInboundToLoopback: Envoy itself closes what would take another host to the
-// pod's loopback interface, whatever the rules let through.
+// TestInboundToLoopback checks that Envoy itself closes connections from other hosts to the pod's
+// loopback interface, whatever the rules let through.
 func TestInboundToLoopback(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {

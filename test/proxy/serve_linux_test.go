@@ -18,9 +18,8 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// TestServing starts the sidecar in a network namespace of its own, as the
-// user and with the capabilities of its container, and asks it what kubelet,
-// Prometheus and strangers would.
+// TestServing starts the sidecar in a network namespace of its own, as the user and with the
+// capabilities of its container, and sends the requests of kubelet, Prometheus and strangers.
 func TestServing(t *testing.T) {
 	t.Parallel()
 	for _, mode := range modes {
@@ -46,8 +45,8 @@ func closeLab(t *testing.T, lab *netns.Lab) {
 	}
 }
 
-// envoyWithoutRules starts a pod with Envoy, and connections that nothing
-// redirects: shunt-init leaves Envoy its bootstrap, and no rules.
+// envoyWithoutRules starts a pod with Envoy whose connections nothing redirects: shunt-init leaves
+// Envoy its bootstrap, and no rules.
 func envoyWithoutRules(t *testing.T, mode interception.Mode) *pod {
 	t.Helper()
 	netns.Require(t, "iptables-nft")
@@ -61,13 +60,13 @@ func envoyWithoutRules(t *testing.T, mode interception.Mode) *pod {
 	return p
 }
 
-// output gathers what a process writes.
+// output collects what a process writes.
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
-// Write takes what the process wrote.
+// Write appends what the process wrote.
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -83,7 +82,7 @@ func (o *output) String() string {
 // dialer opens connections from some namespace.
 type dialer func(context.Context, string, netip.AddrPort, netns.DialOptions) (net.Conn, error)
 
-// fromOutside dials as the host outside that the rule cases speak of.
+// fromOutside dials as the host outside in the rule cases.
 func fromOutside(lab *netns.Lab) dialer {
 	return func(ctx context.Context, network string, to netip.AddrPort, o netns.DialOptions) (net.Conn, error) {
 		o.Source = netns.OutsideIPv4
@@ -107,7 +106,7 @@ func client(dial dialer) *http.Client {
 	}}
 }
 
-// get returns the status and body of a page, or a status of 0 and the error.
+// get returns the status and body of a page, or status 0 and the error.
 func get(c *http.Client, host netip.Addr, port uint16, path string) (int, string) {
 	response, err := c.Get(fmt.Sprintf("http://%s%s", netip.AddrPortFrom(host, port), path))
 	if err != nil {
@@ -121,7 +120,7 @@ func get(c *http.Client, host netip.Addr, port uint16, path string) (int, string
 	return response.StatusCode, string(body)
 }
 
-// checkOpenPorts: of health and metrics one page each, and nothing else.
+// checkOpenPorts checks that health and metrics serve one page each, and nothing else.
 func checkOpenPorts(t *testing.T, c *http.Client, pod netip.Addr) {
 	for _, page := range []struct {
 		port   uint16
@@ -154,8 +153,8 @@ func checkAdminIsClosed(t *testing.T, dial dialer, pod netip.Addr) {
 	}
 }
 
-// checkLoop connects to a pass-through listener as its own destination: the
-// proxy must hang up rather than call itself, and log that it did.
+// checkLoop connects to a pass-through listener as its own destination: the proxy must close the
+// connection and log it, and not call itself.
 func checkLoop(t *testing.T, p *pod, listener netip.AddrPort) {
 	conn, err := fromOutside(p.Lab)(t.Context(), "tcp", listener, netns.DialOptions{})
 	if err != nil {
@@ -179,11 +178,11 @@ func checkLoop(t *testing.T, p *pod, listener netip.AddrPort) {
 			return
 		}
 	}
-	t.Errorf("%s: no line of the access log has %v:\n%s", listener, want, p.Said())
+	t.Errorf("%s: no line of the access log has %v:\n%s", listener, want, p.Output())
 }
 
-// checkFailing: from within the pod the admin interface answers, and a proxy
-// that it tells to fail says so to kubelet.
+// checkFailing checks that the admin interface answers within the pod, and that a proxy that it
+// makes fail reports so to kubelet.
 func checkFailing(t *testing.T, inside, outside *http.Client) {
 	response, err := inside.Post(fmt.Sprintf("http://127.0.0.1:%d/healthcheck/fail", interception.AdminPort), "", http.NoBody)
 	if err != nil {

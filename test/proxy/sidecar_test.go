@@ -15,8 +15,8 @@ func envoyBinary(t *testing.T) string {
 	return programIn(t, "ENVOY")
 }
 
-// programIn returns the path of a program that a variable names. Without one
-// the test is skipped, but in CI it fails.
+// programIn returns the path of a program from an environment variable. Without it the test is
+// skipped; with CI=true it fails.
 func programIn(t *testing.T, variable string) string {
 	t.Helper()
 	path := os.Getenv(variable)

@@ -29,13 +29,12 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// The systems ambient and legacy have no interception mode: no pod gets them by
-// injection. Who runs shunt-init --system=… gives the proxy a configuration of
-// their own; these are the least that serve.
+// The systems ambient and legacy have no interception mode, so no pod gets them by injection.
+// Whoever runs shunt-init --system=… writes the proxy's configuration; these are the smallest that
+// work.
 
-// ambientPod starts Envoy in ambient. The rules know a proxy by the mark of its
-// sockets alone, so that those to servers carry it too; those to the app do in
-// TPROXY anyway.
+// ambientPod starts Envoy in ambient. The rules recognize the proxy only by the mark of its
+// sockets, so the sockets to servers carry it too; those to the app do in TPROXY anyway.
 func ambientPod(t *testing.T) *pod {
 	t.Helper()
 	return ownBootstrap(t, interception.ModeTProxy, interception.SystemAmbient, func(made *bootstrapv3.Bootstrap) {
@@ -51,8 +50,8 @@ func ambientPod(t *testing.T) *pod {
 	})
 }
 
-// legacyPod starts Envoy in legacy. All connections come to the one port, and
-// those to the pod go on to loopback, which alone the rules leave alone.
+// legacyPod starts Envoy in legacy. All connections come to one port, and those to the pod go on to
+// loopback, which is all that the rules exclude.
 func legacyPod(t *testing.T) *pod {
 	t.Helper()
 	return ownBootstrap(t, interception.ModeRedirect, interception.SystemLegacy, func(made *bootstrapv3.Bootstrap) {
@@ -88,7 +87,7 @@ func toLoopback(t *testing.T, l *listenerv3.Listener, pod netip.Addr, loopback s
 		}
 		twin := proto.CloneOf(chain)
 		if chain == l.DefaultFilterChain {
-			// Beside chains that have a protocol, one that has none is not considered.
+			// If some chains name a protocol, Envoy ignores those that name none.
 			twin.FilterChainMatch = &listenerv3.FilterChainMatch{TransportProtocol: "raw_buffer"}
 		}
 		twin.FilterChainMatch.PrefixRanges = []*corev3.CidrRange{{
@@ -102,8 +101,8 @@ func toLoopback(t *testing.T, l *listenerv3.Listener, pod netip.Addr, loopback s
 	}
 }
 
-// ownBootstrap starts a pod that was injected for a mode in another system, and
-// Envoy with a changed bootstrap.
+// ownBootstrap starts a pod that was injected for a mode in another system, with a changed
+// bootstrap for Envoy.
 func ownBootstrap(t *testing.T, mode interception.Mode, system interception.System, change func(*bootstrapv3.Bootstrap)) *pod {
 	t.Helper()
 	settings := envoyconfig.DefaultSettings()
@@ -127,8 +126,8 @@ func ownBootstrap(t *testing.T, mode interception.Mode, system interception.Syst
 	return p
 }
 
-// legacyHAProxy starts HAProxy in legacy. One line more sends connections to the
-// pod on to loopback.
+// legacyHAProxy starts HAProxy in legacy. One more line sends connections to the pod on to
+// loopback.
 func legacyHAProxy(t *testing.T) *pod {
 	t.Helper()
 	const (
@@ -156,8 +155,7 @@ func legacyHAProxy(t *testing.T) *pod {
 	})
 }
 
-// TestHAProxyLeavesOut: IPv6 that HAProxy cannot carry goes past it where the
-// pod says so.
+// TestHAProxyLeavesOut checks that IPv6 that HAProxy cannot handle bypasses it if the pod says so.
 func TestHAProxyLeavesOut(t *testing.T) {
 	t.Parallel()
 	folder, err := filepath.Abs(haproxySample)

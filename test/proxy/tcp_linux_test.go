@@ -16,7 +16,7 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// banner is what a server sends before its client has said anything.
+// banner is what a server sends before its client has sent anything.
 const banner = "220 a server that speaks first\r\n"
 
 // Ports of servers that speak first.
@@ -25,13 +25,11 @@ const (
 	unknownPort uint16 = 7025 // nobody's
 )
 
-// detectionTime is how long Envoy waits for a client to speak on a port that
-// it does not know.
+// detectionTime is how long Envoy waits for a client's first bytes on a port that it does not know.
 const detectionTime = 500 * time.Millisecond
 
-// checkServerFirst waits for a server that speaks first, and has the client
-// answer then: without delay where the port is known, and after a while where
-// it is not.
+// checkServerFirst waits for a server that speaks first, and then lets the client answer: without
+// delay on a known port, and after a while on another.
 func checkServerFirst(t *testing.T, w *way) {
 	for _, port := range []uint16{knownPort, unknownPort} {
 		w.serve(t, port, func(conn *net.TCPConn) error {
@@ -57,8 +55,8 @@ func checkServerFirst(t *testing.T, w *way) {
 	w.wantLogged(logLine{"filter_chain": "tcp", "downstream_local_address": w.server(unknownPort)})
 }
 
-// banners are waited for one after the other: of several, the quickest tells
-// the proxy's delay from the machine's.
+// banners are awaited one after the other: the quickest of them shows the proxy's delay without the
+// machine's.
 const banners = 5
 
 func (w *way) quickestBanner(t *testing.T, port uint16) time.Duration {
@@ -80,7 +78,7 @@ func (w *way) quickestBanner(t *testing.T, port uint16) time.Duration {
 	return quickest
 }
 
-// talk says something to a server that says it back.
+// talk sends something to a server that echoes it.
 func talk(conn net.Conn, words string) error {
 	if _, err := io.WriteString(conn, words); err != nil {
 		return err
@@ -94,7 +92,7 @@ func talk(conn net.Conn, words string) error {
 
 var timeoutsCounter = regexp.MustCompile(`(?m)^envoy_listener_downstream_pre_cx_timeout\{[^}]*\} (\d+)$`)
 
-// detectionTimeouts is how many connections Envoy has waited for in vain.
+// detectionTimeouts returns the number of connections for which Envoy has waited in vain.
 func (p *pod) detectionTimeouts(t *testing.T) int {
 	t.Helper()
 	if p.kind != envoy {
@@ -130,8 +128,8 @@ func checkMany(t *testing.T, w *way) {
 	w.many(t, manyPort, func(conn net.Conn, i int) error { return talk(conn, fmt.Sprintf("\x00\x01 number %d\n", i)) })
 }
 
-// checkManyHTTP has 1,000 clients with a connection each wait for an answer
-// that none gets before all have asked.
+// checkManyHTTP lets 1,000 clients with a connection each wait for an answer that none gets before
+// all have sent their requests.
 func checkManyHTTP(t *testing.T, w *way) {
 	var asked sync.WaitGroup
 	asked.Add(atOnce)
@@ -158,7 +156,7 @@ func checkManyHTTP(t *testing.T, w *way) {
 	})
 }
 
-// many opens connections to a port, and has each talked on once all are open.
+// many opens connections to a port, and talks on each once all are open.
 func (w *way) many(t *testing.T, port uint16, talk func(net.Conn, int) error) {
 	t.Helper()
 	w.mu.Lock()
@@ -182,8 +180,7 @@ func (w *way) many(t *testing.T, port uint16, talk func(net.Conn, int) error) {
 	}
 }
 
-// checkHalfClosed: either end may say that it has no more to send, and go on
-// reading.
+// checkHalfClosed checks that either end may shut down its direction and continue to read.
 func checkHalfClosed(t *testing.T, w *way) {
 	const question, late = "question", "an answer to one who has stopped talking"
 	w.serve(t, halfPort, func(conn *net.TCPConn) error {
@@ -213,7 +210,7 @@ func checkHalfClosed(t *testing.T, w *way) {
 	}
 }
 
-// checkServerHalfClosed is the same the other way round.
+// checkServerHalfClosed checks the same the other way round.
 func checkServerHalfClosed(t *testing.T, w *way) {
 	const last, after = "all that I have to say", "words for one who has stopped talking"
 	heard := make(chan string, 1)

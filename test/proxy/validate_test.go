@@ -13,8 +13,8 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// TestEnvoyAcceptsEveryBootstrap has Envoy itself check the bootstrap of every
-// mode, with what changes its shape.
+// TestEnvoyAcceptsEveryBootstrap lets Envoy itself check the bootstrap of every mode, with every
+// setting that changes its shape.
 func TestEnvoyAcceptsEveryBootstrap(t *testing.T) {
 	t.Parallel()
 	resolvers := filepath.Join(t.TempDir(), envoyconfig.ResolversFile)
@@ -61,13 +61,13 @@ func TestEnvoyRefusesNonsense(t *testing.T) {
 	}
 }
 
-// bootstrapText is the bootstrap of a mode with nothing said.
+// bootstrapText returns the bootstrap of a mode with default settings.
 func bootstrapText(mode interception.Mode) string {
 	return string(envoyconfig.Bootstrap(mode, interception.Default(), envoyconfig.DefaultSettings(),
 		envoyconfig.Host{IPv6: true, BindToLoopback: true}))
 }
 
-// validate has Envoy check a bootstrap.
+// validate lets Envoy check a bootstrap.
 func validate(t *testing.T, text string, more ...string) (said string, err error) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), envoyconfig.BootstrapFile)
@@ -81,15 +81,14 @@ func validate(t *testing.T, text string, more ...string) (said string, err error
 	return string(out), err
 }
 
-// unfinished are fields that Envoy says are not finished, and that tests hold to
-// work. Of the UDP proxy's two ways to name a cluster the other is deprecated,
-// and nothing else lets unknown methods pass.
+// unfinished are fields that Envoy calls work in progress, and that tests show to work. The UDP
+// proxy's other way to name a cluster is deprecated, and nothing else lets unknown methods pass.
 var unfinished = []string{
 	"'envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.matcher'",
 	"'envoy.config.core.v3.Http1ProtocolOptions.allow_custom_methods'",
 }
 
-// checkWarnings finds what Envoy will soon refuse.
+// checkWarnings finds what Envoy will soon reject.
 func checkWarnings(t *testing.T, out string) {
 	t.Helper()
 	for line := range strings.Lines(out) {

@@ -17,32 +17,30 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// direction is one of the ways through a proxy: from a client to a server,
-// over one family.
+// direction is one of the ways through a proxy: from a client to a server, in one family.
 type direction struct {
 	inbound bool // from a client outside to the app; otherwise from the app to a server outside
 	ipv6    bool
 }
 
-// way is such a way through a pod's proxy. It notes every connection at both
-// ends.
+// way is such a way through a pod's proxy. It records every connection at both ends.
 type way struct {
 	direction
 	pod    *pod
 	system interception.System
 
 	mu      sync.Mutex
-	check   int    // that is made
+	check   int    // number of the current check
 	wanted  []want // of the access log
 	dialed  []ends
 	arrived map[ends]bool   // the client's end is the proxy's, as the server sees it
-	sudden  map[uint16]bool // ports to which many connections end at once
+	sudden  map[uint16]bool // ports on which many connections end at once
 }
 
-// ends of a connection.
+// ends are the two ends of a connection.
 type ends struct{ client, server netip.AddrPort }
 
-// appIdentity is who the app is.
+// appIdentity is the app's identity.
 var appIdentity = netns.Identity{UID: 1000, GID: 1000}
 
 // The server outside.
@@ -62,7 +60,7 @@ func (d direction) String() string {
 	return to + " " + family
 }
 
-// of chooses the address of the way's family.
+// of returns the address of the way's family.
 func (w *way) of(v4, v6 netip.Addr) netip.Addr {
 	if w.ipv6 {
 		return v6
@@ -70,7 +68,7 @@ func (w *way) of(v4, v6 netip.Addr) netip.Addr {
 	return v4
 }
 
-// server is where the client dials a port.
+// server returns the address and port that the client dials.
 func (w *way) server(port uint16) netip.AddrPort {
 	if w.inbound {
 		return netip.AddrPortFrom(w.of(netns.PodIPv4, netns.PodIPv6), port)
@@ -78,7 +76,7 @@ func (w *way) server(port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(w.of(serverIPv4, serverIPv6), port)
 }
 
-// source is the address that a server has to see.
+// source returns the client's address that a server has to see.
 func (w *way) source() netip.Addr {
 	switch {
 	case !w.inbound:
@@ -92,10 +90,10 @@ func (w *way) source() netip.Addr {
 	}
 }
 
-// loopback reports whether the proxy goes on to loopback instead.
+// loopback reports whether the proxy connects to loopback instead.
 func (w *way) loopback() bool { return w.inbound && w.system == interception.SystemLegacy }
 
-// arrival is what the server takes for its own address.
+// arrival returns the address that the server sees as its own.
 func (w *way) arrival(server netip.AddrPort) netip.AddrPort {
 	if w.loopback() {
 		return netip.AddrPortFrom(w.source(), server.Port())
@@ -103,8 +101,8 @@ func (w *way) arrival(server netip.AddrPort) netip.AddrPort {
 	return server
 }
 
-// logged is what the proxy's log has for a server's address: HAProxy, sent on
-// to loopback, knows no other.
+// logged returns the server's address in the proxy's log: HAProxy logs loopback if it connects
+// there.
 func (w *way) logged(server netip.AddrPort) netip.AddrPort {
 	if w.pod.kind == haproxy {
 		return w.arrival(server)
@@ -112,8 +110,8 @@ func (w *way) logged(server netip.AddrPort) netip.AddrPort {
 	return server
 }
 
-// listener and cluster are what the proxy calls the two halves of the way. In
-// legacy there is one for both directions.
+// listener and cluster are the proxy's names for the two halves of the way. In legacy there is one
+// for both directions.
 func (w *way) listener() string {
 	name := "virtualOutbound"
 	if w.inbound && !w.loopback() {
@@ -155,7 +153,7 @@ func (w *way) dial(ctx context.Context, port uint16) (*net.TCPConn, error) {
 	return conn.(*net.TCPConn), nil
 }
 
-// answerTime is what a whole check may take on a busy machine.
+// answerTime is how long a whole check may take on a busy machine.
 const answerTime = 60 * time.Second
 
 func (w *way) mustDial(t *testing.T, port uint16) *net.TCPConn {
@@ -168,7 +166,7 @@ func (w *way) mustDial(t *testing.T, port uint16) *net.TCPConn {
 	return conn
 }
 
-// accepting is a listener whose connections are accepted as whoever listens.
+// accepting is a listener that accepts with the listener's identity.
 type accepting struct {
 	*net.TCPListener
 	conns  chan net.Conn
@@ -196,7 +194,7 @@ func (a *accepting) Close() error {
 	return err
 }
 
-// listen has the server take connections to a port, until the test's end.
+// listen makes the server accept connections to a port, until the test's end.
 func (w *way) listen(t *testing.T, port uint16) net.Listener {
 	t.Helper()
 	ns, o := w.pod.Outside, netns.ListenOptions{Name: "outside"}
@@ -258,7 +256,7 @@ func (w *way) serve(t *testing.T, port uint16, answer func(*net.TCPConn) error) 
 // logLine is a line of the proxy's access log.
 type logLine map[string]any
 
-// logLines are those of the proxy's access log so far.
+// logLines returns all lines of the proxy's access log so far.
 func (p *pod) logLines() []logLine {
 	var all []logLine
 	for _, text := range p.Proxy.Output() {
@@ -270,7 +268,7 @@ func (p *pod) logLines() []logLine {
 	return all
 }
 
-// lines are those of the way.
+// lines returns those of this way.
 func (w *way) lines() []logLine {
 	return slices.DeleteFunc(w.pod.logLines(), func(line logLine) bool {
 		server, err := netip.ParseAddrPort(line.text("downstream_local_address"))
@@ -286,14 +284,14 @@ type want struct {
 	line  logLine
 }
 
-// wantLogged asks for a line. HAProxy's log knows no protocols.
+// wantLogged wants a line. HAProxy's log has no protocols.
 func (w *way) wantLogged(line logLine) {
 	if w.pod.kind == envoy {
 		w.wanted = append(w.wanted, want{w.check, line})
 	}
 }
 
-// logTime is more than a proxy may keep a line to itself.
+// logTime is longer than a proxy may buffer a line.
 const logTime = 15 * time.Second
 
 func (l logLine) saidBy(line logLine) bool {
@@ -305,7 +303,7 @@ func (l logLine) saidBy(line logLine) bool {
 	return true
 }
 
-// checkEnds holds that every server saw the source address that it should, and
+// checkEnds checks that every server saw the source address that it should, and
 // that the five addresses of every connection are in the access log.
 func (w *way) checkEnds(t *testing.T) {
 	t.Helper()
@@ -332,7 +330,7 @@ func (w *way) checkEnds(t *testing.T) {
 		len(w.dialed), len(w.arrived), w.source(), found.exact, found.renamed, found.dropped)
 }
 
-// finding is what an access log has of the connections of a way.
+// finding is what an access log holds about the connections of a way.
 type finding struct {
 	exact, renamed, dropped int
 	missing                 []ends
@@ -341,9 +339,8 @@ type finding struct {
 
 // find looks for the connections.
 //
-// The proxy may see a client come from another port than the client's own: a
-// client may use a port for several destinations, which after REDIRECT are one,
-// and so netfilter gives the later ones other ports.
+// The proxy may see another port than the client's own: a client may use a port for several
+// destinations, which REDIRECT makes one, so that netfilter gives the later ones other ports.
 func (w *way) find(lines []logLine) finding {
 	var f finding
 	logged := map[ends][]logLine{}
@@ -382,8 +379,7 @@ func (w *way) find(lines []logLine) finding {
 	return f
 }
 
-// unsaid are the lines that were asked for and are not in the access log, once
-// all connections are.
+// unsaid returns the wanted lines that are not in the access log, once all connections are.
 func (w *way) unsaid() []want {
 	lines := w.lines()
 	return slices.DeleteFunc(w.wanted, func(want want) bool { return slices.ContainsFunc(lines, want.line.saidBy) })
@@ -393,7 +389,7 @@ func (e ends) portless() ends {
 	return ends{netip.AddrPortFrom(e.client.Addr(), 0), e.server}
 }
 
-// wrong are the lines that have another than the other three addresses.
+// wrong returns the lines in which one of the other three addresses is wrong.
 func (w *way) wrong(e ends, lines []logLine) (wrong []string) {
 	for _, line := range lines {
 		if !w.right(e, line) {
@@ -403,12 +399,12 @@ func (w *way) wrong(e ends, lines []logLine) (wrong []string) {
 	return wrong
 }
 
-// mayBeDropped: HAProxy does not wait for whoever reads its log. Of a thousand
-// lines at once, those that a pipe has no room for are gone.
+// mayBeDropped reports whether lines may be missing: HAProxy does not wait for the reader of its
+// log, and drops lines that do not fit in the pipe.
 func (w *way) mayBeDropped(e ends) bool { return w.pod.kind == haproxy && w.sudden[e.server.Port()] }
 
-// right compares the three addresses that are not the client's. HAProxy does
-// not know its own port where it takes the client's address.
+// right compares the three addresses that are not the client's. HAProxy does not know its own port
+// where it uses the client's address.
 func (w *way) right(e ends, line logLine) bool {
 	if line.text("upstream_host") != w.arrival(e.server).String() || !strings.HasPrefix(line.text("upstream_cluster"), w.cluster()) {
 		return false

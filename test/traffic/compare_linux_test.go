@@ -14,30 +14,28 @@ import (
 // trial is something that a client and a server do.
 type trial struct {
 	name string
-	// prepare starts a server on the way's host, for both families; nil where
-	// talk brings its own.
+	// prepare starts a server on the way's host, for both families; nil if talk has its own.
 	prepare func(*testing.T, *way)
-	// talk does it, and returns what both ends saw, as lines without anything
-	// that differs from one time to the next.
+	// talk does it, and returns what both ends saw, as lines without anything that differs from one
+	// run to the next.
 	talk func(*testing.T, *way) []string
-	// want is what both ends see without a proxy: a trial that goes wrong
-	// everywhere compares nothing.
+	// want is what both ends see without a proxy: a trial that always fails would compare nothing.
 	want []string
-	// holds are lines of it, where all of it is too much to write down.
+	// holds are some of these lines, if all are too many to write down.
 	holds []string
-	// ways are where it is made; nil for all.
+	// ways are where it runs; nil for all.
 	ways []direction
-	// times is how often it is made, where what is seen is a matter of chance.
-	// Of all that was seen, what differs from want counts.
+	// times is how often it runs if the result may vary. Every result that differs from want
+	// counts.
 	times int
-	// uncarried is one that need not reach the proxy.
+	// uncarried means that the proxy need not see the connection.
 	uncarried bool
 }
 
 // seen is what both ends saw, by network and way.
 type seen map[interception.Mode]map[direction][]string
 
-// compare makes a trial in every network, and compares.
+// compare runs a trial in every network, and compares.
 func compare(t *testing.T, all map[interception.Mode]*network, trials []trial) {
 	for _, tr := range trials {
 		t.Run(tr.name, func(t *testing.T) {
@@ -63,7 +61,7 @@ func compare(t *testing.T, all map[interception.Mode]*network, trials []trial) {
 	}
 }
 
-// make makes a trial on the ways of a network.
+// make runs a trial on the ways of a network.
 func (tr trial) make(t *testing.T, n *network, results map[direction][]string) {
 	folder := ""
 	for i, d := range tr.ways {
@@ -89,7 +87,7 @@ func (tr trial) make(t *testing.T, n *network, results map[direction][]string) {
 	}
 }
 
-// judge compares what was seen with a proxy to what was seen without.
+// judge compares what was seen with a proxy with what was seen without.
 func (tr trial) judge(t *testing.T, results seen) {
 	occurred, expected := make([]int, len(differences)), make([]int, len(differences))
 	for _, d := range tr.ways {

@@ -8,21 +8,21 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// difference is one that the proxy makes, and that docs/proxy.md tells of.
+// difference is a difference that the proxy makes and that docs/proxy.md describes.
 type difference struct {
 	trial  string
 	mode   interception.Mode    // "" for both
 	where  func(direction) bool // nil for everywhere
-	direct string               // what is seen without the proxy: lines
-	proxy  string               // what is seen with it instead
-	chance bool                 // whether it is seen depends on how busy the machine is
+	direct string               // lines seen without the proxy
+	proxy  string               // lines seen with it instead
+	chance bool                 // it occurs only sometimes, depending on how busy the machine is
 	reason string
 }
 
 func inbound(d direction) bool { return d.inbound }
 
-// differences are all that are known. One that no longer occurs fails the suite,
-// but for those that are a matter of chance.
+// differences are all known differences. One that no longer occurs fails the suite, unless it
+// occurs only sometimes.
 var differences = []difference{
 	{
 		trial:  refused,
@@ -65,7 +65,7 @@ func (known difference) concerns(trial string, mode interception.Mode, d directi
 	return known.trial == trial && (known.mode == "" || known.mode == mode) && (known.where == nil || known.where(d))
 }
 
-// expected is what both ends see with the proxy, by what they see without it.
+// expected returns what both ends should see with the proxy, from what they see without it.
 func (known difference) expected(t *testing.T, without []string) []string {
 	t.Helper()
 	if !strings.Contains(text(without), known.direct) {
@@ -74,7 +74,7 @@ func (known difference) expected(t *testing.T, without []string) []string {
 	return strings.Split(strings.Replace(text(without), known.direct, known.proxy, 1), "\n")
 }
 
-// checkDifferences holds that every documented difference is of a trial.
+// checkDifferences checks that every documented difference belongs to a trial.
 func checkDifferences(t *testing.T, all []trial) {
 	for _, known := range differences {
 		if !slices.ContainsFunc(all, func(tr trial) bool { return tr.name == known.trial }) {

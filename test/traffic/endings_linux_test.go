@@ -11,21 +11,21 @@ import (
 	"time"
 )
 
-// endings are conversations, told step by step, that end in every way that a
-// connection of TCP can. Each step waits for the one before, at either end. What
-// an end sees stands in its step: it is what it sees without a proxy.
+// endings are conversations, step by step, that end in every way that a TCP connection can. Each
+// step waits for the one before, at either end. A step also states what its end sees without a
+// proxy.
 //
 //	client connects           or why it cannot
 //	server writes N           bytes
 //	server reads N            bytes, exactly
 //	server reads all: N, EOF  what comes until the end, and what that was
 //	client shuts down         sends its FIN, and may go on reading
-//	client closes             sends its FIN, or a reset where bytes are unread
+//	client closes             sends its FIN, or a reset if bytes are unread
 //	client resets             closes with a reset (SO_LINGER 0)
 //	client writes until EPIPE goes on writing until it learns that nobody reads
 var endings = []struct {
 	name, script string
-	times        int // of those where the proxy's answer is a matter of chance, the more the better
+	times        int // more often if the proxy's answer varies
 }{
 	{"the client closes", `
 		client connects
@@ -233,19 +233,19 @@ var endings = []struct {
 		client connects: ECONNREFUSED`, 1},
 }
 
-// chance is how often those are made whose end comes before the proxy is done
-// with what went before.
+// chance is how often a conversation runs whose end may come before the proxy has handled what went
+// before.
 const chance = 20
 
 const refused = "nobody listens"
 
-// endingsPort is where those servers listen, and closedPort where none does.
+// endingsPort is the port of these servers, and closedPort one without a server.
 const (
 	endingsPort uint16 = 5001
 	closedPort  uint16 = 5002
 )
 
-// endingTrials makes a trial of each.
+// endingTrials returns a trial for each.
 func endingTrials() []trial {
 	var trials []trial
 	for _, ending := range endings {
@@ -275,7 +275,7 @@ func endingTrials() []trial {
 	return trials
 }
 
-// play is a script at work.
+// play is a running conversation.
 type play struct {
 	*way
 	port           uint16
@@ -294,7 +294,7 @@ func (p *play) end() {
 	}
 }
 
-// step does what a line says, and returns the line with what was seen.
+// step carries out a line, and returns the line with what was seen.
 func (p *play) step(t *testing.T, line string) string {
 	who, what, _ := strings.Cut(line, " ")
 	if what == "connects" || strings.HasPrefix(what, "connects:") {
@@ -302,7 +302,7 @@ func (p *play) step(t *testing.T, line string) string {
 		if p.client, err = p.dial(t.Context(), p.port); err != nil {
 			return who + " connects: " + errno(err)
 		}
-		if what != "connects" { // it should not have been able to
+		if what != "connects" { // it should not have connected
 			return who + " connects, reads all: " + readAll(p.client)
 		}
 		return line
@@ -321,7 +321,7 @@ func (p *play) step(t *testing.T, line string) string {
 	return who + " " + act(t, conn, done)
 }
 
-// act does what a step says at its end, and returns it with what was seen.
+// act carries out a step at its end, and returns it with what was seen.
 func act(t *testing.T, conn *net.TCPConn, what string) string {
 	var count int
 	switch {
@@ -342,7 +342,7 @@ func act(t *testing.T, conn *net.TCPConn, what string) string {
 	case strings.HasPrefix(what, "writes until "):
 		end := writeUntil(conn)
 		if wanted := strings.TrimPrefix(what, "writes until "); strings.Contains(wanted, end) {
-			end = wanted // which of two it is depends on who is quicker
+			end = wanted // either may happen
 		}
 		return "writes until " + end
 	default:
@@ -356,7 +356,7 @@ func scan(text, format string, into *int) bool {
 	return err == nil && n == 1
 }
 
-// failing is a step with the error that it met.
+// failing returns a step with its error.
 func failing(what string, err error) string {
 	if err != nil {
 		return what + ": " + errno(err)
@@ -364,7 +364,7 @@ func failing(what string, err error) string {
 	return what
 }
 
-// accepted is the connection at the server's end.
+// accepted returns the connection at the server's end.
 func (p *play) accepted() (*net.TCPConn, error) {
 	if p.server != nil {
 		return p.server, nil
@@ -380,11 +380,11 @@ func (p *play) accepted() (*net.TCPConn, error) {
 	return conn, conn.SetDeadline(time.Now().Add(arrivalTime))
 }
 
-// arrivalTime is what a connection, or its end, may take to arrive: it is
-// waited for where a proxy loses them.
+// arrivalTime is how long a connection, or its end, may take to arrive. It is waited for if a proxy
+// loses them.
 const arrivalTime = 10 * time.Second
 
-// readAll reads to the end of a connection, and says what came.
+// readAll reads to the end of a connection, and returns what came.
 func readAll(conn *net.TCPConn) string {
 	_ = conn.SetDeadline(time.Now().Add(arrivalTime))
 	var got bytes.Buffer
@@ -395,7 +395,7 @@ func readAll(conn *net.TCPConn) string {
 	return fmt.Sprintf("%d, EOF", count)
 }
 
-// writeUntil writes until an error comes, and names it.
+// writeUntil writes until there is an error, and names it.
 func writeUntil(conn *net.TCPConn) string {
 	for deadline := time.Now().Add(arrivalTime); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if _, err := conn.Write([]byte{0}); err != nil {

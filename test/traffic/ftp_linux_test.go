@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-// ftpPort is vsftpd's.
+// ftpPort is the port of vsftpd.
 const ftpPort uint16 = 21
 
-// ftpServe starts vsftpd. Whoever logs in may upload into its folder in.
+// ftpServe starts vsftpd. Everybody who logs in may upload into its folder in.
 func ftpServe(t *testing.T, w *way) {
 	w.folder = root.folder(t, "vsftpd")
 	files := filepath.Join(w.folder, "files")
@@ -51,13 +51,13 @@ xferlog_enable=NO
 	root.daemon(t, w.serverHost(), ftpPort, "/usr/sbin/vsftpd", file(t, filepath.Join(w.folder, "vsftpd.conf"), config))
 }
 
-// ftpTrials upload small files, each over a data connection of its own to which
-// the client, or in active mode the server, connects, and which the client
-// closes when it has written; and read one back.
+// ftpTrials upload small files and read one back. Each file has a data connection of its own, to
+// which the client, or in active mode the server, connects, and which the client closes after it
+// has written.
 func ftpTrials() []trial {
 	return []trial{
 		{name: "FTP, passive", prepare: ftpServe, talk: ftpTalk(20, "--disable-eprt"), want: ftpWant(20)},
-		// Over IPv6 vsftpd connects to where it sees the client, whatever the client says.
+		// Over IPv6 vsftpd connects to the address that it sees, whatever the client sends.
 		{
 			name: "FTP, active", prepare: ftpServe, talk: ftpTalk(5, "--ftp-port", "-"), want: ftpWant(5),
 			ways: []direction{{inbound: true}, {}},

@@ -17,16 +17,16 @@ const (
 	http2sPort uint16 = 8443
 )
 
-// h2specTrial has h2spec, which holds servers to the specification of HTTP/2,
-// look at nghttpd. What it finds is nghttpd's, case by case. One of its 145
-// cases waits for its timeout, which is why it is not made on every way.
+// h2specTrial runs h2spec, which tests servers for conformance with HTTP/2, on nghttpd. Its
+// verdicts, case by case, are nghttpd's. One of its 145 cases waits for its timeout, so it does not
+// run on every way.
 func h2specTrial() trial {
 	return trial{
 		name: "h2spec over h2c and TLS",
 		ways: []direction{{inbound: true}, {ipv6: true}},
 		prepare: func(t *testing.T, w *way) {
 			pages := app.folder(t, "pages")
-			// The cases of flow control need some of it to be left.
+			// The cases about flow control need some data to be left.
 			file(t, filepath.Join(pages, "index.html"), strings.Repeat("x", 20_000))
 			app.daemon(t, w.serverHost(), http2Port, "nghttpd", "--no-tls", "--htdocs="+pages, fmt.Sprint(http2Port))
 			app.daemon(t, w.serverHost(), http2sPort, "nghttpd", "--htdocs="+pages, fmt.Sprint(http2sPort),
@@ -41,7 +41,7 @@ func h2specTrial() trial {
 	}
 }
 
-// h2specCases is how many h2spec has. Fewer are an h2spec that gave up.
+// h2specCases is the number of h2spec's cases. With fewer, h2spec has given up.
 const h2specCases = 145
 
 // h2spec returns the verdict of every case.

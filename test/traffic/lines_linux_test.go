@@ -12,22 +12,22 @@ import (
 	"time"
 )
 
-// linePorts are of protocols whose clients or servers a proxy that looks at
-// connections takes for something else.
+// linePorts are of protocols whose clients or servers may confuse a proxy that inspects
+// connections.
 var linePorts = []uint16{21, 25, 80, 443, 2003, 3306, 5432, 6379, 8080, 9000}
 
-// linesPerPort are enough for a proxy that loses one in a hundred to be found.
+// linesPerPort is enough to find a proxy that loses one in a hundred.
 const linesPerPort = 30
 
-// lineTrials send a line on each of 300 connections, and end them either at once
-// or, as nc -N does, when the server has ended too.
+// lineTrials send a line on each of 300 connections, and end them either at once or, like nc -N,
+// after the server has ended its direction.
 func lineTrials() []trial {
 	var want []string
 	for _, port := range linePorts {
 		want = append(want, fmt.Sprintf("port %d: %d of %d lines", port, linesPerPort, linesPerPort))
 	}
 	closes := func(conn *net.TCPConn) error { return conn.Close() }
-	waits := func(conn *net.TCPConn) error { // as nc -N
+	waits := func(conn *net.TCPConn) error { // like nc -N
 		err := conn.CloseWrite()
 		answer, readErr := io.ReadAll(conn)
 		if readErr == nil && len(answer) > 0 {
@@ -41,7 +41,7 @@ func lineTrials() []trial {
 	}
 }
 
-// lines has ten servers, and clients of each that come one after the other.
+// lines runs ten servers, and clients of each, one after the other.
 func lines(end func(*net.TCPConn) error) func(*testing.T, *way) []string {
 	return func(t *testing.T, w *way) []string {
 		seen := make([]string, len(linePorts))
@@ -78,7 +78,7 @@ func (w *way) sendLine(t *testing.T, port uint16, number int, end func(*net.TCPC
 	return errors.Join(err, end(conn))
 }
 
-// countLines waits for every line once, and gives up when none comes any more.
+// countLines waits for every line once, and gives up when no more arrive.
 func countLines(arrived <-chan string) int {
 	different := map[string]bool{}
 	for len(different) < linesPerPort {
@@ -95,8 +95,8 @@ func countLines(arrived <-chan string) int {
 // bytesPort is where the servers of byteTrials listen.
 const bytesPort uint16 = 8080
 
-// byteTrials send bytes that a proxy which speaks HTTP would change, refuse or
-// answer by itself. Every byte has to arrive, in both directions.
+// byteTrials send bytes that a proxy for HTTP would change, refuse or answer itself. Every byte has
+// to arrive, in both directions.
 func byteTrials() []trial {
 	const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 	var trials []trial
@@ -112,7 +112,7 @@ func byteTrials() []trial {
 			"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 100 Again\r\nX-y: Z\r\n\r\nHTTP/1.1 204 None\r\n\r\n"},
 		{"HTTP/0.9", "GET /\r\n", "just text"},
 		{"a header of 100 kB", "GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 100_000) + "\r\n\r\n", "HTTP/1.1 431 No\r\n\r\n"},
-		// A server that does not answer is one that is frozen: the client has to notice.
+		// The server does not answer, as if it were frozen: the client has to notice.
 		{"a PING of HTTP/2 that the server leaves unanswered", http2Preface + "\x00\x00\x08\x06\x00\x00\x00\x00\x00pingpong", ""},
 		{"a PING of HTTP/2 that the server answers wrongly", http2Preface + "\x00\x00\x08\x06\x00\x00\x00\x00\x00pingpong",
 			"\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x08\x06\x01\x00\x00\x00\x00gnopgnip"},
@@ -129,8 +129,8 @@ func byteTrials() []trial {
 	return trials
 }
 
-// exchange has a client say something, and a server answer once it has heard
-// all of it. Then the server ends the connection.
+// exchange lets a client send something and a server answer once it has received all of it. Then
+// the server closes the connection.
 func (w *way) exchange(t *testing.T, question, answer string) []string {
 	heard := make(chan string, 1)
 	w.serve(t, bytesPort, func(conn *net.TCPConn) {
@@ -155,7 +155,7 @@ func (w *way) exchange(t *testing.T, question, answer string) []string {
 	return []string{"server: " + <-heard, "client: " + client}
 }
 
-// said shows bytes, the first of many, and how their connection went wrong.
+// said prints the first bytes, and the error of their connection.
 func said(got []byte, err error) string {
 	shown := fmt.Sprintf("%.300q", got)
 	if err != nil {
@@ -164,9 +164,9 @@ func said(got []byte, err error) string {
 	return shown
 }
 
-// serverFirstTrial has servers that speak first, and a client that says nothing
-// before it has heard them. A proxy that waits for the client would hold the
-// greeting back: for ever, or for a time that Envoy counts, see checkDetection.
+// serverFirstTrial has servers that speak first, and a client that waits for them. A proxy that
+// waits for the client would delay the greeting: for ever, or for a time that Envoy counts, see
+// checkDetection.
 func serverFirstTrial() trial {
 	const greeting = "220 a server that speaks first\r\n"
 	var want []string

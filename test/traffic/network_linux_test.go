@@ -21,12 +21,12 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-// runFolder holds what is made once for a run. Every user may walk through it:
-// servers run as users of their own.
+// runFolder holds what is made once for a run. Every user can reach it: servers run as users of
+// their own.
 var runFolder string
 
 func TestMain(m *testing.M) {
-	container.Main() // this program again, where a test has it become a container
+	container.Main() // this program again, if a test runs it as a container
 	var err error
 	if runFolder, err = os.MkdirTemp("", "shunt-traffic-"); err == nil {
 		err = os.Chmod(runFolder, 0o755) //nolint:gosec // for servers of other users
@@ -43,11 +43,11 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// shuntInit is the program of the init container, built once as it ships.
+// shuntInit is the init container's program, built once as it ships.
 var shuntInit = sync.OnceValues(func() (string, error) { return container.BuildShuntInit(runFolder) })
 
-// program returns the path of a program that a variable names. Without one the
-// test is skipped, but in CI it fails.
+// program returns the path of a program from an environment variable. Without it the test is
+// skipped; with CI=true it fails.
 func program(t *testing.T, variable string) string {
 	t.Helper()
 	path := os.Getenv(variable)
@@ -62,7 +62,7 @@ func program(t *testing.T, variable string) string {
 	return ""
 }
 
-// direct is in place of an interception mode where nothing intercepts.
+// direct replaces an interception mode where nothing is intercepted.
 const direct interception.Mode = "direct"
 
 // networks are compared: the first with each of the others.
@@ -74,7 +74,7 @@ type network struct {
 	mode interception.Mode
 }
 
-// newNetwork makes a network, and in it starts an injected pod.
+// newNetwork makes a network, and starts an injected pod in it.
 func newNetwork(t *testing.T, mode interception.Mode) *network {
 	t.Helper()
 	netns.Require(t, "iptables-nft")
@@ -88,8 +88,8 @@ func newNetwork(t *testing.T, mode interception.Mode) *network {
 			t.Error(err)
 		}
 	})
-	// Addresses for programs: a client is not told where to come from, and a
-	// server may want to bind its own.
+	// Addresses for programs: a client does not choose its source, and a server may bind its own
+	// address.
 	for addr, device := range map[netip.Addr]string{
 		netns.OutsideIPv4: "eth0", netns.OutsideIPv6: "eth0", serverIPv4: "lo", serverIPv6: "lo",
 	} {
@@ -119,7 +119,7 @@ func addAddress(ns *netns.NS, addr netip.Addr, device string) error {
 	return nil
 }
 
-// inject starts the proxy of a pod that has the default configuration.
+// inject starts the proxy of a pod with the default configuration.
 func (n *network) inject(t *testing.T) {
 	t.Helper()
 	result := inject.Inject(&corev1.Pod{
@@ -145,7 +145,7 @@ func (n *network) inject(t *testing.T) {
 	}
 }
 
-// counter adds up Envoy's counters that have a name's ending.
+// counter adds up Envoy's counters whose names have an ending.
 func (n *network) counter(t *testing.T, name string) int {
 	t.Helper()
 	admin := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), interception.AdminPort)
@@ -172,7 +172,7 @@ func (n *network) counter(t *testing.T, name string) int {
 	return total
 }
 
-// carried is how many connections the proxy has opened to servers.
+// carried returns the number of connections that the proxy has opened to servers.
 func (n *network) carried(t *testing.T) int {
 	t.Helper()
 	if n.mode == direct {

@@ -28,8 +28,7 @@ func postgresProgram(name string) (string, error) {
 	return found[len(found)-1], nil
 }
 
-// postgresCluster is a folder of an empty database, made once. Everybody may
-// log in.
+// postgresCluster is the folder of an empty database, made once. Everybody may log in.
 var postgresCluster = sync.OnceValues(func() (string, error) {
 	initdb, err := postgresProgram("initdb")
 	if err != nil {
@@ -50,7 +49,7 @@ var postgresCluster = sync.OnceValues(func() (string, error) {
 	return folder, nil
 })
 
-// postgresTrial cancels queries, and reads and writes much.
+// postgresTrial cancels queries, and reads and writes large amounts.
 func postgresTrial() trial {
 	const port uint16 = 5432
 	serve := func(t *testing.T, w *way) {
@@ -69,7 +68,7 @@ func postgresTrial() trial {
 		file(t, filepath.Join(folder, "pg_hba.conf"), "host all all 0.0.0.0/0 trust\nhost all all ::/0 trust\n")
 		app.daemon(t, w.serverHost(), port, server, "-D", folder, "-p", fmt.Sprint(port), "-c", "listen_addresses=*", "-c", "fsync=off",
 			"-c", "unix_socket_directories=", "-c", "dynamic_shared_memory_type=mmap")
-		// It listens before it lets anybody in.
+		// It listens before it accepts logins.
 		const wait = `until pg_isready --quiet --host 127.0.0.1 --port "$1"; do sleep 0.1; done`
 		ctx, cancel := context.WithTimeout(t.Context(), startTime)
 		defer cancel()

@@ -13,13 +13,12 @@ import (
 	"testing"
 )
 
-// programTrials have a client of Debian's talk to a server of Debian's.
+// programTrials let a client from Debian talk to a server from Debian.
 func programTrials() []trial {
 	return []trial{netcatTrial(), loggerTrial(), redisTrial(), memcachedTrial(), smtpTrial(), sshTrial(), rsyncTrial(), tlsTrial()}
 }
 
-// keys is a folder with an authority, a server's and a client's certificates by
-// it, and keys of ssh, made once.
+// keys is a folder with a CA, a server's and a client's certificate, and ssh keys, made once.
 var keys = sync.OnceValues(func() (string, error) {
 	const script = `set -e; umask 077
 		openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem
@@ -157,7 +156,7 @@ func memcachedTrial() trial {
 	}
 }
 
-// smtpServer is aiosmtpd on all addresses; its command line knows one.
+// smtpServer runs aiosmtpd on all addresses; its command line accepts only one.
 const smtpServer = `import asyncio, sys
 from aiosmtpd.handlers import Sink
 from aiosmtpd.smtp import SMTP
@@ -178,7 +177,7 @@ func smtpTrial() trial {
 			app.daemon(t, w.serverHost(), port, "/usr/bin/python3", "-c", smtpServer, fmt.Sprint(port))
 		},
 		talk: func(t *testing.T, w *way) []string {
-			// What curl says of addresses, and of the pieces that it sends, is left out.
+			// curl's output about addresses, and about the parts that it sends, is left out.
 			const script = `curl -sSv --mail-from a@example.com --mail-rcpt b@example.com --upload-file "$1" "$2/there" 2>&1 |
 				grep -a '^[<>]' | tr -d '\r'
 				curl -s --mail-from a@example.com --mail-rcpt nobody --upload-file "$1" "$2/"; echo $?`
@@ -188,8 +187,8 @@ func smtpTrial() trial {
 	}
 }
 
-// sshTrial logs in with a key, sends bytes there and back, and ends with the
-// command's exit code. Its port is not 22, which is left out of interception.
+// sshTrial logs in with a key, sends bytes there and back, and ends with the command's exit code.
+// Its port is not 22, which is excluded from interception.
 func sshTrial() trial {
 	const port uint16 = 2222
 	return trial{
@@ -236,8 +235,8 @@ func rsyncTrial() trial {
 	}
 }
 
-// tlsTrial has a server of openssl's, which wants a certificate of the client,
-// and clients with and without one.
+// tlsTrial runs an openssl server, which requires a client certificate, and clients with and
+// without one.
 func tlsTrial() trial {
 	const port uint16 = 4433
 	return trial{

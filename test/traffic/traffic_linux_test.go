@@ -12,7 +12,7 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// TestTraffic makes every trial directly and through the proxy, in both modes.
+// TestTraffic runs every trial directly and through the proxy, in both modes.
 func TestTraffic(t *testing.T) {
 	all := map[interception.Mode]*network{}
 	for _, mode := range networks {
@@ -36,10 +36,9 @@ func TestTraffic(t *testing.T) {
 // idle is how many connections are open when the proxy ends.
 const idle = 10
 
-// TestProxyEnds ends the proxy while connections are open. Both ends learn of
-// it at once. That they cannot tell it from the end of the other is a
-// documented difference: Envoy closes its connections, and cannot be told to
-// reset them.
+// TestProxyEnds stops the proxy while connections are open. Both ends must notice at once. That
+// they cannot tell it from the end of the other side is a documented difference: Envoy closes its
+// connections, and cannot be configured to reset them.
 func TestProxyEnds(t *testing.T) {
 	for _, mode := range modes {
 		t.Run(string(mode), func(t *testing.T) {

@@ -13,12 +13,11 @@ import (
 	"time"
 )
 
-// transferred is how many bytes go either way at once.
+// transferred is the number of bytes in each direction.
 const transferred = 16 << 20
 
-// transferTrial sends much in both directions at the same time, each with a
-// checksum. The client half-closes when it has sent all, and the server closes
-// when it has got all.
+// transferTrial sends much in both directions at the same time, each with a checksum. The client
+// half-closes after it has sent everything, and the server closes after it has received everything.
 func transferTrial() trial {
 	sums := map[string]string{}
 	for _, who := range []string{"client", "server"} {
@@ -44,12 +43,12 @@ func transferTrial() trial {
 	}
 }
 
-// content is what an end sends: the same each time.
+// content returns what an end sends: the same each time.
 func content(who string) io.Reader {
 	return io.LimitReader(rand.NewChaCha8(sha256.Sum256([]byte(who))), transferred)
 }
 
-// swap sends all that an end has to send, says what it got meanwhile.
+// swap sends everything that an end has to send, and returns what it received meanwhile.
 func swap(conn *net.TCPConn, who string, sentAll func() error) string {
 	sent := make(chan error, 1)
 	go func() {
@@ -65,9 +64,8 @@ func swap(conn *net.TCPConn, who string, sentAll func() error) string {
 	return got
 }
 
-// halfClosedTrials have one end send so much that the proxy has some of it in
-// its own hands, because the other does not read, and then its FIN. The other
-// sends a little and its FIN, and only then reads.
+// halfClosedTrials let one end send more than the other reads, so that the proxy has to hold some
+// of it, and then its FIN. The other end sends a little and its FIN, and only then reads.
 func halfClosedTrials() []trial {
 	return []trial{
 		{
@@ -87,9 +85,9 @@ func halfClosedTrials() []trial {
 	}
 }
 
-// Of what fits between two ends, some is sent at once and the rest in pieces,
-// until the proxy cannot pass on the last of them. It is to hold enough of them
-// for the kernel not to find room, and less than makes it stop listening.
+// Of what fits between two ends, some is sent at once and the rest in pieces, until the proxy
+// cannot forward the last of them. It must hold so much that the kernel has no room for it, and
+// less than the limit at which it stops reading.
 const (
 	enough = 12 << 10
 	atOnce = 64 << 10
@@ -97,8 +95,8 @@ const (
 	most   = 16 << 20
 )
 
-// settleTime is what it takes for the proxy to have heard what was sent. Where
-// it takes more, a trial shows less.
+// settleTime is how long the proxy takes to read what was sent. If it takes longer, a trial shows
+// less.
 const settleTime = 50 * time.Millisecond
 
 func (w *way) halfClose(t *testing.T, much, little, buffered string) []string {
@@ -124,7 +122,7 @@ func (w *way) halfClose(t *testing.T, much, little, buffered string) []string {
 	send(atOnce)
 	for w.mode != direct && err == nil && sent < most {
 		if time.Sleep(settleTime / 10); w.counter(t, buffered) >= enough {
-			// Once more: it may be about to pass it on.
+			// Once more: the proxy may be about to forward it.
 			if time.Sleep(settleTime); w.counter(t, buffered) >= enough {
 				break
 			}
@@ -155,11 +153,11 @@ func (w *way) halfClose(t *testing.T, much, little, buffered string) []string {
 	return []string{much + " is told: " + told, little + " gets: " + got}
 }
 
-// truncated is a response without a length: its end is the connection's, so
-// that a reset is all that tells half of it from the whole.
+// truncated is a response without a length. It ends with its connection, so that only a reset tells
+// half of it from the whole.
 const truncated = "HTTP/1.1 200 OK\r\n\r\nthe first half, "
 
-// truncatedTrials have curl ask for such a response.
+// truncatedTrials request such a response with curl.
 func truncatedTrials() []trial {
 	response := func(name string, end func(*net.TCPConn) error, want ...string) trial {
 		return trial{name: name, want: want, talk: func(t *testing.T, w *way) []string {
@@ -200,15 +198,14 @@ func truncatedTrials() []trial {
 	}
 }
 
-// watched gathers what a program prints, and tells when it has printed
-// something. Only os/exec writes to it.
+// watched collects what a program prints, and signals the first output. Only os/exec writes to it.
 type watched struct {
 	text  bytes.Buffer
 	until string
 	found chan struct{}
 }
 
-// Write takes what the program printed.
+// Write appends what the program printed.
 func (o *watched) Write(p []byte) (int, error) {
 	was := bytes.Contains(o.text.Bytes(), []byte(o.until))
 	n, err := o.text.Write(p)

@@ -24,8 +24,7 @@ type direction struct {
 	ipv6    bool
 }
 
-// directions are all of them. The two families of a direction are neighbours:
-// they share a server.
+// directions are all of them. The two families of a direction are adjacent: they share a server.
 var directions = []direction{{inbound: true}, {inbound: true, ipv6: true}, {}, {ipv6: true}}
 
 func (d direction) String() string {
@@ -43,10 +42,10 @@ func (d direction) String() string {
 type way struct {
 	direction
 	*network
-	folder string // where its server keeps things; what a trial's prepare leaves here
+	folder string // of its server's files; what a trial's prepare leaves is here
 }
 
-// appIdentity is who the app is, and everybody outside.
+// appIdentity is the identity of the app, and of everybody outside.
 var appIdentity = netns.Identity{UID: 1000, GID: 1000}
 
 // The server outside.
@@ -55,7 +54,7 @@ var (
 	serverIPv6 = netip.MustParseAddr("2001:db8::10")
 )
 
-// address is the server's, as the client dials it.
+// address returns the server's address, as the client dials it.
 func (w *way) address() netip.Addr {
 	switch {
 	case w.inbound && w.ipv6:
@@ -69,12 +68,12 @@ func (w *way) address() netip.Addr {
 	}
 }
 
-// url is an address within a URL.
+// url returns a URL with the server's address.
 func (w *way) url(scheme string, port uint16) string {
 	return fmt.Sprintf("%s://%s", scheme, netip.AddrPortFrom(w.address(), port))
 }
 
-// clientHost and serverHost are where the two run.
+// clientHost and serverHost return the namespaces of the two.
 func (w *way) clientHost() *netns.NS {
 	if w.inbound {
 		return w.Outside
@@ -89,8 +88,8 @@ func (w *way) serverHost() *netns.NS {
 	return w.Outside
 }
 
-// answerTime is what anything may take on a busy machine. It is waited for only
-// where something is wrong.
+// answerTime is how long anything may take on a busy machine. It is only waited for if something is
+// wrong.
 const answerTime = 60 * time.Second
 
 // dial opens a connection from the client to a port of the server.
@@ -106,7 +105,7 @@ func (w *way) dial(ctx context.Context, port uint16) (*net.TCPConn, error) {
 	return conn.(*net.TCPConn), nil
 }
 
-// listen has the server take connections to a port, until the test's end.
+// listen makes the server accept connections to a port, until the test's end.
 func (w *way) listen(t *testing.T, port uint16) *net.TCPListener {
 	t.Helper()
 	wildcard := netns.Wildcards[0]
@@ -146,12 +145,12 @@ func (w *way) serve(t *testing.T, port uint16, answer func(*net.TCPConn)) {
 	})
 }
 
-// user is who a program runs as.
+// user is the user of a program.
 type user struct{ id netns.Identity }
 
 var root, app = user{}, user{appIdentity}
 
-// folder makes a folder of a user's.
+// folder makes a folder that a user owns.
 func (u user) folder(t *testing.T, name string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(runFolder, name+"-") //nolint:usetesting // t.TempDir's are root's alone
@@ -164,10 +163,9 @@ func (u user) folder(t *testing.T, name string) string {
 	return dir
 }
 
-// command is a program of a user's in a namespace. It has its own users, its
-// own /run, and no resolver. All the processes that it starts end with it, and
-// with this one. A shell stays to be the first of them: orphans become its
-// children, which vsftpd does not survive.
+// command returns a program of a user in a namespace. It has its own users, its own /run, and no
+// resolver. All the processes that it starts end with it, and with this one. Its first process is a
+// shell: orphans become that one's children, which vsftpd does not survive.
 func (u user) command(ctx context.Context, ns *netns.NS, args ...string) *netns.Cmd {
 	const own = `mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/group" /etc/group && mount --bind /dev/null /etc/resolv.conf &&
 		mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && user=$2 && shift 2 &&
@@ -180,7 +178,7 @@ func (u user) command(ctx context.Context, ns *netns.NS, args ...string) *netns.
 	return cmd
 }
 
-// writeUsers makes the lists of users and groups that programs see.
+// writeUsers writes the files of users and groups for programs.
 func writeUsers() error {
 	const (
 		passwd = "root:x:0:0:::/bin/sh\napp:x:1000:1000::/:/bin/sh\n" +
@@ -192,11 +190,11 @@ func writeUsers() error {
 		os.WriteFile(filepath.Join(runFolder, "group"), []byte(group), 0o644))   //nolint:gosec // as such files are
 }
 
-// startTime is what a program may take to start on a busy machine.
+// startTime is how long a program may take to start on a busy machine.
 const startTime = 60 * time.Second
 
-// daemon starts a server on the way's host, and waits until its port is open.
-// It ends with the test.
+// daemon starts a server on the way's host, and waits until its port is open. It ends with the
+// test.
 func (u user) daemon(t *testing.T, ns *netns.NS, port uint16, args ...string) {
 	t.Helper()
 	log, err := os.CreateTemp(runFolder, filepath.Base(args[0])+"-*.log") // open for reading too: it is empty
@@ -206,7 +204,7 @@ func (u user) daemon(t *testing.T, ns *netns.NS, port uint16, args ...string) {
 	defer log.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := u.command(ctx, ns, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = log, log, log // vsftpd says on its standard input what it dies of
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = log, log, log // vsftpd reports fatal errors on its standard input
 	if err := cmd.Start(); err != nil {
 		cancel()
 		t.Fatalf("%s: %v", args[0], err)
@@ -250,8 +248,7 @@ func (u user) daemon(t *testing.T, ns *netns.NS, port uint16, args ...string) {
 	}
 }
 
-// run runs a client to its end. What it printed, and how it ended, are what it
-// saw.
+// run runs a client to its end, and returns what it printed and how it ended.
 func (w *way) run(t *testing.T, args ...string) []string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), answerTime)

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// get prints what a URL answers. A Service can refuse for a moment after its pods have become ready, so it tries again.
+// get prints the answer of a URL. It retries, because a Service can refuse
+// connections for a moment after its pods have become ready.
 func get(url string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()

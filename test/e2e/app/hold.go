@@ -10,9 +10,10 @@ import (
 )
 
 const (
-	// held is how many connections a client holds.
+	// held is the number of a client's connections.
 	held = 10
-	// lastWords is how many bytes a server sends each of them when it ends: more than sockets and a proxy hold on their own.
+	// lastWords is how many bytes a server sends on each of them when it ends: more
+	// than sockets and a proxy buffer.
 	lastWords = 8 << 20
 )
 
@@ -22,7 +23,7 @@ type idleClients struct {
 	open  []net.Conn
 }
 
-// keep takes connections, and does nothing with them.
+// keep accepts connections, and does nothing with them.
 func (c *idleClients) keep(listener net.Listener) error {
 	for {
 		connection, err := listener.Accept()
@@ -53,7 +54,8 @@ func (c *idleClients) farewell() error {
 	return err
 }
 
-// hold opens connections, leaves them idle, and says how many got all of the last words.
+// hold opens connections, leaves them idle, and reports how many received all of
+// the last words.
 func hold(address string) error {
 	connections := []net.Conn{}
 	for range held {

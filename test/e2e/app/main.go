@@ -1,13 +1,14 @@
-// The program app is what the pods of the tests on a real cluster run: a server that says from which address it was called,
-// and the client that calls it. One static program, because there is no shell in its image.
+// The program app runs in the pods of the tests on a real cluster. As a server it
+// answers with the address that it was called from; as a client it calls the
+// server. It is one static program, because its image has no shell.
 //
 //	app serve                  answers HTTP on 8080, HTTPS on 8443, gRPC health on 9090, and every TCP connection on 9000;
 //	                           keeps those on 9001 open, and sends each its last words when it is told to end
-//	app hold ADDRESS           opens idle connections, and says what came by each until its end
-//	app get URL                prints what a URL answers; tries for 20 s
+//	app hold ADDRESS           opens idle connections, and reports what each received until its end
+//	app get URL                prints the answer of a URL; tries for 20 s
 //	app touch FILE             makes a file: what a lifecycle hook leaves behind
-//	app stat FILE              succeeds where there is one: what a probe by command asks
-//	app exit CODE              ends with a code
+//	app stat FILE              succeeds if it exists: a probe by command
+//	app exit CODE              exits with a code
 package main
 
 import (

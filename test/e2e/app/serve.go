@@ -22,7 +22,8 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// serve answers on every port until it is told to end, and writes each caller's address to its log.
+// serve answers on every port until it is told to end, and logs each caller's
+// address.
 func serve() error {
 	log.SetFlags(0)
 	log.SetOutput(os.Stdout)
@@ -68,7 +69,8 @@ func whoCalled(response http.ResponseWriter, request *http.Request) {
 	fmt.Fprintln(response, host)
 }
 
-// serveTCP takes connections and says from where, as a server that never speaks first.
+// serveTCP accepts connections and reports their source, as a server that never
+// speaks first.
 func serveTCP(listener net.Listener) error {
 	for {
 		connection, err := listener.Accept()
@@ -88,7 +90,8 @@ func serveHealth(listener net.Listener) error {
 	return server.Serve(listener)
 }
 
-// selfSigned makes a certificate that nobody needs to trust: kubelet's probes do not look.
+// selfSigned makes a certificate that nobody needs to trust: kubelet's probes do
+// not verify it.
 func selfSigned() (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
