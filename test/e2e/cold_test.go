@@ -17,7 +17,7 @@ var _ = Describe("what the webhook stands on is lost", func() {
 	It("its Secret: cert-manager makes another, and the webhook serves that", func(ctx SpecContext) {
 		before, err := certificate(ctx)
 		Expect(err).NotTo(HaveOccurred())
-		whatever(ctx, func(*stream) {
+		underStreams(ctx, func(*stream) {
 			kubectl(ctx, "-n", system, "delete", "secret", "shunt-webhook-cert")
 			Eventually(ctx, certificate).WithTimeout(60 * time.Second).WithPolling(200 * time.Millisecond).
 				ShouldNot(Or(BeEmpty(), Equal(before)))
@@ -27,7 +27,7 @@ var _ = Describe("what the webhook stands on is lost", func() {
 	})
 
 	It("both of its pods at once", func(ctx SpecContext) {
-		whatever(ctx, func(*stream) {
+		underStreams(ctx, func(*stream) {
 			kubectl(ctx, "-n", system, "delete", "pods", "--all", "--force", "--grace-period=0")
 			rolledOut(ctx, system, "deployment/shunt-webhook")
 		})
@@ -86,8 +86,8 @@ var _ = Describe("on the node, which loses its power,", Label(node), func() {
 		asked.goesOn(ctx, 60*time.Second)
 		asked.stop()
 		asked.kept(ctx, true)
-		AddReportEntry("asked for the proxy: " + asked.so().String())
-		Expect(asked.so().wrong).To(BeZero(), "pods were made without the proxy")
+		AddReportEntry("asked for the proxy: " + asked.soFar().String())
+		Expect(asked.soFar().wrong).To(BeZero(), "pods were made without the proxy")
 		after := podOf(ctx, namespace, "asks")
 		Expect(after.UID).To(Equal(before.UID), "another pod was made")
 		Expect(call(ctx, namespace, after.Name, url(after.Status.PodIP, "8080"))).NotTo(BeEmpty())

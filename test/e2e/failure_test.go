@@ -14,10 +14,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// whatever runs a disturbance while two streams create pods, one in a namespace that asks for the
+// underStreams runs a disturbance while two streams create pods, one in a namespace that asks for the
 // proxy and one in a namespace that does not, and reports the counts. No pod may lack a proxy that
 // it should have, and the others must not be affected.
-func whatever(ctx context.Context, disturb func(asked *stream)) counts {
+func underStreams(ctx context.Context, disturb func(asked *stream)) counts {
 	GinkgoHelper()
 	asked, exempt := newStream(ctx, newNamespace(ctx, true), true), newStream(ctx, newNamespace(ctx, false), false)
 	asked.goesOn(ctx, 30*time.Second)
@@ -26,24 +26,24 @@ func whatever(ctx context.Context, disturb func(asked *stream)) counts {
 	asked.goesOn(ctx, 30*time.Second)
 	asked.stop()
 	exempt.stop()
-	AddReportEntry("asked for the proxy: " + asked.so().String())
-	AddReportEntry("exempt: " + exempt.so().String())
+	AddReportEntry("asked for the proxy: " + asked.soFar().String())
+	AddReportEntry("exempt: " + exempt.soFar().String())
 	asked.kept(ctx, true)
 	exempt.kept(ctx, false)
-	Expect(asked.so().wrong).To(BeZero(), "pods were made without the proxy")
-	Expect(exempt.so().wrong).To(BeZero(), "pods were made with a proxy that nobody asked for")
-	Expect(exempt.so().refused).To(BeZero(), "exempt pods were refused")
-	for reason := range asked.so().reasons {
+	Expect(asked.soFar().wrong).To(BeZero(), "pods were made without the proxy")
+	Expect(exempt.soFar().wrong).To(BeZero(), "pods were made with a proxy that nobody asked for")
+	Expect(exempt.soFar().denied).To(BeZero(), "exempt pods were refused")
+	for reason := range asked.soFar().reasons {
 		Expect(reason).To(ContainSubstring("failed calling webhook"))
 	}
-	return asked.so()
+	return asked.soFar()
 }
 
 var _ = Describe("under a stream of creations", func() {
 	It("a certificate is rotated, and none is refused", Label(short), func(ctx SpecContext) {
 		served, err := certificate(ctx)
 		Expect(err).NotTo(HaveOccurred())
-		got := whatever(ctx, func(*stream) {
+		got := underStreams(ctx, func(*stream) {
 			kubectl(ctx, "-n", system, "patch", "certificate", "shunt-webhook", "--subresource=status", "--type=merge", "-p",
 				`{"status":{"conditions":[{"type":"Issuing","status":"True","reason":"Rotation","lastTransitionTime":"`+
 					time.Now().UTC().Format(time.RFC3339)+`"}]}}`)
@@ -53,19 +53,19 @@ var _ = Describe("under a stream of creations", func() {
 			Eventually(ctx, expiries).WithTimeout(150*time.Second).WithPolling(time.Second).
 				Should(And(HaveLen(2), HaveEach(Equal(expiry(ctx)))), "not every replica serves the new certificate")
 		})
-		Expect(got.refused).To(BeZero())
+		Expect(got.denied).To(BeZero())
 	})
 
 	It("the webhook is rolled, and none is refused", func(ctx SpecContext) {
-		got := whatever(ctx, func(*stream) {
+		got := underStreams(ctx, func(*stream) {
 			kubectl(ctx, "-n", system, "rollout", "restart", "deployment/shunt-webhook")
 			rolledOut(ctx, system, "deployment/shunt-webhook")
 		})
-		Expect(got.refused).To(BeZero())
+		Expect(got.denied).To(BeZero())
 	})
 
 	It("one replica at a time is killed", func(ctx SpecContext) {
-		whatever(ctx, func(asked *stream) {
+		underStreams(ctx, func(asked *stream) {
 			for _, name := range strings.Fields(kubectl(ctx, "-n", system, "get", "pods", "-o", "name")) {
 				kubectl(ctx, "-n", system, "delete", "--force", "--grace-period=0", name)
 				rolledOut(ctx, system, "deployment/shunt-webhook")
@@ -75,13 +75,13 @@ var _ = Describe("under a stream of creations", func() {
 	})
 
 	It("both replicas are gone for a while: pods are refused, and none is made without the proxy", func(ctx SpecContext) {
-		got := whatever(ctx, func(asked *stream) {
+		got := underStreams(ctx, func(asked *stream) {
 			kubectl(ctx, "-n", system, "scale", "deployment/shunt-webhook", "--replicas=0")
-			Eventually(ctx, func() int { return asked.so().refused }).WithTimeout(60 * time.Second).Should(BeNumerically(">", 20))
+			Eventually(ctx, func() int { return asked.soFar().denied }).WithTimeout(60 * time.Second).Should(BeNumerically(">", 20))
 			kubectl(ctx, "-n", system, "scale", "deployment/shunt-webhook", "--replicas=2")
 			rolledOut(ctx, system, "deployment/shunt-webhook")
 		})
-		Expect(got.refused).To(BeNumerically(">", 20))
+		Expect(got.denied).To(BeNumerically(">", 20))
 	})
 })
 
@@ -96,7 +96,7 @@ var _ = Describe("on the node, under a stream of creations", Label(node), func()
 			output(ctx, "kill", "-KILL", strings.TrimSpace(string(pid)))
 		}
 		Eventually(ctx, func() error {
-			_, err := try(ctx, "get", "--raw", "/readyz")
+			_, err := tryKubectl(ctx, "get", "--raw", "/readyz")
 			return err
 		}).WithTimeout(90 * time.Second).WithPolling(500 * time.Millisecond).Should(Succeed())
 		rolledOut(ctx, system, "deployment/shunt-webhook")
@@ -104,8 +104,8 @@ var _ = Describe("on the node, under a stream of creations", Label(node), func()
 		asked.goesOn(ctx, 60*time.Second)
 		asked.stop()
 		asked.kept(ctx, true)
-		AddReportEntry("asked for the proxy: " + asked.so().String())
-		Expect(asked.so().wrong).To(BeZero(), "pods were made without the proxy")
+		AddReportEntry("asked for the proxy: " + asked.soFar().String())
+		Expect(asked.soFar().wrong).To(BeZero(), "pods were made without the proxy")
 	})
 })
 

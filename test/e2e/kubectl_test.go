@@ -11,9 +11,9 @@ import (
 	. "github.com/onsi/gomega"
 )
 
-// try runs kubectl as a user does, and returns its output. Its error holds what it wrote to
+// tryKubectl runs kubectl as a user does, and returns its output. Its error holds what it wrote to
 // standard error.
-func try(ctx context.Context, args ...string) (string, error) {
+func tryKubectl(ctx context.Context, args ...string) (string, error) {
 	var stderr bytes.Buffer
 	command := exec.CommandContext(ctx, "kubectl", args...)
 	command.Stderr = &stderr
@@ -28,7 +28,7 @@ func try(ctx context.Context, args ...string) (string, error) {
 // kubectl runs kubectl, and fails the spec if the command fails.
 func kubectl(ctx context.Context, args ...string) string {
 	GinkgoHelper()
-	out, err := try(ctx, args...)
+	out, err := tryKubectl(ctx, args...)
 	Expect(err).NotTo(HaveOccurred())
 	return strings.TrimSpace(out)
 }

@@ -59,7 +59,7 @@ func describe(ctx context.Context, namespace string) {
 		{"get", "pods", "-o", "wide"}, {"get", "events", "--sort-by=.lastTimestamp"},
 		{"logs", "--selector=e2e", "--all-containers", "--prefix", "--tail=20", "--ignore-errors"},
 	} {
-		out, err := try(ctx, append([]string{"-n", namespace}, args...)...)
+		out, err := tryKubectl(ctx, append([]string{"-n", namespace}, args...)...)
 		GinkgoWriter.Println(out, err)
 	}
 }

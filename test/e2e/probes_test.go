@@ -82,7 +82,7 @@ var _ = Describe("kubelet's probes", Label(short), func() {
 		ready(ctx, namespace, "hooks")
 		logs := make(chan string)
 		go func() { // to its end: output after the deletion can be read in no other way
-			out, err := try(ctx, "-n", namespace, "logs", "--follow", "hooks", "-c", "app")
+			out, err := tryKubectl(ctx, "-n", namespace, "logs", "--follow", "hooks", "-c", "app")
 			logs <- fmt.Sprint(out, err)
 		}()
 		Expect(api.Delete(ctx, pod)).To(Succeed())

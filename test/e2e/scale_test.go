@@ -35,7 +35,7 @@ var _ = Describe("scale", func() {
 		taken := after.since(before)
 		Expect(taken.count()).To(BeEquivalentTo(many))
 		AddReportEntry(fmt.Sprintf("%d creations, %d at once, by the client: p50 %s, p99 %s; without the webhook: p50 %s, p99 %s",
-			many, atOnce, at(with, 0.5), at(with, 0.99), at(without, 0.5), at(without, 0.99)))
+			many, atOnce, quantileOf(with, 0.5), quantileOf(with, 0.99), quantileOf(without, 0.5), quantileOf(without, 0.99)))
 		AddReportEntry(fmt.Sprintf(
 			"%d admissions by the webhook, by the API server: mean %.1f ms, p50 %.1f ms, p99 %.1f ms (from buckets)",
 			taken.count(), 1000*taken.sum/float64(taken.count()), 1000*taken.quantile(0.5), 1000*taken.quantile(0.99)))
@@ -44,8 +44,8 @@ var _ = Describe("scale", func() {
 				runtime.NumCPU(), load(), taken.count()) +
 				"| what | p50 | p99 |\n|---|--:|--:|\n" +
 				row("the API server's call of the webhook", seconds(taken.quantile(0.5)), seconds(taken.quantile(0.99))) +
-				row("a creation with the webhook, for its client", at(with, 0.5), at(with, 0.99)) +
-				row("a creation without it", at(without, 0.5), at(without, 0.99)))
+				row("a creation with the webhook, for its client", quantileOf(with, 0.5), quantileOf(with, 0.99)) +
+				row("a creation without it", quantileOf(without, 0.5), quantileOf(without, 0.99)))
 		}
 		Expect(taken.quantile(0.99)).To(BeNumerically("<", 5), "the API server would have given up")
 	})
@@ -111,8 +111,8 @@ func createMany(ctx context.Context, namespace string, wanted bool) []time.Durat
 	return all
 }
 
-// at returns a quantile of sorted durations.
-func at(sorted []time.Duration, quantile float64) time.Duration {
+// quantileOf returns a quantile of sorted durations.
+func quantileOf(sorted []time.Duration, quantile float64) time.Duration {
 	return sorted[int(quantile*float64(len(sorted)-1))].Round(100 * time.Microsecond)
 }
 
@@ -182,7 +182,7 @@ func (h histogram) quantile(share float64) float64 {
 
 // metrics returns the metrics at a path of the API server.
 func metrics(ctx context.Context, path string) (map[string]*dto.MetricFamily, error) {
-	text, err := try(ctx, "get", "--raw", path)
+	text, err := tryKubectl(ctx, "get", "--raw", path)
 	if err != nil {
 		return nil, err
 	}

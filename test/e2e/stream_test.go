@@ -15,14 +15,14 @@ import (
 
 // counts holds what became of the pods of a stream.
 type counts struct {
-	tried, injected, refused, wrong int
-	reasons                         map[string]int
-	longest                         time.Duration // without a created pod
+	tried, injected, denied, wrong int
+	reasons                        map[string]int
+	longest                        time.Duration // without a created pod
 }
 
 func (c counts) String() string {
 	text := fmt.Sprintf("%d creations tried, %d injected, %d refused, %d admitted wrongly; the longest time without one: %s",
-		c.tried, c.injected, c.refused, c.wrong, c.longest.Round(100*time.Millisecond))
+		c.tried, c.injected, c.denied, c.wrong, c.longest.Round(100*time.Millisecond))
 	for reason, times := range c.reasons {
 		text += fmt.Sprintf("\n  %d times: %s", times, reason)
 	}
@@ -77,7 +77,7 @@ func (s *stream) count(pod *corev1.Pod, err error, wanted bool, last *time.Time)
 	s.counts.tried++
 	switch {
 	case err != nil:
-		s.counts.refused++
+		s.counts.denied++
 		s.counts.reasons[err.Error()]++
 		return
 	case injected(pod) != wanted:
@@ -109,8 +109,8 @@ func (s *stream) kept(ctx context.Context, wanted bool) {
 	Expect(wrong).To(BeEmpty(), "of %d pods, injected is not %t for these", len(pods.Items), wanted)
 }
 
-// so returns the counts so far.
-func (s *stream) so() counts {
+// soFar returns the counts so far.
+func (s *stream) soFar() counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	so := s.counts
@@ -121,7 +121,7 @@ func (s *stream) so() counts {
 // goesOn waits until more pods are created.
 func (s *stream) goesOn(ctx context.Context, limit time.Duration) {
 	GinkgoHelper()
-	made := func() int { c := s.so(); return c.tried - c.refused }
+	made := func() int { c := s.soFar(); return c.tried - c.denied }
 	before := made()
 	Eventually(ctx, made).WithTimeout(limit).WithPolling(100*time.Millisecond).
 		Should(BeNumerically(">", before+10), "no more pods are made")

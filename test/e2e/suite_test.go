@@ -60,7 +60,7 @@ var _ = AfterSuite(func(ctx SpecContext) {
 // trusted.
 func installCertManager(ctx context.Context) {
 	GinkgoHelper()
-	if _, err := try(ctx, "get", "crd", "certificates.cert-manager.io"); err == nil {
+	if _, err := tryKubectl(ctx, "get", "crd", "certificates.cert-manager.io"); err == nil {
 		return
 	}
 	crds, err := filepath.Glob(filepath.Join(os.Getenv(crdsVariable), "*.yaml"))
@@ -91,7 +91,7 @@ func install(ctx context.Context, folder string) {
 func apply(ctx context.Context, folder string) {
 	GinkgoHelper()
 	Eventually(ctx, func() error {
-		_, err := try(ctx, "apply", "-k", folder)
+		_, err := tryKubectl(ctx, "apply", "-k", folder)
 		return err
 	}).WithTimeout(90 * time.Second).WithPolling(time.Second).Should(Succeed())
 	rolledOut(ctx, system, "deployment/shunt-webhook")

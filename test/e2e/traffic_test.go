@@ -86,7 +86,7 @@ var _ = Describe("a pod's end", Label(short), func() {
 		client.Spec.Containers[0].Args = []string{"hold", net.JoinHostPort(server.Status.PodIP, "9001")}
 		create(ctx, client)
 		said := func() string {
-			out, err := try(ctx, "-n", namespace, "logs", "client")
+			out, err := tryKubectl(ctx, "-n", namespace, "logs", "client")
 			return fmt.Sprint(out, err)
 		}
 		Eventually(ctx, said).WithTimeout(90 * time.Second).WithPolling(200 * time.Millisecond).Should(ContainSubstring("holding 10"))

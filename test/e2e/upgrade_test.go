@@ -39,11 +39,11 @@ var _ = Describe("another installation", Serial, Ordered, func() {
 		fresh := ready(ctx, namespace, "new")
 		asked.stop()
 		asked.kept(ctx, true)
-		AddReportEntry("during the upgrade: " + asked.so().String())
-		Expect(asked.so().wrong).To(BeZero())
+		AddReportEntry("during the upgrade: " + asked.soFar().String())
+		Expect(asked.soFar().wrong).To(BeZero())
 		// How an earlier webhook ends cannot be changed any more. Another spec checks that the
 		// present one denies nothing during a rollout.
-		for reason := range asked.so().reasons {
+		for reason := range asked.soFar().reasons {
 			Expect(reason).To(ContainSubstring("failed calling webhook"))
 		}
 
@@ -66,10 +66,10 @@ var _ = Describe("another installation", Serial, Ordered, func() {
 		Expect(injected(ready(ctx, namespace, "first"))).To(BeTrue())
 
 		By("a new certificate of the same CA")
-		got := whatever(ctx, func(*stream) { remade(ctx, "/data/tls.crt") })
-		Expect(got.refused).To(BeZero())
+		got := underStreams(ctx, func(*stream) { remade(ctx, "/data/tls.crt") })
+		Expect(got.denied).To(BeZero())
 		By("a new CA, which an API server may trust later than a replica serves its certificate")
-		whatever(ctx, func(*stream) { remade(ctx, "/data") })
+		underStreams(ctx, func(*stream) { remade(ctx, "/data") })
 		uninstall(ctx, selfSigned)
 	})
 })

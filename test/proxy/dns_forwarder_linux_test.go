@@ -67,19 +67,19 @@ func TestDNSForwarderInPod(t *testing.T) {
 	t.Parallel()
 	loopback := netip.MustParseAddr("127.0.0.1")
 	for _, capture := range []config.DNSCapture{config.DNSCaptureResolvers, config.DNSCaptureAll} {
-		for _, at := range []netip.Addr{loopback, netns.PodIPv4} {
-			t.Run(fmt.Sprintf("%s, %s", capture, at), func(t *testing.T) {
+		for _, address := range []netip.Addr{loopback, netns.PodIPv4} {
+			t.Run(fmt.Sprintf("%s, %s", capture, address), func(t *testing.T) {
 				t.Parallel()
 				injected := newPod(t, interception.ModeRedirect, map[string]string{annotation.DNSCaptureKey: string(capture)}, nil)
 				programs := map[string]string{envoy: envoyBinary(t)}
-				p, err := startPodOn(t, injected, container.Node{Programs: programs}, at, resolverIPv4)
+				p, err := startPodOn(t, injected, container.Node{Programs: programs}, address, resolverIPv4)
 				if err != nil {
 					t.Fatal(err)
 				}
 				server := &nameserver{asked: map[string]netip.Addr{}, by: map[string]string{}}
 				server.serve(t, p.Outside, netip.AddrPortFrom(resolverIPv4, dnsPort))
-				f := startForwarder(t, p, at, resolverIPv4)
-				a := &asking{pod: p, at: netip.AddrPortFrom(at, dnsPort), server: server}
+				f := startForwarder(t, p, address, resolverIPv4)
+				a := &asking{pod: p, address: netip.AddrPortFrom(address, dnsPort), server: server}
 				const often = 10 // for each of the proxy's resolvers in turn
 				for range often {
 					if answer, name := a.exchange(t, "udp", 100, 0); text(answer) != 100 {
@@ -90,13 +90,13 @@ func TestDNSForwarderInPod(t *testing.T) {
 					t.Errorf("%d queries became %d at the pod's own forwarder", often, asked)
 				}
 			})
-			t.Run(fmt.Sprintf("%s, %s alone", capture, at), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s, %s alone", capture, address), func(t *testing.T) {
 				t.Parallel()
 				injected := newPod(t, interception.ModeRedirect, map[string]string{annotation.DNSCaptureKey: string(capture)}, nil)
-				p, err := startPodOn(t, injected, container.Node{Programs: map[string]string{envoy: envoyBinary(t)}}, at)
+				p, err := startPodOn(t, injected, container.Node{Programs: map[string]string{envoy: envoyBinary(t)}}, address)
 				if err == nil {
-					f := startForwarder(t, p, at, otherIPv4)
-					conn, dialErr := p.Pod.Dial(t.Context(), "udp", netip.AddrPortFrom(at, dnsPort),
+					f := startForwarder(t, p, address, otherIPv4)
+					conn, dialErr := p.Pod.Dial(t.Context(), "udp", netip.AddrPortFrom(address, dnsPort),
 						netns.DialOptions{Identity: appIdentity})
 					if dialErr != nil {
 						t.Fatal(dialErr)
@@ -106,7 +106,7 @@ func TestDNSForwarderInPod(t *testing.T) {
 					_, _, exchangeErr := (&dns.Client{Timeout: 3 * time.Second}).ExchangeWithConn(question, &dns.Conn{Conn: conn})
 					t.Fatalf("the pod started; one query became %d: %v", f.asked.Load(), exchangeErr)
 				}
-				for _, want := range []string{"address of the pod itself", at.String(), "accepted"} {
+				for _, want := range []string{"address of the pod itself", address.String(), "accepted"} {
 					if !strings.Contains(err.Error(), want) {
 						t.Errorf("%q is not in %q", want, err)
 					}

@@ -47,15 +47,15 @@ func TestDNS(t *testing.T) {
 				t.Parallel()
 				p := envoyPod(t, mode, map[string]string{annotation.DNSCaptureKey: string(capture)})
 				server := &nameserver{asked: map[string]netip.Addr{}, by: map[string]string{}}
-				for _, at := range []netip.Addr{resolverIPv4, resolverIPv6, otherIPv4, otherIPv6} {
-					server.serve(t, p.Outside, netip.AddrPortFrom(at, dnsPort))
+				for _, address := range []netip.Addr{resolverIPv4, resolverIPv6, otherIPv4, otherIPv6} {
+					server.serve(t, p.Outside, netip.AddrPortFrom(address, dnsPort))
 				}
 				for _, resolver := range []netip.Addr{resolverIPv4, resolverIPv6} {
-					a := &asking{pod: p, at: netip.AddrPortFrom(resolver, dnsPort), server: server}
+					a := &asking{pod: p, address: netip.AddrPortFrom(resolver, dnsPort), server: server}
 					t.Run(resolver.String(), a.check)
 				}
 				for _, other := range []netip.Addr{otherIPv4, otherIPv6} {
-					a := &asking{pod: p, at: netip.AddrPortFrom(other, dnsPort), server: server}
+					a := &asking{pod: p, address: netip.AddrPortFrom(other, dnsPort), server: server}
 					a.checkOther(t, capture == config.DNSCaptureAll)
 				}
 				server.mu.Lock()
@@ -72,18 +72,18 @@ func TestDNS(t *testing.T) {
 }
 
 // serve answers at an address, over udp and tcp.
-func (n *nameserver) serve(t *testing.T, ns *netns.NS, at netip.AddrPort) {
+func (n *nameserver) serve(t *testing.T, ns *netns.NS, address netip.AddrPort) {
 	t.Helper()
-	listener, err := ns.ListenTCP(at, netns.ListenOptions{Transparent: true})
+	listener, err := ns.ListenTCP(address, netns.ListenOptions{Transparent: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	packets, err := listenUDP(ns, at)
+	packets, err := listenUDP(ns, address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, server := range []*dns.Server{{Listener: listener}, {PacketConn: packets}} {
-		server.Handler = dns.HandlerFunc(func(w dns.ResponseWriter, question *dns.Msg) { n.answer(w, question, at) })
+		server.Handler = dns.HandlerFunc(func(w dns.ResponseWriter, question *dns.Msg) { n.answer(w, question, address) })
 		started := make(chan struct{})
 		server.NotifyStartedFunc = func() { close(started) }
 		go func() { _ = server.ActivateAndServe() }()
@@ -93,12 +93,12 @@ func (n *nameserver) serve(t *testing.T, ns *netns.NS, at netip.AddrPort) {
 }
 
 // listenUDP makes a socket with an address of any host.
-func listenUDP(ns *netns.NS, at netip.AddrPort) (packets net.PacketConn, err error) {
+func listenUDP(ns *netns.NS, address netip.AddrPort) (packets net.PacketConn, err error) {
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
 		rawErr := raw.Control(func(fd uintptr) {
 			level, option := unix.SOL_IP, unix.IP_TRANSPARENT
-			if at.Addr().Is6() {
+			if address.Addr().Is6() {
 				level, option = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
 			}
 			err = unix.SetsockoptInt(int(fd), level, option, 1)
@@ -109,17 +109,17 @@ func listenUDP(ns *netns.NS, at netip.AddrPort) (packets net.PacketConn, err err
 		return err
 	}}
 	err = ns.Do(func() (err error) {
-		packets, err = config.ListenPacket(context.Background(), "udp", at.String())
+		packets, err = config.ListenPacket(context.Background(), "udp", address.String())
 		return err
 	})
 	return packets, err
 }
 
 // answer returns as many bytes as the name asks for, or a truncated answer if they are too many.
-func (n *nameserver) answer(w dns.ResponseWriter, question *dns.Msg, at netip.AddrPort) {
+func (n *nameserver) answer(w dns.ResponseWriter, question *dns.Msg, address netip.AddrPort) {
 	name := question.Question[0].Name
 	n.mu.Lock()
-	n.asked[name], n.by[name] = netip.MustParseAddrPort(w.RemoteAddr().String()).Addr(), at.Addr().String()
+	n.asked[name], n.by[name] = netip.MustParseAddrPort(w.RemoteAddr().String()).Addr(), address.Addr().String()
 	n.mu.Unlock()
 	var size int
 	_, _ = fmt.Sscanf(name, "bytes-%d", &size)
@@ -148,17 +148,17 @@ func (n *nameserver) answer(w dns.ResponseWriter, question *dns.Msg, at netip.Ad
 
 // asking is an app that queries a server.
 type asking struct {
-	pod    *pod
-	at     netip.AddrPort
-	server *nameserver
-	number int
+	pod     *pod
+	address netip.AddrPort
+	server  *nameserver
+	number  int
 }
 
 // exchange asks for so many bytes, with a buffer of so many for the answer; 0 for a client without
 // EDNS.
 func (a *asking) exchange(t *testing.T, network string, size int, buffer uint16) (answer *dns.Msg, name string) {
 	t.Helper()
-	conn, err := a.pod.Pod.Dial(t.Context(), network, a.at, netns.DialOptions{Identity: appIdentity})
+	conn, err := a.pod.Pod.Dial(t.Context(), network, a.address, netns.DialOptions{Identity: appIdentity})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func text(answer *dns.Msg) (size int) {
 
 // check queries in every way.
 func (a *asking) check(t *testing.T) {
-	for _, tt := range []struct {
+	for _, test := range []struct {
 		network   string
 		size      int
 		buffer    uint16
@@ -204,15 +204,15 @@ func (a *asking) check(t *testing.T) {
 		{"tcp", 6000, 4096, false},
 		{"tcp", 50_000, 0, false}, // how a client asks again after a truncated answer
 	} {
-		answer, name := a.exchange(t, tt.network, tt.size, tt.buffer)
-		if answer.Truncated != tt.truncated || (text(answer) == tt.size) == tt.truncated || (answer.IsEdns0() != nil) != (tt.buffer > 0) {
-			t.Errorf("%s, %d bytes, EDNS %d: %d bytes, truncated %t, EDNS %t", tt.network, tt.size, tt.buffer,
+		answer, name := a.exchange(t, test.network, test.size, test.buffer)
+		if answer.Truncated != test.truncated || (text(answer) == test.size) == test.truncated || (answer.IsEdns0() != nil) != (test.buffer > 0) {
+			t.Errorf("%s, %d bytes, EDNS %d: %d bytes, truncated %t, EDNS %t", test.network, test.size, test.buffer,
 				text(answer), answer.Truncated, answer.IsEdns0() != nil)
 		}
 		if answer.Truncated {
-			again, _ := a.exchange(t, "tcp", tt.size, tt.buffer)
-			if again.Truncated || text(again) != tt.size {
-				t.Errorf("asked again over tcp: %d bytes of %d", text(again), tt.size)
+			again, _ := a.exchange(t, "tcp", test.size, test.buffer)
+			if again.Truncated || text(again) != test.size {
+				t.Errorf("asked again over tcp: %d bytes of %d", text(again), test.size)
 			}
 		}
 		a.server.mu.Lock()
@@ -231,7 +231,7 @@ func (a *asking) checkMany(t *testing.T) {
 	errs := make([]error, often)
 	for i := range often {
 		asking.Go(func() {
-			conn, err := a.pod.Pod.Dial(t.Context(), "udp", a.at, netns.DialOptions{Identity: appIdentity})
+			conn, err := a.pod.Pod.Dial(t.Context(), "udp", a.address, netns.DialOptions{Identity: appIdentity})
 			if err != nil {
 				errs[i] = err
 				return
@@ -259,11 +259,11 @@ func (a *asking) checkOther(t *testing.T, captured bool) {
 	for _, network := range []string{"udp", "tcp"} {
 		answer, name := a.exchange(t, network, 100, 0)
 		if text(answer) != 100 {
-			t.Errorf("%s over %s: %d bytes of 100", a.at, network, text(answer))
+			t.Errorf("%s over %s: %d bytes of 100", a.address, network, text(answer))
 		}
 		a.server.mu.Lock()
-		if by := a.server.by[name]; (by != a.at.Addr().String()) != captured {
-			t.Errorf("asked %s over %s, answered by %s, want by a resolver: %t", a.at, network, by, captured)
+		if by := a.server.by[name]; (by != a.address.Addr().String()) != captured {
+			t.Errorf("asked %s over %s, answered by %s, want by a resolver: %t", a.address, network, by, captured)
 		}
 		a.server.mu.Unlock()
 	}

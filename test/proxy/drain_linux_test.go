@@ -320,9 +320,9 @@ func (d *drained) healthy(t *testing.T) {
 
 // draining is a run of shunt-init drain.
 type draining struct {
-	cmd  *netns.Cmd
-	said *output
-	end  chan error
+	cmd    *netns.Cmd
+	output *output
+	end    chan error
 }
 
 // start runs the program as the sidecar's user, without any capability.
@@ -333,13 +333,13 @@ func (d *drained) start(t *testing.T, args ...string) *draining {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	run := &draining{said: &output{}, end: make(chan error, 1)}
+	run := &draining{output: &output{}, end: make(chan error, 1)}
 	run.cmd = d.lab.Pod.Command(t.Context(), "setpriv", append([]string{
 		fmt.Sprintf("--reuid=%d", interception.DefaultProxyUID), fmt.Sprintf("--regid=%d", interception.DefaultProxyGID),
 		"--clear-groups", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all", "--pdeathsig=KILL", "/proc/self/fd/3", "drain",
 	}, args...)...)
 	run.cmd.ExtraFiles = []*os.File{file}
-	run.cmd.Stdout, run.cmd.Stderr = run.said, run.said
+	run.cmd.Stdout, run.cmd.Stderr = run.output, run.output
 	if err := run.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -352,7 +352,7 @@ func (r *draining) goesOn(t *testing.T) {
 	t.Helper()
 	select {
 	case err := <-r.end:
-		t.Fatalf("the drain ended (%v) while something was under way: %s", err, r.said)
+		t.Fatalf("the drain ended (%v) while something was under way: %s", err, r.output)
 	case <-time.After(time.Second):
 	}
 }
@@ -362,7 +362,7 @@ func (r *draining) endsIdle(t *testing.T) {
 	r.ends(t, 0, "no requests or connections left")
 }
 
-func (r *draining) ends(t *testing.T, code int, said string) {
+func (r *draining) ends(t *testing.T, code int, wanted string) {
 	t.Helper()
 	select {
 	case err := <-r.end:
@@ -370,10 +370,10 @@ func (r *draining) ends(t *testing.T, code int, said string) {
 		if err != nil && !errors.As(err, &exit) {
 			t.Fatal(err)
 		}
-		if got := r.cmd.ProcessState.ExitCode(); got != code || !strings.Contains(r.said.String(), said) {
-			t.Errorf("exit code %d, want %d, and to hear %q: %s", got, code, said, r.said)
+		if got := r.cmd.ProcessState.ExitCode(); got != code || !strings.Contains(r.output.String(), wanted) {
+			t.Errorf("exit code %d, want %d, and to hear %q: %s", got, code, wanted, r.output)
 		}
 	case <-time.After(20 * time.Second):
-		t.Fatalf("the drain goes on: %s", r.said)
+		t.Fatalf("the drain goes on: %s", r.output)
 	}
 }

@@ -160,10 +160,10 @@ func checkEndlessStreams(t *testing.T, w *way) {
 	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	said := make(chan limitsSaid, 1)
-	go func() { said <- readLimits(conn) }()
+	announced := make(chan announcedLimits, 1)
+	go func() { announced <- readLimits(conn) }()
 	err := openStreams(conn, streams)
-	limits := <-said // after the answer to a ping that followed the streams, or when the time is over
+	limits := <-announced // after the answer to a ping that followed the streams, or when the time is over
 	kept := w.pod.allocated(t) - before
 	t.Logf("%d streams on a connection (%v) made Envoy keep %d MB; it allows %d and refused %d",
 		streams, err, kept, limits.streams, limits.refused)
@@ -213,27 +213,27 @@ func headerBlock() ([]byte, error) {
 	return headers.Bytes(), nil
 }
 
-// limitsSaid is what the proxy announces on an HTTP/2 connection.
-type limitsSaid struct{ streams, refused uint32 }
+// announcedLimits is what the proxy announces on an HTTP/2 connection.
+type announcedLimits struct{ streams, refused uint32 }
 
 // readLimits reads until the proxy has answered a ping.
-func readLimits(conn io.Reader) (said limitsSaid) {
+func readLimits(conn io.Reader) (limits announcedLimits) {
 	framer := http2.NewFramer(nil, conn)
 	for {
 		frame, err := framer.ReadFrame()
 		if err != nil {
-			return said
+			return limits
 		}
 		switch f := frame.(type) {
 		case *http2.SettingsFrame:
 			if most, ok := f.Value(http2.SettingMaxConcurrentStreams); ok {
-				said.streams = most
+				limits.streams = most
 			}
 		case *http2.RSTStreamFrame:
-			said.refused++
+			limits.refused++
 		case *http2.PingFrame:
 			if f.IsAck() {
-				return said
+				return limits
 			}
 		}
 	}

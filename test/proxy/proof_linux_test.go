@@ -47,7 +47,7 @@ var (
 func TestProof(t *testing.T) {
 	t.Parallel()
 	all := []direction{inbound4, inbound6, outbound4, outbound6}
-	for _, tt := range []struct {
+	for _, test := range []struct {
 		name    string
 		start   func(*testing.T) *pod
 		system  interception.System
@@ -65,15 +65,15 @@ func TestProof(t *testing.T) {
 		{"HAProxy in legacy", legacyHAProxy, interception.SystemLegacy,
 			[]direction{inbound4, outbound4}, []direction{inbound6, outbound6}},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
 			t.Parallel() // each has its own pod, and waits more than it works
-			p := tt.start(t)
-			for _, d := range tt.served {
-				w := &way{direction: d, pod: p, system: tt.system}
+			p := test.start(t)
+			for _, d := range test.served {
+				w := &way{direction: d, pod: p, system: test.system}
 				t.Run(d.String(), func(t *testing.T) { prove(t, w) })
 			}
-			for _, d := range tt.refused {
-				t.Run(d.String()+" is refused", func(t *testing.T) { checkRefused(t, &way{direction: d, pod: p, system: tt.system}) })
+			for _, d := range test.refused {
+				t.Run(d.String()+" is refused", func(t *testing.T) { checkRefused(t, &way{direction: d, pod: p, system: test.system}) })
 			}
 			if t.Failed() {
 				said := p.Output()
@@ -101,7 +101,7 @@ func prove(t *testing.T, w *way) {
 		}
 		w.checkEnds(t)
 		pending = nil
-		for _, want := range w.unsaid() {
+		for _, want := range w.missingLines() {
 			t.Logf("%s: no line of the access log says %v", checks[want.check].name, want.line)
 			pending = append(pending, want.check)
 		}

@@ -174,17 +174,17 @@ func (c crossing) checkHTTP(t *testing.T, cluster string) {
 // localAddress returns the log's entry for the address that the server sees. In TPROXY HAProxy logs
 // it without the port, which the kernel chooses; for IPv6 it never logs the port.
 func (c crossing) localAddress(t *testing.T, seen string) string {
-	at, err := netip.ParseAddrPort(seen)
+	address, err := netip.ParseAddrPort(seen)
 	if err != nil {
 		t.Fatalf("the server saw %q: %v", seen, err)
 	}
 	switch {
 	case c.folder != "haproxy" || !c.inbound() || c.mode != interception.ModeTProxy:
 		return seen
-	case at.Addr().Is6():
-		return "[" + at.Addr().String() + "]"
+	case address.Addr().Is6():
+		return "[" + address.Addr().String() + "]"
 	default:
-		return at.Addr().String()
+		return address.Addr().String()
 	}
 }
 

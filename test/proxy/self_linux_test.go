@@ -93,8 +93,8 @@ func TestInboundToLoopback(t *testing.T) {
 	for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {
 		t.Run(string(mode), func(t *testing.T) {
 			p := envoyPod(t, mode, nil)
-			at := netip.MustParseAddrPort("127.0.0.1:8080")
-			server, err := p.Pod.Listen("tcp", at, netns.ListenOptions{Name: "app"})
+			address := netip.MustParseAddrPort("127.0.0.1:8080")
+			server, err := p.Pod.Listen("tcp", address, netns.ListenOptions{Name: "app"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -104,7 +104,7 @@ func TestInboundToLoopback(t *testing.T) {
 			if out, err := p.Pod.Command(t.Context(), "iptables-nft", redirect...).CombinedOutput(); err != nil {
 				t.Fatalf("iptables: %v\n%s", err, out)
 			}
-			if reply, err := p.Pod.Ask(t.Context(), "tcp", at, netns.DialOptions{Identity: appIdentity}); err == nil {
+			if reply, err := p.Pod.Ask(t.Context(), "tcp", address, netns.DialOptions{Identity: appIdentity}); err == nil {
 				t.Errorf("it is answered by %s, through Envoy", reply.Server)
 			}
 			within(t, "the connection is logged", &output{}, func() bool { return len(p.logLines()) > 0 })

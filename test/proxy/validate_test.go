@@ -52,9 +52,8 @@ func TestEnvoyAcceptsEveryBootstrap(t *testing.T) {
 	}
 }
 
-// TestEnvoyRefusesNonsense shows that the test above can fail.
-func TestEnvoyRefusesNonsense(t *testing.T) {
-	t.Parallel()
+// TestEnvoyRejectsNonsense shows that the test above can fail.
+func TestEnvoyRejectsNonsense(t *testing.T) {
 	wrong := strings.Replace(bootstrapText(interception.ModeRedirect), "ORIGINAL_DST", "ORIGINAL_DESTINATION", 1)
 	if out, err := validate(t, wrong); err == nil {
 		t.Errorf("envoy accepts an unknown type of cluster:\n%s", out)
@@ -68,7 +67,7 @@ func bootstrapText(mode interception.Mode) string {
 }
 
 // validate lets Envoy check a bootstrap.
-func validate(t *testing.T, text string, more ...string) (said string, err error) {
+func validate(t *testing.T, text string, more ...string) (output string, err error) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), envoyconfig.BootstrapFile)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

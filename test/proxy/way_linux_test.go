@@ -60,8 +60,8 @@ func (d direction) String() string {
 	return to + " " + family
 }
 
-// of returns the address of the way's family.
-func (w *way) of(v4, v6 netip.Addr) netip.Addr {
+// addressOf returns the address of the way's family.
+func (w *way) addressOf(v4, v6 netip.Addr) netip.Addr {
 	if w.ipv6 {
 		return v6
 	}
@@ -71,22 +71,22 @@ func (w *way) of(v4, v6 netip.Addr) netip.Addr {
 // server returns the address and port that the client dials.
 func (w *way) server(port uint16) netip.AddrPort {
 	if w.inbound {
-		return netip.AddrPortFrom(w.of(netns.PodIPv4, netns.PodIPv6), port)
+		return netip.AddrPortFrom(w.addressOf(netns.PodIPv4, netns.PodIPv6), port)
 	}
-	return netip.AddrPortFrom(w.of(serverIPv4, serverIPv6), port)
+	return netip.AddrPortFrom(w.addressOf(serverIPv4, serverIPv6), port)
 }
 
 // source returns the client's address that a server has to see.
 func (w *way) source() netip.Addr {
 	switch {
 	case !w.inbound:
-		return w.of(netns.PodIPv4, netns.PodIPv6)
+		return w.addressOf(netns.PodIPv4, netns.PodIPv6)
 	case w.system == interception.SystemTProxy || w.system == interception.SystemAmbient:
-		return w.of(netns.OutsideIPv4, netns.OutsideIPv6)
+		return w.addressOf(netns.OutsideIPv4, netns.OutsideIPv6)
 	case w.system == interception.SystemLegacy:
-		return w.of(netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback())
+		return w.addressOf(netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback())
 	default:
-		return w.of(netip.MustParseAddr("127.0.0.6"), netip.MustParseAddr("::6"))
+		return w.addressOf(netip.MustParseAddr("127.0.0.6"), netip.MustParseAddr("::6"))
 	}
 }
 
@@ -138,7 +138,7 @@ func (w *way) cluster() string {
 func (w *way) dial(ctx context.Context, port uint16) (*net.TCPConn, error) {
 	from, o := w.pod.Pod, netns.DialOptions{Identity: appIdentity, Timeout: answerTime}
 	if w.inbound {
-		from, o = w.pod.Outside, netns.DialOptions{Source: w.of(netns.OutsideIPv4, netns.OutsideIPv6), Timeout: answerTime}
+		from, o = w.pod.Outside, netns.DialOptions{Source: w.addressOf(netns.OutsideIPv4, netns.OutsideIPv6), Timeout: answerTime}
 	}
 	conn, err := from.Dial(ctx, "tcp", w.server(port), o)
 	if err != nil {
@@ -201,7 +201,7 @@ func (w *way) listen(t *testing.T, port uint16) net.Listener {
 	if w.inbound {
 		ns, o = w.pod.Pod, netns.ListenOptions{Name: "app", Identity: appIdentity}
 	}
-	listener, err := ns.ListenTCP(netip.AddrPortFrom(w.of(netns.Wildcards[0], netns.Wildcards[1]), port), o)
+	listener, err := ns.ListenTCP(netip.AddrPortFrom(w.addressOf(netns.Wildcards[0], netns.Wildcards[1]), port), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,8 +379,8 @@ func (w *way) find(lines []logLine) finding {
 	return f
 }
 
-// unsaid returns the wanted lines that are not in the access log, once all connections are.
-func (w *way) unsaid() []want {
+// missingLines returns the wanted lines that are not in the access log, once all connections are.
+func (w *way) missingLines() []want {
 	lines := w.lines()
 	return slices.DeleteFunc(w.wanted, func(want want) bool { return slices.ContainsFunc(lines, want.line.saidBy) })
 }

@@ -296,14 +296,14 @@ func (p *play) end() {
 
 // step carries out a line, and returns the line with what was seen.
 func (p *play) step(t *testing.T, line string) string {
-	who, what, _ := strings.Cut(line, " ")
+	end, what, _ := strings.Cut(line, " ")
 	if what == "connects" || strings.HasPrefix(what, "connects:") {
 		var err error
 		if p.client, err = p.dial(t.Context(), p.port); err != nil {
-			return who + " connects: " + errno(err)
+			return end + " connects: " + errno(err)
 		}
 		if what != "connects" { // it should not have connected
-			return who + " connects, reads all: " + readAll(p.client)
+			return end + " connects, reads all: " + readAll(p.client)
 		}
 		return line
 	}
@@ -311,14 +311,14 @@ func (p *play) step(t *testing.T, line string) string {
 		return line + ": not connected"
 	}
 	conn := p.client
-	if who == "server" {
+	if end == "server" {
 		var err error
 		if conn, err = p.accepted(); err != nil {
-			return who + ": no connection arrived"
+			return end + ": no connection arrived"
 		}
 	}
 	done, _, _ := strings.Cut(what, ": ")
-	return who + " " + act(t, conn, done)
+	return end + " " + act(t, conn, done)
 }
 
 // act carries out a step at its end, and returns it with what was seen.

@@ -140,7 +140,7 @@ func (w *way) exchange(t *testing.T, question, answer string) []string {
 		_, err := io.WriteString(conn, answer)
 		err = errors.Join(err, conn.CloseWrite())
 		more, readErr := io.ReadAll(conn)
-		heard <- said(append(got[:n], more...), errors.Join(err, readErr))
+		heard <- describe(append(got[:n], more...), errors.Join(err, readErr))
 	})
 	conn, err := w.dial(t.Context(), bytesPort)
 	if err != nil {
@@ -150,13 +150,13 @@ func (w *way) exchange(t *testing.T, question, answer string) []string {
 	_ = conn.SetDeadline(time.Now().Add(arrivalTime))
 	_, err = io.WriteString(conn, question)
 	got, readErr := io.ReadAll(conn)
-	client := said(got, errors.Join(err, readErr))
+	client := describe(got, errors.Join(err, readErr))
 	_ = conn.Close()
 	return []string{"server: " + <-heard, "client: " + client}
 }
 
-// said prints the first bytes, and the error of their connection.
-func said(got []byte, err error) string {
+// describe prints the first bytes, and the error of their connection.
+func describe(got []byte, err error) string {
 	shown := fmt.Sprintf("%.300q", got)
 	if err != nil {
 		shown += ", " + errno(err)
@@ -186,7 +186,7 @@ func serverFirstTrial() trial {
 				continue
 			}
 			line, err := bufio.NewReader(conn).ReadString('\n')
-			got = append(got, fmt.Sprintf("port %d: client: %s", port, said([]byte(line), err)))
+			got = append(got, fmt.Sprintf("port %d: client: %s", port, describe([]byte(line), err)))
 			_ = conn.Close()
 		}
 		return got
