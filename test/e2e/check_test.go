@@ -6,7 +6,7 @@ import (
 )
 
 var _ = Describe("kubectl shunt check", Label(short), func() {
-	It("finds all well, and sees the certificate that a pod serves", func(ctx SpecContext) {
+	It("finds no fault, and sees the certificate that a pod serves", func(ctx SpecContext) {
 		namespace := newNamespace(ctx, true)
 		create(ctx, newPod(namespace, "first"))
 		ready(ctx, namespace, "first")

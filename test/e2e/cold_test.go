@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-var _ = Describe("what the webhook stands on is lost", func() {
+var _ = Describe("the webhook loses", func() {
 	It("its Secret: cert-manager makes another, and the webhook serves that", func(ctx SpecContext) {
 		before, err := certificate(ctx)
 		Expect(err).NotTo(HaveOccurred())
@@ -33,7 +33,7 @@ var _ = Describe("what the webhook stands on is lost", func() {
 		})
 	})
 
-	It("all of its pods: the cluster's own start, a Deployment says why it has none, and has it when the webhook is back",
+	It("all of its pods: the cluster still starts, and a Deployment reports why it has no pod until the webhook is back",
 		func(ctx SpecContext) {
 			namespace := newNamespace(ctx, true)
 			kubectl(ctx, "-n", system, "scale", "deployment/shunt-webhook", "--replicas=0")
@@ -43,7 +43,7 @@ var _ = Describe("what the webhook stands on is lost", func() {
 				answers(ctx)
 			})
 			Eventually(ctx, func() error {
-				return api.Create(ctx, unscheduled(namespace, "refused"), client.DryRunAll)
+				return api.Create(ctx, unscheduled(namespace, "denied"), client.DryRunAll)
 			}).WithTimeout(60 * time.Second).Should(MatchError(ContainSubstring("failed calling webhook")))
 			for _, name := range []string{"kube-system", newNamespace(ctx, false)} {
 				startsIn(ctx, name)
@@ -63,7 +63,7 @@ var _ = Describe("what the webhook stands on is lost", func() {
 })
 
 var _ = Describe("on the node, which loses its power,", Label(node), func() {
-	It("all that ran comes back, and no pod is made without the proxy", func(ctx SpecContext) {
+	It("everything comes back, and no pod is created without the proxy", func(ctx SpecContext) {
 		namespace := newNamespace(ctx, true)
 		create(ctx, newDeployment(namespace, "asks"))
 		before := podOf(ctx, namespace, "asks")

@@ -32,7 +32,7 @@ func underStreams(ctx context.Context, disturb func(asked *stream)) counts {
 	exempt.kept(ctx, false)
 	Expect(asked.soFar().wrong).To(BeZero(), "pods were made without the proxy")
 	Expect(exempt.soFar().wrong).To(BeZero(), "pods were made with a proxy that nobody asked for")
-	Expect(exempt.soFar().denied).To(BeZero(), "exempt pods were refused")
+	Expect(exempt.soFar().denied).To(BeZero(), "exempt pods were denied")
 	for reason := range asked.soFar().reasons {
 		Expect(reason).To(ContainSubstring("failed calling webhook"))
 	}
@@ -40,7 +40,7 @@ func underStreams(ctx context.Context, disturb func(asked *stream)) counts {
 }
 
 var _ = Describe("under a stream of creations", func() {
-	It("a certificate is rotated, and none is refused", Label(short), func(ctx SpecContext) {
+	It("a certificate is rotated, and no pod is denied", Label(short), func(ctx SpecContext) {
 		served, err := certificate(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		got := underStreams(ctx, func(*stream) {
@@ -56,7 +56,7 @@ var _ = Describe("under a stream of creations", func() {
 		Expect(got.denied).To(BeZero())
 	})
 
-	It("the webhook is rolled, and none is refused", func(ctx SpecContext) {
+	It("the webhook is rolled, and no pod is denied", func(ctx SpecContext) {
 		got := underStreams(ctx, func(*stream) {
 			kubectl(ctx, "-n", system, "rollout", "restart", "deployment/shunt-webhook")
 			rolledOut(ctx, system, "deployment/shunt-webhook")
@@ -74,7 +74,7 @@ var _ = Describe("under a stream of creations", func() {
 		})
 	})
 
-	It("both replicas are gone for a while: pods are refused, and none is made without the proxy", func(ctx SpecContext) {
+	It("both replicas are gone for a while: pods are denied, and none is created without the proxy", func(ctx SpecContext) {
 		got := underStreams(ctx, func(asked *stream) {
 			kubectl(ctx, "-n", system, "scale", "deployment/shunt-webhook", "--replicas=0")
 			Eventually(ctx, func() int { return asked.soFar().denied }).WithTimeout(60 * time.Second).Should(BeNumerically(">", 20))

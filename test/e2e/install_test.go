@@ -64,7 +64,7 @@ var _ = Describe("the installation", Label(short), func() {
 		}
 	})
 
-	It("refuses a pod that runs as the proxy, and says so", func(ctx SpecContext) {
+	It("denies a pod that runs as the proxy, with the reason", func(ctx SpecContext) {
 		pod := newPod(newNamespace(ctx, true), "proxy-uid")
 		pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(1337))}
 		Expect(api.Create(ctx, pod)).To(MatchError(ContainSubstring("1337")))

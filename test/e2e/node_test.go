@@ -15,7 +15,7 @@ import (
 
 // These specs look at the node itself. The suite leaves them out unless it made the node.
 var _ = Describe("on the node", Label(node), func() {
-	It("nothing of its own changes by injected pods, and a pod of its network is left alone", func(ctx SpecContext) {
+	It("injected pods change nothing of its own, and a pod of its network is not intercepted", func(ctx SpecContext) {
 		namespace := newNamespace(ctx, true)
 		before := listings(ctx)
 		for name, listing := range before {
@@ -34,7 +34,7 @@ var _ = Describe("on the node", Label(node), func() {
 		Expect(listings(ctx)).To(Equal(before), "after the pods")
 	})
 
-	It("a pod whose sandbox is killed comes back with its rules, and nothing is doubled", func(ctx SpecContext) {
+	It("a pod whose sandbox is killed comes back with its rules, and no duplicates", func(ctx SpecContext) {
 		namespace := newNamespace(ctx, true)
 		create(ctx, newPod(namespace, "killed"), newPod(namespace, "client"))
 		ready(ctx, namespace, "client")

@@ -21,7 +21,7 @@ type counts struct {
 }
 
 func (c counts) String() string {
-	text := fmt.Sprintf("%d creations tried, %d injected, %d refused, %d admitted wrongly; the longest time without one: %s",
+	text := fmt.Sprintf("%d creations tried, %d injected, %d denied, %d admitted wrongly; the longest time without one: %s",
 		c.tried, c.injected, c.denied, c.wrong, c.longest.Round(100*time.Millisecond))
 	for reason, times := range c.reasons {
 		text += fmt.Sprintf("\n  %d times: %s", times, reason)

@@ -19,7 +19,7 @@ var _ = Describe("another installation", Serial, Ordered, func() {
 	BeforeAll(func(ctx SpecContext) { uninstall(ctx, current) })
 	AfterAll(func(ctx SpecContext) { install(ctx, current) })
 
-	It("of an earlier commit is upgraded with pods running, and no pod is made without the proxy", func(ctx SpecContext) {
+	It("of an earlier commit is upgraded with pods running, and no pod is created without the proxy", func(ctx SpecContext) {
 		previous := os.Getenv(previousVariable)
 		if previous == "" && os.Getenv(nodeVariable) != "" {
 			Fail("this clone has no earlier commit to upgrade from: git fetch --unshallow, or name one in PREVIOUS")

@@ -45,7 +45,7 @@ var _ = Describe("workloads", func() {
 		Expect(fetched).To(Equal(proxies[true]))
 	})
 
-	It("a StatefulSet's pods start in their order, and again", func(ctx SpecContext) {
+	It("a StatefulSet's pods start in order, also a second time", func(ctx SpecContext) {
 		namespace := newNamespace(ctx, true)
 		pod := newPod(namespace, "set")
 		set := &appsv1.StatefulSet{
@@ -66,7 +66,7 @@ var _ = Describe("workloads", func() {
 		Expect(call(ctx, namespace, first.Name, url(service.Spec.ClusterIP, "80"))).NotTo(BeEmpty())
 	})
 
-	It("a container that fails is started again behind the same proxy", func(ctx SpecContext) {
+	It("a failed container restarts behind the same proxy", func(ctx SpecContext) {
 		namespace := newNamespace(ctx, true)
 		pod := newPod(namespace, "fails")
 		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{

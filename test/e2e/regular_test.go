@@ -9,13 +9,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-var _ = Describe("in classic order", func() {
-	DescribeTable("a container's first connection waits for the proxy and goes through it", func(ctx SpecContext, mode string) {
+var _ = Describe("as a regular sidecar container, the proxy", func() {
+	DescribeTable("gets the first connection of a container, which waits for it", func(ctx SpecContext, mode string) {
 		namespace := newNamespace(ctx, true)
 		create(ctx, newPod(namespace, "server"))
 		server := ready(ctx, namespace, "server")
 
-		pod := newPod(namespace, "classic")
+		pod := newPod(namespace, "regular")
 		pod.Annotations[modeKey], pod.Annotations["sidecar.istio.io/nativeSidecar"] = mode, "false"
 		pod.Spec.RestartPolicy = corev1.RestartPolicyNever // a container that fails once has failed
 		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{
