@@ -131,6 +131,10 @@ func (m *mutation) run(t *testing.T) {
 	}
 }
 
+// shortStride is which mutants -short makes: one of three. There are four kinds
+// of most rules, one after the other, so that every kind has its turn.
+const shortStride = 3
+
 // try makes mutants one after the other. The command is run for the first, the package for all.
 func (m *mutation) try(t *testing.T, family ruleset.Family, mutants []mutant) {
 	t.Helper()
