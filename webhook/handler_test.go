@@ -119,7 +119,8 @@ func TestCases(t *testing.T) {
 			request := createPod(t, c.Pod, name)
 			response := s.review(t, request)
 			checkOutcome(t, c, response)
-			if diff := cmp.Diff(c.WantPod, patched(t, request.Object.Raw, response), cmpopts.EquateEmpty(),
+			want := inject.Inject(c.Pod, c.Namespace, c.Config).Pod
+			if diff := cmp.Diff(want, patched(t, request.Object.Raw, response), cmpopts.EquateEmpty(),
 				cmpopts.IgnoreTypes(metav1.TypeMeta{})); diff != "" {
 				t.Errorf("pod (-want +got):\n%s", diff)
 			}
@@ -131,7 +132,7 @@ func TestCases(t *testing.T) {
 // warnings, one a line.
 func checkOutcome(t *testing.T, c cases.Case, response *admissionv1.AdmissionResponse) {
 	t.Helper()
-	reason, rest, _ := strings.Cut(c.Want, "\n")
+	reason, rest, _ := strings.Cut(c.Want(), "\n")
 	if got := response.AuditAnnotations["reason"]; got != reason {
 		t.Errorf("reason %q, want %q", got, reason)
 	}

@@ -6,7 +6,9 @@
 // A case is a txtar archive. Flowing in: pod.yaml, and optionally
 // namespace.yaml and config.yaml, which changes config.Default. Wanted:
 // want.txt, whose first line is the reason, followed by a line for every error
-// and warning; and want.yaml, the injected pod.
+// and warning; and of the injected pod want.diff, what is different from the
+// pod that default settings make. A dozen cases have want.yaml instead, the
+// injected pod as a whole.
 package cases
 
 import (
@@ -16,6 +18,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/aymanbagabas/go-udiff"
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
@@ -31,6 +35,7 @@ const (
 	namespaceFile = "namespace.yaml"
 	configFile    = "config.yaml"
 	wantTextFile  = "want.txt"
+	wantDiffFile  = "want.diff"
 	wantPodFile   = "want.yaml"
 )
 
@@ -41,10 +46,7 @@ type Case struct {
 	Namespace annotation.Namespace
 	Config    config.Config
 
-	// Want is the wanted outcome as Summary prints it, and WantPod the wanted
-	// pod; nil unless the case is one of injection.
-	Want    string
-	WantPod *corev1.Pod
+	want map[string]string // the wanted files, by their names
 
 	path    string
 	archive *txtar.Archive
@@ -78,7 +80,7 @@ func read(path string) (Case, error) {
 	}
 	c := Case{
 		Name: strings.TrimSuffix(filepath.Base(path), ".txtar"), Config: config.Default(),
-		path: path, archive: archive,
+		path: path, archive: archive, want: map[string]string{},
 	}
 	for _, file := range archive.Files {
 		if err := c.take(file); err != nil {
@@ -104,15 +106,12 @@ func (c *Case) take(file txtar.File) (err error) {
 	case configFile:
 		c.Config, err = inject.ParseConfig(file.Data)
 		return err
-	case wantTextFile:
-		c.Want = string(file.Data)
+	case wantTextFile, wantDiffFile, wantPodFile:
+		c.want[file.Name] = string(file.Data)
 		return nil
-	case wantPodFile:
-		c.WantPod, err = unmarshal(file.Data)
-		return err
 	}
-	return fmt.Errorf("unknown file; accepted: %s, %s, %s, %s, %s",
-		podFile, namespaceFile, configFile, wantTextFile, wantPodFile)
+	return fmt.Errorf("unknown file; accepted: %s, %s, %s, %s, %s, %s",
+		podFile, namespaceFile, configFile, wantTextFile, wantDiffFile, wantPodFile)
 }
 
 // Summary prints an outcome as want.txt has it: the reason, then the errors,
@@ -132,24 +131,75 @@ func Summary(result inject.Result) string {
 	return text.String()
 }
 
+// Want is the wanted outcome, as Summary prints it.
+func (c Case) Want() string { return c.want[wantTextFile] }
+
+// Check returns how an outcome differs from the wanted one; nothing where it
+// does not.
+func (c Case) Check(result inject.Result) (string, error) {
+	got, err := c.files(result)
+	return cmp.Diff(c.want, got), err
+}
+
 // Rewrite makes the given outcome the wanted one, in the case's file.
 func (c Case) Rewrite(result inject.Result) error {
-	kept := slices.DeleteFunc(slices.Clone(c.archive.Files), func(f txtar.File) bool {
-		return f.Name == wantTextFile || f.Name == wantPodFile
-	})
-	kept = append(kept, txtar.File{Name: wantTextFile, Data: []byte(Summary(result))})
-	if result.Pod != nil {
-		text, err := marshal(result.Pod)
-		if err != nil {
-			return fmt.Errorf("print the pod of case %s: %w", c.Name, err)
+	got, err := c.files(result)
+	if err != nil {
+		return err
+	}
+	kept := slices.DeleteFunc(slices.Clone(c.archive.Files), func(f txtar.File) bool { return strings.HasPrefix(f.Name, "want.") })
+	for _, name := range []string{wantTextFile, wantDiffFile, wantPodFile} {
+		if text, is := got[name]; is {
+			kept = append(kept, txtar.File{Name: name, Data: []byte(text)})
 		}
-		kept = append(kept, txtar.File{Name: wantPodFile, Data: text})
 	}
 	written := txtar.Format(&txtar.Archive{Comment: c.archive.Comment, Files: kept})
 	if err := os.WriteFile(c.path, written, 0o644); err != nil {
 		return fmt.Errorf("rewrite case %s: %w", c.Name, err)
 	}
 	return nil
+}
+
+// files are the wanted ones, if the outcome is the wanted one.
+func (c Case) files(result inject.Result) (map[string]string, error) {
+	files := map[string]string{wantTextFile: Summary(result)}
+	if result.Pod == nil {
+		return files, nil
+	}
+	text, err := marshal(result.Pod)
+	if err != nil {
+		return nil, fmt.Errorf("print the pod of case %s: %w", c.Name, err)
+	}
+	if _, whole := c.want[wantPodFile]; whole {
+		files[wantPodFile] = text
+		return files, nil
+	}
+	usual, err := marshal(c.byDefault())
+	if err != nil {
+		return nil, fmt.Errorf("print the pod of case %s by default: %w", c.Name, err)
+	}
+	const context = 1 // lines
+	files[wantDiffFile], err = udiff.ToUnified("by default", "here", usual, udiff.Lines(usual, text), context)
+	return files, err
+}
+
+// byDefault returns what the case's pod becomes in its mode with default
+// settings, and without other labels and annotations that are Shunt's to read.
+// A pod that would be denied stays as it is.
+func (c Case) byDefault() *corev1.Pod {
+	edit, _ := inject.Restore(c.Pod)
+	pod := edit.Pod().DeepCopy()
+	for _, row := range annotation.Table() {
+		if row.Key != annotation.InterceptionModeKey {
+			delete(pod.Annotations, row.Key)
+			delete(pod.Labels, row.Key)
+		}
+	}
+	enabled := annotation.Namespace{Labels: map[string]string{annotation.NamespaceInjectionKey: annotation.NamespaceEnabled}}
+	if result := inject.Inject(pod, enabled, config.Default()); result.Pod != nil {
+		return result.Pod
+	}
+	return c.Pod
 }
 
 func unmarshal(text []byte) (*corev1.Pod, error) {
@@ -161,10 +211,10 @@ func unmarshal(text []byte) (*corev1.Pod, error) {
 }
 
 // marshal prints a pod without its status, which no case has.
-func marshal(pod *corev1.Pod) ([]byte, error) {
+func marshal(pod *corev1.Pod) (string, error) {
 	text, err := yaml.Marshal(pod)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	return []byte(strings.TrimSuffix(string(text), "status: {}\n")), nil
+	return strings.TrimSuffix(string(text), "status: {}\n"), nil
 }
