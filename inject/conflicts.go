@@ -92,10 +92,11 @@ func takenIdentity(pod *corev1.Pod, req annotation.Request, cfg config.Config) (
 // sidecar can give.
 func unsatisfiable(pod *corev1.Pod, req annotation.Request, cfg config.Config) field.ErrorList {
 	var errs field.ErrorList
-	if grace := annotation.GracePeriod(pod); req.ProxyConfig.Drain >= grace && req.ProxyConfig.Drain > 0 && !req.Source.FromNamespace(annotation.ProxyConfigKey) {
+	grace, drain := annotation.GracePeriod(pod), req.ProxyConfig.Drain
+	if drain > 0 && drain >= grace && !req.Source.FromNamespace(annotation.ProxyConfigKey) {
 		errs = append(errs, req.Source.Invalid(annotation.ProxyConfigKey, fmt.Sprintf(
 			"%s is not less than the pod's terminationGracePeriodSeconds, %d, after which it is killed; accepted: less than that",
-			req.ProxyConfig.Drain, int64(grace.Seconds()))))
+			drain, int64(grace.Seconds()))))
 	}
 	if ptr.Deref(req.NativeSidecar, false) && !cfg.Native() {
 		errs = append(errs, req.Source.Invalid(annotation.NativeSidecarKey,

@@ -1,15 +1,17 @@
-// Package inject decides whether a pod gets a proxy, plans what that takes,
-// and puts it in.
+// Package inject decides whether a pod gets a proxy, plans what that takes, and
+// puts it in: a pod, what matters of its namespace and a Config flow in, and a
+// Result flows out. That is the injected pod with its JSON patch, the Reason why
+// the pod is left alone, or every field for which it is denied.
 //
-// A pod, what matters of its namespace, and a Config flow in; a Result flows
-// out: the pod injected, the Reason why it was left alone, or every field that
-// stands in the way. All of it is pure: no clock, no logger, no I/O, and the
-// pod that flows in is never changed.
+// All of it is pure: no clock, no logger, no I/O, and the pod that flows in is
+// never changed. The packages below, each of which imports only those behind it:
 //
-// The order of reading is the order of flow: annotations.go (what a user may
-// ask for, one table), decide.go (may this pod be injected), plan.go with
-// initcontainer.go and sidecar.go (what goes where; envoy.go and custom.go are
-// the two kinds of sidecar), apply.go (put it in). injector.go runs it.
+//	inject            the decision (decide.go, with its truth table) and what stands in its way
+//	inject/sidecar    the containers
+//	inject/annotation what pods and namespaces ask for
+//	inject/config     cluster-wide settings
+//	inject/podplan    the plan and its units: what an injection changes in a pod
+//	inject/strict     strict decoding, and faults that have an end
 package inject
 
 //go:generate go test -count=1 -run ^TestAnnotationsPage$ . -update

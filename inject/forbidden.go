@@ -21,7 +21,10 @@ func (in *Injector) forbidden(pod *corev1.Pod, ns annotation.Namespace) field.Er
 	for _, key := range in.cfg.ForbiddenAnnotations {
 		row := annotation.RowsByKey[strings.ToLower(key)]
 		for _, place := range annotation.PodPlaces {
-			values := map[annotation.Place]map[string]string{annotation.PodAnnotation: without.Annotations, annotation.PodLabel: without.Labels}[place]
+			values := without.Annotations
+			if place == annotation.PodLabel {
+				values = without.Labels
+			}
 			text, present := values[key]
 			if !present || !slices.Contains(row.Places, place) || key == annotation.InjectKey && text == "true" {
 				continue

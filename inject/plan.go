@@ -20,7 +20,9 @@ import (
 // plan makes the plan for a pod that is without us, or a refusal with every
 // field that stands in the way. The configuration is the one that holds for the
 // pod.
-func (in *Injector) plan(pod *corev1.Pod, ns annotation.Namespace, req annotation.Request, problems []annotation.Problem, cfg config.Config) (*podplan.Plan, Decision) {
+func (in *Injector) plan(
+	pod *corev1.Pod, ns annotation.Namespace, req annotation.Request, problems []annotation.Problem, cfg config.Config,
+) (*podplan.Plan, Decision) {
 	annotated := podFaults(problems)
 	annotated.AddAll(unsatisfiable(pod, req, cfg))
 	annotated.Merge(in.sidecar.Check(pod, req, cfg))
@@ -81,7 +83,7 @@ func (in *Injector) settle(pod *corev1.Pod, req annotation.Request, cfg config.C
 	}
 	var drawn *interception.PortRange
 	if req.Mode == interception.ModeTProxy {
-		drawn = cfg.TproxyPorts()
+		drawn = cfg.TProxyPorts()
 	}
 	if !cfg.Native() {
 		proxy = sidecar.Hold(proxy, cfg)
@@ -106,7 +108,8 @@ func tooLong(p *podplan.Plan, pod *corev1.Pod) (found strict.Faults) {
 	own := annotation.Size(pod.Annotations) - len(pod.Annotations[podplan.StatusKey])
 	if size := own + len(p.Status.String()); size > apivalidation.TotalAnnotationSizeLimitB {
 		found.Add(func() *field.Error {
-			return field.Invalid(annotation.Paths[annotation.PodAnnotation].Key(podplan.StatusKey), fmt.Sprintf("%d bytes", size), fmt.Sprintf(
+			path := annotation.Paths[annotation.PodAnnotation].Key(podplan.StatusKey)
+			return field.Invalid(path, fmt.Sprintf("%d bytes", size), fmt.Sprintf(
 				"with what is to be recorded of the pod its annotations are too long; accepted: %d bytes in all",
 				apivalidation.TotalAnnotationSizeLimitB))
 		})

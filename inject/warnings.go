@@ -19,7 +19,8 @@ import (
 // proxy's own. Whoever has chosen another uid has chosen one that images do not
 // have. Of containers that say nothing nothing is said: most images are root's.
 func imageUserWarnings(pod *corev1.Pod, req annotation.Request, cfg config.Config) []string {
-	if cfg.ProxyUID != int64(interception.DefaultProxyUID) || req.Mode == interception.ModeNone || ptr.Deref(req.AllowProxyIdentity, false) {
+	allowed := req.Mode == interception.ModeNone || ptr.Deref(req.AllowProxyIdentity, false)
+	if allowed || cfg.ProxyUID != int64(interception.DefaultProxyUID) {
 		return nil
 	}
 	ofPod := pod.Spec.SecurityContext

@@ -39,7 +39,8 @@ func podResolvers(spec interception.Spec, opts interception.Options) ([]netip.Ad
 		return givenResolvers(spec.DNS.Servers, own, opts)
 	}
 	if opts.NetNS != "" {
-		return nil, fmt.Errorf("%s: with --netns the %s here is not the pod's; accepted: %s", askingFlag(opts), resolvConf, alternative(opts))
+		return nil, fmt.Errorf("%s: with --netns the %s here is not the pod's; accepted: %s",
+			askingFlag(opts), resolvConf, alternative(opts))
 	}
 	text, err := os.ReadFile(resolvConf)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -1,7 +1,7 @@
 package annotation
 
 // Keys of labels and annotations, with Istio's names and values. What each
-// means is in the table below.
+// means is in the table.
 const (
 	// InjectKey, on a pod, asks for the proxy or declines it.
 	InjectKey = "sidecar.istio.io/inject"
@@ -49,7 +49,8 @@ const (
 const (
 	// NamespaceEnabled is the value of NamespaceInjectionKey that asks for the
 	// proxy.
-	NamespaceEnabled  = "enabled"
+	NamespaceEnabled = "enabled"
+	// NamespaceDisabled declines it.
 	NamespaceDisabled = "disabled"
 )
 
@@ -92,12 +93,7 @@ const (
 )
 
 const (
+	sidecarPrefix   = "sidecar.istio.io/"
+	proxyPrefix     = "proxy.istio.io/"
 	readinessPrefix = "readiness.status." + sidecarPrefix
-
-	acceptedTruth = "true, false"
-)
-
-const (
-	sidecarPrefix = "sidecar.istio.io/"
-	proxyPrefix   = "proxy.istio.io/"
 )

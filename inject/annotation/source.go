@@ -28,9 +28,11 @@ type Namespace struct {
 	Annotations map[string]string
 }
 
-// PodPlaces are the places of a pod in which keys stand.
+// PodPlaces are those of the pod itself.
 var PodPlaces = []Place{PodAnnotation, PodLabel}
 
+// Paths are the fields of a pod, or of its namespace, that hold the keys of each
+// place.
 var Paths = map[Place]*field.Path{
 	PodAnnotation:       field.NewPath("metadata", "annotations"),
 	PodLabel:            field.NewPath("metadata", "labels"),
@@ -38,7 +40,7 @@ var Paths = map[Place]*field.Path{
 	NamespaceLabel:      field.NewPath("metadata", "labels"),
 }
 
-// NamespaceField begins the paths of what a pod is refused for and does not have
+// NamespaceField begins the paths of what a pod is denied for and does not have
 // itself.
 const NamespaceField = "namespace"
 
@@ -54,7 +56,7 @@ func newSource(pod *corev1.Pod, ns Namespace) Source {
 	return Source{pod: pod.Annotations, namespace: ns.Annotations}
 }
 
-// Place is where a key's value came from. One that is nowhere is the pod's to
+// Place returns where a key's value came from. One that is nowhere is the pod's to
 // set.
 func (s Source) Place(key string) Place {
 	if _, own := s.pod[key]; own {
@@ -68,7 +70,7 @@ func (s Source) Place(key string) Place {
 
 // FromNamespace reports whether a key's value is the namespace's. It holds for
 // pods that were not written with it in mind, as the configuration does, and so
-// it gives way in some places where a pod's own value refuses the pod.
+// it gives way in some places where the pod's own value is denied.
 func (s Source) FromNamespace(key string) bool { return s.Place(key) == NamespaceAnnotation }
 
 // overridden reports whether what stands in the place is not read, because the
@@ -85,6 +87,7 @@ func (s Source) Has(key string) bool {
 	return own || shared
 }
 
+// Text returns a key's value; empty where it stands nowhere.
 func (s Source) Text(key string) string {
 	if s.FromNamespace(key) {
 		return s.namespace[key]
@@ -92,10 +95,10 @@ func (s Source) Text(key string) string {
 	return s.pod[key]
 }
 
-// Path leads to a key's value.
+// Path returns the field that holds a key's value.
 func (s Source) Path(key string) *field.Path { return Paths[s.Place(key)].Key(key) }
 
-// Name is what messages call a key that they mention on the side.
+// Name returns what messages call a key that they mention on the side.
 func (s Source) Name(key string) string {
 	if s.FromNamespace(key) {
 		return "the namespace's " + key
@@ -103,8 +106,8 @@ func (s Source) Name(key string) string {
 	return key
 }
 
-// Invalid refuses the value of an annotation, be it the pod's or the
-// namespace's.
+// Invalid returns the error for the value of an annotation, be it the pod's or
+// the namespace's.
 func (s Source) Invalid(key, detail string) *field.Error {
 	return field.Invalid(s.Path(key), strict.Shorten(s.Text(key)), detail)
 }

@@ -53,8 +53,9 @@ var trafficAnnotations = []Row{
 	{
 		Key: RevisionKey, Places: []Place{PodLabel, NamespaceLabel},
 		Sets:     "the revision of the injector that is to act; the namespace's label wins, and istio-injection over both",
-		Accepted: "the name of a revision, which is a DNS label", Default: config.DefaultRevision + ", where injection is asked for otherwise",
-		read: readRevision,
+		Accepted: "the name of a revision, which is a DNS label",
+		Default:  config.DefaultRevision + ", where injection is asked for otherwise",
+		read:     readRevision,
 	},
 	{
 		Key: InjectKey, Places: []Place{PodAnnotation, PodLabel},
@@ -125,7 +126,8 @@ var trafficAnnotations = []Row{
 		Key: DNSCaptureKey, Places: settingPlaces, Field: "dnsCapture",
 		Sets:     "DNS queries that go through the proxy: none, those to the pod's resolvers, or all",
 		Accepted: "none, resolvers, all", Default: ofConfiguration + "none", Flag: "redirect-dns",
-		read: into(oneOf(config.DNSCaptureNone, config.DNSCaptureResolvers, config.DNSCaptureAll), func(r *Request) *config.DNSCapture { return &r.DNSCapture }),
+		read: into(oneOf(config.DNSCaptureNone, config.DNSCaptureResolvers, config.DNSCaptureAll),
+			func(r *Request) *config.DNSCapture { return &r.DNSCapture }),
 	},
 	{
 		Key: CaptureUDPPortsKey, Places: settingPlaces,

@@ -11,6 +11,7 @@ import (
 )
 
 const (
+	acceptedTruth    = "true, false"
 	acceptedPorts    = "ports from 1 to 65535 and ranges such as 8000-8100, separated by commas"
 	acceptedRanges   = "IPv4 and IPv6 addresses and CIDR ranges such as 10.0.0.0/8 or fd00::/8, separated by commas"
 	acceptedNames    = "network interface names of at most 15 characters, separated by commas"

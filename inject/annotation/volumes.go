@@ -31,7 +31,8 @@ const acceptedPath = "/etc/certs, /etc/istio, /mnt, /srv, /tmp or a path below o
 // isMountable reports whether a pod may mount something there.
 func isMountable(mountPath string) bool {
 	clean := path.Clean(mountPath)
-	return !strings.Contains(mountPath, ":") && slices.ContainsFunc(mountable, func(folder string) bool { return podplan.Within(clean, folder) }) &&
+	below := func(folder string) bool { return podplan.Within(clean, folder) }
+	return !strings.Contains(mountPath, ":") && slices.ContainsFunc(mountable, below) &&
 		// In images this is a link to /run. Kubelet's tokens are below it.
 		clean != "/var" && !podplan.Within(clean, "/var/run")
 }

@@ -1,17 +1,18 @@
 package config
 
 import (
-	_ "crypto/sha256"
+	_ "crypto/sha256" // digests of images are read with it
 	"slices"
 	"strings"
 
 	"github.com/distribution/reference"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"github.com/shunt-dev/shunt/initimage/interception" // digests of images are read with it
+	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
 const (
+	// AcceptedImage words what ParseImage takes.
 	AcceptedImage   = "an image reference such as registry.example/team/envoy:v1"
 	acceptedAllowed = "a registry, a repository in one or an image, with the registry's name: " +
 		"registry.example, docker.io/envoyproxy, registry.example/envoy:v1"

@@ -33,8 +33,8 @@ func checkPortRange(path *field.Path, text string) field.ErrorList {
 	return nil
 }
 
-// TproxyPorts are those of TProxyPortRange, which Validate has passed.
-func (c Config) TproxyPorts() *interception.PortRange {
+// TProxyPorts returns those of TProxyPortRange, which Validate has passed.
+func (c Config) TProxyPorts() *interception.PortRange {
 	drawn, err := parsePortRange(c.TProxyPortRange)
 	if err != nil {
 		panic("port range from a valid configuration: " + err.Error())
@@ -42,8 +42,8 @@ func (c Config) TproxyPorts() *interception.PortRange {
 	return drawn
 }
 
-// HttpPortRanges are those of HTTPPorts, which Validate has passed.
-func (c Config) HttpPortRanges() interception.PortRanges {
+// HTTPPortRanges returns those of HTTPPorts, which Validate has passed.
+func (c Config) HTTPPortRanges() interception.PortRanges {
 	ports, err := interception.ParsePortRanges(c.HTTPPorts)
 	if err != nil {
 		panic("ports from a valid configuration: " + err.Error())

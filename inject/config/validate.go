@@ -18,7 +18,9 @@ import (
 )
 
 const (
-	MaxConcurrency      = 1024
+	// MaxConcurrency is the most worker threads of Envoy.
+	MaxConcurrency = 1024
+	// AcceptedConcurrency words what is accepted.
 	AcceptedConcurrency = "a whole number from 1 to 1024, or 0 for all cores"
 	// maxID is the largest runAsUser and runAsGroup that Kubernetes takes.
 	maxID = math.MaxInt32
@@ -93,6 +95,7 @@ func checkSeconds(name string, value metav1.Duration, least, most int) field.Err
 	return field.ErrorList{field.Invalid(field.NewPath(name), value.Duration.String(), fmt.Sprintf("accepted: %s to %s", from, to))}
 }
 
+// CheckImage finds what cannot be an image reference.
 func CheckImage(path *field.Path, image string) field.ErrorList {
 	printable := func(r rune) bool { return r > ' ' && r < 0x7f }
 	if image != "" && strings.IndexFunc(image, func(r rune) bool { return !printable(r) }) < 0 {
@@ -134,6 +137,7 @@ func checkRange(name string, value, most int64) field.ErrorList {
 	return field.ErrorList{field.Invalid(field.NewPath(name), value, fmt.Sprintf("accepted: 1 to %d", most))}
 }
 
+// CheckResources finds requests above their limits, and negative quantities.
 func CheckResources(path *field.Path, r corev1.ResourceRequirements) field.ErrorList {
 	var errs field.ErrorList
 	for resourceName, request := range r.Requests {

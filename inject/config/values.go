@@ -33,8 +33,10 @@ const (
 	ProtocolDetectionAll ProtocolDetection = "all"
 )
 
+// AcceptedDuration words what ParseDuration takes.
 const AcceptedDuration = "a time above 0 such as 25s or 1m30s"
 
+// ParseDuration reads a time above 0.
 func ParseDuration(text string) (time.Duration, error) {
 	d, err := time.ParseDuration(text)
 	if err != nil || d <= 0 {
@@ -46,12 +48,14 @@ func ParseDuration(text string) (time.Duration, error) {
 // LogLevels are Envoy's.
 var LogLevels = []string{"trace", "debug", "info", "warning", "warn", "error", "critical", "off"}
 
+// AcceptedLogLevels words the LogLevels.
 var AcceptedLogLevels = strings.Join(LogLevels, ", ")
 
 // component is the form of the name of a part of Envoy that logs. Which ones
 // there are depends on its version.
 var component = regexp.MustCompile(`^[a-z0-9_]+$`)
 
+// AcceptedComponentLogLevels words what ParseComponentLogLevels takes.
 const AcceptedComponentLogLevels = "names of Envoy's components with a level each, such as http:debug,connection:trace"
 
 // ParseComponentLogLevels checks pairs of a component and its log level, which

@@ -131,7 +131,7 @@ func EnvoySettings(pod *corev1.Pod, req annotation.Request, cfg config.Config, m
 	case config.ProtocolDetectionAll:
 		settings.InboundHTTPPorts, settings.OutboundHTTPPorts = envoy.AllPorts, envoy.AllPorts
 	case config.ProtocolDetectionDeclared:
-		asked := cfg.HttpPortRanges()
+		asked := cfg.HTTPPortRanges()
 		settings.InboundHTTPPorts = interception.NewPortRanges(slices.Concat(asked, declaredPorts(pod))...).String()
 		settings.OutboundHTTPPorts = asked.String()
 	}

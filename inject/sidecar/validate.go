@@ -52,7 +52,8 @@ func checkSidecar(cfg config.Config) field.ErrorList {
 			return mergeCustom(mode, cfg)
 		})...)
 	default:
-		return field.ErrorList{field.NotSupported(sidecarPath.Child("type"), s.Type, []config.SidecarType{config.SidecarEnvoy, config.SidecarCustom})}
+		known := []config.SidecarType{config.SidecarEnvoy, config.SidecarCustom}
+		return field.ErrorList{field.NotSupported(sidecarPath.Child("type"), s.Type, known)}
 	}
 }
 

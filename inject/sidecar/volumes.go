@@ -14,19 +14,21 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// checkUserVolumes holds what a pod wants to be mounted to the volumes that
-// there are.
+// checkUserVolumes finds volumes whose names are taken, and mounts of volumes
+// that there are not.
 func checkUserVolumes(pod *corev1.Pod, req annotation.Request, cfg config.Config) (found strict.Faults) {
 	if len(req.UserVolumes)+len(req.UserMounts) == 0 {
 		return strict.Faults{}
 	}
-	ofPod, ofSidecar := sets.New(podplan.VolumeNames(pod.Spec.Volumes)...), sets.New(podplan.VolumeNames(ConfiguredVolumes(req, cfg))...)
+	ofPod := sets.New(podplan.VolumeNames(pod.Spec.Volumes)...)
+	ofSidecar := sets.New(podplan.VolumeNames(ConfiguredVolumes(req, cfg))...)
 	for _, v := range req.UserVolumes {
 		switch {
 		case ofPod.Has(v.Name):
 			found.Add(func() *field.Error {
 				return req.Source.Invalid(annotation.UserVolumeKey, fmt.Sprintf(
-					"the pod has a volume %q, which %s can mount as it is; accepted: any other name", v.Name, annotation.UserVolumeMountKey))
+					"the pod has a volume %q, which %s can mount as it is; accepted: any other name", v.Name,
+					annotation.UserVolumeMountKey))
 			})
 		case ofSidecar.Has(v.Name):
 			found.Add(func() *field.Error {
@@ -48,7 +50,7 @@ func checkUserVolumes(pod *corev1.Pod, req annotation.Request, cfg config.Config
 	return found
 }
 
-// ConfiguredVolumes are those that the sidecar has by the configuration.
+// ConfiguredVolumes returns those that the sidecar has by the configuration.
 func ConfiguredVolumes(req annotation.Request, cfg config.Config) []corev1.Volume {
 	all := cfg.Sidecar.Volumes
 	for _, name := range req.Templates {
@@ -57,7 +59,7 @@ func ConfiguredVolumes(req annotation.Request, cfg config.Config) []corev1.Volum
 	return all
 }
 
-// Volumes are all that a pod gets for its sidecar.
+// Volumes returns all that a pod gets for its sidecar.
 func Volumes(req annotation.Request, cfg config.Config) []corev1.Volume {
 	all := ConfiguredVolumes(req, cfg)
 	if len(req.UserVolumes) > 0 {

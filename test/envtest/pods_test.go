@@ -104,8 +104,9 @@ var _ = Describe("an injected pod", func() {
 		Expect(pod.Spec.Resources.Limits["memory"]).To(Equal(resource.MustParse("1280Mi")))
 		restored, ok := inject.Restore(pod)
 		Expect(ok).To(BeTrue())
-		Expect(restored.Pod().Spec.Resources.Limits).To(HaveKeyWithValue(corev1.ResourceName("memory"), before.Spec.Resources.Limits["memory"]))
-		Expect(restored.Pod().Spec.Resources.Requests["memory"]).To(Equal(resource.MustParse("64Mi")))
+		was, is := before.Spec.Resources, restored.Pod().Spec.Resources
+		Expect(is.Limits).To(HaveKeyWithValue(corev1.ResourceName("memory"), was.Limits["memory"]))
+		Expect(is.Requests["memory"]).To(Equal(resource.MustParse("64Mi")))
 	})
 
 	It("loses what was added to our containers, and its owner is told", func(ctx SpecContext) {

@@ -157,7 +157,8 @@ func asItShips(t *testing.T) cluster {
 		"kind": "Namespace", "metadata": object{"name": "shop", "labels": object{annotation.NamespaceInjectionKey: "enabled"}},
 	}))
 	var webhooks []object
-	for _, w := range objects[admissionregistrationv1.MutatingWebhookConfiguration](t, shipped, "MutatingWebhookConfiguration")[0].Webhooks {
+	configurations := objects[admissionregistrationv1.MutatingWebhookConfiguration](t, shipped, "MutatingWebhookConfiguration")
+	for _, w := range configurations[0].Webhooks {
 		webhooks = append(webhooks, object{
 			"name": w.Name, "clientConfig": object{"caBundle": read(t, "testdata/certificates/ca.pem")},
 		})

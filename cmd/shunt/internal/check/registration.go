@@ -62,8 +62,10 @@ func (r *report) settings(in installation) {
 		for _, line := range []struct {
 			name, value, shipped, consequence string
 		}{
-			{"failurePolicy", text(webhook.FailurePolicy), string(shipped.failure), "pods start without the proxy while the webhook is down"},
-			{"reinvocationPolicy", text(webhook.ReinvocationPolicy), string(shipped.reinvocation), "changes by later webhooks are not corrected"},
+			{"failurePolicy", text(webhook.FailurePolicy), string(shipped.failure),
+				"pods start without the proxy while the webhook is down"},
+			{"reinvocationPolicy", text(webhook.ReinvocationPolicy), string(shipped.reinvocation),
+				"changes by later webhooks are not corrected"},
 			{"matchPolicy", text(webhook.MatchPolicy), string(shipped.match), "pods of other API versions are not sent to the webhook"},
 			{"sideEffects", text(webhook.SideEffects), string(shipped.sideEffects), "the webhook has none"},
 			{
@@ -73,7 +75,8 @@ func (r *report) settings(in installation) {
 		} {
 			if line.value != line.shipped {
 				asShipped = false
-				r.add(Warn, Settings, in.object(), "%s: %s is %s, shipped as %s: %s", webhook.Name, line.name, line.value, line.shipped, line.consequence)
+				r.add(Warn, Settings, in.object(), "%s: %s is %s, shipped as %s: %s",
+					webhook.Name, line.name, line.value, line.shipped, line.consequence)
 			}
 		}
 	}
