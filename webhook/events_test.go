@@ -157,8 +157,8 @@ func TestEventNoteFits(t *testing.T) {
 			pod := wrongPod(replicaSet("echo"))
 			pod.GenerateName = strings.Repeat("x", shift)
 			for _, key := range []string{
-				annotation.InterceptionModeKey, annotation.ExcludeInboundPortsKey,
-				annotation.ExcludeOutboundPortsKey, annotation.IncludeOutboundPortsKey,
+				annotation.InterceptionModeKey, annotation.ExcludeInboundPortsKey, annotation.ExcludeOutboundPortsKey,
+				annotation.IncludeOutboundPortsKey,
 			} {
 				pod.Annotations[key] = strings.Repeat("界", 100)
 			}

@@ -99,10 +99,10 @@ func TestAskingEndsWithTheManager(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	told := false
-	ask := &versionReader{
+	reader := &versionReader{
 		api: &apiVersions{answers: []string{""}}, report: func(bool) { told = true }, log: logr.Discard(), retry: time.Hour,
 	}
-	if err := ask.Start(ctx); err != nil || told {
+	if err := reader.Start(ctx); err != nil || told {
 		t.Errorf("error %v, told %v", err, told)
 	}
 }

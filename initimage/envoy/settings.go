@@ -120,7 +120,8 @@ func (s Settings) String() string {
 	}{
 		unless(s.HealthPort, defaults.HealthPort), unless(s.InboundHTTPPorts, defaults.InboundHTTPPorts),
 		unless(s.OutboundHTTPPorts, defaults.OutboundHTTPPorts), unless(s.HTTP, defaults.HTTP), unless(s.AccessLog, defaults.AccessLog),
-		unless(s.AccessLogQueries, defaults.AccessLogQueries), unless(s.Keepalive, defaults.Keepalive), unless(s.MemoryLimit, defaults.MemoryLimit),
+		unless(s.AccessLogQueries, defaults.AccessLogQueries), unless(s.Keepalive, defaults.Keepalive),
+		unless(s.MemoryLimit, defaults.MemoryLimit),
 	})
 	if err != nil {
 		panic("plain values always encode: " + err.Error())

@@ -120,7 +120,8 @@ var specFlags = []flagDef{
 // default of every version.
 var moreFlags = []flagDef{
 	boolFlag(flagRedirectDNS, "", "send DNS queries, udp and tcp, to the proxy", func(a *arguments) *bool { return &a.DNS.Redirect }),
-	boolFlag(flagCaptureAll, "", "capture DNS queries to any server, not only to the pod's resolvers", func(a *arguments) *bool { return &a.DNS.All }),
+	boolFlag(flagCaptureAll, "", "capture DNS queries to any server, not only to the pod's resolvers",
+		func(a *arguments) *bool { return &a.DNS.All }),
 	listFlag(flagDNSServers, "", "the pod's resolvers; empty for those of /etc/resolv.conf", addressesCodec,
 		func(a *arguments) *Prefixes { return &a.DNS.Servers }),
 	bind(flagDNSPort, "", "port of the proxy that DNS queries are sent to", portCodec, func(a *arguments) *uint16 { return &a.DNS.Port }),

@@ -131,7 +131,8 @@ func (b *builder) forApp(why string, target Target, matches ...Match) []Rule {
 func (b *builder) exclude(matches ...Match) []Rule {
 	var rules []Rule
 	for _, id := range b.proxy() {
-		rules = append(rules, rule("connections of the proxy itself ("+id.description+")", Return, append([]Match{id.match}, matches...)...))
+		rules = append(rules, rule("connections of the proxy itself ("+id.description+")", Return,
+			append([]Match{id.match}, matches...)...))
 	}
 	for _, gid := range b.spec.ExcludeOwnerGroups {
 		rules = append(rules, rule("group left alone", Return, append([]Match{ownerGroup(gid)}, matches...)...))

@@ -72,7 +72,10 @@ func (s *Stack) trace(host *Host, packet Packet, assumed Assumption, steps bool)
 		walk.in = packet.Interface
 		walk.input()
 	}
-	return Path{Steps: walk.steps, RulesMet: walk.rulesMet, Outcome: walk.outcome(), Answer: walk.answer(packet), Untracked: walk.State == Untracked, Zone: walk.zone}
+	return Path{
+		Steps: walk.steps, RulesMet: walk.rulesMet, Outcome: walk.outcome(), Answer: walk.answer(packet),
+		Untracked: walk.State == Untracked, Zone: walk.zone,
+	}
 }
 
 // opens reports whether the packet is the first of a connection.

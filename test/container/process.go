@@ -62,7 +62,7 @@ func (c Container) Start(ctx context.Context, ns *netns.NS) (*Process, error) {
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", c.Program, err)
 	}
-	_ = read.Close()                                                               // or writing to a process that has ended would wait for ever
+	_ = read.Close()                                                               // or writing to an ended process would block
 	if _, err := write.Write(plan); err != nil && !errors.Is(err, syscall.EPIPE) { // Wait returns why it has ended
 		return nil, fmt.Errorf("describing the container to itself: %w", err)
 	}

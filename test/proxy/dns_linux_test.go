@@ -205,7 +205,8 @@ func (a *asking) check(t *testing.T) {
 		{"tcp", 50_000, 0, false}, // how a client asks again after a truncated answer
 	} {
 		answer, name := a.exchange(t, test.network, test.size, test.buffer)
-		if answer.Truncated != test.truncated || (text(answer) == test.size) == test.truncated || (answer.IsEdns0() != nil) != (test.buffer > 0) {
+		if answer.Truncated != test.truncated || (text(answer) == test.size) == test.truncated ||
+			(answer.IsEdns0() != nil) != (test.buffer > 0) {
 			t.Errorf("%s, %d bytes, EDNS %d: %d bytes, truncated %t, EDNS %t", test.network, test.size, test.buffer,
 				text(answer), answer.Truncated, answer.IsEdns0() != nil)
 		}

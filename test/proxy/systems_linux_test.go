@@ -162,7 +162,8 @@ func TestHAProxyLeavesOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := haproxyOf(t, interception.ModeTProxy, map[string]string{annotation.ExcludeOutboundIPRangesKey: "::/0"}, folder, func(*corev1.Pod) {})
+	p := haproxyOf(t, interception.ModeTProxy, map[string]string{annotation.ExcludeOutboundIPRangesKey: "::/0"}, folder,
+		func(*corev1.Pod) {})
 	for _, d := range []direction{outbound4, outbound6} {
 		w := &way{direction: d, pod: p, system: interception.SystemTProxy}
 		w.serve(t, halfPort, func(conn *net.TCPConn) error {

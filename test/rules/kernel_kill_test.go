@@ -59,7 +59,7 @@ func TestKill(t *testing.T) {
 	for i, j := range journeys {
 		for n, backend := range backends {
 			kills += j.kills
-			rng := rand.New(rand.NewPCG(seed, uint64(i*len(backends)+n))) // nolint:gosec // moments, not secrets
+			rng := rand.New(rand.NewPCG(seed, uint64(i*len(backends)+n))) //nolint:gosec // moments, not secrets
 			t.Run(j.name+" "+string(backend), func(t *testing.T) {
 				t.Parallel()
 				(&killing{journey: j, bin: bin, backend: backend, seen: seen, rng: rng}).run(t)

@@ -281,7 +281,8 @@ func (o *others) end(t *testing.T, crossing Crossing, patience time.Duration) (e
 		}
 	}
 	toProxy := known && reply.Server == serverProxy
-	if crossing.Want.Fate == ruleset.Direct && !toProxy && !isHop(crossing.Text) || crossing.Packet.Direction == ruleset.Out && crossing.Packet.Dst.IsLoopback() {
+	if crossing.Want.Fate == ruleset.Direct && !toProxy && !isHop(crossing.Text) ||
+		crossing.Packet.Direction == ruleset.Out && crossing.Packet.Dst.IsLoopback() {
 		return unchanged, told
 	}
 	return bypassed, told

@@ -131,7 +131,8 @@ func tellsApart(t *testing.T, arena *arena, crossing Crossing) {
 		if wrong == crossing.Want || crossing.Want.Fate == ruleset.Dropped && wrong.Fate != ruleset.Rejected {
 			continue // one is enough of what is dropped: each takes the time of an answer
 		}
-		if err := arena.cross(t.Context(), Crossing{Text: crossing.Text + ", not " + text, Packet: crossing.Packet, Want: wrong}); err == nil {
+		other := Crossing{Text: crossing.Text + ", not " + text, Packet: crossing.Packet, Want: wrong}
+		if err := arena.cross(t.Context(), other); err == nil {
 			t.Errorf("%s: %q passes too", crossing.Text, text)
 		}
 	}

@@ -62,10 +62,14 @@ func (r *report) settings(in installation) {
 		for _, line := range []struct {
 			name, value, shipped, consequence string
 		}{
-			{"failurePolicy", text(webhook.FailurePolicy), string(shipped.failure),
-				"pods start without the proxy while the webhook is down"},
-			{"reinvocationPolicy", text(webhook.ReinvocationPolicy), string(shipped.reinvocation),
-				"changes by later webhooks are not corrected"},
+			{
+				"failurePolicy", text(webhook.FailurePolicy), string(shipped.failure),
+				"pods start without the proxy while the webhook is down",
+			},
+			{
+				"reinvocationPolicy", text(webhook.ReinvocationPolicy), string(shipped.reinvocation),
+				"changes by later webhooks are not corrected",
+			},
 			{"matchPolicy", text(webhook.MatchPolicy), string(shipped.match), "pods of other API versions are not sent to the webhook"},
 			{"sideEffects", text(webhook.SideEffects), string(shipped.sideEffects), "the webhook has none"},
 			{
