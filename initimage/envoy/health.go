@@ -63,7 +63,7 @@ func (b builder) metrics(f family) object {
 	}
 }
 
-// page is a filter chain that answers one path, and 404 for any other.
+// page returns a filter chain that answers one path, and 404 for any other.
 func page(name, path string, answer object, filters ...object) object {
 	found := append(object{set("match", object{set("path", path)})}, answer...)
 	other := append(object{set("match", object{set("prefix", "/")})}, status(404)...)

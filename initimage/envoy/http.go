@@ -16,7 +16,7 @@ const maxHeaders = 1000
 // with HTTP/1.1, as any server may (RFC 9110, 7.8).
 var upgrades = []string{"websocket", "CONNECT", "SPDY/3.1", "tcp"}
 
-// managed is a filter chain whose connections an HTTP connection manager handles.
+// managed returns a filter chain whose connections an HTTP connection manager handles.
 func managed(chain string, manager ...field) object {
 	return object{set("name", chain), set("filters", list{extension("envoy.filters.network.http_connection_manager",
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", manager...)})}
@@ -196,7 +196,7 @@ func passthroughRoutes(cluster string) object {
 	)
 }
 
-// routes is a route configuration for any host. The first match wins.
+// routes returns a route configuration for any host. The first match wins.
 func routes(name string, all ...object) object {
 	var each list
 	for _, route := range all {
@@ -213,7 +213,7 @@ func status(code int) object {
 	return object{set("direct_response", object{set("status", code)})}
 }
 
-// router is the last HTTP filter. It is kept from adding headers that reveal the
+// router returns the last HTTP filter. It is kept from adding headers that reveal the
 // proxy.
 func router() object {
 	return extension("envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router",

@@ -37,7 +37,7 @@ func (b builder) inbound(f family) object {
 	})
 }
 
-// outbound is not transparent in TPROXY either, unlike Istio's. Outbound
+// outbound returns the outbound listener. Unlike Istio's it is not transparent in TPROXY either. Outbound
 // connections always come by nat REDIRECT, to an address of this socket.
 func (b builder) outbound(f family) object {
 	return b.passthrough(passthroughKind{
@@ -162,7 +162,7 @@ func inspectors(ports string) list {
 	return all
 }
 
-// toPorts is a predicate that matches connections to the ports. There must be at
+// toPorts returns a predicate that matches connections to the ports. There must be at
 // least one.
 func toPorts(text string) object {
 	ports, err := interception.ParsePortRanges(text)
@@ -194,14 +194,14 @@ func (b builder) tcpChain(name, cluster string) object {
 	)})}
 }
 
-// blackHoleChain closes connections that match.
+// blackHoleChain returns a chain that closes connections that match.
 func (b builder) blackHoleChain(name, why string, match ...field) object {
 	return append(b.tcpChain(name, blackHoleCluster), explained(why, "filter_chain_match", object(match)))
 }
 
 const keepaliveReason = "The application's own keepalive ends here: Envoy's keeps both connections known to NATs and load balancers."
 
-// keepaliveOptions are those of a listener's socket, which accepted ones
+// keepaliveOptions returns those of a listener's socket, which accepted ones
 // inherit. The numbers are Linux's on amd64 and arm64.
 func (b builder) keepaliveOptions() list {
 	const (

@@ -23,7 +23,7 @@ type list []any
 
 func set(name string, value any) field { return field{name: name, value: value} }
 
-// explained is set with a comment above it.
+// explained sets a member with a comment above it.
 func explained(comment, name string, value any) field {
 	return field{name: name, value: value, comment: comment}
 }

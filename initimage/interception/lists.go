@@ -38,7 +38,7 @@ func accepting(err error, accepted string) error {
 }
 
 // ParseIDs reads numeric user or group ids separated by commas, and drops
-// repetitions. It rejects names: the init image has no user database.
+// repetitions. It refuses names: the init image has no user database.
 func ParseIDs(text string) ([]uint32, error) {
 	words, err := splitList(text, acceptedIDs)
 	if err != nil {

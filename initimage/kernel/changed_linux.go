@@ -11,7 +11,7 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// localRoute is the inverse of plainRoute. It also tells how somebody has changed
+// localRoute inverts plainRoute. It also reports how somebody has changed
 // the route.
 func localRoute(route netlink.Route) ruleset.LocalRoute {
 	l := ruleset.LocalRoute{Table: uint32(route.Table)}

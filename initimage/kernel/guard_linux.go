@@ -70,7 +70,7 @@ func guardProbes(link, peer int) (bool, error) {
 	return true, nil
 }
 
-// unguardProbes is the inverse of guardProbes.
+// unguardProbes undoes guardProbes.
 func unguardProbes() error {
 	conn, err := nftables.New()
 	if err != nil {

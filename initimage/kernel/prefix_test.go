@@ -43,7 +43,7 @@ func (p *piecewise) try(do func() error) error {
 	return do()
 }
 
-// write is try for an effect that changes something.
+// write tries an effect that changes something.
 func (p *piecewise) write(do func() error) error {
 	err := p.try(do)
 	if err == nil && p.after != nil {

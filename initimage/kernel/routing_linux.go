@@ -249,7 +249,7 @@ func netlinkRule(family ruleset.Family, wanted ruleset.PolicyRule) *netlink.Rule
 	return rule
 }
 
-// policyRule is the inverse of netlinkRule. The kernel reports the mask of every
+// policyRule inverts netlinkRule. The kernel reports the mask of every
 // rule that has one, and of no other.
 func policyRule(rule netlink.Rule) ruleset.PolicyRule {
 	found := ruleset.PolicyRule{

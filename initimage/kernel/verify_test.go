@@ -51,7 +51,7 @@ func verified(t *testing.T, spec interception.Spec, other string, localnet bool,
 	return verdict
 }
 
-// systems are arguments that together build every rule there is.
+// systems returns arguments that together build every rule there is.
 func systems(t *testing.T) map[string]interception.Spec {
 	t.Helper()
 	all := map[string]interception.Spec{}

@@ -153,7 +153,7 @@ func (r *Routing) parseLine(family Family, line string) (ok bool) {
 	return false
 }
 
-// scan is Sscanf for a line that begins with the family's number.
+// scan applies Sscanf to a line that begins with the family's number.
 func scan(line, format string, f Family, into ...any) bool {
 	var family Family
 	n, err := fmt.Sscanf(line, format, append([]any{&family}, into...)...)

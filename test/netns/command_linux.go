@@ -16,7 +16,7 @@ type Cmd struct {
 	ns *NS
 }
 
-// Command is exec.CommandContext for a program in the namespace. The program
+// Command wraps exec.CommandContext for a program in the namespace. The program
 // is killed when ctx ends, when the namespace is closed and when this process
 // ends, by kill -9 too. A program that changes its user loses the last of the
 // three, see Limit.

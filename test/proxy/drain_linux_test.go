@@ -178,7 +178,7 @@ func echo(listener net.Listener) {
 // half is the half of a response that the app has for some requests.
 const half = "half"
 
-// ServeHTTP is the app.
+// ServeHTTP plays the app.
 func (d *drained) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Header.Get("Upgrade") != "":

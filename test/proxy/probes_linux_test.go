@@ -223,7 +223,7 @@ func (k kubelet) health(ctx context.Context, addr netip.Addr, port uint16) error
 	return err
 }
 
-// connect does what a tcpSocket probe does.
+// connect connects like a tcpSocket probe.
 func (k kubelet) connect(ctx context.Context, port uint16) error {
 	return k.each(func(addr netip.Addr) error {
 		conn, err := fromOutside(k.Lab)(ctx, "tcp", netip.AddrPortFrom(addr, port), netns.DialOptions{Timeout: 2 * time.Second})

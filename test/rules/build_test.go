@@ -33,7 +33,7 @@ func corpus(t testing.TB) []Case {
 	return cases
 }
 
-// TestBuild is the first executor: it parses the arguments, builds the rules, prints and parses
+// TestBuild, the first executor, parses the arguments, builds the rules, prints and parses
 // them.
 func TestBuild(t *testing.T) {
 	executed := 0

@@ -21,7 +21,7 @@ import (
 
 var backends = []interception.Backend{interception.BackendNFT, interception.BackendLegacy}
 
-// TestKernel is the third executor: it installs the rules of every case twice in a namespace, reads
+// TestKernel, the third executor, installs the rules of every case twice in a namespace, reads
 // them back, and sends real connections through them.
 func TestKernel(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")

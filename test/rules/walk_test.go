@@ -7,7 +7,7 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// TestWalk is the second executor: it walks every packet of every case through the wanted rules in
+// TestWalk, the second executor, walks every packet of every case through the wanted rules in
 // the case's file, not those built now.
 func TestWalk(t *testing.T) {
 	for _, test := range corpus(t) {

@@ -164,7 +164,7 @@ func describe(got []byte, err error) string {
 	return shown
 }
 
-// serverFirstTrial has servers that speak first, and a client that waits for them. A proxy that
+// serverFirstTrial runs servers that speak first, and a client that waits for them. A proxy that
 // waits for the client would delay the greeting: for ever, or for a time that Envoy counts, see
 // checkDetection.
 func serverFirstTrial() trial {

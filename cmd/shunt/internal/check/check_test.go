@@ -83,7 +83,7 @@ func typeOf(t *testing.T, kind string) any {
 	return types[kind]
 }
 
-// putAll does so with many documents.
+// putAll puts many documents.
 func (c cluster) putAll(t *testing.T, text []byte) {
 	t.Helper()
 	decoder := utilyaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
