@@ -63,6 +63,7 @@ func TestMitmproxyRefusesTPROXY(t *testing.T) {
 // TestMitmproxyDecrypts checks what the sample's README describes: decryption with an option, for
 // clients that trust its CA. Clients may have public addresses.
 func TestMitmproxyDecrypts(t *testing.T) {
+	t.Parallel()
 	// The second option because the servers here have self-made certificates.
 	p := mitmproxySample(t).start(t, interception.ModeRedirect, "--set=decrypt=true", "--set=ssl_insecure=true")
 	authority, err := os.ReadFile(filepath.Join(p.Node.EmptyDirs, "shunt-proxy-data", "mitmproxy-ca-cert.pem"))

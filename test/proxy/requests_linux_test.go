@@ -57,6 +57,7 @@ func TestMethods(t *testing.T) {
 // TestAccessLog checks which of three requests the log has, and how much of each: one that is
 // answered, one that fails at the server, and one to a port where nobody listens.
 func TestAccessLog(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name   string
 		change func(*config.Config)

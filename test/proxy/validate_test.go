@@ -54,6 +54,7 @@ func TestEnvoyAcceptsEveryBootstrap(t *testing.T) {
 
 // TestEnvoyRejectsNonsense shows that the test above can fail.
 func TestEnvoyRejectsNonsense(t *testing.T) {
+	t.Parallel()
 	wrong := strings.Replace(bootstrapText(interception.ModeRedirect), "ORIGINAL_DST", "ORIGINAL_DESTINATION", 1)
 	if out, err := validate(t, wrong); err == nil {
 		t.Errorf("envoy accepts an unknown type of cluster:\n%s", out)

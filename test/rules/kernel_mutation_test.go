@@ -131,8 +131,8 @@ func (m *mutation) run(t *testing.T) {
 	}
 }
 
-// shortStride is which mutants -short makes: one of three. There are four kinds
-// of most rules, one after the other, so that every kind has its turn.
+// shortStride makes -short try every third mutant. Most rules have four kinds of mutants, one after
+// the other, so that every kind has its turn.
 const shortStride = 3
 
 // try makes mutants one after the other. The command is run for the first, the package for all.
