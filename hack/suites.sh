@@ -209,7 +209,7 @@ compile() {
 # prepare compiles, and meanwhile gets what the longest suites need. What fails here is left to the suite to report.
 prepare() {
   local compiler start=$SECONDS
-  say "compiling the tests; with an empty build cache that takes 3 to 4 minutes on two cores"
+  say "compiling the tests; with an empty build cache that takes some minutes"
   [[ ${THOROUGH:-} != true ]] || ! wanted unit || hack/deps.sh gcc || true
   compile >/dev/null 2>"$work/compile" &
   compiler=$!
