@@ -346,6 +346,7 @@ func (j judge) check(ns *piecewise) (seen []posture, err error) {
 // TestEveryPrefixIsSafe kills a run from every goal to every other at each of its effects. What is
 // left must be safe, and the next run must end like a fresh one.
 func TestEveryPrefixIsSafe(t *testing.T) {
+	t.Parallel()
 	kills, seen := 0, map[posture]int{}
 	forEachPair(t, func(t *testing.T, states reached, j judge, from, to goal) {
 		fresh, left := dump(t, states.at(t, to).Fake), map[string]bool{}
@@ -390,6 +391,7 @@ func TestEveryPrefixIsSafe(t *testing.T) {
 // namespace must end exactly as it was, and be safe at every moment until then, even if the run is
 // killed while it undoes the change.
 func TestEveryFailureIsUndone(t *testing.T) {
+	t.Parallel()
 	failures := 0
 	forEachPair(t, func(t *testing.T, states reached, j judge, from, to goal) {
 		before := dump(t, states.at(t, from).Fake)

@@ -97,6 +97,7 @@ var mutations = []mutation{
 // TestVerifyFindsEveryMutant changes every rule of every system in every way, and removes every
 // rule, route and address of the routing.
 func TestVerifyFindsEveryMutant(t *testing.T) {
+	t.Parallel()
 	mutants := 0
 	for args, spec := range systems(t) {
 		if findings := verified(t, spec, "", true, func(*Fake) {}).Findings; len(findings) > 0 {
