@@ -40,20 +40,15 @@ func TestParseDefaults(t *testing.T) {
 // TestFlagsOverrideTheFile checks the order of precedence: defaults, file, flags.
 func TestFlagsOverrideTheFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config.yaml")
-	if err := os.WriteFile(file, []byte(configType+"initImage: from-file\nproxyImage: from-file\nconcurrency: 7\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(configType+"initImage: from-file\nrevision: from-file\nconcurrency: 7\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got, err := parse([]string{
-		"--config", file, "--proxy-image=from-flag", "--revision=canary", "--backend=legacy",
-		"--default-policy=enabled",
-	})
+	got, err := parse([]string{"--config", file, "--revision=canary"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := config.Default()
-	want.InitImage, want.Concurrency = "from-file", 7
-	want.ProxyImage, want.Revision, want.Backend = "from-flag", "canary", "legacy"
-	want.DefaultPolicy = config.PolicyEnabled
+	want.InitImage, want.Concurrency, want.Revision = "from-file", 7, "canary"
 	if diff := cmp.Diff(want, got.config); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)
 	}
@@ -66,16 +61,16 @@ func TestFlagsOverrideOnReload(t *testing.T) {
 	if err := os.WriteFile(file, []byte(configType+"initImage: first\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := parse([]string{"--config", file, "--proxy-image=from-flag"})
+	s, err := parse([]string{"--config", file, "--revision=from-flag"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if s.options.Config.Path != file {
 		t.Errorf("the file that is read again is %q, want %q", s.options.Config.Path, file)
 	}
-	got, err := s.options.Config.Parse([]byte(configType + "initImage: second\nproxyImage: from-file\n"))
+	got, err := s.options.Config.Parse([]byte(configType + "initImage: second\nrevision: from-file\n"))
 	want := config.Default()
-	want.InitImage, want.ProxyImage = "second", "from-flag"
+	want.InitImage, want.Revision = "second", "from-flag"
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("error %v, configuration (-want +got):\n%s", err, diff)
 	}
@@ -175,16 +170,7 @@ func TestBadArguments(t *testing.T) {
 				`--metrics-bind-address: invalid value "8080"; accepted: host:port`, `--health-probe-bind-address: invalid value ":99999"`,
 			},
 		},
-		{
-			[]string{
-				"--init-image=", "--proxy-image=a b", "--revision=A_", "--backend=bpf", "--default-policy=maybe",
-			},
-			[]string{
-				`--init-image: Invalid value: ""`, `--proxy-image: Invalid value: "a b"`, `--revision: Invalid value: "A_"`,
-				`--backend: Unsupported value: "bpf": supported values: "auto", "nft", "legacy"`,
-				`--default-policy: Unsupported value: "maybe"`,
-			},
-		},
+		{[]string{"--revision=A_"}, []string{`--revision: Invalid value: "A_"`}},
 		{[]string{"--config=" + bad}, []string{"--config " + bad, "initImages"}},
 		{[]string{"--config=/nowhere/at/all"}, []string{"--config: ", "/nowhere/at/all"}},
 	} {

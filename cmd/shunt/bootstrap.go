@@ -27,7 +27,7 @@ func newBootstrap(name string) *cobra.Command {
 	}
 	files.addFlags(cmd.Flags())
 	addNamespace(cmd, &namespace)
-	injectflags.Add(cmd.Flags(), injectflags.DefaultPolicy)
+	injectflags.Add(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := injectflags.Config(cmd.Flags())
 		if err := usage(errors.Join(err, files.check(), checkNamespace(namespace))); err != nil {

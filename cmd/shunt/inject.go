@@ -41,7 +41,7 @@ func newInject(name string) *cobra.Command {
 	files.addFlags(cmd.Flags())
 	out.addFlags(cmd.Flags())
 	addNamespace(cmd, &namespace)
-	injectflags.Add(cmd.Flags(), injectflags.DefaultPolicy)
+	injectflags.Add(cmd.Flags())
 	cmd.Flags().BoolVar(&explained, "explain", false, "print the settings of each pod and their sources, as a table or with -o json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, given, err := injectflags.ConfigAndOrigins(cmd.Flags())

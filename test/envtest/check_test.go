@@ -180,12 +180,16 @@ var _ = Describe("shunt check", Ordered, func() {
 
 		shuntNamespace(ctx)
 		objects := checkedObjects()
-		file := filepath.Join(dir, "config.yaml")
-		Expect(os.WriteFile(file, []byte(theOne[corev1.ConfigMap](objects, "ConfigMap").Data["config.yaml"]), 0o600)).To(Succeed())
+		file, older := filepath.Join(dir, "config.yaml"), filepath.Join(dir, "older.yaml")
+		text := theOne[corev1.ConfigMap](objects, "ConfigMap").Data["config.yaml"]
+		Expect(os.WriteFile(file, []byte(text), 0o600)).To(Succeed())
 		own := []string{"--config", file, "--revision", checkedRevision}
 		// Before the webhook is registered, which nobody answers here.
 		put(ctx, "well", own...)
-		put(ctx, "older", append(own, "--init-image", "shunt-init:v0")...)
+		old := strings.Replace(text, "initImage: shunt-init:dev", "initImage: shunt-init:v0", 1)
+		Expect(old).NotTo(Equal(text))
+		Expect(os.WriteFile(older, []byte(old), 0o600)).To(Succeed())
+		put(ctx, "older", "--config", older, "--revision", checkedRevision)
 		put(ctx, "missing")
 
 		trusted = newAuthority()

@@ -7,64 +7,25 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
-	"strings"
 
 	"github.com/spf13/pflag"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 
-	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/config"
 )
 
-const configFile = "config"
+// Names of the flags. Everything else stands in the file. The revision is a flag
+// because the injectors of several revisions may read the same file.
+const (
+	configFile = "config"
+	revision   = "revision"
+)
 
-// DefaultPolicy is the name of a flag that only an injector needs that asks a
-// namespace.
-const DefaultPolicy = "default-policy"
-
-// definition is a flag that sets one field of the configuration.
-type definition struct {
-	name, usage string
-	field       string // of config.Config, as its Validate names it
-	set         func(*config.Config, string)
-	get         func(config.Config) string
-}
-
-var definitions = []definition{
-	{
-		"init-image", "image of the init container", "initImage",
-		func(c *config.Config, v string) { c.InitImage = v }, func(c config.Config) string { return c.InitImage },
-	},
-	{
-		"proxy-image", "image of the proxy, with envoy on its PATH", "proxyImage",
-		func(c *config.Config, v string) { c.ProxyImage = v }, func(c config.Config) string { return c.ProxyImage },
-	},
-	{
-		"revision", "revision of this injector, a DNS label", "revision",
-		func(c *config.Config, v string) { c.Revision = v }, func(c config.Config) string { return c.Revision },
-	},
-	{
-		"backend", "iptables backend of shunt-init: auto, nft or legacy", "backend",
-		func(c *config.Config, v string) { c.Backend = interception.Backend(v) },
-		func(c config.Config) string { return string(c.Backend) },
-	},
-	{
-		DefaultPolicy, "whether pods are injected that nothing else decides about: enabled or disabled", "defaultPolicy",
-		func(c *config.Config, v string) { c.DefaultPolicy = config.Policy(v) },
-		func(c config.Config) string { return string(c.DefaultPolicy) },
-	},
-}
-
-// Add puts the flags into fs, but for those in except.
-func Add(fs *pflag.FlagSet, except ...string) {
-	fs.String(configFile, "", "injector configuration file, YAML or JSON; flags override it")
-	for _, def := range definitions {
-		if !slices.Contains(except, def.name) {
-			fs.String(def.name, def.get(config.Default()), def.usage)
-		}
-	}
+// Add puts the flags into fs.
+func Add(fs *pflag.FlagSet) {
+	fs.String(configFile, "", "injector configuration file, YAML or JSON")
+	fs.String(revision, config.Default().Revision, "revision of this injector, a DNS label; overrides the file's")
 }
 
 // File is the path that the flags name; empty where they name none.
@@ -83,10 +44,15 @@ func Config(fs *pflag.FlagSet) (config.Config, error) {
 // their paths; those that are absent have their defaults.
 func ConfigAndOrigins(fs *pflag.FlagSet) (config.Config, map[string]string, error) {
 	origins := map[string]string{}
+	defer func() {
+		if fs.Changed(revision) {
+			origins[revision] = "flag --" + revision
+		}
+	}()
 	path := File(fs)
 	if path == "" {
-		cfg, err := over(fs, config.Default())
-		return cfg, ofFlags(fs, origins), err
+		cfg, err := override(fs, config.Default())
+		return cfg, origins, err
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -100,17 +66,7 @@ func ConfigAndOrigins(fs *pflag.FlagSet) (config.Config, map[string]string, erro
 	for _, field := range fields {
 		origins[field] = "configuration file (" + field + ")"
 	}
-	return cfg, ofFlags(fs, origins), err
-}
-
-// ofFlags puts what flags set over what the file sets.
-func ofFlags(fs *pflag.FlagSet, origins map[string]string) map[string]string {
-	for _, def := range definitions {
-		if flag := fs.Lookup(def.name); flag != nil && flag.Changed {
-			origins[def.field] = "flag --" + def.name
-		}
-	}
-	return origins
+	return cfg, origins, err
 }
 
 // ReadFile is Config where the file is all that is said.
@@ -130,7 +86,7 @@ func Parse(fs *pflag.FlagSet, text []byte) (config.Config, error) {
 	if err != nil {
 		return config.Config{}, Faults(fmt.Sprintf("--%s %s: ", configFile, File(fs)), err)
 	}
-	return over(fs, cfg)
+	return override(fs, cfg)
 }
 
 // Faults joins one error, a line with the prefix, for everything that
@@ -148,20 +104,15 @@ func Faults(prefix string, err error) error {
 	return errors.Join(all...)
 }
 
-// over sets what flags say over cfg.
-func over(fs *pflag.FlagSet, cfg config.Config) (config.Config, error) {
-	flagOf := map[string]string{}
-	for _, def := range definitions {
-		if flag := fs.Lookup(def.name); flag != nil && flag.Changed {
-			def.set(&cfg, flag.Value.String())
-			flagOf[def.field] = "--" + def.name
-		}
+// override sets the revision that the flag names, and validates cfg.
+func override(fs *pflag.FlagSet, cfg config.Config) (config.Config, error) {
+	if fs.Changed(revision) {
+		cfg.Revision = fs.Lookup(revision).Value.String()
 	}
 	var errs []error
 	for _, wrong := range inject.ValidateConfig(cfg) {
-		field, index, _ := strings.Cut(wrong.Field, "[")
-		if flag, ok := flagOf[field]; ok {
-			wrong.Field = strings.TrimSuffix(flag+"["+index, "[")
+		if wrong.Field == revision && fs.Changed(revision) {
+			wrong.Field = "--" + revision
 		}
 		errs = append(errs, wrong)
 	}
