@@ -206,21 +206,29 @@ compile() {
   ! wanted chart || (cd test/chart && GOWORK=off go list -export -deps -test ./...)
 }
 
+# background FUNCTION starts one in its own process group, $beside, which ends with this script.
+background() {
+  set -m
+  "$1" </dev/null &
+  beside=$!
+  set +m
+}
+
 # prepare compiles, and meanwhile gets what the longest suites need. What fails here is left to the suite to report.
 prepare() {
-  local compiler start=$SECONDS
+  local start=$SECONDS
   say "compiling the tests; with an empty build cache that takes some minutes"
   [[ ${THOROUGH:-} != true ]] || ! wanted unit || hack/deps.sh gcc || true
-  compile >/dev/null 2>"$work/compile" &
-  compiler=$!
+  background compile >/dev/null 2>"$work/compile"
   ((EUID)) || ! wanted rules proxy || hack/deps.sh ip nft sysctl iptables-nft iptables-legacy haproxy || true
   ! wanted proxy traffic e2e || hack/envoy.sh >/dev/null || true
   ! wanted proxy || hack/mitmproxy.sh >/dev/null || true
-  while kill -0 "$compiler" 2>/dev/null; do
+  while kill -0 "$beside" 2>/dev/null; do
     sleep 1
     (((SECONDS - start) % 30)) || say "still compiling: $((SECONDS - start)) s gone"
   done
-  wait "$compiler" || true
+  wait "$beside" || true
+  beside=
   say "compiled after $((SECONDS - start)) s"
   # Last: where it has to build the API server, both cores are its own.
   ! wanted envtest e2e || hack/envtest.sh >/dev/null || true
@@ -250,10 +258,7 @@ results=$work/results passed=0 failed=0 skipped=0
 ((${#suites[@]} == 1)) || prepare
 if wanted envtest chart && wanted unit rules proxy traffic load images e2e; then
   say "envtest and chart run beside the other suites"
-  set -m # its own process group, which the trap above ends
-  aside >"$work/aside" 2>&1 &
-  beside=$!
-  set +m
+  background aside >"$work/aside" 2>&1
   for name in "${suites[@]}"; do
     [[ $name == envtest || $name == chart ]] || run_suite "$name"
   done
