@@ -173,7 +173,8 @@ func (p Probe) find(containers map[string]Placed) (c Placed, probe **corev1.Prob
 	return c, probe, c.pointer() + "/" + p.Kind
 }
 
-// setHandler changes what a probe does, between tcpSocket and exec.
+// setHandler turns a probe's tcpSocket into exec, or back. It keeps a handler of
+// another kind: the API server denies a probe with two.
 func (e *Edit) setHandler(path string, probe **corev1.Probe, handler corev1.ProbeHandler) {
 	if (*probe).TCPSocket != nil {
 		e.remove(path + "/tcpSocket")
@@ -187,7 +188,7 @@ func (e *Edit) setHandler(path string, probe **corev1.Probe, handler corev1.Prob
 		e.add(path+"/tcpSocket", handler.TCPSocket)
 	}
 	changed := **probe
-	changed.ProbeHandler = handler
+	changed.TCPSocket, changed.Exec = handler.TCPSocket, handler.Exec
 	*probe = &changed
 }
 
