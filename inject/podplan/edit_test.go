@@ -95,13 +95,15 @@ var listCases = []editCase{
 		name: "drop from no list", before: `{"spec":{"volumes":null}}`, edit: dropVolumes("a"), after: `{"spec":{"volumes":null}}`,
 	},
 	{
-		name:   "drop from the end, so that no index shifts",
-		before: `{"spec":{"volumes":[{"name":"a"},{"name":"x","future":1},{"name":"b"},{"name":"b"},{"name":"y"}]}}`, edit: dropVolumes("a", "b"),
+		name:       "drop from the end, so that no index shifts",
+		before:     `{"spec":{"volumes":[{"name":"a"},{"name":"x","future":1},{"name":"b"},{"name":"b"},{"name":"y"}]}}`,
+		edit:       dropVolumes("a", "b"),
 		operations: []string{"remove /spec/volumes/3", "remove /spec/volumes/2", "remove /spec/volumes/0"},
 		after:      `{"spec":{"volumes":[{"name":"x","future":1},{"name":"y"}]}}`,
 	},
 	{
-		name: "drop all, and the list", before: `{"spec":{"volumes":[{"name":"a"},{"name":"b"}],"nodeName":"n"}}`, edit: dropVolumes("a", "b"),
+		name: "drop all, and the list", before: `{"spec":{"volumes":[{"name":"a"},{"name":"b"}],"nodeName":"n"}}`,
+		edit:       dropVolumes("a", "b"),
 		operations: []string{"remove /spec/volumes"}, after: `{"spec":{"nodeName":"n"}}`,
 	},
 	{
@@ -157,9 +159,10 @@ var annotationCases = []editCase{
 	},
 	{
 		name: "annotate twice", before: `{"metadata":{"name":"p"}}`,
-		edit:       func(e *Edit) { annotateOdd(e); e.annotate(map[string]string{"~/": "", oddKey: "2"}) },
-		operations: []string{"add /metadata/annotations", "replace /metadata/annotations/sidecar.istio.io~1a~0b", "add /metadata/annotations/~0~1"},
-		after:      `{"metadata":{"name":"p","annotations":{"sidecar.istio.io/a~b":"2","~/":""}}}`,
+		edit: func(e *Edit) { annotateOdd(e); e.annotate(map[string]string{"~/": "", oddKey: "2"}) },
+		operations: []string{"add /metadata/annotations", "replace /metadata/annotations/sidecar.istio.io~1a~0b",
+			"add /metadata/annotations/~0~1"},
+		after: `{"metadata":{"name":"p","annotations":{"sidecar.istio.io/a~b":"2","~/":""}}}`,
 	},
 	{
 		name: "unannotate nothing", before: `{"metadata":{"annotations":{"k":"v"}}}`, edit: func(e *Edit) { e.unannotate() },
@@ -187,7 +190,9 @@ var annotationCases = []editCase{
 
 func applySysctls(e *Edit) { (&Sysctls{{Name: UnprivilegedSysctl, Value: "0"}}).apply(e) }
 
-func undoSysctls(e *Edit) { (*Sysctls)(nil).undo(e, Status{Sysctls: []string{UnprivilegedSysctl, "kernel.other"}}) }
+func undoSysctls(e *Edit) {
+	(*Sysctls)(nil).undo(e, Status{Sysctls: []string{UnprivilegedSysctl, "kernel.other"}})
+}
 
 const unprivilegedJSON = `{"name":"net.ipv4.ip_unprivileged_port_start","value":"0"}`
 
@@ -223,8 +228,9 @@ var sysctlCases = []editCase{
 		operations: []string{"remove /spec/securityContext/sysctls"}, after: `{"spec":{"securityContext":{"runAsUser":1,"future":1}}}`,
 	},
 	{
-		name:   "undo keeps a recorded sysctl that no injector sets",
-		before: `{"spec":{"securityContext":{"sysctls":[{"name":"kernel.other","value":"1"},` + unprivilegedJSON + `]}}}`, edit: undoSysctls,
+		name:       "undo keeps a recorded sysctl that no injector sets",
+		before:     `{"spec":{"securityContext":{"sysctls":[{"name":"kernel.other","value":"1"},` + unprivilegedJSON + `]}}}`,
+		edit:       undoSysctls,
 		operations: []string{"remove /spec/securityContext/sysctls/1"},
 		after:      `{"spec":{"securityContext":{"sysctls":[{"name":"kernel.other","value":"1"}]}}}`,
 	},
@@ -239,52 +245,60 @@ func applyProbe(e *Edit) { (&Probes{{appLiveness(), []string{ProbeProgram, "prob
 func undoProbe(e *Edit) { (*Probes)(nil).undo(e, Status{Probes: []Probe{appLiveness()}}) }
 
 const (
+	onlyApp   = `{"spec":{"containers":[{"name":"app",`
 	execJSON  = `"exec":{"command":["` + ProbeProgram + `","probe"]}`
 	mountJSON = `{"name":"shunt-shared","readOnly":true,"mountPath":"/shunt"}`
 )
 
 var probeCases = []editCase{
 	{
-		name:   "replace a probe",
-		before: `{"spec":{"containers":[{"name":"x"},{"name":"app","livenessProbe":{"tcpSocket":{"port":80},"future":1,"periodSeconds":5}}]}}`,
-		edit:   applyProbe,
+		name: "replace a probe",
+		before: `{"spec":{"containers":[{"name":"x"},` +
+			`{"name":"app","livenessProbe":{"tcpSocket":{"port":80},"future":1,"periodSeconds":5}}]}}`,
+		edit: applyProbe,
 		operations: []string{
-			"remove /spec/containers/1/livenessProbe/tcpSocket", "add /spec/containers/1/livenessProbe/exec", "add /spec/containers/1/volumeMounts",
+			"remove /spec/containers/1/livenessProbe/tcpSocket", "add /spec/containers/1/livenessProbe/exec",
+			"add /spec/containers/1/volumeMounts",
 		},
 		after: `{"spec":{"containers":[{"name":"x"},{"name":"app","livenessProbe":{` + execJSON + `,"future":1,"periodSeconds":5},` +
 			`"volumeMounts":[` + mountJSON + `]}]}}`,
 	},
 	{
 		name:   "replace a probe where the other handlers are null, and mount behind the container's own",
-		before: `{"spec":{"containers":[{"name":"app","livenessProbe":{"tcpSocket":{"port":80},"exec":null},"volumeMounts":[{"name":"v","mountPath":"/v"}]}]}}`,
+		before: onlyApp + `"livenessProbe":{"tcpSocket":{"port":80},"exec":null},"volumeMounts":[{"name":"v","mountPath":"/v"}]}]}}`,
 		edit:   applyProbe,
 		operations: []string{
-			"remove /spec/containers/0/livenessProbe/tcpSocket", "add /spec/containers/0/livenessProbe/exec", "add /spec/containers/0/volumeMounts/-",
+			"remove /spec/containers/0/livenessProbe/tcpSocket", "add /spec/containers/0/livenessProbe/exec",
+			"add /spec/containers/0/volumeMounts/-",
 		},
-		after: `{"spec":{"containers":[{"name":"app","livenessProbe":{` + execJSON + `},` +
+		after: onlyApp + `"livenessProbe":{` + execJSON + `},` +
 			`"volumeMounts":[{"name":"v","mountPath":"/v"},` + mountJSON + `]}]}}`,
 	},
 	{
 		name:   "leave the API server to deny a probe of two kinds",
-		before: `{"spec":{"containers":[{"name":"app","livenessProbe":{"tcpSocket":{"port":80},"httpGet":{"port":80}}}]}}`,
+		before: onlyApp + `"livenessProbe":{"tcpSocket":{"port":80},"httpGet":{"port":80}}}]}}`,
 		edit:   applyProbe,
 		operations: []string{
-			"remove /spec/containers/0/livenessProbe/tcpSocket", "add /spec/containers/0/livenessProbe/exec", "add /spec/containers/0/volumeMounts",
+			"remove /spec/containers/0/livenessProbe/tcpSocket", "add /spec/containers/0/livenessProbe/exec",
+			"add /spec/containers/0/volumeMounts",
 		},
-		after: `{"spec":{"containers":[{"name":"app","livenessProbe":{` + execJSON + `,"httpGet":{"port":80}},"volumeMounts":[` + mountJSON + `]}]}}`,
+		after: onlyApp + `"livenessProbe":{` + execJSON + `,"httpGet":{"port":80}},"volumeMounts":[` + mountJSON + `]}]}}`,
 	},
 	{
 		name:   "undo a probe",
-		before: `{"spec":{"containers":[{"name":"app","livenessProbe":{` + execJSON + `,"future":1},"volumeMounts":[` + mountJSON + `]}]}}`,
+		before: onlyApp + `"livenessProbe":{` + execJSON + `,"future":1},"volumeMounts":[` + mountJSON + `]}]}}`,
 		edit:   undoProbe,
 		operations: []string{
-			"remove /spec/containers/0/livenessProbe/exec", "add /spec/containers/0/livenessProbe/tcpSocket", "remove /spec/containers/0/volumeMounts",
+			"remove /spec/containers/0/livenessProbe/exec", "add /spec/containers/0/livenessProbe/tcpSocket",
+			"remove /spec/containers/0/volumeMounts",
 		},
-		after: `{"spec":{"containers":[{"name":"app","livenessProbe":{"tcpSocket":{"port":80},"future":1}}]}}`,
+		after: onlyApp + `"livenessProbe":{"tcpSocket":{"port":80},"future":1}}]}}`,
 	},
 	{
-		name: "undo leaves another program's probe", before: `{"spec":{"containers":[{"name":"app","livenessProbe":{"exec":{"command":["x"]}}}]}}`,
-		edit: undoProbe, after: `{"spec":{"containers":[{"name":"app","livenessProbe":{"exec":{"command":["x"]}}}]}}`,
+		name:   "undo leaves another program's probe",
+		before: onlyApp + `"livenessProbe":{"exec":{"command":["x"]}}}]}}`,
+		edit:   undoProbe,
+		after:  onlyApp + `"livenessProbe":{"exec":{"command":["x"]}}}]}}`,
 	},
 	{
 		name: "undo the probe of a container that is gone", before: `{"spec":{"containers":[{"name":"x"}]}}`,
