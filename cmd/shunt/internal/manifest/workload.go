@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -178,7 +179,7 @@ func (f *finder) find(object []byte, path []string, kind metav1.TypeMeta) {
 		}
 		return
 	}
-	w.Name = head.Metadata.Name + head.Metadata.GenerateName
+	w.Name = cmp.Or(head.Metadata.Name, head.Metadata.GenerateName)
 	if head.Metadata.Namespace != "" {
 		w.Namespace = head.Metadata.Namespace
 	}
