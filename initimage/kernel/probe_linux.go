@@ -29,7 +29,7 @@ const probePatience = time.Second
 const probePort = 443
 
 // maxLost is the number of findings after which no more probes are sent. Each lost
-// probe takes its patience, and a few are enough to tell.
+// probe takes its patience twice, and a few are enough to tell.
 const maxLost = 3
 
 // ProbeResult is what the probes have shown.
@@ -87,6 +87,10 @@ func (ps *probing) run(ctx context.Context) {
 			continue
 		}
 		err := probe.run(ctx, ps.want, ps.have)
+		if isLost(err) {
+			// Once more: a link that has just come up, or a busy node, may lose a packet.
+			err = probe.run(ctx, ps.want, ps.have)
+		}
 		if probe.Direction == ruleset.In && (errors.Is(err, errKeptOut) || err != nil && ps.blockedByOthers(ctx, isLost(err))) {
 			blocked = true
 			ps.Unproved = append(ps.Unproved, "no probe could come in over "+ps.want.Family.String()+" here")

@@ -248,6 +248,23 @@ func TestFirewallIsNoBypass(t *testing.T) {
 	}
 }
 
+// TestProbeIsSentAgain: a busy node may lose a packet of its own, and the pod is not to fail for it. The
+// rule drops the first packet that a probe sends in by the link, and no other.
+func TestProbeIsSentAgain(t *testing.T) {
+	netns.Require(t, "iptables-nft")
+	t.Parallel()
+	bin, lab := buildShuntInit(t), quietLab(t, "net1")
+	run(t, lab.Pod, "iptables-nft", "-t", "mangle", "-A", "PREROUTING", "-i", "shunt-probe", "-p", "tcp",
+		"-m", "statistic", "--mode", "nth", "--every", "1000000", "--packet", "0", "-j", "DROP")
+	if said := run(t, lab.Pod, bin, "-m", "REDIRECT", "--ipv6=off"); !strings.HasSuffix(said, saysVerified+"\n") {
+		t.Errorf("%q", said)
+	}
+	if rules := run(t, lab.Pod, "iptables-nft", "-t", "mangle", "-L", "PREROUTING", "-v", "-x", "-n"); !strings.Contains(rules, " 1 ") {
+		t.Errorf("the rule dropped no packet, or more than one:\n%s", rules)
+	}
+}
+
+
 // TestProbesBesidePolicyRouting routes everything by a table of its own, as some network plug-ins
 // do. Probes must come in all the same, and leave nothing behind.
 func TestProbesBesidePolicyRouting(t *testing.T) {
