@@ -36,7 +36,7 @@ type Row struct {
 var table = slices.Concat(trafficAnnotations, proxyAnnotations, readinessAnnotations, []Row{
 	{
 		Key: podplan.StatusKey, Places: []Place{PodAnnotation},
-		Sets:     "nothing: the injector writes it, to record what it added",
+		Sets:     "nothing: the injector records here what it added",
 		Accepted: "what the injector wrote; anything else counts as absent", Default: "not injected",
 	},
 })
@@ -46,43 +46,42 @@ var table = slices.Concat(trafficAnnotations, proxyAnnotations, readinessAnnotat
 var trafficAnnotations = []Row{
 	{
 		Key: NamespaceInjectionKey, Places: []Place{NamespaceLabel},
-		Sets:     "whether pods of the namespace are injected; disabled wins over what a pod says",
-		Accepted: "enabled, disabled", Default: "the injector's default policy",
+		Sets:     "whether pods of the namespace are injected; disabled overrides the pod's own setting",
+		Accepted: "enabled, disabled", Default: "defaultPolicy of the injector's configuration",
 		read: into(parseEnabled, func(r *Request) **bool { return &r.NamespaceInject }),
 	},
 	{
 		Key: RevisionKey, Places: []Place{PodLabel, NamespaceLabel},
-		Sets:     "the revision of the injector that is to act; the namespace's label wins, and istio-injection over both",
+		Sets:     "revision of the injector that acts; the namespace's label overrides the pod's, and istio-injection overrides both",
 		Accepted: "the name of a revision, which is a DNS label",
-		Default:  config.DefaultRevision + ", where injection is asked for otherwise",
+		Default:  config.DefaultRevision + ", where another key enables injection",
 		read:     readRevision,
 	},
 	{
 		Key: InjectKey, Places: []Place{PodAnnotation, PodLabel},
-		Sets:     "whether the pod is injected; the label wins over the annotation",
-		Accepted: "true, false", Default: "what the namespace says",
+		Sets:     "whether the pod is injected; the label overrides the annotation",
+		Accepted: "true, false", Default: "the namespace's setting",
 		read: into(parseTruth, func(r *Request) **bool { return &r.PodInject }),
 	},
 	{
 		Key: InterceptionModeKey, Places: settingPlaces,
-		Sets: "how traffic reaches the proxy: REDIRECT hides the client's address from the application, " +
-			"TPROXY keeps it, NONE adds the proxy and no interception, so that it goes beside another mesh's",
+		Sets: "interception mode: REDIRECT hides the client's address from the application, TPROXY keeps it, " +
+			"NONE adds the proxy but does not intercept, so that it can run beside another mesh's",
 		Accepted: "REDIRECT, TPROXY, NONE", Default: "REDIRECT", Flag: "istio-inbound-interception-mode",
 		read: into(parseMode, func(r *Request) *interception.Mode { return &r.Mode }),
 	},
 	{
 		Key: IncludeInboundPortsKey, Places: settingPlaces,
-		Sets: "ports of the pod whose connections go through the proxy; of all, those that excludeInboundPorts has by default do not, " +
-			"and of a list 22 and 15020 do",
+		Sets:     "inbound ports that go through the proxy, except the defaults of excludeInboundPorts",
 		Accepted: acceptedWildcard + acceptedPorts, Default: "*", Flag: "istio-inbound-ports",
 		read: into(interception.ParsePorts, func(r *Request) *interception.Ports { return &r.Spec.InboundPorts }),
 	},
 	{
 		Key: ExcludeInboundPortsKey, Places: settingPlaces, Adds: true,
-		Sets:     "ports of the pod that are left alone, in addition to those of the default",
+		Sets:     "inbound ports that bypass the proxy, in addition to the default",
 		Accepted: acceptedPorts,
-		Default: "15021 (or the port of the proxy's health) and 15090 (its metrics); where includeInboundPorts is *, as with Istio also " +
-			"22 (ssh) and 15020",
+		Default: "15021 (or the proxy's health port) and 15090 (its metrics); if includeInboundPorts is *, also 22 (SSH) and 15020, " +
+			"as with Istio",
 		Flag: "istio-local-exclude-ports",
 		read: into(interception.ParsePortRanges, func(r *Request) *interception.PortRanges { return &r.excludedInbound }),
 	},
@@ -94,31 +93,31 @@ var trafficAnnotations = []Row{
 	},
 	{
 		Key: ExcludeOutboundIPRangesKey, Places: settingPlaces,
-		Sets:     "destinations that are left alone",
+		Sets:     "destinations that bypass the proxy",
 		Accepted: acceptedRanges, Default: "none", Flag: "istio-service-exclude-cidr",
 		read: into(interception.ParsePrefixes, func(r *Request) *interception.Prefixes { return &r.Spec.OutboundExcludeCIDRs }),
 	},
 	{
 		Key: IncludeOutboundPortsKey, Places: settingPlaces,
-		Sets:     "destination ports that go through the proxy even outside includeOutboundIPRanges",
+		Sets:     "destination ports that go through the proxy, even outside includeOutboundIPRanges",
 		Accepted: acceptedPorts, Default: "none", Flag: "istio-outbound-ports",
 		read: into(interception.ParsePortRanges, func(r *Request) *interception.PortRanges { return &r.Spec.OutboundPorts }),
 	},
 	{
 		Key: ExcludeOutboundPortsKey, Places: settingPlaces,
-		Sets:     "destination ports that are left alone",
+		Sets:     "destination ports that bypass the proxy",
 		Accepted: acceptedPorts, Default: "none", Flag: "istio-local-outbound-ports-exclude",
 		read: into(interception.ParsePortRanges, func(r *Request) *interception.PortRanges { return &r.Spec.OutboundExcludePorts }),
 	},
 	{
 		Key: ExcludeInterfacesKey, Places: settingPlaces,
-		Sets:     "network interfaces of the pod that are left alone",
+		Sets:     "network interfaces of the pod whose traffic bypasses the proxy",
 		Accepted: acceptedNames, Default: "none", Flag: "istio-exclude-interfaces",
 		read: into(interception.ParseInterfaces, func(r *Request) *[]string { return &r.Spec.ExcludeInterfaces }),
 	},
 	{
 		Key: KubevirtInterfacesKey, Places: settingPlaces,
-		Sets:     "interfaces of virtual machines in the pod, whose traffic counts as outbound",
+		Sets:     "interfaces of virtual machines in the pod; their traffic counts as outbound",
 		Accepted: acceptedNames, Default: "none", Flag: "kube-virt-interfaces",
 		read: into(interception.ParseInterfaces, func(r *Request) *[]string { return &r.Spec.VirtualInterfaces }),
 	},
@@ -131,28 +130,28 @@ var trafficAnnotations = []Row{
 	},
 	{
 		Key: CaptureUDPPortsKey, Places: settingPlaces,
-		Sets:     "udp ports of the pod that go through the proxy, which must not be Envoy; with TPROXY",
+		Sets:     "UDP ports of the pod that go through the proxy; needs TPROXY and a proxy other than Envoy",
 		Accepted: acceptedPorts, Default: "none", Flag: "capture-udp-ports",
 		read: into(interception.ParsePortRanges, func(r *Request) *interception.PortRanges { return &r.Spec.UDPPorts }),
 	},
 	{
 		Key: RejectUDPPortsKey, Places: settingPlaces,
-		Sets:     "udp ports of the pod that are closed to its clients, so that those of QUIC take TCP; with TPROXY",
+		Sets:     "UDP ports of the pod that are closed to its clients, so that QUIC clients use TCP; needs TPROXY",
 		Accepted: acceptedPorts, Default: "none", Flag: "reject-udp-ports",
 		read: into(interception.ParsePortRanges, func(r *Request) *interception.PortRanges { return &r.Spec.RejectUDPPorts }),
 	},
 	{
 		Key: ProtocolDetectionKey, Places: settingPlaces, Field: "protocolDetection", Envoy: true,
-		Sets: "on which ports Envoy looks for HTTP and TLS, and carries HTTP request by request: none; declared, those that the pod's " +
-			"containers name for it (http, http2, grpc, grpc-web, https, tls, each also with -suffix) and " + HTTPPortsKey + "; or all",
-		Accepted: "none, declared, all", Default: ofConfiguration + "none: every connection is carried byte by byte",
+		Sets: "ports on which Envoy detects HTTP and TLS, and handles HTTP per request: none; declared (container ports named http, " +
+			"http2, grpc, grpc-web, https or tls, each also with -suffix, and " + HTTPPortsKey + "); or all",
+		Accepted: "none, declared, all", Default: ofConfiguration + "none, which forwards every connection as bytes",
 		read: into(oneOf(config.ProtocolDetectionNone, config.ProtocolDetectionDeclared, config.ProtocolDetectionAll),
 			func(r *Request) *config.ProtocolDetection { return &r.ProtocolDetection }),
 	},
 	{
 		Key: HTTPPortsKey, Places: settingPlaces, Field: "httpPorts", Envoy: true,
-		Sets: "destination ports, of the pod and of what it calls, on which Envoy looks for HTTP and TLS; it asks for " +
-			ProtocolDetectionKey + ": declared",
+		Sets: "inbound and outbound ports on which Envoy detects HTTP and TLS; a less specific " + ProtocolDetectionKey +
+			": none becomes declared",
 		Accepted: acceptedPorts, Default: ofConfiguration + "none",
 		read: into(interception.ParsePortRanges, func(r *Request) *interception.PortRanges { return &r.httpPorts }),
 	},
@@ -165,27 +164,26 @@ var trafficAnnotations = []Row{
 	},
 	{
 		Key: LogLevelKey, Places: settingPlaces, Field: "logLevel", Envoy: true,
-		Sets:     "how much Envoy logs",
+		Sets:     "Envoy's log level",
 		Accepted: config.AcceptedLogLevels, Default: ofConfiguration + "warning",
 		read: into(oneOf(config.LogLevels...), func(r *Request) *string { return &r.logLevel }),
 	},
 	{
 		Key: ComponentLogLevelKey, Places: settingPlaces, Field: "componentLogLevel", Envoy: true,
-		Sets:     "how much parts of Envoy log, where that is not as the rest",
+		Sets:     "log levels of single Envoy components",
 		Accepted: config.AcceptedComponentLogLevels, Default: ofConfiguration + "none",
 		read: into(config.ParseComponentLogLevels, func(r *Request) *string { return &r.ComponentLogLevel }),
 	},
 	{
 		Key: NativeSidecarKey, Places: settingPlaces, Field: "nativeSidecar",
-		Sets: "whether the proxy is a native sidecar, or in classic order an ordinary container, the first one; true takes Kubernetes " +
-			"1.29 or newer",
-		Accepted: "true, false", Default: "what the injector's configuration says, by default: true from Kubernetes 1.29 on",
+		Sets:     "whether the proxy is a native sidecar (Kubernetes 1.29 or newer), or the first regular container",
+		Accepted: "true, false", Default: ofConfiguration + "true from Kubernetes 1.29 on",
 		read: into(parseTruth, func(r *Request) **bool { return &r.NativeSidecar }),
 	},
 	{
 		Key: RewriteProbesKey, Places: settingPlaces,
-		Sets: "whether shunt-init asks in place of a tcpSocket probe, which the proxy would answer; HTTP and gRPC probes pass through " +
-			"the proxy as they are",
+		Sets: "whether shunt-init checks the port in place of a tcpSocket probe, which the proxy would answer; HTTP and gRPC probes " +
+			"pass through the proxy unchanged",
 		Accepted: "true, false", Default: "true",
 		read: into(parseTruth, func(r *Request) **bool { return &r.RewriteProbes }),
 	},

@@ -16,7 +16,9 @@ const (
 	acceptedRanges   = "IPv4 and IPv6 addresses and CIDR ranges such as 10.0.0.0/8 or fd00::/8, separated by commas"
 	acceptedNames    = "network interface names of at most 15 characters, separated by commas"
 	acceptedWildcard = "* for all, an empty value for none, or "
-	ofConfiguration  = "what the injector's configuration says, by default: "
+
+	fromConfiguration = "from the injector's configuration"
+	ofConfiguration   = fromConfiguration + ", by default "
 )
 
 // into makes a reader out of a parser and the place for what it returns.
