@@ -6,12 +6,12 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// A pod's own addition to Envoy's bootstrap is a text, by --config-yaml. Envoy
-// reads its file first, and merges the text over it: of values that both have
-// the pod's counts, and lists are one behind the other, Shunt's first.
-// docs/proxy.md has what follows from it.
+// A pod's own addition to Envoy's bootstrap is passed with --config-yaml. Envoy
+// reads its file first and merges the text over it: the pod's values replace
+// Shunt's, and the pod's list items are added after Shunt's. docs/proxy.md
+// describes the consequences.
 const (
-	// OverrideKey is the key in the ConfigMap, which is Istio's.
+	// OverrideKey is the key in the ConfigMap, the same as Istio's.
 	OverrideKey      = "custom_bootstrap.json"
 	acceptedOverride = "the name of a ConfigMap of the pod's namespace, with the key " + OverrideKey
 )

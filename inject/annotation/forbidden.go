@@ -9,12 +9,12 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// ValidateForbidden holds that the keys which a configuration keeps from pods are
-// ones that pods could set.
+// ValidateForbidden returns an error for each forbidden key that pods cannot set
+// anyway, and for each duplicate.
 func ValidateForbidden(path *field.Path, keys []string) field.ErrorList {
 	var accepted []string
 	for _, row := range table {
-		if row.ofPods() {
+		if row.settableByPod() {
 			accepted = append(accepted, row.Key)
 		}
 	}

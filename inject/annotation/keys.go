@@ -1,7 +1,7 @@
 package annotation
 
-// Keys of labels and annotations, with Istio's names and values. What each
-// means is in the table.
+// Keys of labels and annotations, with Istio's names and values. The table
+// describes each.
 const (
 	// InjectKey, on a pod, asks for the proxy or declines it.
 	InjectKey = "sidecar.istio.io/inject"
@@ -10,12 +10,12 @@ const (
 	// LogLevelKey and ComponentLogLevelKey set how much Envoy logs.
 	LogLevelKey          = "sidecar.istio.io/logLevel"
 	ComponentLogLevelKey = "sidecar.istio.io/componentLogLevel"
-	// NativeSidecarKey says which kind of container the proxy is.
+	// NativeSidecarKey chooses a native sidecar or a regular container.
 	NativeSidecarKey = "sidecar.istio.io/nativeSidecar"
-	// RewriteProbesKey says whether tcpSocket probes may be replaced.
+	// RewriteProbesKey allows or forbids replacing tcpSocket probes.
 	RewriteProbesKey = "sidecar.istio.io/rewriteAppHTTPProbers"
 
-	// TrafficPrefix begins all keys that say which connections go through
+	// TrafficPrefix begins all keys that choose which connections go through
 	// the proxy.
 	TrafficPrefix = "traffic.sidecar.istio.io/"
 
@@ -28,7 +28,7 @@ const (
 	ExcludeInterfacesKey       = TrafficPrefix + "excludeInterfaces"
 	KubevirtInterfacesKey      = TrafficPrefix + "kubevirtInterfaces"
 
-	// ShuntPrefix begins the keys that Istio has none for.
+	// ShuntPrefix begins the keys that have no counterpart in Istio.
 	ShuntPrefix = "shunt.dev/"
 
 	DNSCaptureKey        = ShuntPrefix + "dnsCapture"
@@ -50,13 +50,13 @@ const (
 	// NamespaceEnabled is the value of NamespaceInjectionKey that asks for the
 	// proxy.
 	NamespaceEnabled = "enabled"
-	// NamespaceDisabled declines it.
+	// NamespaceDisabled is the value that declines it.
 	NamespaceDisabled = "disabled"
 )
 
 // Keys of annotations for the proxy itself.
 const (
-	// ProxyCPUKey and those beside it are the proxy's requests and limits.
+	// ProxyCPUKey and the next three set the proxy's requests and limits.
 	ProxyCPUKey         = sidecarPrefix + "proxyCPU"
 	ProxyCPULimitKey    = sidecarPrefix + "proxyCPULimit"
 	ProxyMemoryKey      = sidecarPrefix + "proxyMemory"
@@ -65,27 +65,26 @@ const (
 	// ProxyImageKey names another image for the proxy.
 	ProxyImageKey = sidecarPrefix + "proxyImage"
 
-	// ProxyConfigKey has some of the settings in the form of Istio's mesh
+	// ProxyConfigKey holds some of the settings in the form of Istio's mesh
 	// configuration.
 	ProxyConfigKey = proxyPrefix + "config"
 
-	// UserVolumeKey and UserVolumeMountKey are volumes for the proxy and where it
-	// has them.
+	// UserVolumeKey adds volumes for the proxy; UserVolumeMountKey mounts them.
 	UserVolumeKey      = sidecarPrefix + "userVolume"
 	UserVolumeMountKey = sidecarPrefix + "userVolumeMount"
-	// TemplatesKey names templates of the configuration.
+	// TemplatesKey names templates from the configuration.
 	TemplatesKey = "inject.istio.io/templates"
-	// BootstrapOverrideKey names a ConfigMap with more of Envoy's bootstrap.
+	// BootstrapOverrideKey names a ConfigMap with additions to Envoy's bootstrap.
 	BootstrapOverrideKey = sidecarPrefix + "bootstrapOverride"
 
-	// HealthPortKey is the port that the proxy answers for its health on.
+	// HealthPortKey sets the proxy's health port.
 	HealthPortKey = "status." + sidecarPrefix + "port"
-	// ReadinessInitialDelayKey and those beside it are how often kubelet asks.
+	// ReadinessInitialDelayKey and the next two set up the proxy's readiness probe.
 	ReadinessInitialDelayKey = readinessPrefix + "initialDelaySeconds"
 	ReadinessPeriodKey       = readinessPrefix + "periodSeconds"
 	ReadinessFailuresKey     = readinessPrefix + "failureThreshold"
 
-	// RerouteVirtualInterfacesKey is Istio's newer word for
+	// RerouteVirtualInterfacesKey is Istio's newer name for
 	// KubevirtInterfacesKey.
 	RerouteVirtualInterfacesKey = "istio.io/reroute-virtual-interfaces"
 

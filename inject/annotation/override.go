@@ -10,8 +10,8 @@ import (
 	"github.com/shunt-dev/shunt/inject/config"
 )
 
-// Override returns the configuration that holds for the pod: what the
-// annotations of the pod and its namespace set overrides it.
+// Override returns the configuration for the pod: the annotations of the pod and
+// its namespace override the cluster-wide one.
 func (r *Request) Override(cfg config.Config, pod *corev1.Pod) config.Config {
 	switch {
 	case r.NativeSidecar == nil || cfg.NativeSidecar == config.NativeSidecarUnsupported:
@@ -21,7 +21,7 @@ func (r *Request) Override(cfg config.Config, pod *corev1.Pod) config.Config {
 		cfg.NativeSidecar = config.NativeSidecarDisabled
 	}
 	cfg.DNSCapture = cmp.Or(r.DNSCapture, cfg.DNSCapture)
-	if r.Mode == interception.ModeNone { // nothing is intercepted, DNS neither
+	if r.Mode == interception.ModeNone { // nothing is intercepted, not even DNS
 		cfg.DNSCapture = config.DNSCaptureNone
 	}
 	r.overrideDetection(&cfg)
@@ -34,8 +34,9 @@ func (r *Request) Override(cfg config.Config, pod *corev1.Pod) config.Config {
 	if r.ProxyConfig.hold != nil {
 		cfg.HoldApplicationUntilProxyStarts = *r.ProxyConfig.hold
 	}
-	// The namespace's value suits most pods and gives way to a shorter grace
-	// period, as the configuration's does. The pod's own is denied instead.
+	// A short grace period lowers the namespace's value, as it does the
+	// configuration's: neither was written for this pod. The pod's own value is
+	// denied instead.
 	drain := cmp.Or(r.ProxyConfig.Drain, cfg.DrainDuration.Duration)
 	if r.ProxyConfig.Drain == 0 || r.Source.FromNamespace(ProxyConfigKey) {
 		drain = min(drain, max(GracePeriod(pod)-afterDrain, time.Second))
@@ -44,25 +45,27 @@ func (r *Request) Override(cfg config.Config, pod *corev1.Pod) config.Config {
 	return cfg
 }
 
-// overrideDetection has ports for HTTP ask for ProtocolDetectionDeclared, unless
-// the same place, or one nearer to the pod, says that nothing is looked at.
+// overrideDetection turns ProtocolDetectionNone into ProtocolDetectionDeclared
+// where an annotation sets ports for HTTP, unless the pod itself sets
+// ProtocolDetectionNone. Read has denied both in the same place.
 func (r *Request) overrideDetection(cfg *config.Config) {
 	cfg.ProtocolDetection = cmp.Or(r.ProtocolDetection, cfg.ProtocolDetection)
 	if r.httpPorts == nil {
 		return
 	}
 	cfg.HTTPPorts = r.httpPorts.String()
-	podSaysNone := r.ProtocolDetection == config.ProtocolDetectionNone && !r.Source.FromNamespace(ProtocolDetectionKey)
-	if cfg.ProtocolDetection == config.ProtocolDetectionNone && !podSaysNone {
+	podSetsNone := r.ProtocolDetection == config.ProtocolDetectionNone && !r.Source.FromNamespace(ProtocolDetectionKey)
+	if cfg.ProtocolDetection == config.ProtocolDetectionNone && !podSetsNone {
 		cfg.ProtocolDetection = config.ProtocolDetectionDeclared
 	}
 }
 
-// afterDrain is what a drain leaves of a pod's grace period for the proxy to
-// end in.
+// afterDrain is the part of a pod's grace period that remains after the drain, for
+// the proxy to exit.
 const afterDrain = 5 * time.Second
 
-// GracePeriod returns the time between a pod's order to end and its killing.
+// GracePeriod returns the time from the start of a pod's termination to its
+// SIGKILL.
 func GracePeriod(pod *corev1.Pod) time.Duration {
 	seconds := int64(corev1.DefaultTerminationGracePeriodSeconds)
 	if own := pod.Spec.TerminationGracePeriodSeconds; own != nil {

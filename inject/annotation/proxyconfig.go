@@ -18,7 +18,7 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// configMetadata are the settings of Istio's agent, in Istio's ProxyConfig.
+// configMetadata is the field of Istio's ProxyConfig with the agent's settings.
 const configMetadata = "proxyMetadata"
 
 // Fields of Istio's ProxyConfig on which Shunt acts.
@@ -32,8 +32,8 @@ const (
 const acceptedProxyConfig = "a YAML mapping with fields of Istio's ProxyConfig, of which Shunt acts on " +
 	configConcurrency + ", " + configTermination + ", " + configDrain + " and " + configHold
 
-// unsupportedFields are the other fields of Istio's ProxyConfig, each with the reason
-// why Shunt does not act on it.
+// unsupportedFields maps each other field of Istio's ProxyConfig to the reason why
+// Shunt does not support it.
 var unsupportedFields = map[string]string{
 	"availabilityZone":           ofControlPlane,
 	"binaryPath":                 ofAgent,
@@ -73,26 +73,26 @@ var unsupportedFields = map[string]string{
 	"zipkinAddress":              byOverride,
 }
 
-// byOverride is the reason for what a bootstrap can have, and Shunt's has not.
+// byOverride is the reason for what Envoy can do and Shunt does not configure.
 const byOverride = "Shunt's Envoy does without"
 
-// ProxyConfig is what Shunt takes from a ProxyConfig; the zero value what it
-// says nothing of.
+// ProxyConfig holds what Shunt reads from Istio's ProxyConfig. A zero value means
+// that the field is not set.
 type ProxyConfig struct {
 	concurrency *int32
 	Drain       time.Duration
 	hold        *bool
-	unsupported []string // names of fields on which Shunt does not act
-	unknown     []string // and of those that Istio does not have either
-	dnsCapture  bool     // whether Istio's agent is asked to capture DNS
+	unsupported []string // names of Istio's fields that Shunt does not support
+	unknown     []string // names of fields that Istio does not have either
+	dnsCapture  bool     // whether proxyMetadata turns on DNS capture in Istio's agent
 }
 
-// longestProxyConfig is far more than one has that says each field. To read YAML
-// takes longer than all else that a pod can have.
+// longestProxyConfig is a limit in bytes, far above a ProxyConfig that sets every
+// field. Parsing YAML is the slowest part of reading a pod, hence the limit.
 const longestProxyConfig = 32 << 10
 
-// parseProxyConfig reads YAML. A field that nobody knows is warned about, as are
-// those on which Shunt does not act: Istio of another version may have it.
+// parseProxyConfig reads YAML. Unknown fields produce a warning, as unsupported
+// ones do, and no error: another version of Istio may have them.
 func parseProxyConfig(text string) (ProxyConfig, error) {
 	if len(text) > longestProxyConfig {
 		return ProxyConfig{}, &interception.ValueError{
@@ -123,7 +123,8 @@ func parseProxyConfig(text string) (ProxyConfig, error) {
 	return read, nil
 }
 
-// take reads one of the fields, and returns what words its fault.
+// take reads one field. If the value is wrong, it returns a function that makes
+// the error; only the errors that are reported are made.
 func (c *ProxyConfig) take(name string, fields map[string]any) func() *field.Error {
 	value := fields[name]
 	invalid := func(accepted string) func() *field.Error {
@@ -133,23 +134,23 @@ func (c *ProxyConfig) take(name string, fields map[string]any) func() *field.Err
 	}
 	switch name {
 	case configConcurrency:
-		n, is := value.(float64)
-		if !is || n != math.Trunc(n) || n < 0 || n > config.MaxConcurrency {
+		threads, isNumber := value.(float64)
+		if !isNumber || threads != math.Trunc(threads) || threads < 0 || threads > config.MaxConcurrency {
 			return invalid(config.AcceptedConcurrency)
 		}
-		c.concurrency = new(int32(n))
+		c.concurrency = new(int32(threads))
 	case configDrain, configTermination:
 		text, _ := value.(string)
-		d, err := config.ParseDuration(text)
+		drain, err := config.ParseDuration(text)
 		if err != nil {
 			return invalid(config.AcceptedDuration)
 		}
 		if _, both := fields[configTermination]; !both || name == configTermination {
-			c.Drain = d
+			c.Drain = drain
 		}
 	case configHold:
-		hold, is := value.(bool)
-		if !is {
+		hold, isBool := value.(bool)
+		if !isBool {
 			return invalid(acceptedTruth)
 		}
 		c.hold = &hold
@@ -159,14 +160,14 @@ func (c *ProxyConfig) take(name string, fields map[string]any) func() *field.Err
 			return nil
 		}
 		c.unsupported = append(c.unsupported, name)
-		if metadata, is := value.(map[string]any); is && name == configMetadata {
+		if metadata, isMap := value.(map[string]any); isMap && name == configMetadata {
 			c.dnsCapture = metadata["ISTIO_META_DNS_CAPTURE"] == "true"
 		}
 	}
 	return nil
 }
 
-// brief keeps a message readable that has a value in it.
+// brief shortens a value, so that the message with it stays readable.
 func brief(value any) any {
 	switch value := value.(type) {
 	case nil, bool, float64:
@@ -178,6 +179,7 @@ func brief(value any) any {
 	}
 }
 
+// knownFields returns the names of all fields of Istio's ProxyConfig.
 func knownFields() []string {
 	return append([]string{configConcurrency, configDrain, configHold, configTermination}, slices.Sorted(maps.Keys(unsupportedFields))...)
 }
@@ -197,7 +199,8 @@ func (r *Request) SetByProxyConfig(field string) bool {
 	}
 }
 
-// ConfigWarnings tells of fields of a ProxyConfig on which Shunt does not act.
+// ConfigWarnings returns a warning for each field of a ProxyConfig that has no
+// effect.
 func ConfigWarnings(req Request, cfg config.Config) []string {
 	var warnings []string
 	warn := func(name, text string) {
@@ -221,7 +224,7 @@ func ConfigWarnings(req Request, cfg config.Config) []string {
 	}
 	for i, name := range req.ProxyConfig.unknown {
 		meant := ""
-		if i < strict.MostTold { // the others are only counted
+		if i < strict.MostTold { // the rest is only counted
 			meant, _, _ = strings.Cut(strict.UnknownField(name, knownFields()), "; ")
 			meant = strings.Replace(strings.TrimPrefix(meant, "unknown field"), ", ", "; ", 1)
 		}

@@ -20,18 +20,18 @@ const (
 	acceptedMemoryLimit = acceptedMemory + acceptedNoLimit
 )
 
-// leastMemory is below what any proxy runs in: a number that is less has lost
-// its unit, such as 128 or 128m.
+// leastMemory is less than any proxy needs. A smaller number is one without its
+// unit, such as 128, or with a wrong one, such as 128m.
 var leastMemory = resource.MustParse("1Mi")
 
-// Quantities are the requests and limits that a pod asks for its proxy; nil
-// what it says nothing of. A limit of 0 is none.
+// Quantities are the requests and limits that annotations set for the proxy; nil
+// if not set. A limit of 0 means no limit.
 type Quantities struct {
 	cpu, cpuLimit, memory, memoryLimit *resource.Quantity
 }
 
-// parseQuantity is stricter than Kubernetes' parser, which takes a unit alone
-// for 0.
+// parseQuantity reads a quantity. It is stricter than Kubernetes' parser, which
+// reads a unit alone as 0.
 func parseQuantity(text string) (resource.Quantity, error) {
 	if !strings.ContainsAny(text, "0123456789") {
 		return resource.Quantity{}, resource.ErrNumeric
@@ -39,8 +39,8 @@ func parseQuantity(text string) (resource.Quantity, error) {
 	return resource.ParseQuantity(text)
 }
 
-// parseCPU reads what Kubernetes would take, and not more precisely than it
-// counts.
+// parseCPU reads a number of CPUs that is not negative and not finer than 1m,
+// Kubernetes' precision.
 func parseCPU(text string) (*resource.Quantity, error) {
 	q, err := parseQuantity(text)
 	if err != nil || q.Sign() < 0 || q.Cmp(*resource.NewMilliQuantity(q.MilliValue(), resource.DecimalSI)) != 0 {
@@ -49,6 +49,7 @@ func parseCPU(text string) (*resource.Quantity, error) {
 	return &q, nil
 }
 
+// parseMemory reads a whole number of bytes: 0, or at least leastMemory.
 func parseMemory(text string) (*resource.Quantity, error) {
 	q, err := parseQuantity(text)
 	whole := err == nil && q.Cmp(*resource.NewQuantity(q.Value(), resource.BinarySI)) == 0
@@ -58,41 +59,41 @@ func parseMemory(text string) (*resource.Quantity, error) {
 	return &q, nil
 }
 
-// Override returns the requests and limits with what the pod asks for in place of
-// its own; those that it says nothing of stay, as long as no request is above
-// its limit. What is given is not changed.
-func (q Quantities) Override(of corev1.ResourceRequirements) corev1.ResourceRequirements {
+// Override returns a copy of the requests and limits with those that annotations
+// set. The others stay, unless a request would be above its limit: then the one
+// that no annotation sets is changed.
+func (q Quantities) Override(given corev1.ResourceRequirements) corev1.ResourceRequirements {
 	if q == (Quantities{}) {
-		return of
+		return given
 	}
-	of = *of.DeepCopy()
+	result := *given.DeepCopy()
 	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 		request, limit := q.Of(name)
 		if request != nil {
-			of.Requests = podplan.SetQuantity(of.Requests, name, *request)
+			result.Requests = podplan.SetQuantity(result.Requests, name, *request)
 		}
 		switch {
 		case limit == nil:
 		case limit.IsZero():
-			delete(of.Limits, name)
+			delete(result.Limits, name)
 		default:
-			of.Limits = podplan.SetQuantity(of.Limits, name, *limit)
+			result.Limits = podplan.SetQuantity(result.Limits, name, *limit)
 		}
-		// Of the two, the one that is not asked for gives way.
-		had, requested := of.Requests[name]
-		most, limited := of.Limits[name]
+		// Change the one that no annotation sets.
+		finalRequest, requested := result.Requests[name]
+		finalLimit, limited := result.Limits[name]
 		switch {
-		case !requested || !limited || had.Cmp(most) <= 0:
+		case !requested || !limited || finalRequest.Cmp(finalLimit) <= 0:
 		case request != nil && limit == nil:
-			of.Limits[name] = *request
+			result.Limits[name] = *request
 		case request == nil && limit != nil:
-			of.Requests[name] = *limit
+			result.Requests[name] = *limit
 		}
 	}
-	return of
+	return result
 }
 
-// Of is what is asked for of one resource.
+// Of returns the request and the limit that annotations set for one resource.
 func (q Quantities) Of(name corev1.ResourceName) (request, limit *resource.Quantity) {
 	if name == corev1.ResourceCPU {
 		return q.cpu, q.cpuLimit
@@ -100,7 +101,8 @@ func (q Quantities) Of(name corev1.ResourceName) (request, limit *resource.Quant
 	return q.memory, q.memoryLimit
 }
 
-// Check finds requests that are above their limits, where both are asked for.
+// Check returns an error for each request that is above its limit, where
+// annotations set both.
 func (q Quantities) Check(from Source) field.ErrorList {
 	var errs field.ErrorList
 	for _, keys := range []struct {

@@ -16,18 +16,19 @@ const (
 		"15000, 15001, 15006, 15053, 15090"
 )
 
-// takenHealthPorts are the proxy's ports for something else than its health.
+// takenHealthPorts are the proxy's other ports.
 var takenHealthPorts = []uint16{
 	interception.AdminPort, interception.DefaultOutboundPort, interception.DefaultInboundPort,
 	interception.DefaultDNSPort, interception.MetricsPort,
 }
 
-// Health is where the proxy answers for its health, as a pod wants it.
+// Health holds what HealthPortKey sets.
 type Health struct {
-	port        uint16 // 0: what it is without the pod's word
-	NoReadiness bool   // no readiness probe
+	port        uint16 // 0 means the default, interception.HealthPort
+	NoReadiness bool   // the proxy gets no readiness probe
 }
 
+// parseHealthPort reads a port; 0 omits the readiness probe.
 func parseHealthPort(text string) (Health, error) {
 	n, err := strconv.ParseUint(text, 10, 16)
 	port := uint16(n)
@@ -45,7 +46,7 @@ func parseHealthPort(text string) (Health, error) {
 	return Health{}, &interception.ValueError{Value: text, Accepted: acceptedHealth}
 }
 
-// HealthPort is the port that the pod's proxy answers for its health on.
+// HealthPort returns the port of the proxy's health checks.
 func (r Request) HealthPort() uint16 {
 	if r.Health.port != 0 {
 		return r.Health.port
@@ -53,11 +54,11 @@ func (r Request) HealthPort() uint16 {
 	return interception.HealthPort
 }
 
-// Readiness is how kubelet asks whether the proxy is ready, as a pod wants it;
-// 0 what it says nothing of. A delay of 0 is what there is without its word.
+// Readiness holds what annotations set of the proxy's readiness probe, times in
+// seconds. 0 means not set; for the delay, 0 is also the default.
 type Readiness struct{ InitialDelay, Period, Failures int32 }
 
-// wholeFrom returns a parser of whole numbers.
+// wholeFrom returns a parser of whole numbers that are not below the least.
 func wholeFrom(least int64, accepted string) func(string) (int32, error) {
 	return func(text string) (int32, error) {
 		n, err := strconv.ParseUint(text, 10, 31)

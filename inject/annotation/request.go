@@ -20,15 +20,15 @@ import (
 // Request is what the labels and annotations of a pod and its namespace ask
 // for, parsed.
 type Request struct {
-	PodInject       *bool  // InjectKey; nil where it is absent
-	NamespaceInject *bool  // NamespaceInjectionKey; nil where it is absent
-	Revision        string // RevisionKey, also a wrong one; empty where it is absent
+	PodInject       *bool  // InjectKey; nil if absent
+	NamespaceInject *bool  // NamespaceInjectionKey; nil if absent
+	Revision        string // RevisionKey, also an invalid value; empty if absent
 	Mode            interception.Mode
-	Spec            interception.Spec // System is set by the mode, when all is read
+	Spec            interception.Spec // Read sets System last, from the mode
 	Source          Source
 
-	// What a pod or namespace has of its own, where the configuration has it
-	// for all; the zero value where there is no annotation.
+	// Settings that override the configuration's; the zero value without an
+	// annotation.
 	DNSCapture        config.DNSCapture
 	ProtocolDetection config.ProtocolDetection
 	httpPorts         interception.PortRanges
@@ -43,20 +43,20 @@ type Request struct {
 
 	UserVolumes       []corev1.Volume
 	UserMounts        []corev1.VolumeMount
-	Templates         []string // without the first, which is the sidecar
+	Templates         []string // without the first, which is BuiltinTemplate
 	BootstrapOverride string   // the name of a ConfigMap
 
 	Health    Health
 	Readiness Readiness
 
-	// What combine puts into the spec, beside what else is there.
+	// Values that combine adds to Spec.
 	excludedInbound interception.PortRanges
 	rerouted        []string
 
 	AllowProxyIdentity *bool // AllowProxyIdentityKey
 }
 
-// newRequest is what a pod without annotations asks for.
+// newRequest returns the request of a pod without annotations.
 func newRequest() Request {
 	req := Request{Mode: interception.ModeRedirect, Spec: interception.Default()}
 	req.Spec.TunnelPort = 0 // the injector's sidecars have no tunnel: the port is the application's
@@ -67,7 +67,7 @@ func onePort(port uint16) interception.PortRange {
 	return interception.PortRange{First: port, Last: port}
 }
 
-// combine puts together what several annotations say of one thing, when all of
+// combine merges values that come from several annotations. It runs when all of
 // them are read.
 func (r *Request) combine() {
 	virtual := sets.New(r.Spec.VirtualInterfaces...)
@@ -76,16 +76,16 @@ func (r *Request) combine() {
 			r.Spec.VirtualInterfaces = append(r.Spec.VirtualInterfaces, name)
 		}
 	}
-	r.Spec.InboundExcludePorts = interception.NewPortRanges(append(r.leftAlone(), r.excludedInbound...)...)
+	r.Spec.InboundExcludePorts = interception.NewPortRanges(append(r.defaultInboundExcludes(), r.excludedInbound...)...)
 }
 
-// leftAlone are the inbound ports that are not intercepted though nobody asks
-// for it.
+// defaultInboundExcludes returns the inbound ports that are excluded by default. The
+// probes of kubelet and the requests of Prometheus reach the proxy directly.
 //
 //	includeInboundPorts | the proxy's health and metrics | 22, 15020
-//	*                   | left alone: kubelet's probes and Prometheus would run through the proxy | left alone, as by Istio's rules
-//	a list              | left alone                     | intercepted where they are in it
-func (r *Request) leftAlone() []interception.PortRange {
+//	*                   | excluded                       | excluded, as by Istio's rules
+//	a list              | excluded                       | intercepted if listed
+func (r *Request) defaultInboundExcludes() []interception.PortRange {
 	ports := []interception.PortRange{onePort(r.HealthPort()), onePort(interception.MetricsPort)}
 	if r.Spec.InboundPorts.All {
 		ports = append(ports, onePort(interception.SSHPort), onePort(interception.StatusPort))
@@ -93,43 +93,44 @@ func (r *Request) leftAlone() []interception.PortRange {
 	return ports
 }
 
-// problems are what is wrong with a value of the row's key.
-func (a Row) problems(place Place, text string, err error) []Problem {
+// problems returns the problems of a value that could not be read: one, or one for
+// each fault inside a YAML or JSON value.
+func (r Row) problems(place Place, text string, err error) []Problem {
 	var inside *strict.InsideError
 	if !errors.As(err, &inside) {
-		return []Problem{{Key: a.Key, Place: place, Err: a.invalid(place, text, err)}}
+		return []Problem{{Key: r.Key, Place: place, Err: r.invalid(place, text, err)}}
 	}
 	all := make([]Problem, len(inside.Told))
 	for i, wrong := range inside.Told {
 		placed := *wrong
-		if !strings.HasPrefix(placed.Field, "[") { // of a list
+		if !strings.HasPrefix(placed.Field, "[") { // an index needs no dot
 			placed.Field = "." + placed.Field
 		}
-		placed.Field = Paths[place].Key(a.Key).String() + placed.Field
-		all[i] = Problem{Key: a.Key, Place: place, Err: &placed}
+		placed.Field = Paths[place].Key(r.Key).String() + placed.Field
+		all[i] = Problem{Key: r.Key, Place: place, Err: &placed}
 	}
 	all[len(all)-1].More = inside.More
 	return all
 }
 
-// Problem is a field of a pod or namespace that cannot be read.
+// Problem is an invalid field of a pod or namespace.
 type Problem struct {
-	Key   string // of the table, where one is meant
+	Key   string // the key in the table; empty if there is none
 	Place Place
 	Err   *field.Error
-	More  int // faults of the same kind that are not told
+	More  int // how many faults of the same kind are not reported
 }
 
-// Read parses every key of the table, and returns all that is wrong
-// with them at once. Of a namespace's annotation that the pod has, too, the
-// pod's counts, and the other one may say what it wants.
+// Read parses every key of the table and returns all problems together. A pod's
+// annotation overrides its namespace's, which is then not even parsed.
 func Read(pod *corev1.Pod, ns Namespace) (Request, []Problem) {
 	values := map[Place]map[string]string{
 		PodAnnotation: pod.Annotations, PodLabel: pod.Labels, NamespaceAnnotation: ns.Annotations, NamespaceLabel: ns.Labels,
 	}
-	// Kubernetes looks at this only after admission.
-	long := Size(pod.Annotations) > apivalidation.TotalAnnotationSizeLimitB
-	if long {
+	// Kubernetes checks the size only after admission. Of annotations that are too
+	// long, only InjectKey is read.
+	tooLarge := Size(pod.Annotations) > apivalidation.TotalAnnotationSizeLimitB
+	if tooLarge {
 		kept := map[string]string{}
 		if text, present := pod.Annotations[InjectKey]; present {
 			kept[InjectKey] = text
@@ -150,7 +151,7 @@ func Read(pod *corev1.Pod, ns Namespace) (Request, []Problem) {
 			}
 		}
 	}
-	if long {
+	if tooLarge {
 		tooLong := field.TooLong(Paths[PodAnnotation], "", apivalidation.TotalAnnotationSizeLimitB)
 		problems = append(problems, Problem{Place: PodAnnotation, Err: tooLong})
 	}
@@ -165,12 +166,13 @@ func Read(pod *corev1.Pod, ns Namespace) (Request, []Problem) {
 	return req, append(problems, req.contradictions()...)
 }
 
-// maxRanges is how many IP ranges a pod may have. Each is a rule, and
-// shunt-init has the memory of a small container to write and read them with:
-// docs/shunt-init.md has what so many take.
+// maxRanges is how many IP ranges a pod may have. Each becomes a rule, and
+// shunt-init writes and reads them within the memory of a small container:
+// docs/shunt-init.md lists how much it needs.
 const maxRanges = 10_000
 
-// tooManyRanges refuses the longer list where both are too long together.
+// tooManyRanges returns a problem with the longer list if both together have more
+// than maxRanges.
 func (r *Request) tooManyRanges() []Problem {
 	included, excluded := len(r.Spec.OutboundCIDRs.Prefixes), len(r.Spec.OutboundExcludeCIDRs)
 	if included+excluded <= maxRanges {
@@ -185,7 +187,7 @@ func (r *Request) tooManyRanges() []Problem {
 	return []Problem{{Key: key, Place: r.Source.Place(key), Err: r.Source.Invalid(key, detail)}}
 }
 
-// Size is what Kubernetes bounds.
+// Size returns the bytes of all keys and values, which Kubernetes limits.
 func Size(annotations map[string]string) int {
 	size := 0
 	for key, value := range annotations {
@@ -194,47 +196,47 @@ func Size(annotations map[string]string) int {
 	return size
 }
 
-// unsupportedInMode finds what the pod's mode does not have, and takes it out of the
-// request: the rules could not be built from it. Nothing is said where the
-// mode itself could not be read.
+// unsupportedInMode returns a problem for each setting that the pod's mode does not
+// support, unless the mode itself is invalid. It removes UDP ports from the request,
+// because the rules could not be built with them.
 func (r *Request) unsupportedInMode(found []Problem) []Problem {
-	unread := slices.ContainsFunc(found, func(p Problem) bool { return p.Key == InterceptionModeKey })
+	modeInvalid := slices.ContainsFunc(found, func(p Problem) bool { return p.Key == InterceptionModeKey })
 	mode := string(r.Mode)
 	if r.Source.FromNamespace(InterceptionModeKey) {
-		mode += ", which the namespace's " + InterceptionModeKey + " says"
+		mode += " (set by the namespace's " + InterceptionModeKey + ")"
 	}
 	var problems []Problem
-	refuse := func(key, accepted string) {
-		if !unread && !r.UnusedInNone(key) {
+	deny := func(key, accepted string) {
+		if !modeInvalid && !r.UnusedInNone(key) {
 			problems = append(problems, Problem{Key: key, Place: r.Source.Place(key), Err: r.Source.Invalid(key, fmt.Sprintf(
 				"not in mode %s; accepted: with %s: %s", mode, InterceptionModeKey, accepted))})
 		}
 	}
 	if r.Mode == interception.ModeNone && r.DNSCapture != "" && r.DNSCapture != config.DNSCaptureNone {
-		refuse(DNSCaptureKey, "REDIRECT or TPROXY")
+		deny(DNSCaptureKey, "REDIRECT or TPROXY")
 	}
 	samePlace := r.Source.Place(ProtocolDetectionKey) == r.Source.Place(HTTPPortsKey)
 	if r.ProtocolDetection == config.ProtocolDetectionNone && r.httpPorts != nil && samePlace {
 		problems = append(problems, Problem{Key: HTTPPortsKey, Place: r.Source.Place(HTTPPortsKey), Err: r.Source.Invalid(HTTPPortsKey,
-			fmt.Sprintf("%s says that no port is looked at; accepted: with declared", ProtocolDetectionKey))})
+			fmt.Sprintf("%s turns detection off; accepted: with declared", ProtocolDetectionKey))})
 	}
 	if r.Mode == interception.ModeTProxy {
 		return problems
 	}
 	if r.Spec.UDPPorts != nil {
-		refuse(CaptureUDPPortsKey, "TPROXY")
+		deny(CaptureUDPPortsKey, "TPROXY")
 	}
 	if r.Spec.RejectUDPPorts != nil {
-		refuse(RejectUDPPortsKey, "TPROXY")
+		deny(RejectUDPPortsKey, "TPROXY")
 	}
 	r.Spec.UDPPorts, r.Spec.RejectUDPPorts = nil, nil
 	return problems
 }
 
-// invalid says what is wrong with a value of the row's key: the whole value,
-// the part of it that is wrong, and what is accepted.
-func (a Row) invalid(place Place, text string, err error) *field.Error {
-	detail := "accepted: " + a.Accepted
+// invalid returns an error with the value, the part of it that is wrong, and what
+// is accepted.
+func (r Row) invalid(place Place, text string, err error) *field.Error {
+	detail := "accepted: " + r.Accepted
 	var wrong *interception.ValueError
 	if errors.As(err, &wrong) {
 		if wrong.Reason != "" {
@@ -244,11 +246,11 @@ func (a Row) invalid(place Place, text string, err error) *field.Error {
 			detail = fmt.Sprintf("%q: %s", strict.Shorten(wrong.Value), detail)
 		}
 	}
-	return field.Invalid(Paths[place].Key(a.Key), strict.Shorten(text), detail)
+	return field.Invalid(Paths[place].Key(r.Key), strict.Shorten(text), detail)
 }
 
-// contradictions says what interception.Spec.Validate finds in the words of
-// the annotations that the values came from.
+// contradictions returns the errors of interception.Spec.Validate, with the keys of
+// the annotations in place of shunt-init's flags.
 func (r Request) contradictions() []Problem {
 	joined, ok := r.Spec.Validate().(interface{ Unwrap() []error })
 	if !ok {
@@ -270,7 +272,7 @@ func (r Request) contradictions() []Problem {
 			if row.Flag == "" {
 				continue
 			}
-			// Two keys become one flag: the one that is there is meant.
+			// Two keys set the same flag: report the one that is present.
 			if flag != nil && flag.Flag == "--"+row.Flag && (key == "" || r.Source.Has(row.Key)) {
 				key = row.Key
 			}

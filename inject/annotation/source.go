@@ -10,7 +10,7 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// Place is where a key stands.
+// Place is where a key is read from.
 type Place string
 
 // The values of Place.
@@ -21,18 +21,18 @@ const (
 	NamespaceLabel      Place = "namespace label"
 )
 
-// Namespace is what the decision needs to know of a pod's namespace.
+// Namespace is the part of a pod's namespace that the injection depends on.
 type Namespace struct {
 	Name        string
 	Labels      map[string]string
 	Annotations map[string]string
 }
 
-// PodPlaces are those of the pod itself.
+// PodPlaces are the places in the pod itself.
 var PodPlaces = []Place{PodAnnotation, PodLabel}
 
-// Paths are the fields of a pod, or of its namespace, that hold the keys of each
-// place.
+// Paths maps each place to the field of the pod or its namespace that holds the
+// keys.
 var Paths = map[Place]*field.Path{
 	PodAnnotation:       field.NewPath("metadata", "annotations"),
 	PodLabel:            field.NewPath("metadata", "labels"),
@@ -40,24 +40,22 @@ var Paths = map[Place]*field.Path{
 	NamespaceLabel:      field.NewPath("metadata", "labels"),
 }
 
-// NamespaceField begins the paths of what a pod is denied for and does not have
-// itself.
+// NamespaceField begins the path of a namespace's field in the errors of a pod.
 const NamespaceField = "namespace"
 
-// OfNamespace reports whether a field of Decision.Errors is not the pod's, but
-// its namespace's.
+// OfNamespace reports whether a path in Decision.Errors is a field of the namespace,
+// not of the pod.
 func OfNamespace(path string) bool { return strings.HasPrefix(path, NamespaceField+".") }
 
-// Source is where the settings of a request were read: a pod's annotations,
-// and its namespace's for what the pod has none of.
+// Source holds the annotations from which a request was read: the pod's, and its
+// namespace's for keys that the pod does not have.
 type Source struct{ pod, namespace map[string]string }
 
 func newSource(pod *corev1.Pod, ns Namespace) Source {
 	return Source{pod: pod.Annotations, namespace: ns.Annotations}
 }
 
-// Place returns where a key's value came from. One that is nowhere is the pod's to
-// set.
+// Place returns where a key's value came from; PodAnnotation if it is absent.
 func (s Source) Place(key string) Place {
 	if _, own := s.pod[key]; own {
 		return PodAnnotation
@@ -68,26 +66,26 @@ func (s Source) Place(key string) Place {
 	return PodAnnotation
 }
 
-// FromNamespace reports whether a key's value is the namespace's. It holds for
-// pods that were not written with it in mind, as the configuration does, and so
-// it gives way in some places where the pod's own value is denied.
+// FromNamespace reports whether a key's value comes from the namespace. Such a value
+// was not written for this pod, just like the configuration. So it is adjusted in
+// some cases in which the pod's own value is denied.
 func (s Source) FromNamespace(key string) bool { return s.Place(key) == NamespaceAnnotation }
 
-// overridden reports whether what stands in the place is not read, because the
-// pod says something else.
+// overridden reports whether the value in the place is not read because the pod has
+// the annotation, too.
 func (s Source) overridden(key string, place Place) bool {
 	_, own := s.pod[key]
 	return own && place == NamespaceAnnotation
 }
 
-// Has reports whether a key stands anywhere.
+// Has reports whether the pod or its namespace has the annotation.
 func (s Source) Has(key string) bool {
 	_, own := s.pod[key]
 	_, shared := s.namespace[key]
 	return own || shared
 }
 
-// Text returns a key's value; empty where it stands nowhere.
+// Text returns a key's value; empty if it is absent.
 func (s Source) Text(key string) string {
 	if s.FromNamespace(key) {
 		return s.namespace[key]
@@ -98,7 +96,7 @@ func (s Source) Text(key string) string {
 // Path returns the field that holds a key's value.
 func (s Source) Path(key string) *field.Path { return Paths[s.Place(key)].Key(key) }
 
-// Name returns what messages call a key that they mention on the side.
+// Name returns the name of a key for messages about another key.
 func (s Source) Name(key string) string {
 	if s.FromNamespace(key) {
 		return "the namespace's " + key
@@ -106,14 +104,14 @@ func (s Source) Name(key string) string {
 	return key
 }
 
-// Invalid returns the error for the value of an annotation, be it the pod's or
-// the namespace's.
+// Invalid returns the error for the value of an annotation, the pod's or the
+// namespace's.
 func (s Source) Invalid(key, detail string) *field.Error {
 	return field.Invalid(s.Path(key), strict.Shorten(s.Text(key)), detail)
 }
 
-// UnusedInNone reports whether what a namespace says of the interception is
-// without object, because the pod itself wants none.
+// UnusedInNone reports whether the namespace's setting has no effect because the pod
+// itself sets the mode NONE.
 func (r Request) UnusedInNone(key string) bool {
 	return r.Mode == interception.ModeNone && r.Source.FromNamespace(key) && !r.Source.FromNamespace(InterceptionModeKey)
 }

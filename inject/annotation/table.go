@@ -9,30 +9,29 @@ import (
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
-// settingPlaces are those of all that sets how a pod is injected: what its
-// namespace says holds for every pod that does not say something else.
+// settingPlaces are the places of keys that set how a pod is injected. The pod's
+// annotation overrides the namespace's.
 var settingPlaces = []Place{NamespaceAnnotation, PodAnnotation}
 
-// Row is one row of the table of keys: all there is to know of it.
+// Row describes one key.
 type Row struct {
 	Key      string
-	Places   []Place // where it is read; a later place wins over an earlier one
-	Sets     string  // what it sets, in words
-	Accepted string  // the values that it takes, in words
-	Default  string  // what holds where it is absent, in words
-	Flag     string  // shunt-init's flag that it becomes, without dashes; or empty
-	Field    string  // the configuration's field that it stands in for; or empty
-	Adds     bool    // whether it adds to what holds without it, and does not replace that
-	Envoy    bool    // whether it is for Envoy, so that a custom sidecar has no use of it
+	Places   []Place // where it is read; a later place overrides an earlier one
+	Sets     string  // what it sets; this and the next two are for docs/annotations.md
+	Accepted string  // the accepted values, also for error messages
+	Default  string  // the value if the key is absent
+	Flag     string  // the flag of shunt-init that it sets, without dashes; or empty
+	Field    string  // the field of the configuration that it overrides; or empty
+	Adds     bool    // whether its value is added to the default instead of replacing it
+	Envoy    bool    // whether it is for Envoy only, without effect on a custom sidecar
 
-	// read puts a value into a request; nil for a key that only the injector
+	// read parses a value into a request; nil for a key that only the injector
 	// writes.
 	read func(*Request, string) error
 }
 
-// table is the table of all keys: the parser below it, the documents and
-// the tests go by it. A new annotation is a constant above, a row here, cases in
-// testdata/cases, and make generate for its row in docs/annotations.md.
+// table has a row for each key. Read, docs/annotations.md and the tests use it.
+// doc.go lists what a new annotation needs.
 var table = slices.Concat(trafficAnnotations, proxyAnnotations, readinessAnnotations, []Row{
 	{
 		Key: podplan.StatusKey, Places: []Place{PodAnnotation},
@@ -41,8 +40,8 @@ var table = slices.Concat(trafficAnnotations, proxyAnnotations, readinessAnnotat
 	},
 })
 
-// trafficAnnotations are the rows of whether and how a pod is intercepted, and
-// of what Envoy makes of it.
+// trafficAnnotations set whether and how a pod is intercepted, and what Envoy does
+// with its connections.
 var trafficAnnotations = []Row{
 	{
 		Key: NamespaceInjectionKey, Places: []Place{NamespaceLabel},
@@ -189,24 +188,24 @@ var trafficAnnotations = []Row{
 	},
 }
 
-// Table returns the table of all keys that Shunt knows.
+// Table returns a copy of the table, with a row for each key that Shunt knows.
 func Table() []Row { return slices.Clone(table) }
 
-// OfRules reports whether a row is for the rules, which a pod without
-// interception has none of.
-func (a Row) OfRules() bool { return a.Flag != "" && a.Key != InterceptionModeKey }
+// OfRules reports whether the key changes the rules. A pod without interception has
+// none.
+func (r Row) OfRules() bool { return r.Flag != "" && r.Key != InterceptionModeKey }
 
-// IsSetting reports whether a row is one of how a pod is injected, and not of
-// whether.
-func (a Row) IsSetting() bool { return slices.Contains(a.Places, NamespaceAnnotation) }
+// IsSetting reports whether the key sets how a pod is injected. The other keys
+// decide whether it is.
+func (r Row) IsSetting() bool { return slices.Contains(r.Places, NamespaceAnnotation) }
 
-// ofPods reports whether a pod can set a row's key.
-func (a Row) ofPods() bool {
-	return a.read != nil && slices.ContainsFunc(a.Places, func(place Place) bool { return slices.Contains(PodPlaces, place) })
+// settableByPod reports whether a pod can set the key.
+func (r Row) settableByPod() bool {
+	return r.read != nil && slices.ContainsFunc(r.Places, func(place Place) bool { return slices.Contains(PodPlaces, place) })
 }
 
-// ForEnvoy reports whether a field of the configuration is for Envoy, so that a
-// custom sidecar has no use of it.
+// ForEnvoy reports whether a field of the configuration is for Envoy only, without
+// effect on a custom sidecar.
 func ForEnvoy(field string) bool {
 	return field == configConcurrency || field == configDrain ||
 		slices.ContainsFunc(table, func(row Row) bool { return row.Envoy && row.Field == field })

@@ -9,7 +9,8 @@ import (
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
-// proxyAnnotations are the rows of what the proxy is and has.
+// proxyAnnotations set the proxy's image, resources, volumes and configuration.
+// Each key that is neither about traffic nor readiness is here.
 var proxyAnnotations = []Row{
 	{
 		Key: RerouteVirtualInterfacesKey, Places: settingPlaces,
@@ -88,7 +89,7 @@ var proxyAnnotations = []Row{
 	},
 }
 
-// readinessAnnotations are the rows of how kubelet sees the proxy.
+// readinessAnnotations set the proxy's health port and readiness probe.
 var readinessAnnotations = []Row{
 	{
 		Key: HealthPortKey, Places: settingPlaces,

@@ -8,18 +8,20 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// BuiltinTemplate is the sidecar itself, which a list of templates begins with.
+// BuiltinTemplate is the sidecar itself. Each list of templates begins with it.
 const BuiltinTemplate = "sidecar"
 
-// GatewayTemplate is Istio's for its gateways.
 const (
+	// GatewayTemplate is Istio's template for its gateways.
 	GatewayTemplate = "gateway"
-	NoGateway       = "Shunt has no gateway"
+	// NoGateway is the reason why Shunt does not support it.
+	NoGateway = "Shunt has no gateway"
 )
 
 const acceptedTemplates = BuiltinTemplate + ", and behind it, separated by commas, names of templates of the injector's configuration"
 
-// parseTemplates reads names of templates, and leaves out the first one.
+// parseTemplates reads names of templates. It returns them without the first,
+// which is BuiltinTemplate.
 func parseTemplates(text string) ([]string, error) {
 	names := strings.Split(text, ",")
 	seen := make(map[string]bool, len(names))

@@ -21,7 +21,8 @@ const (
 	ofConfiguration   = fromConfiguration + ", by default "
 )
 
-// into makes a reader out of a parser and the place for what it returns.
+// into returns a function that parses a text and stores the result in the field
+// that place returns.
 func into[T any](parse func(string) (T, error), place func(*Request) *T) func(*Request, string) error {
 	return func(r *Request, text string) error {
 		value, err := parse(text)
@@ -32,6 +33,8 @@ func into[T any](parse func(string) (T, error), place func(*Request) *T) func(*R
 	}
 }
 
+// parseMode reads an interception mode. interception.ParseMode does not know NONE,
+// which has no rules.
 func parseMode(text string) (interception.Mode, error) {
 	if text == string(interception.ModeNone) {
 		return interception.ModeNone, nil
@@ -39,14 +42,16 @@ func parseMode(text string) (interception.Mode, error) {
 	return interception.ParseMode(text)
 }
 
-func parseTruth(text string) (*bool, error) { return parseWord(text, "true", "false") }
+// parseTruth reads true or false.
+func parseTruth(text string) (*bool, error) { return parseEither(text, "true", "false") }
 
+// parseEnabled reads the value of NamespaceInjectionKey.
 func parseEnabled(text string) (*bool, error) {
-	return parseWord(text, NamespaceEnabled, NamespaceDisabled)
+	return parseEither(text, NamespaceEnabled, NamespaceDisabled)
 }
 
-// readRevision keeps a name that is wrong, too: the webhooks' selectors cannot
-// tell it from that of an injector that is not there, and it is treated as one.
+// readRevision stores an invalid name, too: the webhooks' selectors cannot tell it
+// from the name of a revision that is not installed, so it is treated as one.
 func readRevision(r *Request, text string) error {
 	r.Revision = text
 	if wrong := validation.IsDNS1123Label(text); len(wrong) > 0 {
@@ -55,24 +60,25 @@ func readRevision(r *Request, text string) error {
 	return nil
 }
 
-// parseWord reads one of two words. Case counts, as it does for Istio's labels.
-func parseWord(text, yes, no string) (*bool, error) {
+// parseEither reads one of two values, as true or false. It is case-sensitive, as
+// Istio's labels are.
+func parseEither(text, yes, no string) (*bool, error) {
 	if text != yes && text != no {
 		return nil, &interception.ValueError{Value: text, Accepted: strconv.Quote(yes) + " or " + strconv.Quote(no)}
 	}
 	return new(text == yes), nil
 }
 
-// oneOf returns a parser of one of a few words.
+// oneOf returns a parser of one of the accepted values.
 func oneOf[T ~string](accepted ...T) func(string) (T, error) {
 	return func(text string) (T, error) {
 		if slices.Contains(accepted, T(text)) {
 			return T(text), nil
 		}
-		words := make([]string, len(accepted))
-		for i, w := range accepted {
-			words[i] = string(w)
+		names := make([]string, len(accepted))
+		for i, value := range accepted {
+			names[i] = string(value)
 		}
-		return "", &interception.ValueError{Value: text, Accepted: strings.Join(words, ", ")}
+		return "", &interception.ValueError{Value: text, Accepted: strings.Join(names, ", ")}
 	}
 }
