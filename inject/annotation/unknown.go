@@ -12,8 +12,8 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// ownPrefixes begin keys that are for an injector: one that Shunt does not know
-// is a misspelling, or for Istio's control plane.
+// ownPrefixes begin keys that are for an injector. An unknown key with one of them
+// is misspelt, or for Istio's control plane.
 var ownPrefixes = []string{sidecarPrefix, TrafficPrefix, proxyPrefix, ShuntPrefix}
 
 // Why Shunt does not act on some of Istio's keys.
@@ -24,7 +24,7 @@ const (
 	ofSidecar      = "what the proxy is and has is a matter of the injector's configuration: sidecar"
 )
 
-// unsupportedKeys are Istio's keys on which Shunt does not act, each with the reason.
+// unsupportedKeys maps each of Istio's keys that Shunt does not support to the reason.
 var unsupportedKeys = map[string]string{
 	proxyPrefix + "overrides":                            ofSidecar,
 	sidecarPrefix + "agentLogLevel":                      ofAgent,
@@ -44,8 +44,8 @@ var unsupportedKeys = map[string]string{
 	"readiness.status.sidecar.istio.io/applicationPorts": ofAgent,
 }
 
-// unsupportedPrefixes begin Istio's keys of pods that are for something else than its
-// sidecar, each with the reason why Shunt does not act on them.
+// unsupportedPrefixes maps each prefix of Istio's keys that are not for its sidecar
+// to the reason why Shunt does not support them.
 var unsupportedPrefixes = map[string]string{
 	"ambient.istio.io":    "it is for Istio's ambient mode, which has no sidecars",
 	"networking.istio.io": ofControlPlane,
@@ -53,8 +53,8 @@ var unsupportedPrefixes = map[string]string{
 		"at port 15090",
 }
 
-// unsupportedReason says why Shunt does not act on a key of Istio's in a place; empty
-// for any other.
+// unsupportedReason returns why Shunt does not support a key of Istio's in a place;
+// empty for any other key.
 func unsupportedReason(key string, place Place) string {
 	if reason, is := unsupportedKeys[key]; is {
 		return reason
@@ -65,8 +65,7 @@ func unsupportedReason(key string, place Place) string {
 	return ""
 }
 
-// rowsByName finds the rows whose keys have a name behind the slash, in small
-// letters.
+// rowsByName maps the part of a key after the slash, in lower case, to its rows.
 var rowsByName = func() map[string][]*Row {
 	rows := map[string][]*Row{}
 	for i := range table {
@@ -77,9 +76,9 @@ var rowsByName = func() map[string][]*Row {
 	return rows
 }()
 
-// otherPrefix is the key of the table that is meant by one that has its name and
-// not its prefix, but one of the same domain, or one that is less than a third
-// different; empty for any other.
+// otherPrefix returns the key of the table with the same name and a similar prefix:
+// one of the same domain, or one of which at most a third differs. It returns
+// an empty string if there is none.
 func otherPrefix(key string) string {
 	prefix, name, _ := strings.Cut(strings.ToLower(key), "/")
 	if len(prefix) > longestKey {
@@ -98,7 +97,7 @@ func otherPrefix(key string) string {
 	return ""
 }
 
-// RowsByKey finds a row of the table by its key in small letters.
+// RowsByKey maps a key in lower case to its row.
 var RowsByKey = func() map[string]*Row {
 	rows := make(map[string]*Row, len(table))
 	for i := range table {
@@ -107,10 +106,10 @@ var RowsByKey = func() map[string]*Row {
 	return rows
 }()
 
-// longestKey is that of a key with its prefix, by Kubernetes.
+// longestKey is Kubernetes' limit for a key with its prefix, in bytes.
 const longestKey = 253 + len("/") + longestName
 
-// rowByKey finds a row by its key in whatever capitals.
+// rowByKey returns the row of a key, whatever its case.
 func rowByKey(key string) (*Row, bool) {
 	if len(key) > longestKey {
 		return nil, false
@@ -119,10 +118,10 @@ func rowByKey(key string) (*Row, bool) {
 	return row, known
 }
 
-// misspeltInject finds the key that asks for the proxy, or declines it, in
-// other capitals, which is refused. Any other key that is not understood costs
-// a setting, and a warning is enough; for this one the pod would run without
-// the proxy that it asks for, or with one that it does not want.
+// misspeltInject returns a problem for InjectKey in the wrong case, which denies the
+// pod. Any other unknown key only loses a setting, for which a warning is enough.
+// With this one, the pod would run without the proxy that it asks for, or with one
+// that it does not want.
 func misspeltInject(place Place, values map[string]string) []Problem {
 	var problems []Problem
 	for key, text := range values {
@@ -135,30 +134,30 @@ func misspeltInject(place Place, values map[string]string) []Problem {
 	return problems
 }
 
-// AddKeyWarnings warns of keys of the pod and annotations of its namespace that
-// look as if they were for Shunt, and on which it does not act.
+// AddKeyWarnings adds a warning for each key of the pod, and each annotation of its
+// namespace, that looks like one of Shunt's but has no effect.
 func AddKeyWarnings(w *strict.Warnings, pod *corev1.Pod, ns Namespace) {
-	for _, of := range []struct {
+	for _, source := range []struct {
 		place  Place
 		values map[string]string
 	}{{PodAnnotation, pod.Annotations}, {PodLabel, pod.Labels}, {NamespaceAnnotation, ns.Annotations}} {
 		var wrong []string
-		for key := range of.values {
-			if !understood(key, of.place) {
+		for key := range source.values {
+			if !understood(key, source.place) {
 				wrong = append(wrong, key)
 			}
 		}
 		slices.Sort(wrong)
-		told := min(len(wrong), strict.MostTold)
-		for _, key := range wrong[:told] {
-			w.Add(fmt.Sprintf("%s: %s", Paths[of.place].Key(strict.Shorten(key)), notUnderstood(key, of.place)))
+		reported := min(len(wrong), strict.MostTold)
+		for _, key := range wrong[:reported] {
+			w.Add(fmt.Sprintf("%s: %s", Paths[source.place].Key(strict.Shorten(key)), notUnderstood(key, source.place)))
 		}
-		w.Count(len(wrong) - told)
+		w.Count(len(wrong) - reported)
 	}
 }
 
-// understood reports whether a key is one that is read in the place, or none
-// that an injector would read.
+// understood reports whether a key needs no warning: it is read in the place, or it
+// is not for an injector.
 func understood(key string, place Place) bool {
 	row, known := rowByKey(key)
 	switch {
@@ -166,15 +165,16 @@ func understood(key string, place Place) bool {
 		return unsupportedReason(key, place) == "" && otherPrefix(key) == "" &&
 			!slices.ContainsFunc(ownPrefixes, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
 	case place != NamespaceAnnotation && (row.Key == NamespaceInjectionKey || row.Key == InjectKey):
-		return true // the one is no pod's, the other is not just warned of
+		return true // the first is never a pod's, the second denies the pod instead
 	case key == RevisionKey && place == PodAnnotation:
-		return true // Istio writes it, to say which revision it was
+		return true // Istio records the revision that injected the pod
 	default:
 		return row.Key == key && slices.Contains(row.Places, place)
 	}
 }
 
-// notUnderstood says why Shunt does not act on a key, and what may be meant.
+// notUnderstood returns the text of the warning: why a key has no effect, and which
+// key may be meant.
 func notUnderstood(key string, place Place) string {
 	if reason := unsupportedReason(key, place); reason != "" {
 		return "Shunt does not act on this key: " + reason
@@ -192,13 +192,13 @@ func notUnderstood(key string, place Place) string {
 	return "unknown key, on which Shunt does not act"
 }
 
-// longestName is that of a key behind its slash, by Kubernetes.
+// longestName is Kubernetes' limit for the part of a key after the slash, in bytes.
 const longestName = 63
 
-// nearest is the key of the table whose part behind the slash is the least
-// different from the given one's, in capitals or not; empty where none is less
-// than a third different. What stands before the slash counts last: a key often
-// is right but for it.
+// nearest returns the key of the table whose name, the part after the slash, is most
+// similar, whatever its case. It returns an empty string if more than a third of
+// each name differs. The prefix only decides between equally similar names, because
+// it is often all that is wrong with a key.
 func nearest(key string) string {
 	prefix, name, _ := strings.Cut(strings.ToLower(key), "/")
 	if len(key) > longestKey || len(name) > longestName {
@@ -211,9 +211,9 @@ func nearest(key string) string {
 		if !cut || row.read == nil {
 			continue
 		}
-		d := strict.Distance(name, rowName)
-		if d < least || (d == least && found != "" && rowPrefix == prefix) {
-			found, least = row.Key, d
+		distance := strict.Distance(name, rowName)
+		if distance < least || (distance == least && found != "" && rowPrefix == prefix) {
+			found, least = row.Key, distance
 		}
 	}
 	return found

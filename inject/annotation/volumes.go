@@ -19,21 +19,21 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// A pod may mount into the proxy's container only where no image has a program,
-// a library, the loader's or another configuration: what is mounted over one of
-// them runs as the proxy, which in TPROXY is root with NET_ADMIN. Nobody can list
-// all of those for every image, but there are folders in which there are none.
-// An operator who needs another path has templates.
+// mountable are the folders into which a pod may mount volumes in the proxy's
+// container. Images have no programs, libraries or configuration there. A volume
+// over one of those would run as the proxy, which in TPROXY is root with NET_ADMIN.
+// A list of forbidden paths cannot be complete for every image; a list of allowed
+// ones can. An operator who needs another path uses templates.
 var mountable = []string{"/etc/certs", "/etc/istio", "/mnt", "/srv", "/tmp", "/var"}
 
 const acceptedPath = "/etc/certs, /etc/istio, /mnt, /srv, /tmp or a path below one of them, or one below /var but not /var/run"
 
-// isMountable reports whether a pod may mount something there.
+// isMountable reports whether a pod may mount a volume at the path.
 func isMountable(mountPath string) bool {
 	clean := path.Clean(mountPath)
 	below := func(folder string) bool { return podplan.Within(clean, folder) }
 	return !strings.Contains(mountPath, ":") && slices.ContainsFunc(mountable, below) &&
-		// In images this is a link to /run. Kubelet's tokens are below it.
+		// In images, /var/run is a link to /run. Kubelet's tokens are below it.
 		clean != "/var" && !podplan.Within(clean, "/var/run")
 }
 
@@ -42,30 +42,30 @@ const (
 	acceptedMounts  = `mounts as in a container, in JSON: [{"name": "certs", "mountPath": "/etc/certs"}] or {"certs": {"mountPath": …}}`
 )
 
-// parseUserVolumes reads volumes for the proxy, as strictly as a configuration.
+// parseUserVolumes reads volumes for the proxy, as strictly as the configuration.
 func parseUserVolumes(text string) ([]corev1.Volume, error) {
 	volumes, err := parseNamed(text, acceptedVolumes, append(strict.JSONNames[corev1.VolumeSource](), "name"),
-		func(v *corev1.Volume) *string { return &v.Name })
+		func(volume *corev1.Volume) *string { return &volume.Name })
 	if err != nil {
 		return nil, err
 	}
 	var found strict.Faults
 	seen := make(map[string]bool, len(volumes))
-	for i, v := range volumes {
+	for i, volume := range volumes {
 		at := func() *field.Path { return (*field.Path)(nil).Index(i) }
-		for _, wrong := range validation.IsDNS1123Label(v.Name) {
-			found.Add(func() *field.Error { return field.Invalid(at().Child("name"), v.Name, "accepted: "+wrong) })
+		for _, wrong := range validation.IsDNS1123Label(volume.Name) {
+			found.Add(func() *field.Error { return field.Invalid(at().Child("name"), volume.Name, "accepted: "+wrong) })
 		}
-		if podplan.IsVolumeName(v.Name) {
+		if podplan.IsVolumeName(volume.Name) {
 			found.Add(func() *field.Error {
-				return field.Invalid(at().Child("name"), v.Name, "the name is that of a volume of Shunt's; accepted: any other name")
+				return field.Invalid(at().Child("name"), volume.Name, "the name is that of a volume of Shunt's; accepted: any other name")
 			})
 		}
-		if seen[v.Name] {
-			found.Add(func() *field.Error { return field.Duplicate(at().Child("name"), v.Name) })
+		if seen[volume.Name] {
+			found.Add(func() *field.Error { return field.Duplicate(at().Child("name"), volume.Name) })
 		}
-		seen[v.Name] = true
-		if v.VolumeSource == (corev1.VolumeSource{}) {
+		seen[volume.Name] = true
+		if volume.VolumeSource == (corev1.VolumeSource{}) {
 			found.Add(func() *field.Error {
 				return field.Required(at(), "a volume without a source; accepted: one source, such as configMap")
 			})
@@ -74,39 +74,39 @@ func parseUserVolumes(text string) ([]corev1.Volume, error) {
 	return volumes, found.Inside()
 }
 
-// parseUserMounts reads where the proxy has them.
+// parseUserMounts reads where the proxy mounts volumes.
 func parseUserMounts(text string) ([]corev1.VolumeMount, error) {
 	mounts, err := parseNamed(text, acceptedMounts, strict.JSONNames[corev1.VolumeMount](),
-		func(m *corev1.VolumeMount) *string { return &m.Name })
+		func(mount *corev1.VolumeMount) *string { return &mount.Name })
 	if err != nil {
 		return nil, err
 	}
 	var found strict.Faults
 	seen := make(map[string]bool, len(mounts))
-	for i, m := range mounts {
+	for i, mount := range mounts {
 		at := func() *field.Path { return (*field.Path)(nil).Index(i) }
-		if m.Name == "" {
+		if mount.Name == "" {
 			found.Add(func() *field.Error { return field.Required(at().Child("name"), "accepted: the name of a volume") })
 		}
-		clean := path.Clean(m.MountPath)
-		if !isMountable(m.MountPath) {
+		clean := path.Clean(mount.MountPath)
+		if !isMountable(mount.MountPath) {
 			found.Add(func() *field.Error {
-				return field.Invalid(at().Child("mountPath"), m.MountPath, "accepted: "+acceptedPath)
+				return field.Invalid(at().Child("mountPath"), mount.MountPath, "accepted: "+acceptedPath)
 			})
 		}
 		if seen[clean] {
-			found.Add(func() *field.Error { return field.Duplicate(at().Child("mountPath"), m.MountPath) })
+			found.Add(func() *field.Error { return field.Duplicate(at().Child("mountPath"), mount.MountPath) })
 		}
 		seen[clean] = true
 	}
 	return mounts, found.Inside()
 }
 
-// mostNamed is how many volumes or mounts an annotation may have for the proxy.
+// mostNamed is how many volumes or mounts an annotation may have.
 const mostNamed = 1000
 
-// parseNamed reads a JSON list of what has a name, or an object by name, which
-// both are customary for Istio. Known are the fields that an element may have.
+// parseNamed reads a JSON list of elements with a name, or a JSON object by name.
+// Istio takes both. known lists the fields that an element may have.
 func parseNamed[T any](text, accepted string, known []string, name func(*T) *string) ([]T, error) {
 	var elements []json.RawMessage
 	var byName map[string]json.RawMessage
@@ -157,7 +157,7 @@ func parseNamed[T any](text, accepted string, known []string, name func(*T) *str
 	return read, found.Inside()
 }
 
-// unknownInside says what is accepted in place of fields that nothing reads.
+// unknownInside returns a fault for each unknown or duplicate field.
 func unknownInside(at *field.Path, wrong []error, known []string) (found strict.Faults) {
 	for _, err := range wrong {
 		found.Add(func() *field.Error { return unknownFault(at, err, known) })
@@ -180,7 +180,7 @@ func unknownFault(at *field.Path, err error, known []string) *field.Error {
 	return field.Forbidden(at.Child(strict.Shorten(wrong.FieldPath())), detail)
 }
 
-// UserVolumeNames returns the names of the volumes that a pod itself asks for.
+// UserVolumeNames returns the names of the volumes in the pod's own UserVolumeKey.
 func UserVolumeNames(pod *corev1.Pod) []string {
 	text, present := pod.Annotations[UserVolumeKey]
 	if !present {

@@ -11,8 +11,8 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// Policy says what happens to a pod that neither its namespace nor the pod
-// itself says anything about.
+// Policy sets whether pods are injected that no label, annotation or selector
+// decides about.
 type Policy string
 
 // The values of Policy.
@@ -21,32 +21,32 @@ const (
 	PolicyDisabled Policy = "disabled" // leave it alone
 )
 
-// Config is the injector's own settings: what holds for every pod, where an
-// annotation holds for one. Start from DefaultConfig; what Validate refuses
-// must not be used.
+// Config holds the injector's cluster-wide settings. Annotations override them.
+// Start from Default; a Config with errors from Validate must not be used. The
+// default of each field is in Default, and docs/configuration.md lists it.
 type Config struct {
 	// InitImage is the image of the init container shunt-init.
 	InitImage string `json:"initImage"`
-	// ProxyImage is the image of the sidecar shunt-proxy where that is Envoy;
-	// a program envoy must be on its PATH.
+	// ProxyImage is the image of the sidecar shunt-proxy, with SidecarEnvoy. It must
+	// have the program envoy on its PATH.
 	ProxyImage string `json:"proxyImage"`
-	// AllowedProxyImages are the registries, repositories and images that a pod
-	// may take its proxy's image from; where there is none, it may not.
+	// AllowedProxyImages are the registries, repositories and images that a pod's
+	// annotation for the proxy's image may name. If empty, it is denied.
 	AllowedProxyImages []string `json:"allowedProxyImages"`
-	// PullPolicy of both images: Always, IfNotPresent or Never.
+	// PullPolicy applies to both images: Always, IfNotPresent or Never.
 	PullPolicy corev1.PullPolicy `json:"pullPolicy"`
 	// ImagePullSecrets are added to every pod, for both images.
 	ImagePullSecrets []corev1.LocalObjectReference `json:"imagePullSecrets,omitempty"`
 
 	// Backend is the kernel interface that shunt-init writes to: auto, nft or
 	// legacy. Only legacy gives the init container NET_RAW and a writable
-	// /run. With auto, shunt-init takes nft unless the pod's new network
-	// namespace already holds legacy rules, which a CNI plug-in would have
-	// had to write; it then says so and fails, and legacy is to be set here.
+	// /run. With auto, shunt-init uses nft. It fails if the pod's new network
+	// namespace already has legacy rules, from a CNI plug-in; set legacy then.
 	Backend interception.Backend `json:"backend"`
 
-	// ProxyUID and ProxyGID are the ids that tell the proxy's own connections
-	// from the pod's, 1 to 2147483647. No container of a pod may have them, unless AllowProxyIdentityKey is true.
+	// ProxyUID and ProxyGID are the proxy's user and group, 1 to 2147483647. The
+	// rules recognise its connections by them. No container of a pod may have
+	// them, unless the annotation allowProxyIdentity is true.
 	ProxyUID int64 `json:"proxyUID"`
 	ProxyGID int64 `json:"proxyGID"`
 
@@ -54,126 +54,130 @@ type Config struct {
 	// containers.
 	InitResources  corev1.ResourceRequirements `json:"initResources"`
 	ProxyResources corev1.ResourceRequirements `json:"proxyResources"`
-	// Concurrency is the number of Envoy's worker threads, 1 to 1024.
+	// Concurrency is the number of Envoy's worker threads, 1 to 1024, or 0 for all
+	// cores.
 	Concurrency int32 `json:"concurrency"`
-	// LogLevel of Envoy: trace, debug, info, warning, error, critical or off.
-	// ComponentLogLevel holds others for parts of it: http:debug,config:info.
+	// LogLevel is Envoy's log level, one of LogLevels. ComponentLogLevel sets the
+	// levels of single components, such as http:debug,config:info.
 	LogLevel          string `json:"logLevel"`
 	ComponentLogLevel string `json:"componentLogLevel"`
 
-	// DNSCapture says which DNS queries go through the proxy.
+	// DNSCapture sets which DNS queries go through the proxy.
 	DNSCapture DNSCapture `json:"dnsCapture"`
-	// ProtocolDetection says on which ports Envoy looks for HTTP.
+	// ProtocolDetection sets the ports on which Envoy detects HTTP and TLS.
 	ProtocolDetection ProtocolDetection `json:"protocolDetection"`
-	// HTTPPorts are destination ports of connections in and out on which
-	// ProtocolDetectionDeclared looks for HTTP, beside those that pods declare:
-	// ports and ranges.
+	// HTTPPorts are the inbound and outbound ports on which
+	// ProtocolDetectionDeclared detects HTTP and TLS, in addition to those that
+	// pods declare: ports and ranges, separated by commas.
 	HTTPPorts string `json:"httpPorts"`
-	// HTTPLimits bound what a client can make Envoy keep, where Envoy looks
-	// for HTTP.
+	// HTTPLimits limit what Envoy buffers for one client, where it detects HTTP.
 	HTTPLimits HTTPLimits `json:"httpLimits"`
-	// AccessLog says what Envoy logs of connections and requests: all, errors
-	// or none; AccessLogQueries whether that has the query strings of HTTP.
+	// AccessLog sets which connections and requests Envoy logs: all, errors or
+	// none. AccessLogQueries sets whether entries contain HTTP query strings.
 	AccessLog        envoy.AccessLog `json:"accessLog"`
 	AccessLogQueries bool            `json:"accessLogQueries"`
-	// TCPKeepalive is TCP's, on both of Envoy's connections.
+	// TCPKeepalive applies to both of Envoy's connections, to the client and to the
+	// server.
 	TCPKeepalive TCPKeepalive `json:"tcpKeepalive"`
 	// DropInvalid drops inbound TCP packets that belong to no connection, in
 	// pods whose traffic is intercepted.
 	DropInvalid bool `json:"dropInvalid"`
-	// DrainDuration is how long the end of a pod waits for what is under way
-	// through Envoy, where Envoy looks for HTTP or is a regular container. A pod
-	// with a shorter grace period gets less.
+	// DrainDuration is how long the end of a pod waits for open connections and
+	// requests, where Drains is true; a time above 0. A short grace period lowers
+	// it.
 	DrainDuration metav1.Duration `json:"drainDuration"`
 
-	// HoldApplicationUntilProxyStarts has the pod's own containers wait for the
-	// proxy where it is one of them. A native sidecar is waited for in any case.
+	// HoldApplicationUntilProxyStarts makes the pod's own containers wait for a
+	// proxy that is a regular container. They always wait for a native sidecar.
 	HoldApplicationUntilProxyStarts bool `json:"holdApplicationUntilProxyStarts"`
 
-	// TProxyPortRange is where pods in TPROXY draw their local ports from, for
-	// it not to be where their clients do; empty to leave it as it is.
+	// TProxyPortRange is the range of ephemeral ports for pods in TPROXY, which
+	// must not overlap with their clients': a range from 1024 on, or empty to keep
+	// the pod's range.
 	TProxyPortRange string `json:"tproxyPortRange"`
 
-	// NativeSidecar says whether the proxy is a native sidecar, or in classic
-	// order an ordinary container.
+	// NativeSidecar sets whether the proxy is a native sidecar or a regular
+	// container: auto, enabled or disabled.
 	NativeSidecar NativeSidecar `json:"nativeSidecar"`
 
-	// PrometheusAnnotations says whether pods are given those by which
+	// PrometheusAnnotations sets whether pods get the annotations with which
 	// Prometheus finds Envoy's metrics.
 	PrometheusAnnotations bool `json:"prometheusAnnotations"`
 
-	// CheckPodSecurity refuses pods whose namespace enforces a Pod Security
-	// level that forbids what their mode needs, before the API server does.
-	// False is for clusters whose API server exempts them.
+	// CheckPodSecurity denies pods whose namespace enforces a Pod Security level
+	// that forbids what their mode needs, before the API server does. Set false
+	// where the API server exempts them.
 	CheckPodSecurity bool `json:"checkPodSecurity"`
 
-	// DefaultPolicy is for pods that nothing else decides about.
+	// DefaultPolicy applies to pods that nothing else decides about: enabled or
+	// disabled.
 	DefaultPolicy Policy `json:"defaultPolicy"`
-	// AlwaysInjectSelector chooses pods, by their labels, that are injected
-	// though neither their namespace nor they themselves say anything;
-	// NeverInjectSelector chooses those that are not, unless they themselves
-	// say so. A pod is chosen that any of the list matches; the second wins.
+	// AlwaysInjectSelector selects pods that are injected although neither they
+	// nor their namespace ask for it. NeverInjectSelector selects pods that are not
+	// injected, unless they ask for it themselves, and overrides the former. One
+	// matching selector of a list is enough.
 	AlwaysInjectSelector []metav1.LabelSelector `json:"alwaysInjectSelector,omitempty"`
 	NeverInjectSelector  []metav1.LabelSelector `json:"neverInjectSelector,omitempty"`
-	// ForbiddenAnnotations are the keys of labels and annotations that no pod may
-	// set, as far as it would be injected; its namespace may.
+	// ForbiddenAnnotations are the keys of labels and annotations that an injected
+	// pod may not set; its namespace may.
 	ForbiddenAnnotations []string `json:"forbiddenAnnotations"`
-	// Revision is the one that this injector answers to, and its name in the
-	// status annotation; a DNS label. The default one answers also to what
-	// names no revision.
+	// Revision is this injector's revision, a DNS label, which it also writes to
+	// the status annotation. DefaultRevision also injects pods that ask for the
+	// proxy without a revision.
 	Revision string `json:"revision"`
 
-	// Sidecar says which proxy it is.
+	// Sidecar sets which proxy is injected.
 	Sidecar Sidecar `json:"sidecar"`
-	// Templates are what a pod may have over the sidecar, by their names.
+	// Templates are changes to the sidecar that pods can choose, by name.
 	Templates map[string]Template `json:"templates"`
 }
 
-// HTTPLimits bound what one client can make Envoy keep.
+// HTTPLimits limit what Envoy buffers for one client.
 type HTTPLimits struct {
-	// MaxHeaderKB bounds all headers of a request together, 1 to 8192 KiB.
+	// MaxHeaderKB is the size of all headers of a request, 1 to 8192 KiB.
 	MaxHeaderKB int32 `json:"maxHeaderKB"`
-	// MaxStreams bounds the requests at once on a connection of HTTP/2, 1 to
-	// 2147483647.
+	// MaxStreams is the number of concurrent requests on an HTTP/2 connection, 1
+	// to 2147483647.
 	MaxStreams int32 `json:"maxStreams"`
 	// HeaderTimeout is how long a client may take to send the headers of a
-	// request; 0 for ever.
+	// request, up to 24h; 0 means no limit.
 	HeaderTimeout metav1.Duration `json:"headerTimeout"`
 }
 
-// TCPKeepalive is when the kernel asks the other end of an idle connection
-// whether it is still there. The names are Istio's.
+// TCPKeepalive sets when the kernel probes the other end of an idle connection. The
+// names are Istio's.
 type TCPKeepalive struct {
-	Time     metav1.Duration `json:"time"`     // idle before the first probe, 1s to 32767s
-	Interval metav1.Duration `json:"interval"` // between two probes, 1s to 32767s
-	Probes   int32           `json:"probes"`   // unanswered, until the connection is given up, 1 to 127
+	Time     metav1.Duration `json:"time"`     // idle time before the first probe, 1s to 32767s
+	Interval metav1.Duration `json:"interval"` // time between two probes, 1s to 32767s
+	Probes   int32           `json:"probes"`   // unanswered probes before the connection is closed, 1 to 127
 }
 
-// DefaultRevision is the one that those mean who ask for the proxy and name
-// no revision.
+// DefaultRevision is the revision for pods that ask for the proxy without a
+// revision.
 const DefaultRevision = "default"
 
-// SidecarType says who makes the sidecar's container.
+// SidecarType sets who defines the sidecar's container.
 type SidecarType string
 
 // The values of SidecarType.
 const (
-	SidecarEnvoy  SidecarType = "envoy"  // Shunt: Envoy, and its bootstrap
-	SidecarCustom SidecarType = "custom" // the user: Sidecar.Container
+	SidecarEnvoy  SidecarType = "envoy"  // Shunt: Envoy and its bootstrap
+	SidecarCustom SidecarType = "custom" // the operator: Sidecar.Container
 )
 
 // Sidecar is the proxy that pods get.
 type Sidecar struct {
 	Type SidecarType `json:"type"`
-	// Container, with SidecarCustom only, is merged over what Shunt sets for
-	// any proxy, by strategic merge. An image it must have; what the rules
-	// rely on it must leave as it is.
+	// Container, with SidecarCustom only, is merged (strategic merge) into what
+	// Shunt sets for any proxy. It must have an image and must not change what the
+	// rules rely on.
 	Container *corev1.Container `json:"container,omitempty"`
-	// Volumes, with SidecarCustom only, are those that Container mounts.
+	// Volumes, with SidecarCustom only, are added to the pod for Container to mount.
 	Volumes []corev1.Volume `json:"volumes,omitempty"`
 }
 
-// Default returns the settings of an injector that was told nothing.
+// Default returns the settings without a configuration file. Envoy's HTTP limits,
+// access log and keepalive come from envoy.DefaultSettings.
 func Default() Config {
 	proxy := envoy.DefaultSettings()
 	return Config{
@@ -209,14 +213,14 @@ func Default() Config {
 	}
 }
 
-func inSeconds(n uint32) metav1.Duration {
-	return metav1.Duration{Duration: time.Duration(n) * time.Second}
+func inSeconds(seconds uint32) metav1.Duration {
+	return metav1.Duration{Duration: time.Duration(seconds) * time.Second}
 }
 
-// resources takes requests and limits. The defaults of the sidecar are
-// Istio's. Those of the init container are below them, because a pod counts
-// the greater of an init container and all that runs later, never the sum:
-// its limit of one CPU costs nothing, and spares the pod a throttled start.
+// resources returns requests and limits. The sidecar's defaults are Istio's. The
+// init container's are lower: Kubernetes counts the maximum of an init container
+// and of all that runs later, not the sum. So its limit of one CPU costs nothing
+// and avoids a throttled start.
 func resources(requestCPU, requestMemory, limitCPU, limitMemory string) corev1.ResourceRequirements {
 	list := func(cpu, memory string) corev1.ResourceList {
 		return corev1.ResourceList{
@@ -230,11 +234,11 @@ func resources(requestCPU, requestMemory, limitCPU, limitMemory string) corev1.R
 	}
 }
 
-// Template is what a pod that names it gets over the sidecar.
+// Template changes the sidecar of pods that name it.
 type Template struct {
-	// Container is merged over the sidecar's, by strategic merge. What the rules
-	// rely on it must leave as it is, and Envoy's command line, too.
+	// Container is merged (strategic merge) into the sidecar's. It must not change
+	// what the rules rely on, nor Envoy's command line.
 	Container *corev1.Container `json:"container,omitempty"`
-	// Volumes are those that Container mounts, beside the sidecar's.
+	// Volumes are added to the pod for Container to mount.
 	Volumes []corev1.Volume `json:"volumes,omitempty"`
 }

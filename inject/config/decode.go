@@ -11,23 +11,22 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// APIVersion and ConfigKind are what a configuration file says that it
-// is, so that a file of another version is never half understood.
+// APIVersion and Kind must be set in a configuration file, so that a file of another
+// version is never read in part.
 const (
 	APIVersion = "shunt.dev/v1alpha1"
 	Kind       = "InjectorConfiguration"
 )
 
-// file is a Config as a file has it.
+// file is a Config with the apiVersion and kind of its file.
 type file struct {
 	metav1.TypeMeta
 	Config
 }
 
-// Decode reads a Config from the YAML or JSON of one document, with
-// ConfigAPIVersion and ConfigKind. What the text leaves out has its value in
-// DefaultConfig. A key that is there twice is an error, and so is a value of
-// another type. Unknown are the fields that nothing reads.
+// Decode reads a Config from one YAML or JSON document, with APIVersion and Kind.
+// Fields that are not set have their value in Default. A duplicate key or a value of
+// the wrong type is an error. unknown has an error for each unknown field.
 func Decode(text []byte) (cfg Config, unknown field.ErrorList, err error) {
 	raw, err := strict.ReadDocument(text, "a mapping with apiVersion and kind")
 	if err != nil {
@@ -41,17 +40,17 @@ func Decode(text []byte) (cfg Config, unknown field.ErrorList, err error) {
 	if err != nil {
 		return Config{}, nil, err
 	}
-	// Of a file of another kind nothing else is worth a word.
+	// In a file of another kind, other errors would be misleading.
 	if err := checkType(file.TypeMeta).ToAggregate(); err != nil {
 		return Config{}, nil, err
 	}
 	return file.Config, unknownFields(unread), nil
 }
 
-func checkType(is metav1.TypeMeta) field.ErrorList {
+func checkType(given metav1.TypeMeta) field.ErrorList {
 	var errs field.ErrorList
 	for _, line := range []struct{ name, value, accepted string }{
-		{"apiVersion", is.APIVersion, APIVersion}, {"kind", is.Kind, Kind},
+		{"apiVersion", given.APIVersion, APIVersion}, {"kind", given.Kind, Kind},
 	} {
 		switch line.value {
 		case line.accepted:
@@ -64,7 +63,7 @@ func checkType(is metav1.TypeMeta) field.ErrorList {
 	return errs
 }
 
-// unknownFields says what is accepted in place of fields that nothing reads.
+// unknownFields returns an error for each unknown field, with the known ones.
 func unknownFields(wrong []error) field.ErrorList {
 	accepted := map[string][]string{
 		"":        append([]string{"apiVersion", "kind"}, strict.JSONNames[Config]()...),

@@ -2,6 +2,6 @@
 // flows in, a Config flows out, or every error in it.
 //
 // A new setting is a field of Config in config.go, a check in validate.go, a row
-// in docs/configuration.md and a case in inject/testdata/configs. What only the
-// packages above know is validated there: inject.ParseConfig does all of it.
+// in docs/configuration.md and a case in inject/testdata/configs. Some checks need
+// packages above this one and are there: inject.ParseConfig runs all of them.
 package config

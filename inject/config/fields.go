@@ -8,27 +8,27 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// Fields are the fields that the text of a configuration sets, which
-// ParseConfig has taken: the paths of all that holds no other fields, such as
-// proxyResources.limits.cpu. A list is one field.
+// Fields returns the paths of the fields that a valid configuration sets, such as
+// proxyResources.limits.cpu. Only fields without fields of their own count, and a
+// list is one field.
 func Fields(text []byte) ([]string, error) {
 	raw, err := strict.ReadDocument(text, "a mapping")
 	if err != nil {
 		return nil, err
 	}
 	var fields []string
-	for _, l := range leavesAt("", raw) {
-		if l.Path != "apiVersion" && l.Path != "kind" {
-			fields = append(fields, l.Path)
+	for _, leaf := range leavesAt("", raw) {
+		if leaf.Path != "apiVersion" && leaf.Path != "kind" {
+			fields = append(fields, leaf.Path)
 		}
 	}
 	return fields, nil
 }
 
-// Leaf is a field that holds no other fields.
+// Leaf is a field without fields of its own.
 type Leaf struct{ Path, Value string }
 
-// Leaves are those of a value, which marshals as JSON.
+// Leaves returns the leaves of a value, which must marshal as JSON.
 func Leaves(value any) []Leaf {
 	raw, err := json.Marshal(value)
 	if err != nil {
@@ -37,7 +37,8 @@ func Leaves(value any) []Leaf {
 	return leavesAt("", raw)
 }
 
-// leavesAt are those of a value's JSON, in its order; what is null is none.
+// leavesAt returns the leaves of a JSON value in its order, without those that are
+// null.
 func leavesAt(path string, raw json.RawMessage) []Leaf {
 	raw = bytes.TrimSpace(raw)
 	var text string
@@ -59,11 +60,11 @@ func leavesBelow(path string, raw json.RawMessage) []Leaf {
 	var all []Leaf
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	token := func() json.Token {
-		t, err := decoder.Token()
+		next, err := decoder.Token()
 		if err != nil {
 			panic("JSON that was read before: " + err.Error())
 		}
-		return t
+		return next
 	}
 	for token(); decoder.More(); {
 		key, _ := token().(string)
@@ -76,11 +77,12 @@ func leavesBelow(path string, raw json.RawMessage) []Leaf {
 	return all
 }
 
-// listed is a list on one line: words as they are, anything else as JSON.
+// listed returns a list on one line: strings separated by commas, anything else as
+// JSON.
 func listed(raw json.RawMessage) string {
-	var words []string
-	if err := json.Unmarshal(raw, &words); err == nil {
-		return strings.Join(words, ",")
+	var items []string
+	if err := json.Unmarshal(raw, &items); err == nil {
+		return strings.Join(items, ",")
 	}
 	return string(raw)
 }

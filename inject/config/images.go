@@ -12,15 +12,15 @@ import (
 )
 
 const (
-	// AcceptedImage words what ParseImage takes.
+	// AcceptedImage describes what ParseImage accepts.
 	AcceptedImage   = "an image reference such as registry.example/team/envoy:v1"
 	acceptedAllowed = "a registry, a repository in one or an image, with the registry's name: " +
 		"registry.example, docker.io/envoyproxy, registry.example/envoy:v1"
 )
 
-// ParseImage reads an image reference and says all of it, so that what is
-// compared with the configuration is what a node pulls, whichever registry it
-// takes for names that have none.
+// ParseImage reads an image reference and returns it with its registry. So the
+// configuration is compared with what a node pulls, whichever registry that node
+// uses for names without one.
 func ParseImage(text string) (string, error) {
 	named, err := reference.ParseNormalizedNamed(text)
 	if err != nil {
@@ -29,29 +29,28 @@ func ParseImage(text string) (string, error) {
 	return named.String(), nil
 }
 
-// allowedImage is an entry of Config.AllowedProxyImages, which must be one of
-// a registry, a repository or what is below it, and a single image.
+// allowedImage is an entry of Config.AllowedProxyImages. One of its fields is set.
 type allowedImage struct {
-	below string // a registry or repository
-	image string // or one image, by tag or digest
+	below string // a registry or repository, with all below it
+	image string // a single image, by tag or digest
 }
 
-// parseAllowedImage wants the registry's name: without one it would be for each
-// node to say which registry is meant.
+// parseAllowedImage reads an entry. It must have the registry's name: without one,
+// each node would choose the registry.
 func parseAllowedImage(text string) (allowedImage, error) {
 	wrong := &interception.ValueError{Value: text, Accepted: acceptedAllowed}
 	registry, _, isImage := strings.Cut(text, "/")
 	if !isImage {
-		text += "/any" // a registry alone, with its port or without, is no reference
+		text += "/any" // a registry alone, with or without its port, is no reference
 	}
 	if registry != "localhost" && !strings.ContainsAny(registry, ".:") {
 		return allowedImage{}, wrong
 	}
-	// Not by Docker's rules, which make docker.io/library/name of docker.io/name.
+	// Docker's rules would turn docker.io/name into docker.io/library/name.
 	parsed, err := reference.Parse(text)
-	named, is := parsed.(reference.Named)
+	named, isNamed := parsed.(reference.Named)
 	switch {
-	case err != nil, !is, reference.Domain(named) != registry:
+	case err != nil, !isNamed, reference.Domain(named) != registry:
 		return allowedImage{}, wrong
 	case !isImage:
 		return allowedImage{below: registry}, nil
@@ -62,16 +61,16 @@ func parseAllowedImage(text string) (allowedImage, error) {
 	}
 }
 
-// pulled is what a node goes by: the digest, where there is one, whatever the
-// tag beside it.
+// pulled returns the reference that a node pulls: by the digest if there is one,
+// whatever the tag beside it.
 func pulled(named reference.Named) string {
-	if digested, is := named.(reference.Digested); is {
+	if digested, isDigested := named.(reference.Digested); isDigested {
 		return named.Name() + "@" + digested.Digest().String()
 	}
 	return named.String()
 }
 
-// allows reports whether a reference that parseImage returned is covered.
+// allows reports whether the entry allows a reference that ParseImage returned.
 func (a allowedImage) allows(image string) bool {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {
@@ -83,7 +82,7 @@ func (a allowedImage) allows(image string) bool {
 	return named.Name() == a.below || strings.HasPrefix(named.Name(), a.below+"/")
 }
 
-// checkAllowedImages is for a configuration.
+// checkAllowedImages returns an error for each invalid or duplicate entry.
 func checkAllowedImages(path *field.Path, entries []string) field.ErrorList {
 	var errs field.ErrorList
 	for i, entry := range entries {
@@ -97,7 +96,7 @@ func checkAllowedImages(path *field.Path, entries []string) field.ErrorList {
 	return errs
 }
 
-// AllowsImage reports whether a pod may have an image for its proxy.
+// AllowsImage reports whether a pod may use an image for its proxy.
 func (c Config) AllowsImage(image string) bool {
 	return slices.ContainsFunc(c.AllowedProxyImages, func(entry string) bool {
 		allowed, err := parseAllowedImage(entry)

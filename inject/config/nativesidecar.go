@@ -6,36 +6,35 @@ import (
 	"k8s.io/apimachinery/pkg/util/version"
 )
 
-// Drains reports whether the end of a pod waits for what is under way through
-// Envoy. A native sidecar is stopped last, so that the bytes that it carries
-// need nobody to wait for them; but a client of HTTP that keeps its connection
-// open is to be told to go elsewhere. A regular container is stopped together
-// with the application.
+// Drains reports whether the end of a pod waits for Envoy's open connections and
+// requests. A native sidecar stops last, so plain TCP needs no drain. But HTTP
+// clients that keep their connections open must be told to close them. A regular
+// container stops together with the application.
 func (c Config) Drains() bool { return !c.Native() || c.ProtocolDetection != ProtocolDetectionNone }
 
-// NativeSidecar says which kind of container the proxy is: a native sidecar,
-// which is an init container that goes on running, or in classic order an
-// ordinary container, the first one. Kubernetes knows the former from 1.29 on.
+// NativeSidecar sets the kind of the proxy's container: a native sidecar, which is
+// an init container that keeps running (Kubernetes 1.29 or newer), or the first
+// regular container.
 type NativeSidecar string
 
 // The values of NativeSidecar.
 const (
-	// NativeSidecarAuto leaves it to the API server's version. Where nobody has
-	// asked that, it is as NativeSidecarEnabled.
+	// NativeSidecarAuto depends on the API server's version. If that is not known,
+	// it is the same as NativeSidecarEnabled.
 	NativeSidecarAuto     NativeSidecar = "auto"
 	NativeSidecarEnabled  NativeSidecar = "enabled"
 	NativeSidecarDisabled NativeSidecar = "disabled"
-	// NativeSidecarUnsupported is NativeSidecarDisabled where no pod may ask
-	// for another order. No file says so, but ForAPIServer.
+	// NativeSidecarUnsupported is NativeSidecarDisabled without the annotation that
+	// overrides it. Only ForAPIServer sets it, never a file.
 	NativeSidecarUnsupported NativeSidecar = "unsupported"
 )
 
-// nativeSince is the first version of Kubernetes whose API server keeps what
-// makes an init container a native sidecar, with nothing said about it.
+// nativeSince is the first version of Kubernetes with native sidecars enabled by
+// default.
 var nativeSince = version.MajorMinor(1, 29)
 
 // KnowsNativeSidecars reports whether an API server of a version such as
-// v1.29.3-gke.100 does.
+// v1.29.3-gke.100 has native sidecars.
 func KnowsNativeSidecars(gitVersion string) (bool, error) {
 	parsed, err := version.ParseGeneric(gitVersion)
 	if err != nil {
@@ -44,10 +43,10 @@ func KnowsNativeSidecars(gitVersion string) (bool, error) {
 	return parsed.AtLeast(nativeSince), nil
 }
 
-// ForAPIServer is the configuration as it holds in the cluster of an API server
-// that knows native sidecars, or does not. One that does not drops what makes an
-// init container one, and the pod would wait for it to end for ever. A
-// configuration that says enabled has its will: there are feature gates.
+// ForAPIServer returns the configuration for an API server with or without native
+// sidecars. One without them removes the restartPolicy of an init container, and
+// the pod would wait for its end for ever. NativeSidecarEnabled stays: a feature
+// gate may have turned them on.
 func (c Config) ForAPIServer(knowsNativeSidecars bool) Config {
 	switch {
 	case c.NativeSidecar == NativeSidecarEnabled:

@@ -7,14 +7,14 @@ import (
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
-// defaultPortRange is below that of clients, which is from 32768 on unless
-// somebody has set it, and below the NodePorts of a cluster. One end is odd: of
-// ends of the same parity the kernel complains in its log, for each pod.
+// defaultPortRange is below the default range of clients, which begins at 32768, and
+// below a cluster's NodePorts. One end is odd and the other even: otherwise the
+// kernel writes a warning to its log for each pod.
 const defaultPortRange = "10000-31999"
 
 const acceptedPortRange = "a range of ports from 1024 on such as 10000-31999, or an empty value to leave the pod's range as it is"
 
-// parsePortRange reads a range of more than one port, or none.
+// parsePortRange reads a range of more than one port; nil for an empty text.
 func parsePortRange(text string) (*interception.PortRange, error) {
 	ports, err := interception.ParsePortRanges(text)
 	if err != nil || len(ports) > 1 || len(ports) == 1 && (ports[0].First < podplan.LeastPort || ports[0].First == ports[0].Last) {
@@ -33,16 +33,17 @@ func checkPortRange(path *field.Path, text string) field.ErrorList {
 	return nil
 }
 
-// TProxyPorts returns those of TProxyPortRange, which Validate has passed.
+// TProxyPorts returns the parsed TProxyPortRange of a valid configuration; nil if it
+// is empty.
 func (c Config) TProxyPorts() *interception.PortRange {
-	drawn, err := parsePortRange(c.TProxyPortRange)
+	ports, err := parsePortRange(c.TProxyPortRange)
 	if err != nil {
 		panic("port range from a valid configuration: " + err.Error())
 	}
-	return drawn
+	return ports
 }
 
-// HTTPPortRanges returns those of HTTPPorts, which Validate has passed.
+// HTTPPortRanges returns the parsed HTTPPorts of a valid configuration.
 func (c Config) HTTPPortRanges() interception.PortRanges {
 	ports, err := interception.ParsePortRanges(c.HTTPPorts)
 	if err != nil {

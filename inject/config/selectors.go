@@ -13,14 +13,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// Selectors choose pods by their labels: those of a configuration, compiled.
+// Selectors are a configuration's label selectors, compiled.
 type Selectors []labels.Selector
 
-// CompileSelectors compiles selectors that Validate has passed.
-func CompileSelectors(of []metav1.LabelSelector) Selectors {
+// CompileSelectors compiles the selectors of a valid configuration.
+func CompileSelectors(selectors []metav1.LabelSelector) Selectors {
 	var all Selectors
-	for i := range of {
-		selector, err := metav1.LabelSelectorAsSelector(&of[i])
+	for i := range selectors {
+		selector, err := metav1.LabelSelectorAsSelector(&selectors[i])
 		if err != nil {
 			panic("selector from a valid configuration: " + err.Error())
 		}
@@ -29,7 +29,7 @@ func CompileSelectors(of []metav1.LabelSelector) Selectors {
 	return all
 }
 
-// Match reports whether any of them chooses the pod.
+// Match reports whether any of them selects the pod.
 func (s Selectors) Match(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(s, func(one labels.Selector) bool { return one.Matches(labels.Set(pod.Labels)) })
 }
@@ -38,8 +38,8 @@ var selectorOperators = []metav1.LabelSelectorOperator{
 	metav1.LabelSelectorOpIn, metav1.LabelSelectorOpNotIn, metav1.LabelSelectorOpExists, metav1.LabelSelectorOpDoesNotExist,
 }
 
-// checkSelectors refuses an empty selector, too: to Kubernetes it means every
-// pod and to Istio none, and whoever writes it may mean either.
+// checkSelectors returns the errors of selectors. An empty one is an error, too: in
+// Kubernetes it selects every pod and in Istio none, so it is ambiguous.
 func checkSelectors(name string, all []metav1.LabelSelector) field.ErrorList {
 	var errs field.ErrorList
 	for i := range all {
@@ -48,9 +48,9 @@ func checkSelectors(name string, all []metav1.LabelSelector) field.ErrorList {
 			errs = append(errs, field.Required(path, "accepted: matchLabels, matchExpressions or both"))
 		}
 		wrong := validation.ValidateLabelSelector(&all[i], validation.LabelSelectorValidationOptions{
-			AllowUnknownOperatorInRequirement: true, // for a word that says which there are
+			AllowUnknownOperatorInRequirement: true, // checked below, with the accepted ones
 		}, path)
-		// It goes through matchLabels as they come, in another order each time.
+		// The errors of matchLabels come in the random order of a map.
 		slices.SortStableFunc(wrong, func(a, b *field.Error) int {
 			return cmp.Or(strings.Compare(a.Field, b.Field), strings.Compare(fmt.Sprint(a.BadValue), fmt.Sprint(b.BadValue)))
 		})

@@ -20,20 +20,20 @@ import (
 const (
 	// MaxConcurrency is the most worker threads of Envoy.
 	MaxConcurrency = 1024
-	// AcceptedConcurrency words what is accepted.
+	// AcceptedConcurrency describes the accepted values of concurrency.
 	AcceptedConcurrency = "a whole number from 1 to 1024, or 0 for all cores"
-	// maxID is the largest runAsUser and runAsGroup that Kubernetes takes.
+	// maxID is the largest runAsUser and runAsGroup that Kubernetes accepts.
 	maxID = math.MaxInt32
-	// The most that Linux takes (linux/tcp.h: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT).
+	// Linux' limits (linux/tcp.h: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT).
 	maxKeepaliveSeconds = 32767
 	maxKeepaliveProbes  = 127
-	// maxHeaderKB is the most that Envoy takes.
+	// maxHeaderKB is Envoy's limit, in KiB.
 	maxHeaderKB      = 8192
 	maxHeaderSeconds = 86400
 )
 
-// Validate returns an error for every setting that cannot be used, with the
-// setting's path, its value and what is accepted.
+// Validate returns an error for each invalid setting, with its path, its value and
+// what is accepted.
 func (c Config) Validate() field.ErrorList {
 	var errs field.ErrorList
 	errs = append(errs, CheckImage(field.NewPath("initImage"), c.InitImage)...)
@@ -86,7 +86,7 @@ func checkHTTP(c Config) field.ErrorList {
 	return append(errs, checkSeconds("httpLimits.headerTimeout", c.HTTPLimits.HeaderTimeout, 0, maxHeaderSeconds)...)
 }
 
-// checkSeconds finds a time that is not within a number of seconds.
+// checkSeconds returns an error for a time that is not from least to most seconds.
 func checkSeconds(name string, value metav1.Duration, least, most int) field.ErrorList {
 	from, to := time.Duration(least)*time.Second, time.Duration(most)*time.Second
 	if from <= value.Duration && value.Duration <= to {
@@ -95,7 +95,7 @@ func checkSeconds(name string, value metav1.Duration, least, most int) field.Err
 	return field.ErrorList{field.Invalid(field.NewPath(name), value.Duration.String(), fmt.Sprintf("accepted: %s to %s", from, to))}
 }
 
-// CheckImage finds what cannot be an image reference.
+// CheckImage returns an error for a text that cannot be an image reference.
 func CheckImage(path *field.Path, image string) field.ErrorList {
 	printable := func(r rune) bool { return r > ' ' && r < 0x7f }
 	if image != "" && strings.IndexFunc(image, func(r rune) bool { return !printable(r) }) < 0 {
@@ -111,8 +111,8 @@ func checkOneOf[T ~string](name string, value T, accepted ...T) field.ErrorList 
 	return field.ErrorList{field.NotSupported(field.NewPath(name), value, accepted)}
 }
 
-// checkParsed says what is wrong with a text that a parser of annotations
-// reads, too.
+// checkParsed returns the error of a parser that also reads annotations, as an error
+// of the configuration.
 func checkParsed[T any](name, text string, parse func(string) (T, error)) field.ErrorList {
 	_, err := parse(text)
 	var wrong *interception.ValueError
@@ -129,7 +129,7 @@ func checkParsed[T any](name, text string, parse func(string) (T, error)) field.
 	return field.ErrorList{field.Invalid(field.NewPath(name), text, detail)}
 }
 
-// checkRange finds a number that is not from 1 to the most.
+// checkRange returns an error for a number that is not from 1 to most.
 func checkRange(name string, value, most int64) field.ErrorList {
 	if 1 <= value && value <= most {
 		return nil
@@ -137,17 +137,18 @@ func checkRange(name string, value, most int64) field.ErrorList {
 	return field.ErrorList{field.Invalid(field.NewPath(name), value, fmt.Sprintf("accepted: 1 to %d", most))}
 }
 
-// CheckResources finds requests above their limits, and negative quantities.
-func CheckResources(path *field.Path, r corev1.ResourceRequirements) field.ErrorList {
+// CheckResources returns an error for each request above its limit and for each
+// negative quantity.
+func CheckResources(path *field.Path, resources corev1.ResourceRequirements) field.ErrorList {
 	var errs field.ErrorList
-	for resourceName, request := range r.Requests {
-		limit, limited := r.Limits[resourceName]
+	for resourceName, request := range resources.Requests {
+		limit, limited := resources.Limits[resourceName]
 		if limited && request.Cmp(limit) > 0 {
 			errs = append(errs, field.Invalid(path.Child("requests").Key(string(resourceName)), request.String(),
 				"accepted: at most the limit, "+limit.String()))
 		}
 	}
-	for kind, list := range map[string]corev1.ResourceList{"requests": r.Requests, "limits": r.Limits} {
+	for kind, list := range map[string]corev1.ResourceList{"requests": resources.Requests, "limits": resources.Limits} {
 		for resourceName, quantity := range list {
 			if quantity.Sign() < 0 {
 				errs = append(errs, field.Invalid(path.Child(kind).Key(string(resourceName)), quantity.String(), "accepted: 0 or more"))
@@ -158,7 +159,7 @@ func CheckResources(path *field.Path, r corev1.ResourceRequirements) field.Error
 	return errs
 }
 
-// checkPullSecrets holds that the names are ones that Secrets can have.
+// checkPullSecrets returns an error for each invalid or duplicate name of a Secret.
 func checkPullSecrets(path *field.Path, secrets []corev1.LocalObjectReference) field.ErrorList {
 	var errs field.ErrorList
 	for i, secret := range secrets {

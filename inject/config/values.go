@@ -9,7 +9,7 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// DNSCapture says which DNS queries of a pod go through its proxy.
+// DNSCapture sets which DNS queries of a pod go through its proxy.
 type DNSCapture string
 
 // The values of DNSCapture.
@@ -19,47 +19,47 @@ const (
 	DNSCaptureAll       DNSCapture = "all"       // those to any server
 )
 
-// ProtocolDetection says on which ports Envoy looks for HTTP and TLS in what a
-// client sends first. On all others it carries bytes and reads none of them.
+// ProtocolDetection sets the ports on which Envoy detects HTTP and TLS in a client's
+// first bytes. On all others it forwards bytes without reading them.
 type ProtocolDetection string
 
 // The values of ProtocolDetection.
 const (
 	ProtocolDetectionNone ProtocolDetection = "none"
-	// ProtocolDetectionDeclared looks on the ports that the pod's containers
-	// name as HTTP, HTTP/2, gRPC or TLS, and on HTTPPorts.
+	// ProtocolDetectionDeclared is for the ports that the pod's containers name as
+	// HTTP, HTTP/2, gRPC or TLS, and for HTTPPorts.
 	ProtocolDetectionDeclared ProtocolDetection = "declared"
-	// ProtocolDetectionAll looks on all but envoy.ServerFirstPorts.
+	// ProtocolDetectionAll is for all ports but envoy.ServerFirstPorts.
 	ProtocolDetectionAll ProtocolDetection = "all"
 )
 
-// AcceptedDuration words what ParseDuration takes.
+// AcceptedDuration describes what ParseDuration accepts.
 const AcceptedDuration = "a time above 0 such as 25s or 1m30s"
 
 // ParseDuration reads a time above 0.
 func ParseDuration(text string) (time.Duration, error) {
-	d, err := time.ParseDuration(text)
-	if err != nil || d <= 0 {
+	duration, err := time.ParseDuration(text)
+	if err != nil || duration <= 0 {
 		return 0, &interception.ValueError{Value: text, Accepted: AcceptedDuration}
 	}
-	return d, nil
+	return duration, nil
 }
 
-// LogLevels are Envoy's.
+// LogLevels are Envoy's log levels.
 var LogLevels = []string{"trace", "debug", "info", "warning", "warn", "error", "critical", "off"}
 
-// AcceptedLogLevels words the LogLevels.
+// AcceptedLogLevels lists the LogLevels for messages.
 var AcceptedLogLevels = strings.Join(LogLevels, ", ")
 
-// component is the form of the name of a part of Envoy that logs. Which ones
-// there are depends on its version.
+// component matches the name of one of Envoy's logging components. Which ones exist
+// depends on its version.
 var component = regexp.MustCompile(`^[a-z0-9_]+$`)
 
-// AcceptedComponentLogLevels words what ParseComponentLogLevels takes.
+// AcceptedComponentLogLevels describes what ParseComponentLogLevels accepts.
 const AcceptedComponentLogLevels = "names of Envoy's components with a level each, such as http:debug,connection:trace"
 
-// ParseComponentLogLevels checks pairs of a component and its log level, which
-// Envoy takes as they are.
+// ParseComponentLogLevels checks pairs of a component and its log level, and returns
+// the text for Envoy's command line as it is.
 func ParseComponentLogLevels(text string) (string, error) {
 	for pair := range strings.SplitSeq(text, ",") {
 		name, level, _ := strings.Cut(pair, ":")

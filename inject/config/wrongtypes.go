@@ -11,9 +11,9 @@ import (
 	kjson "sigs.k8s.io/json"
 )
 
-// wrongTypes are the values of a configuration's JSON that do not fit where
-// they stand, each with its path. A decoder stops at the first and, for times
-// and quantities, names no path; so each value is decoded alone.
+// wrongTypes returns an error for each value of a wrong type in a configuration's
+// JSON, with its path. A decoder stops at the first one and, for times and
+// quantities, reports no path; so each value is decoded alone.
 func wrongTypes(raw []byte) field.ErrorList {
 	var document any
 	if err := json.Unmarshal(raw, &document); err != nil {
@@ -22,8 +22,8 @@ func wrongTypes(raw []byte) field.ErrorList {
 	return wrongValues(nil, document, func(value any) any { return value })
 }
 
-// wrongValues goes down to the values that hold no others; document puts one
-// back where it stood, in a document without the rest.
+// wrongValues checks each value that contains no other; document wraps one in a
+// document with nothing else, at the same path.
 func wrongValues(path *field.Path, value any, document func(any) any) field.ErrorList {
 	var errs field.ErrorList
 	object, isObject := value.(map[string]any)
@@ -49,11 +49,10 @@ func wrongValues(path *field.Path, value any, document func(any) any) field.Erro
 	return errs
 }
 
-// goType is how a decoder says what it was given and what it would have taken.
+// goType matches a decoder's error with the given and the wanted type.
 var goType = regexp.MustCompile(`^json: cannot unmarshal (\w+).* into Go .* of type (.*)$`)
 
-// wrongAlone says what is wrong with a document of one value; nothing where it
-// fits.
+// wrongAlone returns what is wrong with a document of one value; empty if nothing.
 func wrongAlone(document any) string {
 	raw, err := json.Marshal(document)
 	if err == nil {
@@ -64,7 +63,7 @@ func wrongAlone(document any) string {
 	}
 	match := goType.FindStringSubmatch(err.Error())
 	if match == nil {
-		return err.Error() // of a time or a quantity
+		return err.Error() // a time or a quantity
 	}
 	given, wanted := match[1], match[2]
 	switch {
