@@ -16,8 +16,8 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// takenNames finds what has one of our names in a pod that is yet without us,
-// or one of those that the configuration gives to the sidecar's volumes.
+// takenNames finds containers and volumes with one of our names, or with a name
+// of the sidecar's configured volumes, in a pod that is not injected.
 func takenNames(pod *corev1.Pod, custom []corev1.Volume) (found strict.Faults) {
 	const (
 		detail       = "the name is Shunt's own and the injector did not put it there; accepted: any other name"
@@ -43,12 +43,12 @@ func takenNames(pod *corev1.Pod, custom []corev1.Volume) (found strict.Faults) {
 }
 
 // takenIdentity finds containers that run as the proxy's user or group: the
-// rules would take their connections for the proxy's own and let them past it.
-// A container that says nothing has what the pod says, and the pod's field is
-// then the one to change. fsGroup and supplementalGroups are free: the owner
-// match of netfilter compares the primary group of the process alone.
+// rules would take their connections for the proxy's, and these would bypass it.
+// A container without its own ids inherits the pod's, and the fault then names
+// the pod's field. fsGroup and supplementalGroups may be the proxy's: netfilter's
+// owner match compares the primary group only.
 //
-// A pod that says so by AllowProxyIdentityKey means it.
+// AllowProxyIdentityKey turns the check off.
 func takenIdentity(pod *corev1.Pod, req annotation.Request, cfg config.Config) (found strict.Faults) {
 	if ptr.Deref(req.AllowProxyIdentity, false) {
 		return strict.Faults{}
@@ -88,8 +88,8 @@ func takenIdentity(pod *corev1.Pod, req annotation.Request, cfg config.Config) (
 	return found
 }
 
-// unsatisfiable finds what a pod asks for and neither Kubernetes nor the configured
-// sidecar can give.
+// unsatisfiable finds what a pod asks for and Kubernetes or the configured
+// sidecar cannot do.
 func unsatisfiable(pod *corev1.Pod, req annotation.Request, cfg config.Config) field.ErrorList {
 	var errs field.ErrorList
 	grace, drain := annotation.GracePeriod(pod), req.ProxyConfig.Drain
@@ -112,10 +112,10 @@ func unsatisfiable(pod *corev1.Pod, req annotation.Request, cfg config.Config) f
 	return errs
 }
 
-// ownResolvers finds nameservers of a pod that are all in the pod itself, where
-// DNS is captured. What such a server asks is captured, too, and the proxy would
-// have it back to the server. Only with dnsPolicy None are those the pod names
-// all that there are; shunt-init looks at what kubelet has made of the others.
+// ownResolvers finds that DNS is captured and all nameservers run in the pod
+// itself. Their own queries are captured too, and the proxy would return them to
+// the server. Only with dnsPolicy None does the pod's spec have all nameservers;
+// otherwise shunt-init checks what kubelet wrote.
 func ownResolvers(pod *corev1.Pod, cfg config.Config) field.ErrorList {
 	dns := pod.Spec.DNSConfig
 	if cfg.DNSCapture == config.DNSCaptureNone || pod.Spec.DNSPolicy != corev1.DNSNone || dns == nil || len(dns.Nameservers) == 0 {
@@ -123,7 +123,7 @@ func ownResolvers(pod *corev1.Pod, cfg config.Config) field.ErrorList {
 	}
 	for _, text := range dns.Nameservers {
 		if addr, err := netip.ParseAddr(text); err != nil || !addr.IsLoopback() && !addr.IsUnspecified() {
-			return nil // what is no address, the API server refuses
+			return nil // the API server denies what is no address
 		}
 	}
 	return field.ErrorList{field.Invalid(podplan.SpecPath.Child("dnsConfig", "nameservers").Index(0), dns.Nameservers[0], fmt.Sprintf(
@@ -131,7 +131,7 @@ func ownResolvers(pod *corev1.Pod, cfg config.Config) field.ErrorList {
 			"beside it, or %s: none", annotation.DNSCaptureKey))}
 }
 
-// proxyPorts are those that the proxy listens on.
+// proxyPorts returns the ports that the proxy listens on.
 func proxyPorts(req annotation.Request, cfg config.Config) map[corev1.Protocol][]uint16 {
 	tcp := []uint16{interception.DefaultOutboundPort, interception.DefaultInboundPort, req.HealthPort()}
 	ports := map[corev1.Protocol][]uint16{}
@@ -140,7 +140,7 @@ func proxyPorts(req annotation.Request, cfg config.Config) map[corev1.Protocol][
 	} else {
 		for _, port := range cfg.Sidecar.Container.Ports {
 			if port.ContainerPort == int32(interception.HealthPort) {
-				continue // which is where the pod wants it, and in the list
+				continue // moved to the pod's health port, which is in the list
 			}
 			protocol := podplan.Protocol(port)
 			ports[protocol] = append(ports[protocol], uint16(port.ContainerPort))
@@ -162,13 +162,13 @@ func proxyPorts(req annotation.Request, cfg config.Config) map[corev1.Protocol][
 }
 
 // takenPorts finds containers that declare a port which the proxy listens on.
-// The second to bind the port fails, and that may be the proxy, or the
-// application after a restart of the proxy's.
+// Whichever binds it second fails: the proxy, or the application after the proxy
+// restarted.
 func takenPorts(pod *corev1.Pod, req annotation.Request, cfg config.Config) (found strict.Faults) {
 	var ports map[corev1.Protocol][]uint16
 	for _, c := range podplan.AllContainers(pod) {
 		if podplan.IsContainerName(c.Name) {
-			continue // which is what is wrong with it
+			continue // takenNames reports it
 		}
 		for i, port := range c.Ports {
 			if ports == nil {
@@ -185,9 +185,9 @@ func takenPorts(pod *corev1.Pod, req annotation.Request, cfg config.Config) (fou
 	return found
 }
 
-// takenVolumes finds volumes of ours that another container mounts: what is in
-// them runs in the proxy's container. The mount by which a container has
-// shunt-init for its probes is taken out before.
+// takenVolumes finds containers that mount one of our volumes: the proxy runs
+// what is in them. The mount of shunt-init for a container's probes was removed
+// before.
 func takenVolumes(path func() *field.Path, c *corev1.Container) (found strict.Faults) {
 	const detail = "the volume is Shunt's own, and the proxy runs what is in it; accepted: any other volume"
 	check := func(list string, i int, name string) {

@@ -12,28 +12,28 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// Decision says whether a pod is to be injected, and why.
+// Decision is whether a pod is injected, and why.
 type Decision struct {
 	Inject bool
 	Reason Reason
-	// Errors holds the first fields for which the pod is refused; empty unless
-	// Reason.Refuses. More is how many there are besides.
+	// Errors has the first fields for which the pod is denied; empty unless
+	// Reason.Denies. More is the number of further ones.
 	Errors field.ErrorList
 	More   int
 }
 
-// Denied reports whether the pod must not run as it is.
+// Denied reports whether the pod is denied.
 func (d Decision) Denied() bool { return len(d.Errors) > 0 }
 
-// Inject decides about a pod, and plans and carries out the injection where it
-// is wanted. The pod is not changed. The first line that applies counts:
+// Inject decides about a pod, and injects it if it is wanted. The pod is not
+// changed. The first line that applies counts:
 //
 //	mirrors a static pod                             -> MirrorPod
-//	sidecar.istio.io/inject malformed                -> InvalidAnnotation, refused
-//	sets what forbiddenAnnotations keeps from pods,
-//	  and would be wanted without it                 -> ForbiddenAnnotation, refused
+//	sidecar.istio.io/inject malformed                -> InvalidAnnotation, denied
+//	sets what forbiddenAnnotations lists,
+//	  and would be wanted without it                 -> ForbiddenAnnotation, denied
 //	hostNetwork                                      -> HostNetwork
-//	os.name windows, or a nodeSelector that says so  -> Windows
+//	os.name windows, or a nodeSelector for it         -> Windows
 //	namespace        namespace     pod     pod           selectors  default
 //	istio-injection  istio.io/rev  inject  istio.io/rev  that match policy
 //	any              any           false   any           any        any       -> PodOptedOut
@@ -51,26 +51,25 @@ func (d Decision) Denied() bool { return len(d.Errors) > 0 }
 //	asks for the configuration's revision              -> wanted
 //
 //	wanted, not in mode NONE, another mesh's
-//	  containers                                     -> OtherMesh, refused
-//	wanted, an annotation malformed                  -> InvalidAnnotation, refused
-//	wanted, one of our names in use                  -> NameTaken, refused
-//	wanted, a container with the proxy's ids         -> ProxyIdentityTaken, refused
-//	wanted, a container with a port of the proxy's   -> PortTaken, refused
+//	  containers                                     -> OtherMesh, denied
+//	wanted, an annotation malformed                  -> InvalidAnnotation, denied
+//	wanted, one of our names in use                  -> NameTaken, denied
+//	wanted, a container with the proxy's ids         -> ProxyIdentityTaken, denied
+//	wanted, a container with a port of the proxy's   -> PortTaken, denied
 //	wanted, the namespace enforces a level of Pod
-//	  Security that forbids what the mode needs      -> PodSecurity, refused
+//	  Security that forbids what the mode needs      -> PodSecurity, denied
 //	wanted, has exactly what would be put in         -> AlreadyInjected
 //	wanted                                           -> Injected
 //
-// As in Istio, a namespace that declines wins over a pod that asks, and what
-// it says of the revision over what the pod says; what the pod itself says of
-// inject wins over neverInjectSelector, that over alwaysInjectSelector, and
-// that over the default policy. Whether a
-// pod is injected already is asked last and of the containers themselves: a
-// status annotation on a pod without the containers, or with others, must not
-// get it past the injector; what is missing or differs is put in anew.
+// As in Istio, a namespace that opts out wins over a pod that opts in, and the
+// namespace's revision over the pod's. The pod's own inject wins over
+// neverInjectSelector, that over alwaysInjectSelector, and that over the default
+// policy. Whether a pod is already injected is checked last, and on its
+// containers: a status annotation alone must not get a pod past the injector.
+// What is missing or differs is injected again.
 func (in *Injector) Inject(pod *corev1.Pod, ns annotation.Namespace) Result {
-	// Kubelet runs what its node's file says, and never a pod with this annotation,
-	// whoever has made it.
+	// Kubelet runs the node's file, and never a pod with this annotation, whoever
+	// created it.
 	if _, mirrors := pod.Annotations[corev1.MirrorPodAnnotationKey]; mirrors {
 		return Result{Decision: Decision{Reason: ReasonMirrorPod}}
 	}
@@ -93,17 +92,17 @@ func (in *Injector) Inject(pod *corev1.Pod, ns annotation.Namespace) Result {
 	edit, _ := podplan.Undo(pod, podplan.VolumeNames(sidecar.Volumes(req, in.cfg)))
 	base := edit.Pod()
 	cfg := req.Override(in.cfg, base)
-	plan, refusal := in.plan(base, ns, req, problems, cfg)
+	plan, denial := in.plan(base, ns, req, problems, cfg)
 	annotation.AddKeyWarnings(&w, pod, ns)
 	w.Add(meshWarnings(base, req, cfg)...)
-	if refusal.Denied() {
-		return Result{Decision: refusal, Warnings: w.Lines()}
+	if denial.Denied() {
+		return Result{Decision: denial, Warnings: w.Lines()}
 	}
 	w.Add(podWarnings(req, cfg)...)
 	w.Add(probeWarnings(base, req)...)
 	w.Add(annotation.ConfigWarnings(req, cfg)...)
 	w.Add(readinessWarnings(req, plan)...)
-	w.Add(orderWarnings(base, plan.Containers.Proxy(), cfg)...)
+	w.Add(regularSidecarWarnings(base, plan.Containers.Proxy(), cfg)...)
 	w.Add(imageUserWarnings(base, req, cfg)...)
 	w.Add(sidecar.QoSWarnings(base, req, plan, cfg)...)
 	applied, changed := plan.AppliedTo(pod)
@@ -120,15 +119,15 @@ func (in *Injector) Inject(pod *corev1.Pod, ns annotation.Namespace) Result {
 	}
 }
 
-// AndMore words how many faults there are beside Errors; it returns nothing
-// where these are all.
+// AndMore returns a text with the number of faults beside Errors, or nothing if
+// there are none.
 func (d Decision) AndMore() string { return strict.AndMore(d.More) }
 
 func deny(reason Reason, found strict.Faults) Decision {
 	return Decision{Reason: reason, Errors: found.Told, More: found.More}
 }
 
-// unwanted returns why the pod is to be left alone, or nothing.
+// unwanted returns why the pod is skipped, or nothing.
 func (in *Injector) unwanted(pod *corev1.Pod, req annotation.Request) Reason {
 	switch {
 	case pod.Spec.HostNetwork:
@@ -146,7 +145,7 @@ func (in *Injector) unwanted(pod *corev1.Pod, req annotation.Request) Reason {
 	}
 }
 
-// unasked returns why a pod that nobody declines is not for this injector, or
+// unasked returns why a pod that did not opt out is not for this injector, or
 // nothing.
 func (in *Injector) unasked(pod *corev1.Pod, req annotation.Request) Reason {
 	byPolicy := in.cfg.DefaultPolicy == config.PolicyEnabled
@@ -164,10 +163,10 @@ func (in *Injector) unasked(pod *corev1.Pod, req annotation.Request) Reason {
 	}
 }
 
-// Asks reports whether the namespace asks for this injector in all its pods.
+// Asks reports whether the namespace asks for this injector for all its pods.
 func (in *Injector) Asks(ns annotation.Namespace) bool {
-	switch said, present := ns.Labels[annotation.NamespaceInjectionKey]; {
-	case said == annotation.NamespaceEnabled:
+	switch value, present := ns.Labels[annotation.NamespaceInjectionKey]; {
+	case value == annotation.NamespaceEnabled:
 		return in.cfg.Revision == config.DefaultRevision
 	case present:
 		return false
@@ -176,7 +175,8 @@ func (in *Injector) Asks(ns annotation.Namespace) bool {
 	}
 }
 
-// forWindows knows manifests too that are older than the field os.
+// forWindows reports whether a pod is for Windows. Manifests older than the
+// field os have a nodeSelector.
 func forWindows(pod *corev1.Pod) bool {
 	if pod.Spec.OS != nil {
 		return pod.Spec.OS.Name == corev1.Windows
@@ -184,7 +184,8 @@ func forWindows(pod *corev1.Pod) bool {
 	return pod.Spec.NodeSelector[corev1.LabelOSStable] == string(corev1.Windows)
 }
 
-// podFaults leaves out what is wrong with the namespace: a pod cannot help it.
+// podFaults returns the problems of the pod, without those of its namespace,
+// which the owner of the pod cannot correct.
 func podFaults(problems []annotation.Problem) strict.Faults {
 	var found strict.Faults
 	for _, p := range problems {

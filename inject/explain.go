@@ -15,34 +15,33 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// fromDefault is where a setting comes from that nobody has set.
+// fromDefault is the origin of a setting that nobody has set.
 const fromDefault = "default"
 
-// Setting is one that holds for a pod.
+// Setting is a setting of one pod.
 type Setting struct {
-	// Name is the field of the configuration, or, where that has none, the key
-	// of the annotation.
+	// Name is the configuration's field, or the annotation's key if there is no
+	// such field.
 	Name string `json:"name"`
-	// Value is empty for none.
+	// Value is empty if there is none.
 	Value string `json:"value"`
-	// From says where the value came from: an annotation with its place and
-	// key, what the caller says of the configuration's field, or the default.
-	// Where one adds to another, or gives way to something, it is more than one.
+	// From is where the value came from: an annotation with its place and key, the
+	// caller's text for the configuration's field, or the default. There are
+	// several if one adds to another, or gives way to something.
 	From []string `json:"from"`
 }
 
-// Explanation is what becomes of a pod, and by which settings.
+// Explanation is the decision about a pod, and the settings that led to it.
 type Explanation struct {
 	Decision
 	Warnings []string
-	// Settings are those that hold for the pod; none where it is left alone or
-	// refused.
+	// Settings are the pod's; none if it is skipped or denied.
 	Settings []Setting
 }
 
-// Explain decides as Injector.Inject does, and says where the settings of the
-// pod came from. Given says for a field of the configuration, by its path as
-// ConfigFields has it, who set it; one that is not in it has its default.
+// Explain decides as Injector.Inject does, and returns where the pod's settings
+// came from. given has the origin of each field of the configuration that is
+// set, by the field's path.
 func Explain(pod *corev1.Pod, ns annotation.Namespace, cfg config.Config, given map[string]string) Explanation {
 	in := NewInjector(cfg)
 	injected := in.Inject(pod, ns)
@@ -63,16 +62,16 @@ func Explain(pod *corev1.Pod, ns annotation.Namespace, cfg config.Config, given 
 	return result
 }
 
-// explainer is what the settings of one pod are known by.
+// explainer finds the origins of one pod's settings.
 type explainer struct {
 	req              annotation.Request
 	plan             *podplan.Plan
-	asked, effective config.Config // without and with what the annotations say
+	asked, effective config.Config // without and with the annotations
 	given            map[string]string
 }
 
-// annotated are the settings that are no fields of the configuration. Several
-// keys may be for one of them.
+// annotated returns the settings that are not fields of the configuration.
+// Several keys may stand for one setting.
 func (e explainer) annotated() []Setting {
 	var settings []Setting
 	told := map[string]bool{}
@@ -87,7 +86,7 @@ func (e explainer) annotated() []Setting {
 	return settings
 }
 
-// setting is that of a row which no field of the configuration stands for.
+// setting returns the setting of a row without a field of the configuration.
 func (e explainer) setting(row annotation.Row) Setting {
 	setting := Setting{Name: row.Key, Value: row.Default, From: e.from(func(other annotation.Row) bool {
 		return other.Key == row.Key || row.Flag != "" && other.Flag == row.Flag
@@ -106,7 +105,7 @@ func (e explainer) setting(row annotation.Row) Setting {
 	return setting
 }
 
-// from are the annotations that are there, of those that are asked for.
+// from returns the annotations that are set, of those that match.
 func (e explainer) from(asked func(annotation.Row) bool) []string {
 	var from []string
 	for _, row := range annotation.Table() {
@@ -117,17 +116,17 @@ func (e explainer) from(asked func(annotation.Row) bool) []string {
 	return from
 }
 
-// annotation is a key with its place.
+// annotation returns a key with its place.
 func (e explainer) annotation(key string) string { return string(e.req.Source.Place(key)) + " " + key }
 
-// configured are the settings that are fields of the configuration, in its
+// configured returns the settings that are fields of the configuration, in its
 // order.
 func (e explainer) configured() []Setting {
 	fields := map[string][]config.Leaf{}
 	for _, l := range config.Leaves(e.effective) {
 		top, _, below := strings.Cut(l.Path, ".")
 		if below && l.Value == "" {
-			continue // a field of Kubernetes' that always is in its JSON
+			continue // Kubernetes' types always have it in their JSON
 		}
 		fields[top] = append(fields[top], l)
 	}
@@ -147,14 +146,14 @@ func (e explainer) configured() []Setting {
 	return settings
 }
 
-// unused reports whether a field says nothing to the pod's proxy.
+// unused reports whether a field has no effect on the pod's proxy.
 func (e explainer) unused(field string) bool {
-	// What is in a template is a setting of the pods that name it.
+	// A template is a setting only of the pods that name it.
 	return field == "templates" || e.asked.Sidecar.Type == config.SidecarCustom && annotation.ForEnvoy(field)
 }
 
-// takenAway are the fields that an annotation leaves without a value, as that
-// of a limit of 0.
+// takenAway returns the fields that an annotation removes, such as a limit
+// set to 0.
 func (e explainer) takenAway(top string, there []config.Leaf) []config.Leaf {
 	var all []config.Leaf
 	for _, row := range annotation.Table() {
@@ -166,7 +165,7 @@ func (e explainer) takenAway(top string, there []config.Leaf) []config.Leaf {
 	return all
 }
 
-// fromField says who set a field of the configuration.
+// fromField returns where the value of a field of the configuration came from.
 func (e explainer) fromField(path string) []string {
 	adds := false
 	from := e.from(func(row annotation.Row) bool {
@@ -185,8 +184,8 @@ func (e explainer) fromField(path string) []string {
 	return from
 }
 
-// origin is who set a field, where no annotation did. A custom sidecar's
-// container has the last word on its image and resources.
+// origin returns where a field's value came from if no annotation set it. A
+// custom sidecar's container overrides the image and resources.
 func (e explainer) origin(path string) string {
 	if name := e.template(path); name != "" {
 		return "template " + name
@@ -203,8 +202,8 @@ func (e explainer) origin(path string) string {
 	return fromDefault
 }
 
-// template is the one, of those that the pod names, that a field of the
-// sidecar's image or resources is from; empty where none has it.
+// template returns which of the pod's templates sets a field of the sidecar's
+// image or resources, or nothing.
 func (e explainer) template(path string) string {
 	for _, name := range slices.Backward(e.req.Templates) {
 		c := e.asked.Templates[name].Container
@@ -219,7 +218,7 @@ func (e explainer) template(path string) string {
 	return ""
 }
 
-// gaveWay says what of the pod had a value changed that suits most pods.
+// gaveWay returns why a value was adapted to the pod, or nothing.
 func (e explainer) gaveWay(path string) string {
 	drain := e.asked.DrainDuration.Duration
 	drain = cmp.Or(e.req.ProxyConfig.Drain, drain)
@@ -229,9 +228,9 @@ func (e explainer) gaveWay(path string) string {
 	case path == "drainDuration" && e.effective.DrainDuration.Duration < drain:
 		return "lowered for the pod's terminationGracePeriodSeconds"
 	case e.plan.Guaranteed && e.levelled(path):
-		return "request and limit made the same, because the pod is Guaranteed"
+		return "request and limit made equal, because the pod is Guaranteed"
 	case e.followed(path):
-		return "made the same as what is asked for beside it"
+		return "made equal to the other of request and limit, which alone is set"
 	case path == "dnsCapture" && e.effective.DNSCapture != dns:
 		return "nothing is captured in mode " + string(e.plan.Mode)
 	default:
@@ -239,8 +238,8 @@ func (e explainer) gaveWay(path string) string {
 	}
 }
 
-// followed reports whether a request or limit of the proxy's gave way to the
-// other one, which alone is asked for.
+// followed reports whether a request or limit of the proxy was made equal to the
+// other one, which alone is set.
 func (e explainer) followed(path string) bool {
 	whose, which, _ := strings.Cut(path, ".")
 	kind, name, _ := strings.Cut(which, ".")
@@ -248,28 +247,28 @@ func (e explainer) followed(path string) bool {
 		return false
 	}
 	request, limit := e.req.ProxyResources.Of(corev1.ResourceName(name))
-	said, now, before := request, e.effective.ProxyResources.Limits, e.asked.ProxyResources.Limits
+	requested, now, before := request, e.effective.ProxyResources.Limits, e.asked.ProxyResources.Limits
 	if kind == "requests" {
-		said, now, before = limit, e.effective.ProxyResources.Requests, e.asked.ProxyResources.Requests
+		requested, now, before = limit, e.effective.ProxyResources.Requests, e.asked.ProxyResources.Requests
 	}
 	is, was := now[corev1.ResourceName(name)], before[corev1.ResourceName(name)]
-	return (request == nil) != (limit == nil) && said != nil && said.Cmp(is) == 0 && is.Cmp(was) != 0
+	return (request == nil) != (limit == nil) && requested != nil && requested.Cmp(is) == 0 && is.Cmp(was) != 0
 }
 
-// levelled reports whether a field is a request or limit of a Guaranteed pod
-// that does not have the value that somebody set.
+// levelled reports whether a request or limit was changed to keep the pod
+// Guaranteed.
 func (e explainer) levelled(path string) bool {
 	whose, which, _ := strings.Cut(path, ".")
 	kind, name, _ := strings.Cut(which, ".")
 	if whose != "initResources" && whose != "proxyResources" || !slices.Contains(sidecar.QoSResources, corev1.ResourceName(name)) {
 		return false
 	}
-	word, before := annotation.Request{}, e.asked.InitResources
+	asked, before := annotation.Request{}, e.asked.InitResources
 	if whose == "proxyResources" {
-		word, before = e.req, e.req.ProxyResources.Override(e.asked.ProxyResources)
+		asked, before = e.req, e.req.ProxyResources.Override(e.asked.ProxyResources)
 	}
-	saysRequest, saysLimit := sidecar.Asked(word, corev1.ResourceName(name))
+	requestSet, limitSet := sidecar.Asked(asked, corev1.ResourceName(name))
 	limit := before.Limits[corev1.ResourceName(name)]
-	ofRequest := saysRequest && !saysLimit || !saysLimit && limit.Sign() <= 0
-	return (!saysRequest || !saysLimit) && (kind == "limits") == ofRequest
+	ofRequest := requestSet && !limitSet || !limitSet && limit.Sign() <= 0
+	return (!requestSet || !limitSet) && (kind == "limits") == ofRequest
 }

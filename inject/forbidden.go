@@ -11,10 +11,9 @@ import (
 	"github.com/shunt-dev/shunt/inject/annotation"
 )
 
-// forbidden finds what a pod says though the configuration keeps it from pods,
-// where the pod would be injected if it did not say that. What a namespace says
-// is its owner's, and holds. A pod that asks for the proxy takes nothing upon
-// itself that the configuration could mean to keep from it.
+// forbidden finds labels and annotations of a pod that the configuration
+// forbids, if the pod would be injected without them. Those of a namespace are
+// allowed. inject: "true" is allowed too: it only asks for the proxy.
 func (in *Injector) forbidden(pod *corev1.Pod, ns annotation.Namespace) field.ErrorList {
 	var errs field.ErrorList
 	without := *pod

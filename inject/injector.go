@@ -13,8 +13,8 @@ import (
 	"github.com/shunt-dev/shunt/inject/sidecar"
 )
 
-// Injector injects by one configuration. It is for many pods, and never
-// changes.
+// Injector injects pods with one configuration. It never changes, and is safe
+// for concurrent use.
 type Injector struct {
 	cfg     config.Config
 	sidecar *sidecar.Maker
@@ -22,8 +22,8 @@ type Injector struct {
 	always, never config.Selectors
 }
 
-// NewInjector returns an Injector that goes by cfg, which must have passed
-// Validate and must not be changed afterwards.
+// NewInjector returns an Injector for a configuration that has passed
+// ValidateConfig. The caller must not change the configuration afterwards.
 func NewInjector(cfg config.Config) *Injector {
 	return &Injector{
 		cfg: cfg, sidecar: sidecar.NewMaker(cfg),
@@ -31,38 +31,36 @@ func NewInjector(cfg config.Config) *Injector {
 	}
 }
 
-// Result is what became of a pod.
+// Result is the decision about a pod, and the injected pod.
 type Result struct {
 	Decision
-	// Plan is what the pod gets or has; nil unless it is injected, now or
-	// already.
+	// Plan is what the pod gets or already has; nil if it is skipped or denied.
 	Plan *podplan.Plan
-	// Pod is the injected pod, and Operations make it of the JSON of the pod that
-	// flowed in; nil unless Inject. The pod shares memory with that one, and is
-	// not to be changed.
+	// Pod is the injected pod, and Operations turn the original pod's JSON into
+	// it; nil unless Inject. Pod shares memory with the original: do not change it.
 	Pod        *corev1.Pod
 	Operations []podplan.Operation
 	// Warnings are for the pod's owner, one line each.
 	Warnings []string
 }
 
-// Inject is Injector.Inject for a single pod.
+// Inject runs Injector.Inject for a single pod.
 func Inject(pod *corev1.Pod, ns annotation.Namespace, cfg config.Config) Result {
 	return NewInjector(cfg).Inject(pod, ns)
 }
 
-// Restore undoes the injection of a pod: it takes out all that the pod's status
-// records. It is not ok for a pod without a status that an injector of this
-// version wrote. The pod is not changed.
+// Restore undoes the injection of a pod: it removes all that the pod's status
+// records. ok is false for a pod without a status of this version's format. The
+// pod is not changed.
 //
-// What a pod had of empty lists and maps cannot be told from their absence,
-// nor can Kubernetes: they are absent afterwards.
+// Empty lists and maps of the original pod are absent afterwards; Kubernetes
+// does not tell the two apart.
 func Restore(pod *corev1.Pod) (edit *podplan.Edit, ok bool) {
 	return podplan.Undo(pod, annotation.UserVolumeNames(pod))
 }
 
-// ParseConfig reads a configuration from the YAML or JSON of one document; see
-// config.Decode. The error has all that is wrong with it.
+// ParseConfig reads a configuration from one YAML or JSON document; see
+// config.Decode. The error has everything that is wrong with it.
 func ParseConfig(text []byte) (config.Config, error) {
 	cfg, unknown, err := config.Decode(text)
 	if err != nil {
@@ -74,8 +72,8 @@ func ParseConfig(text []byte) (config.Config, error) {
 	return cfg, nil
 }
 
-// ValidateConfig returns an error for every setting that cannot be used, with
-// the setting's path, its value and what is accepted.
+// ValidateConfig returns an error for each invalid setting, with its path, its
+// value and what is accepted.
 func ValidateConfig(cfg config.Config) field.ErrorList {
 	return slices.Concat(cfg.Validate(), annotation.ValidateForbidden(field.NewPath("forbiddenAnnotations"), cfg.ForbiddenAnnotations),
 		sidecar.Validate(cfg))

@@ -14,20 +14,20 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// mesh is another one that intercepts a pod's traffic.
+// mesh is another mesh that intercepts a pod's traffic.
 type mesh struct {
 	name string
-	// ports are those that its proxy listens on, and Shunt's Envoy too.
+	// ports are those that both its proxy and Shunt's Envoy listen on.
 	ports string
 }
 
 const istioProxy = "istio-proxy"
 
-// autoImage is Istio's word for the image that its injector has.
+// autoImage is Istio's placeholder for its injector's image.
 const autoImage = "auto"
 
-// meshContainers are the containers by which others intercept, in either list
-// of a pod. Sidecars that do not intercept, as Dapr's, are not among them.
+// meshContainers are containers that intercept, in either list of a pod.
+// Sidecars that do not, such as Dapr's, are not among them.
 var meshContainers = func() map[string]mesh {
 	istio, kuma := mesh{"Istio", "15001 and 15006"}, mesh{"Kuma", "15001 and 15006"}
 	linkerd, consul := mesh{"Linkerd", ""}, mesh{"Consul", "15001"}
@@ -39,10 +39,11 @@ var meshContainers = func() map[string]mesh {
 	}
 }()
 
-// consulPrefixes begin the names that Consul has for a pod of several services.
+// consulPrefixes begin the names of Consul's containers in a pod with several
+// services.
 var consulPrefixes = []string{"consul-connect-inject-init-", "consul-dataplane-"}
 
-// meshOf is the mesh that a container is of.
+// meshOf returns the mesh that a container belongs to.
 func meshOf(c *corev1.Container) (mesh, bool) {
 	name := c.Name
 	for _, prefix := range consulPrefixes {
@@ -54,15 +55,15 @@ func meshOf(c *corev1.Container) (mesh, bool) {
 	return found, is && !overridesIstio(c)
 }
 
-// overridesIstio reports whether a container is what a pod says of Istio's
-// proxy, and not that proxy: Istio's injector puts the one over the other.
+// overridesIstio reports whether a container only overrides Istio's proxy:
+// Istio's injector merges it with the proxy.
 func overridesIstio(c *corev1.Container) bool {
 	return c.Name == istioProxy && (c.Image == autoImage || c.Image == "")
 }
 
-// otherMesh finds another mesh's interception. Of two in a pod, one has the
-// connections and the other has not, or each has what the other's proxy opens.
-// Where Shunt intercepts nothing, there is one.
+// otherMesh finds another mesh's containers. If two intercept in one pod, only
+// one gets the connections, or each gets those of the other's proxy. In mode
+// NONE Shunt does not intercept, and the other may.
 func otherMesh(pod *corev1.Pod, req annotation.Request) (found strict.Faults) {
 	if req.Mode == interception.ModeNone {
 		return strict.Faults{}
@@ -79,8 +80,8 @@ func otherMesh(pod *corev1.Pod, req annotation.Request) (found strict.Faults) {
 	return found
 }
 
-// meshWarnings tells of what is Istio's to read, and of another mesh's proxy
-// beside Shunt's where nothing is intercepted.
+// meshWarnings warns of containers that only Istio's injector understands, and in
+// mode NONE of another mesh's proxy with the same ports.
 func meshWarnings(pod *corev1.Pod, req annotation.Request, cfg config.Config) []string {
 	beside := req.Mode == interception.ModeNone && cfg.Sidecar.Type != config.SidecarCustom
 	var warnings []string

@@ -17,9 +17,8 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// plan makes the plan for a pod that is without us, or a refusal with every
-// field that stands in the way. The configuration is the one that holds for the
-// pod.
+// plan returns the plan for a pod that is not injected, or a denial with every
+// field in conflict. cfg is the configuration merged with the pod's annotations.
 func (in *Injector) plan(
 	pod *corev1.Pod, ns annotation.Namespace, req annotation.Request, problems []annotation.Problem, cfg config.Config,
 ) (*podplan.Plan, Decision) {
@@ -44,7 +43,8 @@ func (in *Injector) plan(
 		if len(check.found.Told) > 0 && first == "" {
 			first = check.reason
 		}
-		// What its containers have of the proxy's would only say it once more.
+		// Another mesh's proxy often has our uid and ports: that would be the same
+		// fault again.
 		if first == ReasonOtherMesh && (check.reason == ReasonProxyIdentityTaken || check.reason == ReasonPortTaken) {
 			continue
 		}
@@ -62,7 +62,7 @@ func (in *Injector) plan(
 	return plan, Decision{}
 }
 
-// settle turns a request that is in order into a plan.
+// settle turns a valid request into a plan.
 func (in *Injector) settle(pod *corev1.Pod, req annotation.Request, cfg config.Config) *podplan.Plan {
 	plan := &podplan.Plan{Mode: req.Mode, Options: interception.DefaultOptions()}
 	proxy := in.sidecar.Container(req, cfg)
@@ -99,11 +99,11 @@ func (in *Injector) settle(pod *corev1.Pod, req annotation.Request, cfg config.C
 	return plan
 }
 
-// numericID narrows an id that Config.Validate has passed.
+// numericID converts an id that has passed Config.Validate.
 func numericID(id int64) uint32 { return uint32(min(max(id, 0), math.MaxUint32)) }
 
-// tooLong finds that the pod's annotations would be longer than Kubernetes takes
-// them: what the status has to record of a pod can be long.
+// tooLong finds annotations that would exceed Kubernetes' limit with the status,
+// which can be long.
 func tooLong(p *podplan.Plan, pod *corev1.Pod) (found strict.Faults) {
 	own := annotation.Size(pod.Annotations) - len(pod.Annotations[podplan.StatusKey])
 	if size := own + len(p.Status.String()); size > apivalidation.TotalAnnotationSizeLimitB {
@@ -117,11 +117,10 @@ func tooLong(p *podplan.Plan, pod *corev1.Pod) (found strict.Faults) {
 	return found
 }
 
-// unstartable finds arguments that are longer than Linux takes them. Lists that
-// become flags of shunt-init are cut into several; what else a pod can make long
-// is in two places.
+// unstartable finds arguments that exceed Linux' limit. Lists that become flags
+// of shunt-init are cut into several; a pod can make two others too long.
 func unstartable(p *podplan.Plan, req annotation.Request) (found strict.Faults) {
-	refused := func(path *field.Path, value string, argument string) {
+	deny := func(path *field.Path, value string, argument string) {
 		found.Add(func() *field.Error {
 			return field.Invalid(path, value, fmt.Sprintf(
 				"it makes an argument of %d bytes, with which Linux starts no program; accepted: what makes one of less than %d",
@@ -130,13 +129,13 @@ func unstartable(p *podplan.Plan, req annotation.Request) (found strict.Faults) 
 	}
 	if settings := "--envoy=" + p.Options.Envoy; len(settings) >= interception.MaxArgument {
 		if req.Source.Has(annotation.HTTPPortsKey) {
-			refused(req.Source.Path(annotation.HTTPPortsKey), req.Source.Text(annotation.HTTPPortsKey), settings)
+			deny(req.Source.Path(annotation.HTTPPortsKey), req.Source.Text(annotation.HTTPPortsKey), settings)
 		} else {
-			refused(podplan.SpecPath.Child("containers"), "the ports they declare for HTTP", settings)
+			deny(podplan.SpecPath.Child("containers"), "the ports they declare for HTTP", settings)
 		}
 	}
 	if len(req.ComponentLogLevel) >= interception.MaxArgument {
-		refused(req.Source.Path(annotation.ComponentLogLevelKey), req.ComponentLogLevel, req.ComponentLogLevel)
+		deny(req.Source.Path(annotation.ComponentLogLevelKey), req.ComponentLogLevel, req.ComponentLogLevel)
 	}
 	return found
 }

@@ -13,17 +13,17 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// enforceKey is the label by which a namespace says which Pod Security level
-// its pods have to meet (k8s.io/pod-security-admission, api.EnforceLevelLabel).
+// enforceKey is the label with the Pod Security level that a namespace enforces
+// (k8s.io/pod-security-admission, api.EnforceLevelLabel).
 const enforceKey = "pod-security.kubernetes.io/enforce"
 
 // levelsWithoutNetAdmin are the levels at which no container may add the
 // capability NET_ADMIN: all but privileged.
 var levelsWithoutNetAdmin = []string{"baseline", "restricted"}
 
-// podSecurityFaults finds that the pod's namespace does not allow what its mode needs.
-// The API server would refuse the pod after the injection, naming a container
-// that its owner has never heard of.
+// podSecurityFaults finds that the namespace does not allow what the pod's mode
+// needs. The API server would deny the injected pod, and name a container that
+// its owner has never heard of.
 func podSecurityFaults(ns annotation.Namespace, req annotation.Request, cfg config.Config) (found strict.Faults) {
 	if req.Mode == interception.ModeNone || !cfg.CheckPodSecurity || !slices.Contains(levelsWithoutNetAdmin, ns.Labels[enforceKey]) {
 		return strict.Faults{}

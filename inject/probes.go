@@ -15,8 +15,8 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// tcpProbes plans for the tcpSocket probes that the proxy would answer, unless
-// the pod wants to keep them.
+// tcpProbes plans to replace the tcpSocket probes that the proxy would answer,
+// unless the pod keeps them.
 func tcpProbes(pod *corev1.Pod, req annotation.Request) podplan.Probes {
 	if req.Mode == interception.ModeNone || !ptr.Deref(req.RewriteProbes, true) {
 		return nil
@@ -24,11 +24,12 @@ func tcpProbes(pod *corev1.Pod, req annotation.Request) podplan.Probes {
 	return podplan.NewProbes(pod, req.Spec)
 }
 
-// mostProbes is how many tcpSocket probes a pod may have: each is recorded in an
-// annotation.
+// mostProbes is the largest number of tcpSocket probes of a pod: each is recorded
+// in an annotation.
 const mostProbes = 1000
 
-// takenPaths finds mounts where a container needs shunt-init for its probes.
+// takenPaths finds mounts at the path where a container needs shunt-init for its
+// probes.
 func takenPaths(pod *corev1.Pod, req annotation.Request) (found strict.Faults) {
 	probes := tcpProbes(pod, req)
 	if len(probes) > mostProbes {

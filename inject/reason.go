@@ -6,8 +6,8 @@ import (
 	"github.com/shunt-dev/shunt/inject/annotation"
 )
 
-// Reason says why a pod was injected, left alone or refused. It is one word,
-// fit for a metric's label, an event's reason and a log line alike.
+// Reason is why a pod was injected, skipped or denied: one word, for metrics,
+// events and log lines.
 type Reason string
 
 // The values of Reason.
@@ -33,28 +33,28 @@ const (
 	ReasonPodSecurity         Reason = "PodSecurity"
 )
 
-// reasons says each Reason in a sentence, in the order of the truth table.
+// reasons has a sentence for each Reason, in the order of the truth table.
 var reasons = []struct {
 	reason   Reason
 	sentence string
 }{
-	{ReasonInjected, "the proxy was put in"},
-	{ReasonMirrorPod, "the pod mirrors one of a node's files, which runs as the file has it"},
-	{ReasonInvalidAnnotation, "an annotation or label has a value that is not accepted"},
-	{ReasonForbiddenAnnotation, "the pod sets a label or annotation that the injector's configuration keeps from pods"},
-	{ReasonHostNetwork, "the pod uses the network of its node, whose traffic is not the pod's to intercept"},
+	{ReasonInjected, "the proxy was injected"},
+	{ReasonMirrorPod, "the pod mirrors a static pod, and kubelet runs the node's file"},
+	{ReasonInvalidAnnotation, "an annotation or label has a wrong value"},
+	{ReasonForbiddenAnnotation, "the pod sets a label or annotation that the injector's configuration forbids"},
+	{ReasonHostNetwork, "the pod uses its node's network, and would intercept the node's traffic"},
 	{ReasonWindows, "the pod is for Windows, which has no netfilter"},
-	{ReasonPodOptedOut, "the pod says " + annotation.InjectKey + ": false"},
-	{ReasonNamespaceOptedOut, "the namespace says " + annotation.NamespaceInjectionKey + ": " + annotation.NamespaceDisabled},
-	{ReasonNeverSelected, "the pod's labels match a neverInjectSelector of the configuration"},
-	{ReasonOtherRevision, "the pod or its namespace asks for the injector of another revision"},
-	{ReasonNotOptedIn, "neither the pod nor its namespace asks for injection, and it is off by default"},
+	{ReasonPodOptedOut, "the pod has " + annotation.InjectKey + ": false"},
+	{ReasonNamespaceOptedOut, "the namespace has " + annotation.NamespaceInjectionKey + ": " + annotation.NamespaceDisabled},
+	{ReasonNeverSelected, "a neverInjectSelector of the configuration matches the pod"},
+	{ReasonOtherRevision, "the pod or its namespace asks for another revision"},
+	{ReasonNotOptedIn, "neither the pod nor its namespace opted in, and the default is off"},
 	{ReasonOtherMesh, "the pod has containers of another mesh, which intercepts its traffic"},
-	{ReasonNameTaken, "the pod has a container, volume or mount with a name or path that is Shunt's own"},
-	{ReasonProxyIdentityTaken, "a container runs as the proxy's user or group, and its traffic would bypass the proxy"},
+	{ReasonNameTaken, "the pod uses a name or path of Shunt's for a container, volume or mount"},
+	{ReasonProxyIdentityTaken, "a container runs as the proxy's user or group and would bypass the proxy"},
 	{ReasonPortTaken, "a container declares a port that the proxy listens on"},
 	{ReasonPodSecurity, "the namespace enforces a Pod Security level that forbids what the interception mode needs"},
-	{ReasonAlreadyInjected, "the pod has the proxy already, just as it would be put in now"},
+	{ReasonAlreadyInjected, "the pod has the proxy, up to date"},
 }
 
 // Reasons returns all values of Reason.
@@ -66,7 +66,7 @@ func Reasons() []Reason {
 	return all
 }
 
-// Sentence says the reason in words, without a full stop.
+// Sentence returns the reason as a sentence without a full stop.
 func (r Reason) Sentence() string {
 	for _, known := range reasons {
 		if known.reason == r {
@@ -76,7 +76,7 @@ func (r Reason) Sentence() string {
 	return string(r)
 }
 
-// Denies reports whether a pod with this reason must not run at all.
+// Denies reports whether a pod with this reason is denied.
 func (r Reason) Denies() bool {
 	return slices.Contains([]Reason{
 		ReasonInvalidAnnotation, ReasonForbiddenAnnotation, ReasonOtherMesh, ReasonNameTaken,

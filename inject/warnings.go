@@ -14,10 +14,10 @@ import (
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
-// imageUserWarnings tells of containers that say that their image's user is not
-// root, and not which it is. One made to run beside Istio's proxy may have the
-// proxy's own. Whoever has chosen another uid has chosen one that images do not
-// have. Of containers that say nothing nothing is said: most images are root's.
+// imageUserWarnings warns of containers that set runAsNonRoot without runAsUser:
+// their image's user may be the proxy's, as in images made for Istio. Another
+// proxyUID is one that images do not use, and most images without either field
+// run as root: there is no warning for these.
 func imageUserWarnings(pod *corev1.Pod, req annotation.Request, cfg config.Config) []string {
 	allowed := req.Mode == interception.ModeNone || ptr.Deref(req.AllowProxyIdentity, false)
 	if allowed || cfg.ProxyUID != int64(interception.DefaultProxyUID) {
@@ -48,33 +48,34 @@ func imageUserWarnings(pod *corev1.Pod, req annotation.Request, cfg config.Confi
 	if len(names) > told {
 		more, names = fmt.Sprintf(" and %d more", len(names)-told), names[:told]
 	}
-	return []string{fmt.Sprintf("%s%s: runAsNonRoot without runAsUser: the image says which user it is, and if that is %d, the proxy's, "+
-		"the connections go past the proxy", strings.Join(names, ", "), more, cfg.ProxyUID)}
+	return []string{fmt.Sprintf("%s%s: runAsNonRoot without runAsUser: the image sets the user, and if that is %d, the proxy's, "+
+		"the connections bypass the proxy", strings.Join(names, ", "), more, cfg.ProxyUID)}
 }
 
+// namespaceWarnings warns of wrong labels of the namespace, which deny no pod.
 func namespaceWarnings(problems []annotation.Problem) []string {
 	var warnings []string
 	for _, p := range problems {
 		if p.Place != annotation.NamespaceLabel {
 			continue
 		}
-		counts := "it counts as absent"
+		effect := "it counts as absent"
 		if p.Key == annotation.RevisionKey {
-			counts = "no injector has this revision"
+			effect = "no injector has this revision"
 		}
-		warnings = append(warnings, fmt.Sprintf("the namespace's %v; %s", p.Err, counts))
+		warnings = append(warnings, fmt.Sprintf("the namespace's %v; %s", p.Err, effect))
 	}
 	return warnings
 }
 
-// podWarnings tells of what is not wrong but hardly meant.
+// podWarnings warns of settings that are valid but have no effect.
 func podWarnings(req annotation.Request, cfg config.Config) []string {
 	switch {
 	case cfg.Sidecar.Type == config.SidecarCustom:
 		return unusedKeyWarnings(req)
 	case req.ProxyConfig.Drain > 0 && !req.Source.FromNamespace(annotation.ProxyConfigKey) && !cfg.Drains():
-		return []string{fmt.Sprintf("%s: Envoy carries bytes, and is stopped after the application: there is nothing to drain; "+
-			"with %s: declared or all there is", req.Source.Path(annotation.ProxyConfigKey), annotation.ProtocolDetectionKey)}
+		return []string{fmt.Sprintf("%s: Envoy proxies TCP and stops after the application, so there is nothing to drain; "+
+			"it drains with %s: declared or all", req.Source.Path(annotation.ProxyConfigKey), annotation.ProtocolDetectionKey)}
 	}
 	return nil
 }
@@ -91,38 +92,39 @@ func unusedKeyWarnings(req annotation.Request) []string {
 	return warnings
 }
 
-// orderWarnings tells of what a pod does not have in classic order.
-func orderWarnings(pod *corev1.Pod, proxy corev1.Container, cfg config.Config) []string {
+// regularSidecarWarnings warns of what a pod lacks where the proxy is a regular
+// sidecar container.
+func regularSidecarWarnings(pod *corev1.Pod, proxy corev1.Container, cfg config.Config) []string {
 	if cfg.Native() {
 		return nil
 	}
 	var warnings []string
 	if policy := pod.Spec.RestartPolicy; policy == corev1.RestartPolicyNever || policy == corev1.RestartPolicyOnFailure {
-		warnings = append(warnings, fmt.Sprintf("%s: %s: the pod will not complete, because the proxy is an ordinary container, "+
-			"which goes on running when the others have ended", podplan.SpecPath.Child("restartPolicy"), policy))
+		warnings = append(warnings, fmt.Sprintf("%s: %s: the pod will not complete, because the proxy is a regular container "+
+			"and runs on after the others end", podplan.SpecPath.Child("restartPolicy"), policy))
 	}
 	held := proxy.Lifecycle != nil && proxy.Lifecycle.PostStart != nil
 	if cfg.HoldApplicationUntilProxyStarts && !held {
-		warnings = append(warnings, "the application does not wait for the proxy: that is an ordinary container, and its startup probe "+
-			"is not one of an HTTP path or a tcp port")
+		warnings = append(warnings, "the application does not wait for the proxy: the proxy is a regular container, and its startup probe "+
+			"is neither httpGet over HTTP nor tcpSocket")
 	}
 	return warnings
 }
 
-// probeWarnings tells of probes that are kept and that the proxy answers.
+// probeWarnings warns of probes that the pod keeps and that the proxy answers.
 func probeWarnings(pod *corev1.Pod, req annotation.Request) []string {
 	if req.Mode == interception.ModeNone || ptr.Deref(req.RewriteProbes, true) {
 		return nil
 	}
 	var warnings []string
 	for _, p := range podplan.NewProbes(pod, req.Spec) {
-		warnings = append(warnings, fmt.Sprintf("the %s of container %q says yes as long as the proxy listens on its port, because of %s",
+		warnings = append(warnings, fmt.Sprintf("the %s of container %q succeeds as long as the proxy listens on its port, because of %s",
 			p.Kind, p.Container, annotation.RewriteProbesKey))
 	}
 	return warnings
 }
 
-// readinessWarnings tells of settings of a probe that there is not.
+// readinessWarnings warns of settings for a readiness probe that the proxy lacks.
 func readinessWarnings(req annotation.Request, plan *podplan.Plan) []string {
 	if req.Readiness == (annotation.Readiness{}) || plan.Containers.Proxy().ReadinessProbe != nil {
 		return nil

@@ -11,10 +11,10 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// Annotations is the unit of what is added to the pod's annotations: the
-// status, and those that others read.
+// Annotations is the unit of the pod's annotations: the status, and those that
+// Prometheus and kubectl read.
 type Annotations struct {
-	// Added are those beside the status. They are not to be changed.
+	// Added are those beside the status. Do not change them.
 	Added map[string]string
 
 	status   string  // the status annotation's value
@@ -29,26 +29,26 @@ const (
 	scrapePathKey = "prometheus.io/path"
 )
 
-// prometheusAnnotations are those of a pod whose metrics are Envoy's. They are
-// shared, and never changed.
+// prometheusAnnotations have Prometheus scrape Envoy. They are shared: do not
+// change them.
 var prometheusAnnotations = map[string]string{
 	scrapeKey:     "true",
 	scrapePortKey: strconv.Itoa(int(interception.MetricsPort)),
 	scrapePathKey: envoy.MetricsPath,
 }
 
-// defaultContainerKey names the container that kubectl logs and kubectl exec
-// mean where they name none, which is the first one otherwise.
+// defaultContainerKey is the default container of kubectl logs and kubectl exec,
+// which otherwise is the first.
 const defaultContainerKey = "kubectl.kubernetes.io/default-container"
 
-// addedKeys are the annotations that an injector may add to a pod, beside its
-// status. A status that records another one is not believed.
+// addedKeys are all annotations that an injector may add beside the status. undo
+// ignores others in a status.
 var addedKeys = append(slices.Sorted(maps.Keys(prometheusAnnotations)), defaultContainerKey)
 
-// NewAnnotations plans those for Prometheus, if it is to scrape the proxy, and
-// where the proxy is a regular container, the default one, which stood first
-// before. A pod keeps what it has of them: any of Prometheus' three says that
-// somebody scrapes it in another way, or that nobody should.
+// NewAnnotations plans those for Prometheus, if it is to scrape the proxy, and,
+// if the proxy is a regular container and thus the first, the default container.
+// A pod keeps its own: any of Prometheus' three means that it is scraped in
+// another way, or not at all.
 func NewAnnotations(pod *corev1.Pod, scrape, native bool) Annotations {
 	for key := range prometheusAnnotations {
 		_, present := pod.Annotations[key]
@@ -80,13 +80,12 @@ func (a *Annotations) record(status *Status) {
 	status.Annotations, status.Replaced = a.Added, a.replaced
 }
 
-// undo leaves an annotation that has another value by now: it is somebody
-// else's.
+// undo keeps an annotation whose value has changed since: it is somebody else's.
 func (*Annotations) undo(edit *Edit, status Status) {
 	var unwanted []string
 	for _, key := range addedKeys {
-		recorded, is := status.Annotations[key]
-		if actual, present := edit.pod.Annotations[key]; is && present && actual == recorded {
+		recorded, isRecorded := status.Annotations[key]
+		if actual, present := edit.pod.Annotations[key]; isRecorded && present && actual == recorded {
 			unwanted = append(unwanted, key)
 		}
 	}

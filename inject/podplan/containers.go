@@ -21,15 +21,15 @@ func IsContainerName(name string) bool {
 }
 
 // Containers is the unit of shunt-init and the proxy. Both go before the pod's
-// own, in this order: the rules are in place, and the proxy answers, before
-// anything else of the pod runs.
+// own containers, in this order: the rules are in place, and the proxy is ready,
+// before anything else in the pod runs.
 type Containers struct {
 	Init    []corev1.Container // shunt-init, and the proxy as a native sidecar
 	Regular []corev1.Container // the proxy as a regular sidecar container
 }
 
-// NewContainers places the proxy: as a native sidecar, an init container that
-// goes on running, or as a regular container.
+// NewContainers plans the proxy as a native sidecar, an init container that keeps
+// running, or as a regular sidecar container.
 func NewContainers(init, proxy corev1.Container, native bool) Containers {
 	if native {
 		proxy.RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
@@ -70,13 +70,13 @@ func (*Containers) undo(edit *Edit, status Status) {
 	})
 	recorded = setOf(status.Containers)
 	ours := func(c *corev1.Container) bool { return IsContainerName(c.Name) && recorded[c.Name] }
-	// One without any other is not ours: no pod is only a proxy's.
+	// A proxy without any other container is not ours: every pod has its own.
 	if slices.ContainsFunc(edit.pod.Spec.Containers, func(c corev1.Container) bool { return !ours(&c) }) {
 		drop(edit, containersPath, &edit.pod.Spec.Containers, ours)
 	}
 }
 
-// compare wants the planned containers to be the first ones, in their order.
+// compare reports whether the planned containers are the first, in their order.
 func (c *Containers) compare(pod *corev1.Pod) (same bool, changed []string) {
 	for _, list := range []struct {
 		kind            string
@@ -84,7 +84,7 @@ func (c *Containers) compare(pod *corev1.Pod) (same bool, changed []string) {
 	}{{"init container", c.Init, pod.Spec.InitContainers}, {"container", c.Regular, pod.Spec.Containers}} {
 		all := namesOf(list.actual, containerName)
 		changed = append(changed, missing(list.kind, namesOf(list.planned, containerName), all)...)
-		behind := 0 // planned ones that are there have these places
+		behind := 0 // the place after the planned containers found so far
 		for i := range list.planned {
 			at := slices.Index(all, list.planned[i].Name)
 			if at < 0 {

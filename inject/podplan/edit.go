@@ -20,7 +20,7 @@ type Operation struct {
 	Value any    // of an add or replace; it marshals as JSON
 }
 
-// EncodePatch returns operations as an AdmissionReview carries them.
+// EncodePatch returns operations as the JSON of an AdmissionReview's patch.
 func EncodePatch(operations []Operation) []byte {
 	text := []byte{'['}
 	for i, operation := range operations {
@@ -45,34 +45,35 @@ func encode(value any) json.RawMessage {
 }
 
 // Edit changes a pod, and records each change as an operation on the pod's
-// JSON. The pod that flows in is never changed: what an Edit writes to, it
-// copies first, and the rest is shared.
+// JSON. It never changes the original pod: it copies what it writes to, and
+// shares the rest.
 //
-// How many operations there are, and how long they are, depends on what is
-// changed and on nothing else that the pod has. What this version of the Go
-// types does not know of a pod stays as it is.
+// The number and size of the operations depend on the changes only, and not on
+// the rest of the pod. Fields that this version of the Go types does not know
+// stay as they are, except in objects that an operation has whole: spec.resources,
+// and metadata or the pod's securityContext without any known field.
 type Edit struct {
 	pod        corev1.Pod
 	operations []Operation
-	// ownAnnotations and ownContainers say that these are copies already.
+	// ownAnnotations and ownContainers are whether these are copies already.
 	ownAnnotations, ownContainers bool
-	// ownVolumes are the names of volumes that are the injector's by its
-	// configuration or by the pod's annotations.
+	// ownVolumes are the names of volumes that the configuration or the pod's
+	// annotations give to our containers.
 	ownVolumes map[string]bool
 }
 
-// Pod returns the pod with the changes. It shares memory with the pod that
-// flowed in and with the plan, and is not to be changed.
+// Pod returns the changed pod. It shares memory with the original pod and the
+// plan: do not change it.
 func (e *Edit) Pod() *corev1.Pod { return &e.pod }
 
-// Operations returns what has been changed since NewEdit, step by step.
+// Operations returns the changes since Undo began the Edit, in order.
 func (e *Edit) Operations() []Operation { return e.operations }
 
 func (e *Edit) add(path string, value any) {
 	e.operations = append(e.operations, Operation{Op: "add", Path: path, Value: value})
 }
 
-// replace is for what the pod has.
+// replace records another value for what the pod has.
 func (e *Edit) replace(path string, value any) {
 	e.operations = append(e.operations, Operation{Op: "replace", Path: path, Value: value})
 }
@@ -81,12 +82,12 @@ func (e *Edit) remove(path string) {
 	e.operations = append(e.operations, Operation{Op: "remove", Path: path})
 }
 
-// prepend puts elements at the beginning of a list of the pod's.
+// prepend adds elements at the beginning of a list.
 func prepend[T any](e *Edit, path string, list *[]T, added []T) {
 	switch {
 	case len(added) == 0:
 		return
-	case len(*list) == 0: // there is none, null or an empty one
+	case len(*list) == 0: // absent, null or empty
 		e.add(path, added)
 	default:
 		for i := range added {
@@ -96,7 +97,7 @@ func prepend[T any](e *Edit, path string, list *[]T, added []T) {
 	*list = slices.Concat(added, *list)
 }
 
-// extend puts elements at the end of a list of the pod's.
+// extend adds elements at the end of a list.
 func extend[T any](e *Edit, path string, list *[]T, added []T) {
 	switch {
 	case len(added) == 0:
@@ -111,8 +112,7 @@ func extend[T any](e *Edit, path string, list *[]T, added []T) {
 	*list = slices.Concat(*list, added)
 }
 
-// drop takes elements out of a list of the pod's, and the list itself when none
-// is left.
+// drop removes elements from a list, and the list itself if none is left.
 func drop[T any](e *Edit, path string, list *[]T, unwanted func(*T) bool) {
 	var at []int
 	for i := range *list {
@@ -141,7 +141,7 @@ func drop[T any](e *Edit, path string, list *[]T, unwanted func(*T) bool) {
 	}
 }
 
-// copyContainers has the pod's containers be ones that may be written to.
+// copyContainers copies the pod's containers before they are written to.
 func (e *Edit) copyContainers() {
 	if !e.ownContainers {
 		e.pod.Spec.InitContainers = slices.Clone(e.pod.Spec.InitContainers)
@@ -172,7 +172,7 @@ func (e *Edit) annotate(values map[string]string) {
 	maps.Copy(e.pod.Annotations, values)
 }
 
-// unannotate removes annotations that the pod has.
+// unannotate removes annotations; the pod must have them.
 func (e *Edit) unannotate(keys ...string) {
 	if len(keys) == 0 {
 		return

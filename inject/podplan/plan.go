@@ -11,15 +11,15 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// Plan is all that one pod gets.
+// Plan is everything that one pod gets.
 type Plan struct {
 	Mode interception.Mode
-	// Spec and Options are what shunt-init is told. Spec is zero in mode NONE,
-	// in which shunt-init only leaves the proxy its files.
+	// Spec and Options are shunt-init's arguments. Spec is zero in mode NONE, in
+	// which shunt-init only writes the proxy's files.
 	Spec    interception.Spec
 	Options interception.Options
-	// Guaranteed reports whether the pod has the quality of service Guaranteed
-	// and keeps it, because our containers request just what they may have.
+	// Guaranteed is whether the pod has the quality of service Guaranteed and
+	// keeps it, because our containers' requests equal their limits.
 	Guaranteed bool
 
 	Containers  Containers
@@ -30,21 +30,21 @@ type Plan struct {
 	Resources   Resources
 	Annotations Annotations
 
-	// Status is what the units record; Record makes it.
+	// Status is what the units record; Record sets it.
 	Status Status
 }
 
 // unit is one thing that an injection changes in a pod.
 type unit interface {
-	// apply puts the unit into a pod from which undo took an earlier one.
+	// apply adds the unit to a pod without an earlier one: undo removed it.
 	apply(edit *Edit)
 	// record notes in the status what undo needs.
 	record(status *Status)
-	// undo takes out what the status records. It goes by that alone, and not by
-	// its receiver: the pod may have been injected with other settings.
+	// undo removes what the status records. It does not use its receiver: the pod
+	// may have been injected with other settings.
 	undo(edit *Edit, status Status)
-	// compare reports whether the pod has the unit as planned. Changed words
-	// what somebody took out or changed after the injection.
+	// compare reports whether the pod has the unit as planned. changed describes
+	// what was removed or changed after the injection.
 	compare(pod *corev1.Pod) (same bool, changed []string)
 }
 
@@ -52,11 +52,10 @@ func (p *Plan) units() []unit {
 	return []unit{&p.Containers, &p.Probes, &p.Volumes, &p.PullSecrets, &p.Resources, &p.Sysctls, &p.Annotations}
 }
 
-// Undo begins an Edit of a pod by taking out what an earlier injection put in,
-// as the pod's status records it. It is not ok for a pod without a status that
-// an injector of this version wrote; the Edit then begins with the pod as it
-// is. Volumes are the names of those that are the injector's besides Shunt's
-// own.
+// Undo begins an Edit of a pod by removing what its status records of an earlier
+// injection. ok is false for a pod without a status of this version's format; the
+// Edit then begins with the pod as it is. volumes are the names of the injector's
+// volumes besides Shunt's own.
 func Undo(pod *corev1.Pod, volumes []string) (edit *Edit, ok bool) {
 	edit = &Edit{pod: *pod}
 	status, ok := ReadStatus(pod)
@@ -71,7 +70,8 @@ func Undo(pod *corev1.Pod, volumes []string) (edit *Edit, ok bool) {
 	return edit, true
 }
 
-// Record makes the Status. The plan is complete then, and is not to be changed.
+// Record sets the Status of a plan that is otherwise complete. Do not change the
+// plan afterwards.
 func (p *Plan) Record(revision string) {
 	p.Status = Status{Revision: revision, Version: statusVersion}
 	for _, unit := range p.units() {
@@ -80,21 +80,20 @@ func (p *Plan) Record(revision string) {
 	p.Annotations.status = p.Status.String()
 }
 
-// Apply puts the plan into a pod, from which Undo has taken an earlier one.
+// Apply adds the plan to a pod; Undo has removed an earlier one.
 func (p *Plan) Apply(edit *Edit) {
 	for _, unit := range p.units() {
 		unit.apply(edit)
 	}
 }
 
-// AppliedTo reports whether a pod has what the plan would put in, where it
-// would put it, just as it would. What API servers and well-known webhooks set
-// does not count; same.go has the list.
+// AppliedTo reports whether a pod has everything that the plan would add, in its
+// place and unchanged. What API servers and well-known webhooks set does not
+// count; same.go has the list.
 //
-// Changed is a warning for the pod's owner, where the pod's status records just
-// what the plan has and the pod has something else: somebody changed it after
-// the injection. It is empty for a pod whose status says something else: the
-// pod was injected with other settings, which is no news.
+// changed is a warning for the pod's owner if the pod's status equals the plan's
+// and the pod differs: somebody changed it after the injection. It is empty if
+// the status differs: the pod was injected with other settings.
 func (p *Plan) AppliedTo(pod *corev1.Pod) (applied bool, changed string) {
 	status, ok := ReadStatus(pod)
 	if !ok || !equality.Semantic.DeepEqual(status, p.Status) {
@@ -112,6 +111,6 @@ func (p *Plan) AppliedTo(pod *corev1.Pod) (applied bool, changed string) {
 	if more := len(found) - strict.MostTold; more > 0 {
 		found = append(found[:strict.MostTold], strict.AndMore(more))
 	}
-	return applied, fmt.Sprintf("metadata.annotations[%s]: what it records was changed after injection, by another admission or by hand, "+
-		"or put in with other settings, and is put back: %s", StatusKey, strict.Cut(strings.Join(found, "; "), strict.MaxDetail))
+	return applied, fmt.Sprintf("metadata.annotations[%s]: what it records was changed after the injection, by another webhook or by hand, "+
+		"or injected with other settings, and is put back: %s", StatusKey, strict.Cut(strings.Join(found, "; "), strict.MaxDetail))
 }

@@ -12,18 +12,18 @@ import (
 // SpecPath is the path of a pod's spec.
 var SpecPath = field.NewPath("spec")
 
-// Placed is a container and where it stands in the pod.
+// Placed is a container and its place in the pod.
 type Placed struct {
 	*corev1.Container
 	List  string // initContainers or containers
 	Index int
 }
 
-// Path is the container's, as a field of the pod.
+// Path returns the container's path in the pod.
 func (p Placed) Path() *field.Path { return SpecPath.Child(p.List).Index(p.Index) }
 
 // EachContainer calls f for every container of the pod, the init containers
-// first, and stops where f returns false.
+// first, and stops when f returns false.
 func EachContainer(pod *corev1.Pod, f func(Placed) bool) {
 	for i := range pod.Spec.InitContainers {
 		if !f(Placed{&pod.Spec.InitContainers[i], "initContainers", i}) {
@@ -59,11 +59,11 @@ func byName(pod *corev1.Pod) map[string]Placed {
 	return all
 }
 
-// MaxPort is the last there is. Kubernetes refuses others, but later.
+// MaxPort is the highest port. Kubernetes denies others, but after the webhook.
 const MaxPort = 1<<16 - 1
 
-// PortNumber returns a probe's port, which it may name; 0 where the container
-// has no such port.
+// PortNumber returns the number of a probe's port, which may be a name; 0 if the
+// container has no such port.
 func PortNumber(c *corev1.Container, port intstr.IntOrString) uint16 {
 	number := port.IntVal
 	if port.Type == intstr.String {
@@ -79,13 +79,12 @@ func PortNumber(c *corev1.Container, port intstr.IntOrString) uint16 {
 	return uint16(number)
 }
 
-// Protocol returns a declared port's protocol; Kubernetes has TCP where none is
-// declared.
+// Protocol returns a declared port's protocol; the default is TCP.
 func Protocol(port corev1.ContainerPort) corev1.Protocol {
 	return cmp.Or(port.Protocol, corev1.ProtocolTCP)
 }
 
-// setOf is for lists that a pod may make long.
+// setOf returns names as a set: a pod may make the list long.
 func setOf(names []string) map[string]bool {
 	set := make(map[string]bool, len(names))
 	for _, name := range names {
@@ -103,7 +102,7 @@ func namesOf[T any](elements []T, name func(*T) string) []string {
 	return all
 }
 
-// missing words which of the planned names are not among the actual ones.
+// missing describes the planned names that are not among the actual ones.
 func missing(kind string, planned, actual []string) []string {
 	have := setOf(actual)
 	var found []string

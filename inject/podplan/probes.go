@@ -14,23 +14,23 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// Probes is the unit of the pod's own tcpSocket probes. Once their port is
-// intercepted the proxy takes every connection, whether or not anybody listens
-// behind it. shunt-init asks in kubelet's place, from within the pod, by
-// connections that are not intercepted. All other kinds of probe get an answer
-// of the application's, and stay as they are.
+// Probes is the unit of the pod's own tcpSocket probes. The proxy accepts every
+// connection to an intercepted port, whether or not the application listens.
+// shunt-init probes in kubelet's place, from within the pod, with connections
+// that are not intercepted. Other kinds of probe reach the application, and stay
+// as they are.
 type Probes []PlannedProbe
 
 // Probe is a tcpSocket probe that is replaced.
 type Probe struct {
-	// Container is the name of the container, and Kind the name of the field.
+	// Container is the container's name, Kind the name of the field.
 	Container string `json:"container"`
 	Kind      string `json:"probe"`
-	// Port is that of the tcpSocket, as the pod has it.
+	// Port is the tcpSocket's, as the pod has it.
 	Port intstr.IntOrString `json:"port"`
 }
 
-// PlannedProbe is a Probe with the command that is to be run in its place.
+// PlannedProbe is a Probe and the command that replaces it.
 type PlannedProbe struct {
 	Probe
 	Command []string
@@ -46,25 +46,25 @@ var probeKinds = []struct {
 	{"startupProbe", func(c *corev1.Container) **corev1.Probe { return &c.StartupProbe }},
 }
 
-// ProbeProgram is shunt-init as containers of the pod find it.
+// ProbeProgram is shunt-init's path in the pod's containers.
 const ProbeProgram = envoy.SharedDirectory + "/shunt-init"
 
-// NewProbes plans for the tcpSocket probes that the proxy would answer. The
-// spec is that of a pod whose traffic is intercepted.
+// NewProbes plans to replace the tcpSocket probes that the proxy would answer, in
+// a pod whose traffic is intercepted.
 func NewProbes(pod *corev1.Pod, spec interception.Spec) Probes {
 	var probes Probes
 	EachContainer(pod, func(c Placed) bool {
 		for _, kind := range probeKinds {
 			probe := *kind.of(c.Container)
 			if probe == nil || probe.TCPSocket == nil || probe.TCPSocket.Host != "" {
-				continue // of a host's: kubelet asks somebody else
+				continue // with a host, kubelet probes somebody else
 			}
 			port := PortNumber(c.Container, probe.TCPSocket.Port)
 			if port == 0 || spec.InboundExcludePorts.Contains(port) ||
 				!spec.InboundPorts.All && !spec.InboundPorts.Ranges.Contains(port) {
-				continue // no such port, which kubelet tells; or not intercepted
+				continue // no such port, which kubelet reports; or not intercepted
 			}
-			// It asks for as long as kubelet would: a second, unless the probe says otherwise.
+			// It waits as long as kubelet would: one second by default.
 			timeout := time.Duration(max(probe.TimeoutSeconds, 1)) * time.Second
 			probes = append(probes, PlannedProbe{
 				Probe{c.Name, kind.name, probe.TCPSocket.Port},
@@ -76,8 +76,7 @@ func NewProbes(pod *corev1.Pod, spec interception.Spec) Probes {
 	return probes
 }
 
-// field returns the field that holds the probe; nil for a kind that there is
-// not.
+// field returns the field that holds the probe; nil for an unknown kind.
 func (p Probe) field(c *corev1.Container) **corev1.Probe {
 	for _, kind := range probeKinds {
 		if kind.name == p.Kind {
@@ -87,8 +86,8 @@ func (p Probe) field(c *corev1.Container) **corev1.Probe {
 	return nil
 }
 
-// isProbeMount reports whether a mount is the one that shows a container the
-// program, and not one by which the program could be written.
+// isProbeMount reports whether a mount is the one of ProbeProgram. A writable
+// mount, by which a container could change the program, is not.
 func isProbeMount(m *corev1.VolumeMount) bool {
 	return equality.Semantic.DeepEqual(*m, SharedMount(true))
 }
@@ -117,8 +116,8 @@ func (p *Probes) record(status *Status) {
 	}
 }
 
-// undo leaves probes alone that do not run shunt-init: the status may have been
-// copied from another pod.
+// undo keeps probes that do not run shunt-init: the status may have been copied
+// from another pod.
 func (*Probes) undo(edit *Edit, status Status) {
 	edit.editProbes(len(status.Probes), func(i int, containers map[string]Placed) {
 		recorded := status.Probes[i]
@@ -147,8 +146,7 @@ func (p *Probes) compare(pod *corev1.Pod) (same bool, changed []string) {
 	return len(changed) == 0, changed
 }
 
-// editProbes calls f for each of so many probes, with containers that may be
-// written to.
+// editProbes calls f n times, with containers that it may write to.
 func (e *Edit) editProbes(n int, f func(i int, containers map[string]Placed)) {
 	if n == 0 {
 		return
@@ -160,8 +158,8 @@ func (e *Edit) editProbes(n int, f func(i int, containers map[string]Placed)) {
 	}
 }
 
-// find returns the container, and in it the field of the probe with its JSON
-// pointer; no field where the container has no such probe.
+// find returns the container, and the probe's field with its JSON pointer; the
+// field is nil if the container has no such probe.
 func (p Probe) find(containers map[string]Placed) (c Placed, probe **corev1.Probe, path string) {
 	c = containers[p.Container]
 	if c.Container == nil {
@@ -192,5 +190,5 @@ func (e *Edit) setHandler(path string, probe **corev1.Probe, handler corev1.Prob
 	*probe = &changed
 }
 
-// pointer is the container's, as a JSON pointer.
+// pointer returns the container's JSON pointer.
 func (p Placed) pointer() string { return "/spec/" + p.List + "/" + strconv.Itoa(p.Index) }

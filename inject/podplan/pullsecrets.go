@@ -6,10 +6,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// PullSecrets is the unit of the Secrets that our images are pulled with.
+// PullSecrets is the unit of the Secrets for pulling our images.
 type PullSecrets []corev1.LocalObjectReference
 
-// NewPullSecrets plans those of the configured ones that a pod has not itself.
+// NewPullSecrets plans the configured ones that the pod does not have.
 func NewPullSecrets(pod *corev1.Pod, configured []corev1.LocalObjectReference) PullSecrets {
 	var added PullSecrets
 	for _, secret := range configured {

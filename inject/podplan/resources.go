@@ -9,16 +9,15 @@ import (
 // Resources is the unit of the resources of the pod as a whole
 // (spec.resources).
 type Resources struct {
-	// Raised is what the pod gets in their place; nil where they stay.
+	// Raised replaces the pod's; nil if they stay.
 	Raised *corev1.ResourceRequirements
 	before *corev1.ResourceRequirements
 }
 
-// NewResources plans to raise those that a pod has by what our containers take.
-// An API server denies a pod whose containers together request more than the
-// pod does, or a regular one of which may have more than the pod. The pod's own
-// containers keep what they were given, as they do where there are no such
-// resources.
+// NewResources plans to raise the pod's resources by those of our containers. An
+// API server denies a pod whose containers together request more than the pod, or
+// one of whose regular containers has a higher limit. The pod's own containers
+// keep what they have.
 func NewResources(pod *corev1.Pod, init, proxy corev1.ResourceRequirements) Resources {
 	own := pod.Spec.Resources
 	if own == nil {
@@ -37,8 +36,8 @@ func NewResources(pod *corev1.Pod, init, proxy corev1.ResourceRequirements) Reso
 	return Resources{Raised: raised, before: own}
 }
 
-// raise adds what runs beside the pod's containers. What runs before them needs
-// no more than there is for all.
+// raise adds the quantity of what runs beside the pod's containers. What runs
+// before them only needs the sum to be as large as its own.
 func raise(list corev1.ResourceList, name corev1.ResourceName, beside, before resource.Quantity) {
 	sum := list[name].DeepCopy()
 	sum.Add(beside)
@@ -48,8 +47,7 @@ func raise(list corev1.ResourceList, name corev1.ResourceName, beside, before re
 	list[name] = sum
 }
 
-// Requested returns what a container requests: its limit where it has only
-// that.
+// Requested returns a container's request, or its limit if it has no request.
 func Requested(r corev1.ResourceRequirements, name corev1.ResourceName) resource.Quantity {
 	if quantity, present := r.Requests[name]; present {
 		return quantity
@@ -57,8 +55,7 @@ func Requested(r corev1.ResourceRequirements, name corev1.ResourceName) resource
 	return r.Limits[name]
 }
 
-// limited returns what a container may have: without a limit, at least what it
-// requests.
+// limited returns a container's limit, or its request if it has no limit.
 func limited(r corev1.ResourceRequirements, name corev1.ResourceName) resource.Quantity {
 	if quantity, present := r.Limits[name]; present {
 		return quantity
@@ -93,7 +90,7 @@ func (r *Resources) compare(pod *corev1.Pod) (same bool, changed []string) {
 	return r.Raised == nil || equality.Semantic.DeepDerivative(r.Raised, pod.Spec.Resources), nil
 }
 
-// SetQuantity sets a quantity in a list, which it makes where there is none.
+// SetQuantity sets a quantity in a list, and makes the list if it is nil.
 func SetQuantity(list corev1.ResourceList, name corev1.ResourceName, quantity resource.Quantity) corev1.ResourceList {
 	if list == nil {
 		list = corev1.ResourceList{}

@@ -11,28 +11,27 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 )
 
-// A container or volume of ours is just what was planned, field by field, but
-// for what stands in this file: what API servers and well-known webhooks set in
-// every pod. Everything else is put back, because a variable, a mount or a hook
-// in our containers runs as the proxy, or as root with NET_ADMIN.
+// Our containers and volumes must equal the plan, field by field, except for what
+// this file lists: what API servers and well-known webhooks set in every pod.
+// Everything else is put back, because a variable, a mount or a hook in our
+// containers runs as the proxy, or as root with NET_ADMIN.
 //
 // Not on the list, and put back:
 //
-//   - another image, also the same one with a digest: nothing here knows what
-//     that is the digest of. Name the images by digest in the configuration
+//   - another image, also one with a digest: Shunt cannot know whether it is the
+//     same image. Name the images by digest in the configuration
 //   - another request or limit, as of the vertical pod autoscaler
-//   - variables such as HTTP_PROXY, which other proxies heed than Envoy
+//   - variables such as HTTP_PROXY, which custom sidecars may obey
 //
 // Of the pod, the order and number of our containers, our volumes, sysctls, pull
-// secrets and annotations count. The rest is the owner's and is left alone. Our
-// containers say themselves as whom they run and with which rights, so that the
-// pod's securityContext decides about no more than supplementary groups, which
-// the rules do not look at, and SELinux or AppArmor labels, which only take away.
-// Processes that hostPID or shareProcessNamespace lets see each other can signal
-// the proxy with the rights that they have in any case.
+// secrets and annotations count. The rest is the owner's. Our containers set their
+// own ids and capabilities, so that the pod's securityContext only adds
+// supplementary groups, which the rules do not match, and SELinux or AppArmor
+// labels, which only restrict. With hostPID or shareProcessNamespace, processes
+// can signal the proxy with the rights that they have anyway.
 
-// filledIn are the values of fields that API servers set where nothing is said,
-// in JSON, by type and field.
+// filledIn are the API server's defaults for fields that are not set, in JSON, by
+// type and field.
 // (k8s.io/kubernetes, pkg/apis/core/v1/zz_generated.defaults.go.)
 var filledIn = map[string][]string{
 	"Container.TerminationMessagePath":     {`"/dev/termination-log"`},
@@ -70,16 +69,16 @@ var filledIn = map[string][]string{
 	"ServiceAccountTokenProjection.ExpirationSeconds": {`3600`},
 }
 
-// overwritten are the values that others put in the place of what is said, in
-// JSON: the API server's plug-in AlwaysPullImages.
+// overwritten are values that others set in place of the planned ones, in JSON:
+// the API server's plug-in AlwaysPullImages does.
 var overwritten = map[string]string{
 	"Container.ImagePullPolicy":    `"Always"`,
 	"ImageVolumeSource.PullPolicy": `"Always"`,
 }
 
 // addedMounts are the paths at which others mount a token into every container.
-// None is below another one: by a symbolic link in the volume of the one, the
-// other could come to lie anywhere.
+// None is below another: a symbolic link in the upper volume could move the lower
+// mount anywhere.
 var addedMounts = []string{
 	TokenDirectory, // of a custom sidecar
 	"/var/run/secrets/eks.amazonaws.com/serviceaccount", // amazon-eks-pod-identity-webhook
@@ -87,8 +86,8 @@ var addedMounts = []string{
 	"/var/run/secrets/azure/tokens", // azure-workload-identity
 }
 
-// addedVariables are those that others set in every container: credentials for
-// clouds, which neither shunt-init nor Envoy uses.
+// addedVariables are those that others set in every container: cloud credentials,
+// which neither shunt-init nor Envoy uses.
 var addedVariables = []string{
 	// amazon-eks-pod-identity-webhook
 	"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_DEFAULT_REGION", "AWS_REGION",
@@ -97,12 +96,12 @@ var addedVariables = []string{
 	"AZURE_AUTHORITY_HOST", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE", "AZURE_TENANT_ID",
 }
 
-// addedResources are those that LimitRanger, a plug-in of the API server, gives a
-// container that says nothing of them.
+// addedResources are those that the API server's plug-in LimitRanger sets in a
+// container without them.
 var addedResources = []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage}
 
-// otherFields are the fields of a container, by the names that a manifest has,
-// in which it is not as planned.
+// otherFields returns the names, as in a manifest, of the fields in which a
+// container differs from the plan.
 func otherFields(planned, actual corev1.Container) []string {
 	// The containers are copies; their lists are not written to.
 	actual.Env = slices.DeleteFunc(slices.Clone(actual.Env), func(v corev1.EnvVar) bool {
@@ -118,7 +117,7 @@ func otherFields(planned, actual corev1.Container) []string {
 			})
 	})
 	if len(planned.ResizePolicy) == 0 && !slices.ContainsFunc(actual.ResizePolicy, restarts) {
-		actual.ResizePolicy = nil // API servers of Kubernetes 1.27 to 1.32 fill in what holds in any case
+		actual.ResizePolicy = nil // API servers of Kubernetes 1.27 to 1.32 set the default
 	}
 	if sameResources(planned.Resources, actual.Resources) {
 		actual.Resources = planned.Resources
@@ -134,7 +133,7 @@ func otherFields(planned, actual corev1.Container) []string {
 	return fields
 }
 
-// restarts reports whether a container would be restarted for new resources.
+// restarts reports whether new resources restart the container.
 func restarts(policy corev1.ContainerResizePolicy) bool {
 	return policy.RestartPolicy != corev1.NotRequired
 }
@@ -144,12 +143,12 @@ func sameVolume(planned, actual corev1.Volume) bool {
 	return sameValue(reflect.ValueOf(planned), reflect.ValueOf(actual))
 }
 
-// sameField compares a field of two structs of the same type.
+// sameField reports whether a field of two structs of one type is the same.
 func sameField(want, have reflect.Value, i int) bool {
 	name := want.Type().Name() + "." + want.Type().Field(i).Name
 	want, have = want.Field(i), have.Field(i)
 	values, filled := filledIn[name]
-	if value, is := overwritten[name]; is && !have.IsZero() && string(encode(have.Interface())) == value {
+	if value, known := overwritten[name]; known && !have.IsZero() && string(encode(have.Interface())) == value {
 		return true
 	}
 	if filled && want.IsZero() && !have.IsZero() && slices.Contains(values, string(encode(have.Interface()))) {
@@ -160,7 +159,8 @@ func sameField(want, have reflect.Value, i int) bool {
 
 var corePackage = reflect.TypeFor[corev1.Container]().PkgPath()
 
-// sameValue goes down to what no API server fills in. Absent lists are empty ones.
+// sameValue reports whether two values are the same, but for what API servers set.
+// Absent and empty lists are the same.
 func sameValue(want, have reflect.Value) bool {
 	switch want.Kind() {
 	case reflect.Pointer:
@@ -193,9 +193,9 @@ func sameValue(want, have reflect.Value) bool {
 	}
 }
 
-// sameResources reports whether a container has the requests and limits that
-// are planned for it. It may have more: an API server makes requests of limits,
-// and LimitRanger gives those of a namespace to a container that says nothing.
+// sameResources reports whether a container has the planned requests and limits.
+// It may have more: an API server sets missing requests to the limits, and
+// LimitRanger adds a namespace's defaults.
 func sameResources(planned, actual corev1.ResourceRequirements) bool {
 	requests := maps.Clone(planned.Limits)
 	if requests == nil {
@@ -203,15 +203,15 @@ func sameResources(planned, actual corev1.ResourceRequirements) bool {
 	}
 	maps.Copy(requests, planned.Requests)
 	for name := range planned.Limits {
-		if _, said := planned.Requests[name]; !said {
-			if _, there := actual.Requests[name]; !there {
+		if _, isPlanned := planned.Requests[name]; !isPlanned {
+			if _, present := actual.Requests[name]; !present {
 				delete(requests, name) // the pod has not met an API server yet
 			}
 		}
 	}
 	same := func(planned, actual corev1.ResourceList) bool {
 		for name, want := range planned {
-			if have, there := actual[name]; !there || have.Cmp(want) != 0 {
+			if have, present := actual[name]; !present || have.Cmp(want) != 0 {
 				return false
 			}
 		}

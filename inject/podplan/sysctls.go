@@ -12,37 +12,37 @@ import (
 )
 
 // In TPROXY the proxy's connection to the application has the client's address
-// and a port that the kernel draws in the pod. The client drew its own from the
-// same range, and so a new connection may meet another one of the two that is
-// open, or was just closed, and stall. A range of the pod's own keeps them apart.
-// Both sysctls are on Kubernetes' list of safe ones (the second since 1.27): a pod
-// may set them on every node.
+// and a port that the kernel allocates in the pod. The client's own port is from
+// the same range, so that a new connection may collide with one that is open or
+// was just closed, and stall. A range of the pod's own keeps them apart. Both
+// sysctls are on Kubernetes' list of safe ones (the second since 1.27): a pod may
+// set them on every node.
 const (
-	// portRangeSysctl is where the kernel draws local ports from.
+	// portRangeSysctl is the range from which the kernel allocates local ports.
 	portRangeSysctl = "net.ipv4.ip_local_port_range"
 	// reservedSysctl are ports excluded from ephemeral allocation.
 	reservedSysctl = "net.ipv4.ip_local_reserved_ports"
-	// UnprivilegedSysctl is the first port that a program without privileges can
-	// have, in IPv6 too. Some container runtimes set it to 0 in every pod; where
-	// they do not, the proxy could not listen below LeastPort. It is on
-	// Kubernetes' list of safe ones since 1.22.
+	// UnprivilegedSysctl is the first port that an unprivileged program can bind,
+	// in IPv6 too. Some container runtimes set it to 0 in every pod; otherwise the
+	// proxy cannot listen below LeastPort. It is on Kubernetes' list of safe ones
+	// since 1.22.
 	UnprivilegedSysctl = "net.ipv4.ip_unprivileged_port_start"
 )
 
-// sysctlNames are all that the injector may set.
+// sysctlNames are all sysctls that the injector may set.
 var sysctlNames = []string{portRangeSysctl, reservedSysctl, UnprivilegedSysctl}
 
-// LeastPort is the first that a program without privileges can have: the
-// kernel takes no range that begins below it.
+// LeastPort is the first port that an unprivileged program can bind by default:
+// the kernel accepts no portRangeSysctl that begins below it.
 const LeastPort = 1024
 
-// Sysctls is the unit of those in the pod's security context.
+// Sysctls is the unit of the sysctls in the pod's security context.
 type Sysctls []corev1.Sysctl
 
-// NewSysctls plans a range of ports to draw from, if there is one, and for a
-// health port below LeastPort all ports for everybody: the runtime's own value
-// may be less, and would then be raised for the application. A pod that has its
-// own keeps them. The proxy is the sidecar's container.
+// NewSysctls plans the range of local ports, if there is one, and for a health
+// port below LeastPort sets UnprivilegedSysctl to 0: a higher value might be more
+// than the runtime's own, and take ports from the application. A pod keeps its
+// own sysctls. proxy is the sidecar's container.
 func NewSysctls(pod *corev1.Pod, proxy corev1.Container, healthPort uint16, drawn *interception.PortRange) Sysctls {
 	var set Sysctls
 	if drawn != nil && !hasSysctl(pod, portRangeSysctl) {
@@ -57,8 +57,8 @@ func NewSysctls(pod *corev1.Pod, proxy corev1.Container, healthPort uint16, draw
 	return set
 }
 
-// listening returns the ports of a range that somebody in the pod listens on,
-// or will: were such a port drawn before, it would be taken.
+// listening returns the ports of a range that something in the pod listens on:
+// the kernel must not allocate them before.
 func listening(pod *corev1.Pod, proxy corev1.Container, healthPort uint16, drawn interception.PortRange) interception.PortRanges {
 	var ports []interception.PortRange
 	add := func(port uint16) {
@@ -134,15 +134,15 @@ func (*Sysctls) undo(edit *Edit, status Status) {
 		return slices.Contains(sysctlNames, s.Name) && recorded[s.Name]
 	})
 	edit.pod.Spec.SecurityContext = &context
-	// A security context that says nothing was put there for them, or is as good as none.
+	// An empty security context was added for the sysctls, or means the same as none.
 	if equality.Semantic.DeepEqual(context, corev1.PodSecurityContext{}) {
 		edit.pod.Spec.SecurityContext, edit.operations = nil, edit.operations[:before]
 		edit.remove(securityContextPath)
 	}
 }
 
-// compare does not word another value of a sysctl: it follows from what others
-// added to the pod.
+// compare does not describe a different value of a sysctl: it follows from ports
+// that others added to the pod.
 func (s *Sysctls) compare(pod *corev1.Pod) (same bool, changed []string) {
 	actual := sysctlsOf(pod)
 	return containsEach(actual, *s), missing("sysctl", namesOf(*s, sysctlName), namesOf(actual, sysctlName))

@@ -13,25 +13,25 @@ import (
 const (
 	// RunVolume gives iptables-legacy a place for its lock.
 	RunVolume = "shunt-run"
-	// SharedVolume holds what shunt-init leaves for the proxy: Envoy's bootstrap,
-	// the pod's resolvers, and itself, to drain Envoy.
+	// SharedVolume has the files that shunt-init writes for the proxy: Envoy's
+	// bootstrap, the pod's resolvers, and itself, to drain Envoy.
 	SharedVolume = "shunt-shared"
 )
 
 // IsVolumeName reports whether a name is one of the injector's volumes.
 func IsVolumeName(name string) bool { return name == RunVolume || name == SharedVolume }
 
-// SharedMount shows a container what shunt-init leaves for the proxy.
+// SharedMount returns the mount of SharedVolume.
 func SharedMount(readOnly bool) corev1.VolumeMount {
 	return corev1.VolumeMount{Name: SharedVolume, MountPath: envoy.SharedDirectory, ReadOnly: readOnly}
 }
 
 // TokenDirectory is where the API server's plug-in ServiceAccount mounts the
-// pod's token into every container that has nothing mounted there.
+// pod's token, into every container without a mount there.
 const TokenDirectory = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 // Volumes is the unit of what our containers mount: Shunt's volumes, those of
-// the configured sidecar, and those that the pod asks for. They go behind the
+// the configured sidecar, and those of the pod's annotations. They go behind the
 // pod's own.
 type Volumes []corev1.Volume
 
@@ -48,11 +48,10 @@ func (v *Volumes) apply(edit *Edit) {
 
 func (v *Volumes) record(status *Status) { status.Volumes = VolumeNames(*v) }
 
-// undo takes those that the status records, where they are the injector's: by
-// their names, by the configuration's or the pod's own word, or, where the
-// configuration had other names when the pod was injected, because no container
-// that is left mounts them. A status may have been copied from another pod, and
-// must not take an application's volume away.
+// undo removes the recorded volumes that are the injector's: by name, by the
+// configuration or the pod's annotations, or, in case the configuration had other
+// names at the injection, because no remaining container mounts them. A status
+// copied from another pod must not remove an application's volume.
 func (*Volumes) undo(edit *Edit, status Status) {
 	recorded := setOf(status.Volumes)
 	used := map[string]bool{}
@@ -89,5 +88,5 @@ func (v *Volumes) compare(pod *corev1.Pod) (same bool, changed []string) {
 	return len(changed) == 0, changed
 }
 
-// Within reports whether a path is a folder or below it. Both are clean.
+// Within reports whether a path is a folder or below it. Both must be clean.
 func Within(path, folder string) bool { return strings.HasPrefix(path+"/", folder+"/") }

@@ -12,29 +12,29 @@ import (
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
-// QoSResources are those that Kubernetes tells a pod's quality of service by.
+// QoSResources decide about a pod's quality of service.
 var QoSResources = []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory}
 
-// IsGuaranteed reports whether Kubernetes would give a pod that is without us the
-// quality of service Guaranteed: where the pod has resources as a whole, by
-// those, and else if every container has limits, and requests that are the same
-// (k8s.io/kubernetes, pkg/apis/core/v1/helper/qos). An API server makes requests
-// that are not there of the limits.
+// IsGuaranteed reports whether a pod that is not injected has the quality of
+// service Guaranteed: by the resources of the pod as a whole if it has any, else
+// if every container has limits and equal requests
+// (k8s.io/kubernetes, pkg/apis/core/v1/helper/qos). An API server sets missing
+// requests to the limits.
 func IsGuaranteed(pod *corev1.Pod) bool {
 	same := func(of corev1.ResourceRequirements, name corev1.ResourceName) bool {
 		limit := of.Limits[name]
-		request, said := of.Requests[name]
-		return limit.Sign() > 0 && (!said || request.Cmp(limit) == 0)
+		request, isSet := of.Requests[name]
+		return limit.Sign() > 0 && (!isSet || request.Cmp(limit) == 0)
 	}
 	for _, name := range QoSResources {
 		whole := pod.Spec.Resources
 		all := whole == nil || same(*whole, name)
-		// Requests of the pod that are not there are made of its containers', which
-		// may be less than the limit.
+		// Missing requests of the pod are the sum of its containers', which may be
+		// less than the limit.
 		derived := false
 		if whole != nil {
-			_, said := whole.Requests[name]
-			derived = !said
+			_, isSet := whole.Requests[name]
+			derived = !isSet
 		}
 		podplan.EachContainer(pod, func(c podplan.Placed) bool {
 			switch {
@@ -53,10 +53,10 @@ func IsGuaranteed(pod *corev1.Pod) bool {
 	return len(pod.Spec.Containers) > 0
 }
 
-// KeepGuaranteed has what is put into a Guaranteed pod request just what it may
-// have, because one container that does not makes the pod Burstable: the first to
-// be evicted, and without CPUs of its own. It changes nothing where that would
-// not do. The configuration that it returns has the init container's resources.
+// KeepGuaranteed makes the requests of our containers equal to their limits:
+// otherwise a Guaranteed pod becomes Burstable, is evicted earlier and has no
+// CPUs of its own. It changes nothing if that does not suffice. It sets proxy's
+// resources, and returns a configuration with those of the init container.
 func KeepGuaranteed(req annotation.Request, proxy *corev1.Container, cfg config.Config) (changed config.Config, guaranteed bool) {
 	sidecar, wrong := Equalize(req, proxy.Resources)
 	first, wrongFirst := Equalize(annotation.Request{}, cfg.InitResources)
@@ -67,10 +67,11 @@ func KeepGuaranteed(req annotation.Request, proxy *corev1.Container, cfg config.
 	return cfg, true
 }
 
-// Equalize returns resources with requests that are the limits, and the names of
-// those that cannot be. What the pod itself says of the one holds for the other:
+// Equalize returns resources with requests equal to the limits, and the names of
+// those for which that is impossible. What the pod sets for one holds for the
+// other:
 //
-//	the pod says     the configuration has    both become
+//	the pod sets     the configuration has    both become
 //	a request alone  any                      the request
 //	a limit alone    any                      the limit; not of 0, which is none
 //	both             any                      not, unless they are the same
@@ -80,13 +81,13 @@ func KeepGuaranteed(req annotation.Request, proxy *corev1.Container, cfg config.
 func Equalize(req annotation.Request, of corev1.ResourceRequirements) (levelled corev1.ResourceRequirements, wrong []corev1.ResourceName) {
 	of = *of.DeepCopy()
 	for _, name := range QoSResources {
-		saysRequest, saysLimit := Asked(req, name)
+		requestSet, limitSet := Asked(req, name)
 		request, limit := of.Requests[name], of.Limits[name]
 		both := limit
 		switch {
-		case saysRequest && saysLimit && request.Cmp(limit) != 0:
+		case requestSet && limitSet && request.Cmp(limit) != 0:
 			both = resource.Quantity{}
-		case saysRequest && !saysLimit, !saysLimit && limit.Sign() <= 0:
+		case requestSet && !limitSet, !limitSet && limit.Sign() <= 0:
 			both = request
 		}
 		if both.Sign() <= 0 {
@@ -98,14 +99,14 @@ func Equalize(req annotation.Request, of corev1.ResourceRequirements) (levelled 
 	return of, wrong
 }
 
-// Asked reports whether the pod or its namespace says a request or a limit of
-// the proxy's.
-func Asked(req annotation.Request, name corev1.ResourceName) (saysRequest, saysLimit bool) {
+// Asked reports whether the pod or its namespace sets the proxy's request or
+// limit.
+func Asked(req annotation.Request, name corev1.ResourceName) (requestSet, limitSet bool) {
 	request, limit := req.ProxyResources.Of(name)
 	return request != nil, limit != nil
 }
 
-// QoSWarnings tells the owner of a Guaranteed pod why it does not stay so.
+// QoSWarnings warns that a Guaranteed pod becomes Burstable, and why.
 func QoSWarnings(pod *corev1.Pod, req annotation.Request, plan *podplan.Plan, cfg config.Config) []string {
 	if plan.Guaranteed || !IsGuaranteed(pod) {
 		return nil
@@ -113,7 +114,7 @@ func QoSWarnings(pod *corev1.Pod, req annotation.Request, plan *podplan.Plan, cf
 	var warnings []string
 	warn := func(whose string, name corev1.ResourceName, who string) {
 		warnings = append(warnings, fmt.Sprintf("the pod is Guaranteed without the proxy and Burstable with it: %s has no request of %s "+
-			"that is its limit, by %s", whose, name, who))
+			"that equals its limit, because of %s", whose, name, who))
 	}
 	_, wrong := Equalize(req, plan.Containers.Proxy().Resources)
 	for _, name := range wrong {
@@ -128,7 +129,7 @@ func QoSWarnings(pod *corev1.Pod, req annotation.Request, plan *podplan.Plan, cf
 
 const ofInjector = "the injector's configuration"
 
-// whoAsks names the fields that a resource of the proxy's is from.
+// whoAsks returns the fields that set a resource of the proxy.
 func whoAsks(req annotation.Request, name corev1.ResourceName) string {
 	keys := map[corev1.ResourceName][]string{
 		corev1.ResourceCPU:    {annotation.ProxyCPUKey, annotation.ProxyCPULimitKey},
