@@ -8,14 +8,15 @@ import (
 	"time"
 )
 
-// Budget is what an input of so many bytes may cost. Time is the processors',
-// and generous: what grows faster than its input exceeds it by far.
+// Budget is what an input may cost by its size. Time is processor time, and
+// generous: what grows faster than its input exceeds it by far.
 type Budget struct {
 	Memory, MemoryPerByte uint64
 	Time, TimePerByte     time.Duration
 }
 
-// Check runs what is done with an input of so many bytes.
+// Check runs do, which works on an input of size bytes, and returns an error if it
+// exceeds the budget.
 func (b Budget) Check(size int, do func()) error {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

@@ -134,14 +134,13 @@ func Summary(result inject.Result) string {
 // Want is the wanted outcome, as Summary prints it.
 func (c Case) Want() string { return c.want[wantTextFile] }
 
-// Check returns how an outcome differs from the wanted one; nothing where it
-// does not.
+// Check returns how a result differs from the wanted one, or nothing.
 func (c Case) Check(result inject.Result) (string, error) {
 	got, err := c.files(result)
 	return cmp.Diff(c.want, got), err
 }
 
-// Rewrite makes the given outcome the wanted one, in the case's file.
+// Rewrite makes the result the wanted one, in the case's file.
 func (c Case) Rewrite(result inject.Result) error {
 	got, err := c.files(result)
 	if err != nil {
@@ -160,7 +159,7 @@ func (c Case) Rewrite(result inject.Result) error {
 	return nil
 }
 
-// files are the wanted ones, if the outcome is the wanted one.
+// files returns the wanted files for a result.
 func (c Case) files(result inject.Result) (map[string]string, error) {
 	files := map[string]string{wantTextFile: Summary(result)}
 	if result.Pod == nil {
@@ -183,9 +182,9 @@ func (c Case) files(result inject.Result) (map[string]string, error) {
 	return files, err
 }
 
-// byDefault returns what the case's pod becomes in its mode with default
-// settings, and without other labels and annotations that are Shunt's to read.
-// A pod that would be denied stays as it is.
+// byDefault returns the case's pod injected in its mode with default settings,
+// without its other labels and annotations for Shunt. A pod that would be denied
+// stays as it is.
 func (c Case) byDefault() *corev1.Pod {
 	edit, _ := inject.Restore(c.Pod)
 	pod := edit.Pod().DeepCopy()

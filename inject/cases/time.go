@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// ProcessorTime is what this process has had of the processors: a measure that
-// other processes on the machine hardly change.
+// ProcessorTime returns the processor time of this process, which other processes
+// on the machine hardly change.
 func ProcessorTime() time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {

@@ -17,15 +17,15 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// Maker makes the proxy's container by one configuration, for many pods: what
-// takes long to make and depends on no pod is made once.
+// Maker makes the proxy's container for many pods of one configuration. It does
+// once what is slow and depends on no pod.
 type Maker struct {
-	// merged is the custom sidecar for each mode, less what depends on the pod.
-	// It is shared, and must not be changed.
+	// merged is the custom sidecar for each mode, without what depends on the pod.
+	// It is shared: do not change it.
 	merged map[interception.Mode]func() corev1.Container
 }
 
-// NewMaker returns a maker for a configuration that Validate has passed.
+// NewMaker returns a Maker for a configuration that has passed Validate.
 func NewMaker(cfg config.Config) *Maker {
 	m := &Maker{merged: map[interception.Mode]func() corev1.Container{}}
 	for _, mode := range modes {
@@ -34,9 +34,8 @@ func NewMaker(cfg config.Config) *Maker {
 	return m
 }
 
-// Container returns the proxy's container as a pod gets it: that of the
-// configuration, overridden by what the pod asks for. The configuration is the
-// one that holds for the pod.
+// Container returns the pod's proxy container: the configuration's, overridden by
+// the pod's annotations. cfg is the configuration merged with them.
 func (m *Maker) Container(req annotation.Request, cfg config.Config) corev1.Container {
 	c := envoyContainer(req.Mode, cfg)
 	if cfg.Sidecar.Type == config.SidecarCustom {
@@ -59,8 +58,7 @@ func (m *Maker) Container(req annotation.Request, cfg config.Config) corev1.Cont
 	return c
 }
 
-// Check finds what a pod asks of its proxy and the configuration does not let
-// it have.
+// Check finds what a pod asks of its proxy and the configuration does not allow.
 func (m *Maker) Check(pod *corev1.Pod, req annotation.Request, cfg config.Config) (found strict.Faults) {
 	found.AddAll(checkImageAllowed(req, cfg))
 	found.Merge(checkUserVolumes(pod, req, cfg))
@@ -87,7 +85,7 @@ func (m *Maker) Check(pod *corev1.Pod, req annotation.Request, cfg config.Config
 	return found
 }
 
-// checkImageAllowed holds the image that a pod asks for to the configuration.
+// checkImageAllowed finds that the configuration does not allow the pod's image.
 func checkImageAllowed(req annotation.Request, cfg config.Config) field.ErrorList {
 	if req.ProxyImage == "" {
 		return nil
@@ -103,13 +101,11 @@ func checkImageAllowed(req annotation.Request, cfg config.Config) field.ErrorLis
 	return field.ErrorList{req.Source.Invalid(annotation.ProxyImageKey, detail)}
 }
 
-// modes are all that a pod can ask for.
+// modes are all modes that a pod can ask for.
 var modes = []interception.Mode{interception.ModeRedirect, interception.ModeTProxy, interception.ModeNone}
 
-// baseContainer is what a sidecar has whatever the proxy. A native one is an init
-// container that goes on running: pods of a Job end in spite of it, and it
-// outlives the containers whose connections it carries. Plan.place says which
-// it is.
+// baseContainer returns what every sidecar has. podplan.NewContainers makes it a
+// native sidecar or a regular sidecar container.
 func baseContainer(mode interception.Mode, cfg config.Config) corev1.Container {
 	return corev1.Container{
 		Name:                     podplan.ProxyContainerName,
@@ -120,17 +116,17 @@ func baseContainer(mode interception.Mode, cfg config.Config) corev1.Container {
 	}
 }
 
-// noToken mounts an empty folder there. Neither of our containers asks the API
-// server anything; and when the plug-in changes what we have put in, the API
-// server asks the webhook about the pod once more.
+// noToken returns a mount of an empty folder at podplan.TokenDirectory. Our
+// containers do not need a token; and if the plug-in changed them, the API server
+// would call the webhook again.
 func noToken() corev1.VolumeMount {
 	return corev1.VolumeMount{Name: podplan.SharedVolume, MountPath: podplan.TokenDirectory, SubPath: "no-token", ReadOnly: true}
 }
 
-// proxyIdentity is the user that the proxy runs as. In TPROXY its sockets take
-// other hosts' addresses (IP_TRANSPARENT) and marks (SO_MARK), which needs
-// NET_ADMIN; a process in a container has an added capability only as uid 0.
-// The rules then know the proxy by its gid.
+// proxyIdentity returns the proxy's user and group. In TPROXY its sockets bind
+// other hosts' addresses (IP_TRANSPARENT) and set marks (SO_MARK), which needs
+// NET_ADMIN; a process in a container has an added capability only as uid 0. The
+// rules then match the proxy's gid.
 func proxyIdentity(mode interception.Mode, cfg config.Config) *corev1.SecurityContext {
 	if mode == interception.ModeTProxy {
 		return securityContext(0, cfg.ProxyGID, NetAdmin)

@@ -14,23 +14,22 @@ import (
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
-// customPrefix begins the names of the variables that a custom sidecar is
-// given; nothing in its template may.
+// customPrefix begins the names of the variables that the injector sets in a
+// custom sidecar; those of its template must not.
 const customPrefix = "SHUNT_"
 
-// healthVariable is the one that has the port for health.
+// healthVariable has the health port.
 const healthVariable = customPrefix + "HEALTH_PORT"
 
-// Addresses that a proxy dials the application from in REDIRECT: the rules
-// know its connections by them.
+// Source addresses of the proxy's connections to the application in REDIRECT: the
+// rules match them.
 const (
 	inboundSourceIPv4 = "127.0.0.6"
 	inboundSourceIPv6 = "::6"
 )
 
-// mergeCustom puts the user's container over what any proxy has. Lists whose
-// elements Kubernetes tells apart by a key (env, ports, volumeMounts) are
-// merged by it, other lists replaced.
+// mergeCustom merges the user's container with what every proxy has. Lists with a
+// merge key (env, ports, volumeMounts) are merged, other lists replaced.
 func mergeCustom(mode interception.Mode, cfg config.Config) (corev1.Container, error) {
 	base := baseContainer(mode, cfg)
 	merged, err := merge(base, *cfg.Sidecar.Container.DeepCopy())
@@ -38,26 +37,25 @@ func mergeCustom(mode interception.Mode, cfg config.Config) (corev1.Container, e
 		return corev1.Container{}, err
 	}
 	merged.VolumeMounts = append([]corev1.VolumeMount{podplan.SharedMount(true)}, merged.VolumeMounts...)
-	// Not one on the inbound port, which any proxy has: to connect to it is to
-	// be sent to it by the rules, and a proxy that dials where a connection was
-	// going would go on calling itself. The health port is reached past the
-	// rules. A proxy that serves nothing there, and whose template has no probe
-	// of its own, does not start, and kubelet says why; without any probe the
-	// application would start before its proxy listens.
+	// The probe uses the health port, which the rules do not intercept. On the
+	// inbound port, a proxy that dials the original destination would call itself
+	// without end. A proxy without a health port and a probe of its own does not
+	// start, and kubelet reports why; without any probe the application would start
+	// before the proxy listens.
 	if merged.StartupProbe == nil {
 		merged.StartupProbe = startupProbe()
 	}
 	return merged, nil
 }
 
-// merge puts one container over another by strategic merge. The name stays.
-func merge(base, over corev1.Container) (corev1.Container, error) {
-	over.Name = base.Name // which is always in its JSON, be it empty
+// merge overrides one container with another by strategic merge. The name stays.
+func merge(base, override corev1.Container) (corev1.Container, error) {
+	override.Name = base.Name // the JSON always has it, even if empty
 	original, err := json.Marshal(base)
 	if err != nil {
 		return corev1.Container{}, fmt.Errorf("encode what any sidecar has: %w", err)
 	}
-	patch, err := json.Marshal(over)
+	patch, err := json.Marshal(override)
 	if err != nil {
 		return corev1.Container{}, fmt.Errorf("encode the container: %w", err)
 	}
@@ -72,7 +70,7 @@ func merge(base, over corev1.Container) (corev1.Container, error) {
 	return merged, nil
 }
 
-// mustMergeCustom is merge for a configuration that Validate has passed.
+// mustMergeCustom runs mergeCustom for a configuration that has passed Validate.
 func mustMergeCustom(mode interception.Mode, cfg config.Config) corev1.Container {
 	merged, err := mergeCustom(mode, cfg)
 	if err != nil {
@@ -81,7 +79,8 @@ func mustMergeCustom(mode interception.Mode, cfg config.Config) corev1.Container
 	return merged
 }
 
-// customEnv tells a custom sidecar what the rules expect of it.
+// customEnv returns the variables that tell a custom sidecar what the rules
+// expect.
 func customEnv(mode interception.Mode, cfg config.Config) []corev1.EnvVar {
 	var env []corev1.EnvVar
 	set := func(name, value string) {

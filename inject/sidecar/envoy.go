@@ -17,14 +17,14 @@ import (
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
-// envoyVariables are those that Envoy's command line has in it.
+// envoyVariables are those that Envoy's command line uses.
 var envoyVariables = []string{"POD_NAME", "POD_NAMESPACE"}
 
-// flushMilliseconds is how long a line of the access log may wait. Envoy's own
-// 10 seconds are long for a person who watches it.
+// flushMilliseconds is how long a line of the access log may wait. Envoy's default
+// of 10 seconds is long for a person who watches it.
 const flushMilliseconds = 1000
 
-// envoyContainer is the sidecar where that is Envoy.
+// envoyContainer returns the sidecar with Envoy.
 func envoyContainer(mode interception.Mode, cfg config.Config) corev1.Container {
 	c := baseContainer(mode, cfg)
 	c.Image = cfg.ProxyImage
@@ -45,16 +45,16 @@ func envoyContainer(mode interception.Mode, cfg config.Config) corev1.Container 
 	return c
 }
 
-// drain is run by kubelet when it tells the pod's own containers to end.
-// Envoy's image has no program for it, but what shunt-init left.
+// drain returns the hook that kubelet runs when it stops the pod's containers.
+// Envoy's image has no program for it, so that it runs shunt-init.
 func drain(most time.Duration) *corev1.Lifecycle {
 	return &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{
 		Command: []string{envoy.SharedDirectory + "/shunt-init", "drain", "--duration", most.String()},
 	}}}
 }
 
-// envoyArgs is Envoy's command line. Kubernetes replaces $(NAME) in it. Without
-// --concurrency Envoy takes all cores, and for 0 it would take one.
+// envoyArgs returns Envoy's arguments, in which Kubernetes expands $(NAME).
+// Without --concurrency Envoy uses all cores, and for 0 it would use one.
 func envoyArgs(cfg config.Config) []string {
 	args := []string{
 		"--config-path", envoy.SharedDirectory + "/" + envoy.BootstrapFile,
@@ -69,8 +69,8 @@ func envoyArgs(cfg config.Config) []string {
 		args = append(args, "--component-log-level", cfg.ComponentLogLevel)
 	}
 	if cfg.Drains() {
-		// Whoever is to go is told so at once, and not spread over the drain:
-		// what it does last may well take all of the time.
+		// All connections are told to close at once, and not spread over the drain:
+		// the last request may need all of the time.
 		args = append(args, "--drain-strategy", "immediate",
 			"--drain-time-s", strconv.Itoa(int(math.Ceil(cfg.DrainDuration.Seconds()))))
 	}
@@ -83,12 +83,12 @@ func fromPod(name, fieldPath string) corev1.EnvVar {
 	}}
 }
 
-// overrideVariable holds the text for the command line, which Kubernetes
-// replaces it in: Envoy takes one file only.
+// overrideVariable has the text that Kubernetes expands on the command line: Envoy
+// reads only one file.
 const overrideVariable = "BOOTSTRAP_OVERRIDE"
 
-// withOverride gives Envoy the text. A pod whose ConfigMap is not there, or has not
-// the key, waits for it.
+// withOverride returns Envoy's container with the override. A pod whose ConfigMap
+// or key is missing waits for it.
 func withOverride(c corev1.Container, configMap string) corev1.Container {
 	c.Args = slices.Concat(c.Args, []string{"--config-yaml", "$(" + overrideVariable + ")"})
 	c.Env = append(slices.Clone(c.Env), corev1.EnvVar{Name: overrideVariable, ValueFrom: &corev1.EnvVarSource{
@@ -99,20 +99,19 @@ func withOverride(c corev1.Container, configMap string) corev1.Container {
 	return c
 }
 
-// httpPortNames are the protocols for which Istio's names of ports stand,
-// "name" or "name-suffix", that Envoy tells apart on such a port.
+// httpPortNames are the protocols that Envoy detects on a port with such a name,
+// "name" or "name-suffix", as in Istio.
 var httpPortNames = []string{"http", "http2", "grpc", "grpc-web", "https", "tls"}
 
-// declaresHTTP reports whether the name of a port says that it is for one of
-// httpPortNames.
+// declaresHTTP reports whether a port's name declares one of httpPortNames.
 func declaresHTTP(name string) bool {
 	return slices.ContainsFunc(httpPortNames, func(protocol string) bool {
 		return name == protocol || strings.HasPrefix(name, protocol+"-")
 	})
 }
 
-// EnvoySettings are what the pod's Envoy is told. The configuration is the one
-// that holds for the pod.
+// EnvoySettings returns the settings of the pod's bootstrap. cfg is the
+// configuration merged with the pod's annotations.
 func EnvoySettings(pod *corev1.Pod, req annotation.Request, cfg config.Config, memoryLimit int64) envoy.Settings {
 	settings := envoy.Settings{
 		HealthPort: req.HealthPort(),
@@ -138,7 +137,7 @@ func EnvoySettings(pod *corev1.Pod, req annotation.Request, cfg config.Config, m
 	return settings
 }
 
-// declaredPorts are those of the pod that its containers declare for HTTP.
+// declaredPorts returns the ports that the pod's containers declare for HTTP.
 func declaredPorts(pod *corev1.Pod) interception.PortRanges {
 	var ports interception.PortRanges
 	for _, c := range podplan.AllContainers(pod) {
@@ -152,6 +151,5 @@ func declaredPorts(pod *corev1.Pod) interception.PortRanges {
 	return ports
 }
 
-// seconds are those of a time that Validate has passed, at least one of them
-// unless it is 0.
+// seconds returns a duration that has passed Validate in seconds, rounded up.
 func seconds(d metav1.Duration) uint32 { return uint32(math.Ceil(d.Seconds())) }

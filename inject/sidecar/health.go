@@ -13,8 +13,7 @@ import (
 	"github.com/shunt-dev/shunt/inject/annotation"
 )
 
-// withHealth is a sidecar with the health port and the readiness probe that the pod
-// wants.
+// withHealth returns the sidecar with the pod's health port and readiness probe.
 func withHealth(req annotation.Request, c corev1.Container) corev1.Container {
 	if port := req.HealthPort(); port != interception.HealthPort {
 		moveHealth(&c, port)
@@ -31,8 +30,8 @@ func withHealth(req annotation.Request, c corev1.Container) corev1.Container {
 	return c
 }
 
-// moveHealth has all in a sidecar that means the health port mean another one.
-// What the container shares with others is not changed.
+// moveHealth replaces the health port everywhere in a sidecar. It copies what the
+// container shares with others.
 func moveHealth(c *corev1.Container, to uint16) {
 	from := int32(interception.HealthPort)
 	for _, probe := range []**corev1.Probe{&c.StartupProbe, &c.ReadinessProbe, &c.LivenessProbe} {
@@ -63,8 +62,7 @@ func moveHealth(c *corev1.Container, to uint16) {
 	}
 }
 
-// healthProbe asks the proxy whether it is live. Kubelet reaches the port
-// without interception.
+// healthProbe returns a probe of the health port, which is not intercepted.
 func healthProbe(periodSeconds, failureThreshold int32) *corev1.Probe {
 	return &corev1.Probe{
 		ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
@@ -77,6 +75,6 @@ func healthProbe(periodSeconds, failureThreshold int32) *corev1.Probe {
 	}
 }
 
-// startupProbe is passed before the pod's own containers start: the proxy may
-// take ten minutes for it.
+// startupProbe returns the probe that has to succeed before the pod's own
+// containers start. The proxy has ten minutes.
 func startupProbe() *corev1.Probe { return healthProbe(1, 600) }

@@ -10,10 +10,9 @@ import (
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
-// Hold is the proxy as a regular container that the others wait for. Kubelet
-// starts them in their order, and the next one not before the hook of the one
-// before has ended. The container that is given may be shared, and is not
-// changed.
+// Hold returns the proxy as a regular sidecar container that the others wait for:
+// kubelet starts a container only after the postStart hook of the one before has
+// ended. It does not change its argument.
 func Hold(proxy corev1.Container, cfg config.Config) corev1.Container {
 	command := holdCommand(proxy)
 	if !cfg.HoldApplicationUntilProxyStarts || command == nil {
@@ -30,9 +29,9 @@ func Hold(proxy corev1.Container, cfg config.Config) corev1.Container {
 	return proxy
 }
 
-// holdCommand waits until the proxy answers, for as long as kubelet would wait
-// for its startup probe. There is none where the probe is one that shunt-init
-// cannot ask.
+// holdCommand returns a command that waits until the proxy answers, as long as
+// kubelet would wait for its startup probe; nil for a probe that shunt-init
+// cannot do.
 func holdCommand(proxy corev1.Container) []string {
 	probe := proxy.StartupProbe
 	if probe == nil {
@@ -54,7 +53,7 @@ func holdCommand(proxy corev1.Container) []string {
 	return append(command, "--port", strconv.Itoa(int(port)), "--duration", most.String())
 }
 
-// orDefault is the value, or what Kubernetes takes for 0.
+// orDefault returns the value, or Kubernetes' default for 0.
 func orDefault(value, otherwise int32) int32 {
 	if value == 0 {
 		return otherwise

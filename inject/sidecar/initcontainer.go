@@ -16,9 +16,9 @@ const NetAdmin corev1.Capability = "NET_ADMIN"
 // runDirectory is where iptables-legacy makes its lock, xtables.lock.
 const runDirectory = "/run"
 
-// InitContainer runs shunt-init with the spec as its arguments; in mode NONE it
-// only leaves the proxy its files, for which it needs no capability. No shell is
-// in between, so that nothing in a spec can become a command.
+// InitContainer returns the container that runs shunt-init with the spec as its
+// arguments. In mode NONE it only writes the proxy's files, and needs no
+// capability. There is no shell, so that nothing in a spec can become a command.
 func InitContainer(mode interception.Mode, spec interception.Spec, opts interception.Options, cfg config.Config) corev1.Container {
 	container := corev1.Container{
 		Name:                     podplan.InitContainerName,
@@ -29,7 +29,7 @@ func InitContainer(mode interception.Mode, spec interception.Spec, opts intercep
 		VolumeMounts:             []corev1.VolumeMount{podplan.SharedMount(false), noToken()},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		// Added capabilities are not ambient in a container: only uid 0 has
-		// the use of them.
+		// them.
 		SecurityContext: securityContext(0, 0, NetAdmin),
 	}
 	if mode == interception.ModeNone {
@@ -38,17 +38,17 @@ func InitContainer(mode interception.Mode, spec interception.Spec, opts intercep
 		return container
 	}
 	if cfg.Backend == interception.BackendLegacy {
-		// iptables-legacy talks through a raw socket, which takes NET_RAW,
-		// and locks a file below /run; iptables-nft needs neither.
+		// iptables-legacy uses a raw socket, which needs NET_RAW, and a lock
+		// file in /run; iptables-nft needs neither.
 		container.SecurityContext = securityContext(0, 0, NetAdmin, "NET_RAW")
 		container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: podplan.RunVolume, MountPath: runDirectory})
 	}
 	return container
 }
 
-// InitVolumes are those that shunt-init writes to: what it shares with the
-// proxy, which is itself (5 MB, and twice that while a new copy replaces an old
-// one), and for iptables-legacy a /run, for an empty file.
+// InitVolumes returns the volumes that shunt-init writes to: one for the proxy's
+// files and itself (5 MB, and twice that while a copy is replaced), and for
+// iptables-legacy /run, for an empty file.
 func InitVolumes(mode interception.Mode, cfg config.Config) []corev1.Volume {
 	volumes := []corev1.Volume{inMemory(podplan.SharedVolume, "16Mi")}
 	if mode != interception.ModeNone && cfg.Backend == interception.BackendLegacy {
@@ -57,16 +57,16 @@ func InitVolumes(mode interception.Mode, cfg config.Config) []corev1.Volume {
 	return volumes
 }
 
-// inMemory is an empty volume. It is kept in memory because a pod with one on
-// its node's disk keeps the cluster autoscaler from removing the node.
+// inMemory returns an emptyDir in memory: one on the node's disk keeps the cluster
+// autoscaler from removing the node.
 func inMemory(name, size string) corev1.Volume {
 	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
 		Medium: corev1.StorageMediumMemory, SizeLimit: new(resource.MustParse(size)),
 	}}}
 }
 
-// securityContext is a security context with the given ids and nothing more than the
-// given capabilities.
+// securityContext returns a security context with these ids and only these
+// capabilities.
 func securityContext(uid, gid int64, capabilities ...corev1.Capability) *corev1.SecurityContext {
 	return &corev1.SecurityContext{
 		RunAsUser:                new(uid),

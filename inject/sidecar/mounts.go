@@ -15,14 +15,14 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// proxyMount is a path in the proxy's container, and the field of the pod that
-// it is from; nil for the configuration's.
+// proxyMount is a path in the proxy's container, and the pod's field that sets it;
+// nil for the configuration's.
 type proxyMount struct {
 	clean string
 	at    *field.Path
 }
 
-// proxyMounts are all of the proxy's, of the configuration and of the pod.
+// proxyMounts returns all of the proxy's mounts, of the configuration and the pod.
 func proxyMounts(req annotation.Request, cfg config.Config) []proxyMount {
 	var all []proxyMount
 	add := func(mounts []corev1.VolumeMount, at *field.Path) {
@@ -46,15 +46,15 @@ func proxyMounts(req annotation.Request, cfg config.Config) []proxyMount {
 	return all
 }
 
-// overlapping finds mounts of a pod that are at, above or below another one of
-// the proxy's. They would hide what the operator has put there; and through a
-// symbolic link in the volume above, the one below could come to lie anywhere.
+// overlapping finds mounts of a pod at, above or below another one of the
+// proxy's. They would hide what the operator mounts there; and a symbolic link in
+// the upper volume could move the lower mount anywhere.
 func overlapping(req annotation.Request, cfg config.Config) field.ErrorList {
 	if len(req.UserMounts) == 0 {
 		return nil
 	}
 	all := proxyMounts(req, cfg)
-	// Sorted so, all that are below a path stand right behind it.
+	// In this order, everything below a path follows it directly.
 	slices.SortStableFunc(all, func(a, b proxyMount) int { return strings.Compare(a.clean+"/", b.clean+"/") })
 	above := proxyMount{clean: "no path"}
 	var errs field.ErrorList

@@ -17,7 +17,7 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// checkTemplateNames finds templates that the configuration has not.
+// checkTemplateNames finds templates that the configuration does not have.
 func checkTemplateNames(req annotation.Request, cfg config.Config) (found strict.Faults) {
 	for _, name := range req.Templates {
 		if _, there := cfg.Templates[name]; !there {
@@ -34,14 +34,14 @@ func checkTemplateNames(req annotation.Request, cfg config.Config) (found strict
 	return found
 }
 
-// templated is the sidecar with the templates over it that the pod names.
+// templated returns the sidecar merged with the templates that the pod names.
 func templated(req annotation.Request, c corev1.Container, cfg config.Config) (corev1.Container, error) {
 	for _, name := range req.Templates {
 		over := cfg.Templates[name].Container
 		if over == nil {
 			continue
 		}
-		// Envoy's arguments are long and no template's.
+		// Envoy's arguments are long, and no template changes them.
 		args := c.Args
 		if over.Args == nil {
 			c.Args = nil
@@ -57,7 +57,7 @@ func templated(req annotation.Request, c corev1.Container, cfg config.Config) (c
 	return c, nil
 }
 
-// mustTemplated is templated for a configuration that Validate has passed.
+// mustTemplated runs templated for a configuration that has passed Validate.
 func mustTemplated(req annotation.Request, c corev1.Container, cfg config.Config) corev1.Container {
 	merged, err := templated(req, c, cfg)
 	if err != nil {
@@ -66,9 +66,9 @@ func mustTemplated(req annotation.Request, c corev1.Container, cfg config.Config
 	return merged
 }
 
-// withoutOverridden takes out of a container what another one has in another way: a
-// merge would leave both, and Kubernetes takes one way only to probe, to run a
-// hook, to say what a variable is, or to mount something at a path.
+// withoutOverridden removes from a container what the other one sets in another
+// way. A merge would keep both, and Kubernetes accepts only one handler of a probe
+// or hook, one source of a variable, and one mount at a path.
 func withoutOverridden(base, over corev1.Container) corev1.Container {
 	made := base.DeepCopy()
 	for _, probe := range []struct{ base, over *corev1.Probe }{
@@ -98,8 +98,8 @@ func withoutOverridden(base, over corev1.Container) corev1.Container {
 	return *made
 }
 
-// checkTemplates finds what is wrong with templates, each by itself; what they
-// ask for together is looked at in the pod that names them.
+// checkTemplates finds what is wrong with each template. Check looks at the
+// combination in the pod that names them.
 func checkTemplates(cfg config.Config) field.ErrorList {
 	var errs field.ErrorList
 	taken := slices.Clone(cfg.Sidecar.Volumes)
@@ -129,7 +129,7 @@ func checkTemplates(cfg config.Config) field.ErrorList {
 	return errs
 }
 
-// checkOverlay finds what a template's container must leave as it is.
+// checkOverlay finds what a template's container must not change.
 func checkOverlay(path *field.Path, cfg config.Config, t config.Template) field.ErrorList {
 	c := *t.Container
 	errs := checkTemplate(path, c)

@@ -18,14 +18,13 @@ import (
 
 var sidecarPath = field.NewPath("sidecar")
 
-// Validate returns an error for all that is wrong with the sidecar and
-// the templates of a configuration.
+// Validate returns everything that is wrong with the sidecar and the templates of
+// a configuration.
 func Validate(cfg config.Config) field.ErrorList {
 	return append(checkSidecar(cfg), checkTemplates(cfg)...)
 }
 
-// checkSidecar finds what is wrong with the sidecar in any mode, so that no
-// pod meets it.
+// checkSidecar finds what is wrong with the sidecar in any mode.
 func checkSidecar(cfg config.Config) field.ErrorList {
 	s := cfg.Sidecar
 	containerPath, volumesPath := sidecarPath.Child("container"), sidecarPath.Child("volumes")
@@ -57,7 +56,7 @@ func checkSidecar(cfg config.Config) field.ErrorList {
 	}
 }
 
-// checkTemplate finds what a template says and must leave to Shunt.
+// checkTemplate finds what a template sets and must leave to Shunt.
 func checkTemplate(path *field.Path, c corev1.Container) field.ErrorList {
 	var errs field.ErrorList
 	if c.Name != "" && c.Name != podplan.ProxyContainerName {
@@ -99,7 +98,7 @@ func checkVolumes(path *field.Path, volumes []corev1.Volume) field.ErrorList {
 	return errs
 }
 
-// checkMounts finds mounts of what is not there.
+// checkMounts finds mounts of unknown volumes.
 func checkMounts(path *field.Path, c corev1.Container, volumes []corev1.Volume, of string) field.ErrorList {
 	names := podplan.VolumeNames(volumes)
 	accepted := "accepted: the name of one of " + of
@@ -121,7 +120,7 @@ func checkMounts(path *field.Path, c corev1.Container, volumes []corev1.Volume, 
 	return append(errs, checkSharedPath(path, c)...)
 }
 
-// checkSharedPath finds mounts where shunt-init leaves its files.
+// checkSharedPath finds mounts where shunt-init writes its files.
 func checkSharedPath(at *field.Path, c corev1.Container) field.ErrorList {
 	var errs field.ErrorList
 	for i, mount := range c.VolumeMounts {
@@ -147,7 +146,7 @@ func checkMerged(path *field.Path, cfg config.Config, in func(interception.Mode)
 			checkIdentity(path.Child("securityContext"), merged.SecurityContext, mode, cfg),
 			checkCapabilities(path.Child("securityContext", "capabilities"), merged.SecurityContext.Capabilities, mode),
 		) {
-			// What is wrong in one mode mostly is in the next, too.
+			// The same fault is usual in the other modes.
 			if !slices.ContainsFunc(errs, func(known *field.Error) bool { return known.Field == wrong.Field }) {
 				errs = append(errs, wrong)
 			}
@@ -156,7 +155,7 @@ func checkMerged(path *field.Path, cfg config.Config, in func(interception.Mode)
 	return errs
 }
 
-// checkIdentity holds that the proxy runs as who the rules take it for.
+// checkIdentity finds ids by which the rules would not recognise the proxy.
 func checkIdentity(path *field.Path, sc *corev1.SecurityContext, mode interception.Mode, cfg config.Config) field.ErrorList {
 	want := proxyIdentity(mode, cfg)
 	var errs field.ErrorList
@@ -180,10 +179,10 @@ func checkIdentity(path *field.Path, sc *corev1.SecurityContext, mode intercepti
 	return errs
 }
 
-// checkCapabilities holds that in TPROXY the proxy can open transparent and
-// marked sockets. containerd goes by the words one after the other, each
-// undoing those before it: add ALL, drop ALL, the others of add, the others of
-// drop. It knows no name with the prefix CAP_.
+// checkCapabilities finds that in TPROXY the proxy lacks the capability for
+// transparent and marked sockets. containerd applies the lists in this order, each
+// step undoing those before: add ALL, drop ALL, the rest of add, the rest of drop.
+// It knows no name with the prefix CAP_.
 func checkCapabilities(path *field.Path, capabilities *corev1.Capabilities, mode interception.Mode) field.ErrorList {
 	if mode != interception.ModeTProxy {
 		return nil

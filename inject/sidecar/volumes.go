@@ -14,8 +14,8 @@ import (
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
-// checkUserVolumes finds volumes whose names are taken, and mounts of volumes
-// that there are not.
+// checkUserVolumes finds volumes whose names are taken, and mounts of unknown
+// volumes.
 func checkUserVolumes(pod *corev1.Pod, req annotation.Request, cfg config.Config) (found strict.Faults) {
 	if len(req.UserVolumes)+len(req.UserMounts) == 0 {
 		return strict.Faults{}
@@ -50,7 +50,7 @@ func checkUserVolumes(pod *corev1.Pod, req annotation.Request, cfg config.Config
 	return found
 }
 
-// ConfiguredVolumes returns those that the sidecar has by the configuration.
+// ConfiguredVolumes returns the sidecar's volumes of the configuration.
 func ConfiguredVolumes(req annotation.Request, cfg config.Config) []corev1.Volume {
 	all := cfg.Sidecar.Volumes
 	for _, name := range req.Templates {
@@ -59,7 +59,7 @@ func ConfiguredVolumes(req annotation.Request, cfg config.Config) []corev1.Volum
 	return all
 }
 
-// Volumes returns all that a pod gets for its sidecar.
+// Volumes returns all volumes that a pod gets for its sidecar.
 func Volumes(req annotation.Request, cfg config.Config) []corev1.Volume {
 	all := ConfiguredVolumes(req, cfg)
 	if len(req.UserVolumes) > 0 {

@@ -14,9 +14,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// ReadDocument returns the JSON of the one YAML document that the text is.
-// Accepted words what it must be, for the error. A key that a mapping has
-// twice is an error.
+// ReadDocument returns the JSON of a text with one YAML document. accepted
+// describes the document in errors. A duplicate key is an error.
 func ReadDocument(text []byte, accepted string) ([]byte, error) {
 	decoder := yamlnode.NewDecoder(bytes.NewReader(text))
 	var first, second yamlnode.Node
@@ -37,8 +36,8 @@ func ReadDocument(text []byte, accepted string) ([]byte, error) {
 	return yaml.YAMLToJSON(text)
 }
 
-// duplicates finds keys that a mapping has twice. A decoder would take the last
-// one, or name a line and not the path.
+// duplicates finds duplicate keys. A decoder would take the last one, or report a
+// line and no path.
 func (f *Faults) duplicates(path *field.Path, node *yamlnode.Node) {
 	switch node.Kind {
 	case yamlnode.DocumentNode:
@@ -75,12 +74,12 @@ func JSONNames[T any]() []string {
 	return names
 }
 
-// longestName is the longest name that UnknownField looks for a similar one
-// of, in bytes.
+// longestName is the longest name, in bytes, for which UnknownField suggests a
+// similar one.
 const longestName = 63
 
-// UnknownField words that a field is unknown, which one may be meant, and which
-// ones are accepted. Without accepted ones it is a field of a Kubernetes type.
+// UnknownField describes an unknown field, with a similar one and the accepted
+// ones. No accepted ones means a field of a Kubernetes type.
 func UnknownField(name string, accepted []string) string {
 	if len(accepted) == 0 {
 		return "unknown field; accepted: what Kubernetes has there"
@@ -96,8 +95,8 @@ func UnknownField(name string, accepted []string) string {
 	return text + "; accepted: " + strings.Join(accepted, ", ")
 }
 
-// Distance returns the Levenshtein distance: how many bytes are to be put in,
-// taken out or changed to make one text of the other.
+// Distance returns the Levenshtein distance: how many bytes have to be inserted,
+// deleted or replaced to turn one text into the other.
 func Distance(a, b string) int {
 	row := make([]int, len(b)+1) // from a[:i] to each b[:j]
 	for j := range row {

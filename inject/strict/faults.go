@@ -10,11 +10,11 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// MostTold is how many faults of a pod, and how many warnings, are told. The
+// MostTold is how many faults of a pod, and how many warnings, are reported. The
 // rest is counted: a pod of 3 MB can have 100,000 of them.
 const MostTold = 10
 
-// MaxDetail is the longest detail of a fault that is told whole, in bytes.
+// MaxDetail is the longest detail of a fault that is reported whole, in bytes.
 const MaxDetail = 1000
 
 // longestQuote is how much of a value a message quotes, in bytes: an
@@ -27,8 +27,8 @@ type Faults struct {
 	More int             // how many there are besides
 }
 
-// Add calls fault only where its result is told: to word a fault takes longer
-// than to find it.
+// Add calls fault only if its result is kept: describing a fault takes longer than
+// finding it.
 func (f *Faults) Add(fault func() *field.Error) {
 	if len(f.Told) == MostTold {
 		f.More++
@@ -37,14 +37,14 @@ func (f *Faults) Add(fault func() *field.Error) {
 	f.Told = append(f.Told, shortenFault(fault()))
 }
 
-// AddAll takes over faults that were found elsewhere.
+// AddAll adds faults that were found elsewhere.
 func (f *Faults) AddAll(errs field.ErrorList) {
 	for _, err := range errs {
 		f.Add(func() *field.Error { return err })
 	}
 }
 
-// Merge takes over faults, those that are only counted too.
+// Merge adds other faults, including those that are only counted.
 func (f *Faults) Merge(others Faults) {
 	f.AddAll(others.Told)
 	f.More += others.More
@@ -93,8 +93,7 @@ func shortenFault(err *field.Error) *field.Error {
 	return &short
 }
 
-// AndMore words how many faults there are besides those that are told; it
-// returns nothing for 0.
+// AndMore returns a text with the number of further faults, or nothing for 0.
 func AndMore(n int) string {
 	if n == 0 {
 		return ""
@@ -102,10 +101,10 @@ func AndMore(n int) string {
 	return fmt.Sprintf("and %d more", n)
 }
 
-// Shorten keeps as much of a text as a message may quote.
+// Shorten returns as much of a text as a message may quote.
 func Shorten(text string) string { return Cut(text, longestQuote) }
 
-// Cut keeps the given number of bytes of a text, and marks what it leaves out.
+// Cut returns at most the given number of bytes of a text, and marks a cut.
 func Cut(text string, most int) string {
 	if len(text) <= most {
 		return text
@@ -113,7 +112,7 @@ func Cut(text string, most int) string {
 	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
-// Warnings collects what a pod's owner should be told. Its zero value is empty.
+// Warnings collects warnings for a pod's owner. Its zero value is empty.
 type Warnings struct {
 	told []string // the first MostTold ones
 	more int
@@ -126,10 +125,10 @@ func (w *Warnings) Add(texts ...string) {
 	w.more += len(texts) - told
 }
 
-// Count adds so many warnings that nobody has worded.
+// Count adds n warnings without their texts.
 func (w *Warnings) Count(n int) { w.more += n }
 
-// Lines returns the warnings, and a line that counts those that are not told.
+// Lines returns the warnings, and a line with the number of further ones.
 func (w *Warnings) Lines() []string {
 	if w.more == 0 {
 		return w.told
