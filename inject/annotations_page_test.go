@@ -35,23 +35,25 @@ func TestAnnotationsPage(t *testing.T) {
 
 const pageHead = `# Labels and annotations
 
-<!-- Written by make generate from the table in inject/annotations.go; change that. -->
+<!-- Written by make generate from the table in inject/annotation/table.go; change that. -->
 
-Every key that the injector reads on a pod or its namespace. A pod's annotations are, in a Deployment, those of its
-` + "`spec.template.metadata.annotations`" + `. Of two places the later one wins. So a setting on the namespace holds for
-every pod of it that has no annotation of its own; then comes the injector's configuration, then the default.
-` + "`shunt inject --explain`" + ` says for each setting of a pod where it came from.
+These are all keys that the injector reads on pods and namespaces. In a Deployment, a pod's annotations are those of
+` + "`spec.template.metadata.annotations`" + `.
 
-A value that is not accepted refuses the pod, and all such values are named at once, each with the key, the value and what is
-accepted; on a namespace (` + "`namespace.metadata.annotations[…]`" + `) it refuses every pod that it would hold for. Of a namespace's
-labels it counts as absent, with a warning. A
-namespace is not written with one pod in mind: its ` + "`drainDuration`" + ` is lowered where a pod's grace period is shorter,
-as that of the configuration is, and what it says of interception is passed over where a pod wants none (` + "`NONE`" + `).
-A change of it holds for pods that are made a moment later.
+A pod's annotation overrides its namespace's, that overrides the [configuration](configuration.md), and that overrides the default.
+` + "`shunt inject --explain`" + ` prints each setting of a pod and its source. A change on a namespace applies to pods that are created
+a moment later.
 
-An unknown key under ` + "`sidecar.istio.io`, `traffic.sidecar.istio.io`, `proxy.istio.io` or `shunt.dev`" + ` is warned about,
-with the nearest known one, and so is a key of Istio's on which Shunt does not act, with the reason. One key is refused for its
-capitals, too: ` + "`sidecar.istio.io/inject`" + `, because the pod would do without the proxy that it asks for.
+A wrong value denies the pod. The message names all wrong values at once, each with its key and what is accepted. A wrong annotation of a
+namespace (` + "`namespace.metadata.annotations[…]`" + `) denies every pod that it would apply to; a wrong label of a namespace counts as
+absent, with a warning.
+
+A namespace's value gives way in two cases where a pod's own value is denied: a drain longer than a pod's grace period is lowered, and
+settings of interception are ignored for pods in mode ` + "`NONE`" + `.
+
+An unknown key under ` + "`sidecar.istio.io`, `traffic.sidecar.istio.io`, `proxy.istio.io` or `shunt.dev`" + ` produces a warning that names
+the nearest known key. So does a key of Istio's that Shunt does not support, with the reason. ` + "`sidecar.istio.io/inject`" + ` with other
+capitals denies the pod: it would start without the proxy that it asks for.
 
 | key | where | sets | values | default |
 |---|---|---|---|---|

@@ -166,8 +166,8 @@ func TestNothingForKubernetesToExpand(t *testing.T) {
 	}
 }
 
-// TestPlanOrder: shunt-init, then the proxy, then what the pod had; in classic
-// order the proxy before the ordinary containers.
+// TestPlanOrder: shunt-init, then the proxy, then what the pod had; as a regular
+// sidecar container the proxy before the other containers.
 func TestPlanOrder(t *testing.T) {
 	for _, c := range loadCases(t) {
 		got := inject.Inject(c.Pod, c.Namespace, c.Config)
@@ -177,7 +177,7 @@ func TestPlanOrder(t *testing.T) {
 		names, rest := containerNames(got.Pod.Spec.InitContainers), containerNames(got.Pod.Spec.Containers)
 		proxy := slices.Index(names, podplan.ProxyContainerName)
 		first := slices.Index(names, podplan.InitContainerName)
-		if slices.Index(rest, podplan.ProxyContainerName) == 0 { // in classic order
+		if slices.Index(rest, podplan.ProxyContainerName) == 0 { // a regular sidecar container
 			proxy, rest = first+1, rest[1:]
 		}
 		if proxy != first+1 || proxy > 1 {

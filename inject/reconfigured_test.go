@@ -17,9 +17,9 @@ var others = map[string]func(*config.Config){
 	"pull secrets":           func(c *config.Config) { c.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "z"}, {Name: "own"}} },
 	"no pull secrets":        func(c *config.Config) { c.ImagePullSecrets = nil },
 	"Prometheus annotations": func(c *config.Config) { c.PrometheusAnnotations = true },
-	"classic order":          func(c *config.Config) { c.NativeSidecar = config.NativeSidecarDisabled },
+	"regular container":      func(c *config.Config) { c.NativeSidecar = config.NativeSidecarDisabled },
 	"native order":           func(c *config.Config) { c.NativeSidecar = config.NativeSidecarEnabled },
-	"classic, without hold": func(c *config.Config) {
+	"regular, without hold": func(c *config.Config) {
 		c.NativeSidecar, c.HoldApplicationUntilProxyStarts = config.NativeSidecarDisabled, false
 	},
 	"none": func(c *config.Config) { c.PrometheusAnnotations = false },

@@ -112,5 +112,6 @@ func (p *Plan) AppliedTo(pod *corev1.Pod) (applied bool, changed string) {
 		found = append(found[:strict.MostTold], strict.AndMore(more))
 	}
 	return applied, fmt.Sprintf("metadata.annotations[%s]: what it records was changed after the injection, by another webhook "+
-		"or by hand, or injected with other settings, and is put back: %s", StatusKey, strict.Cut(strings.Join(found, "; "), strict.MaxDetail))
+		"or by hand, or injected with other settings, and is put back: %s",
+		StatusKey, strict.Cut(strings.Join(found, "; "), strict.MaxDetail))
 }

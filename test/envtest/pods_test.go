@@ -29,9 +29,9 @@ var _ = Describe("an injected pod", func() {
 		Expect(running.count("skipped", inject.ReasonAlreadyInjected) + running.count("injected", inject.ReasonInjected)).To(Equal(before))
 	})
 
-	// In classic order, too: the API server knows restartPolicy of init
+	// With a regular sidecar container, too: the API server knows restartPolicy of init
 	// containers, and sees here what those below 1.29 do.
-	It("stands in classic order where it asks for that, and goes back", func(ctx SpecContext) {
+	It("has a regular sidecar container if it asks for that, and goes back", func(ctx SpecContext) {
 		ns := newNamespace(ctx, enabled)
 		pod := newPod(ns, map[string]string{annotation.NativeSidecarKey: "false"})
 		Expect(api.Create(ctx, pod)).To(Succeed())

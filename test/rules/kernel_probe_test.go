@@ -264,7 +264,6 @@ func TestProbeIsSentAgain(t *testing.T) {
 	}
 }
 
-
 // TestProbesBesidePolicyRouting routes everything by a table of its own, as some network plug-ins
 // do. Probes must come in all the same, and leave nothing behind.
 func TestProbesBesidePolicyRouting(t *testing.T) {
