@@ -3,6 +3,7 @@ package inject_test
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,18 +56,23 @@ An unknown key under ` + "`sidecar.istio.io`, `traffic.sidecar.istio.io`, `proxy
 the nearest known key. So does a key of Istio's that Shunt does not support, with the reason. ` + "`sidecar.istio.io/inject`" + ` with other
 capitals denies the pod: it would start without the proxy that it asks for.
 
-| key | where | sets | values | default |
-|---|---|---|---|---|
 `
 
+// page has a table of what stands on pods and namespaces alike, and before it one
+// of the other keys, with their places.
 func page(rows []annotation.Row) string {
-	var text strings.Builder
-	text.WriteString(pageHead)
+	var others, settings strings.Builder
 	for _, row := range rows {
-		fmt.Fprintf(&text, "| `%s` | %s | %s | %s | %s |\n",
-			row.Key, places(row), cell(row.Sets), cell(row.Accepted), cell(row.Default))
+		columns := fmt.Sprintf("%s | %s | %s |\n", cell(row.Sets), cell(row.Accepted), cell(row.Default))
+		if slices.Equal(row.Places, []annotation.Place{annotation.NamespaceAnnotation, annotation.PodAnnotation}) {
+			fmt.Fprintf(&settings, "| `%s` | %s", row.Key, columns)
+		} else {
+			fmt.Fprintf(&others, "| `%s` | %s | %s", row.Key, places(row), columns)
+		}
 	}
-	return text.String()
+	return pageHead + "## Which pods are injected\n\n| key | where | sets | values | default |\n|---|---|---|---|---|\n" + others.String() +
+		"\n## How they are injected\n\nAnnotations of a pod or a namespace.\n\n| annotation | sets | values | default |\n|---|---|---|---|\n" +
+		settings.String()
 }
 
 // cell keeps a text from being taken for Markdown.
