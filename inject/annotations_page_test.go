@@ -70,9 +70,10 @@ func page(rows []annotation.Row) string {
 			fmt.Fprintf(&others, "| `%s` | %s | %s", row.Key, places(row), columns)
 		}
 	}
-	return pageHead + "## Which pods are injected\n\n| key | where | sets | values | default |\n|---|---|---|---|---|\n" + others.String() +
-		"\n## How they are injected\n\nAnnotations of a pod or a namespace.\n\n| annotation | sets | values | default |\n|---|---|---|---|\n" +
-		settings.String()
+	return pageHead +
+		"## Which pods are injected\n\n| key | where | sets | values | default |\n|---|---|---|---|---|\n" + others.String() +
+		"\n## How they are injected\n\nAnnotations of a pod or a namespace.\n\n" +
+		"| annotation | sets | values | default |\n|---|---|---|---|\n" + settings.String()
 }
 
 // cell keeps a text from being taken for Markdown.
