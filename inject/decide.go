@@ -33,7 +33,7 @@ func (d Decision) Denied() bool { return len(d.Errors) > 0 }
 //	sets what forbiddenAnnotations lists,
 //	  and would be wanted without it                 -> ForbiddenAnnotation, denied
 //	hostNetwork                                      -> HostNetwork
-//	os.name windows, or a nodeSelector for it         -> Windows
+//	os.name windows, or a nodeSelector for it        -> Windows
 //	namespace        namespace     pod     pod           selectors  default
 //	istio-injection  istio.io/rev  inject  istio.io/rev  that match policy
 //	any              any           false   any           any        any       -> PodOptedOut

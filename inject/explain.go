@@ -220,10 +220,8 @@ func (e explainer) template(path string) string {
 
 // gaveWay returns why a value was adapted to the pod, or nothing.
 func (e explainer) gaveWay(path string) string {
-	drain := e.asked.DrainDuration.Duration
-	drain = cmp.Or(e.req.ProxyConfig.Drain, drain)
-	dns := e.asked.DNSCapture
-	dns = cmp.Or(e.req.DNSCapture, dns)
+	drain := cmp.Or(e.req.ProxyConfig.Drain, e.asked.DrainDuration.Duration)
+	dns := cmp.Or(e.req.DNSCapture, e.asked.DNSCapture)
 	switch {
 	case path == "drainDuration" && e.effective.DrainDuration.Duration < drain:
 		return "lowered for the pod's terminationGracePeriodSeconds"

@@ -106,7 +106,7 @@ func numericID(id int64) uint32 { return uint32(min(max(id, 0), math.MaxUint32))
 // which can be long.
 func tooLong(p *podplan.Plan, pod *corev1.Pod) (found strict.Faults) {
 	own := annotation.Size(pod.Annotations) - len(pod.Annotations[podplan.StatusKey])
-	if size := own + len(p.Status.String()); size > apivalidation.TotalAnnotationSizeLimitB {
+	if size := own + len(p.Annotations.Status); size > apivalidation.TotalAnnotationSizeLimitB {
 		found.Add(func() *field.Error {
 			path := annotation.Paths[annotation.PodAnnotation].Key(podplan.StatusKey)
 			return field.Invalid(path, fmt.Sprintf("%d bytes", size), fmt.Sprintf(

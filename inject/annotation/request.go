@@ -207,7 +207,7 @@ func (r *Request) unsupportedInMode(found []Problem) []Problem {
 	}
 	var problems []Problem
 	deny := func(key, accepted string) {
-		if !modeInvalid && !r.UnusedInNone(key) {
+		if !modeInvalid && !r.unusedInNone(key) {
 			problems = append(problems, Problem{Key: key, Place: r.Source.Place(key), Err: r.Source.Invalid(key, fmt.Sprintf(
 				"not in mode %s; accepted: with %s: %s", mode, InterceptionModeKey, accepted))})
 		}

@@ -110,8 +110,8 @@ func (s Source) Invalid(key, detail string) *field.Error {
 	return field.Invalid(s.Path(key), strict.Shorten(s.Text(key)), detail)
 }
 
-// UnusedInNone reports whether the namespace's setting has no effect because the pod
+// unusedInNone reports whether the namespace's setting has no effect because the pod
 // itself sets the mode NONE.
-func (r Request) UnusedInNone(key string) bool {
+func (r Request) unusedInNone(key string) bool {
 	return r.Mode == interception.ModeNone && r.Source.FromNamespace(key) && !r.Source.FromNamespace(InterceptionModeKey)
 }

@@ -188,8 +188,9 @@ var trafficAnnotations = []Row{
 	},
 }
 
-// Table returns a copy of the table, with a row for each key that Shunt knows.
-func Table() []Row { return slices.Clone(table) }
+// Table returns the table of all keys that Shunt knows. It is shared: do not
+// change it.
+func Table() []Row { return table }
 
 // OfRules reports whether the key changes the rules. A pod without interception has
 // none.

@@ -16,9 +16,10 @@ import (
 type Annotations struct {
 	// Added are those beside the status. Do not change them.
 	Added map[string]string
+	// Status is the status annotation's value; Plan.Record sets it.
+	Status string
 
-	status   string  // the status annotation's value
-	replaced *string // the value that it had before, such as Istio's
+	replaced *string // the status annotation's value before, such as Istio's
 }
 
 // The annotations by which Prometheus finds what to scrape, of a convention
@@ -72,7 +73,7 @@ func NewAnnotations(pod *corev1.Pod, scrape, native bool) Annotations {
 func (a *Annotations) apply(edit *Edit) {
 	all := make(map[string]string, len(a.Added)+1)
 	maps.Copy(all, a.Added)
-	all[StatusKey] = a.status
+	all[StatusKey] = a.Status
 	edit.annotate(all)
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 )
 
 // Names of the containers that the injector adds. No other container may have
@@ -64,12 +65,12 @@ func (c *Containers) record(status *Status) {
 }
 
 func (*Containers) undo(edit *Edit, status Status) {
-	recorded := setOf(status.InitContainers)
+	recorded := sets.New(status.InitContainers...)
 	drop(edit, initContainersPath, &edit.pod.Spec.InitContainers, func(c *corev1.Container) bool {
-		return IsContainerName(c.Name) && recorded[c.Name]
+		return IsContainerName(c.Name) && recorded.Has(c.Name)
 	})
-	recorded = setOf(status.Containers)
-	ours := func(c *corev1.Container) bool { return IsContainerName(c.Name) && recorded[c.Name] }
+	recorded = sets.New(status.Containers...)
+	ours := func(c *corev1.Container) bool { return IsContainerName(c.Name) && recorded.Has(c.Name) }
 	// A proxy without any other container is not ours: every pod has its own.
 	if slices.ContainsFunc(edit.pod.Spec.Containers, func(c corev1.Container) bool { return !ours(&c) }) {
 		drop(edit, containersPath, &edit.pod.Spec.Containers, ours)

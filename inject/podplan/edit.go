@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 )
 
 // Operation is a step of a JSON patch (RFC 6902).
@@ -59,7 +60,7 @@ type Edit struct {
 	ownAnnotations, ownContainers bool
 	// ownVolumes are the names of volumes that the configuration or the pod's
 	// annotations give to our containers.
-	ownVolumes map[string]bool
+	ownVolumes sets.Set[string]
 }
 
 // Pod returns the changed pod. It shares memory with the original pod and the
@@ -197,6 +198,9 @@ func (e *Edit) copyAnnotations() {
 	}
 }
 
-func annotationPath(key string) string {
-	return annotationsPath + "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(key)
-}
+func annotationPath(key string) string { return JoinPointer(annotationsPath, key) }
+
+var escapedKeys = strings.NewReplacer("~", "~0", "/", "~1")
+
+// JoinPointer appends a key to a JSON pointer (RFC 6901).
+func JoinPointer(pointer, key string) string { return pointer + "/" + escapedKeys.Replace(key) }

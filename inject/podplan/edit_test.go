@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/sets"
 )
 
 // editCase is an edit of a pod, the operations that it has to record, and what
@@ -37,9 +38,9 @@ func extendVolumes(e *Edit) {
 }
 
 func dropVolumes(names ...string) func(*Edit) {
-	unwanted := setOf(names)
+	unwanted := sets.New(names...)
 	return func(e *Edit) {
-		drop(e, volumesPath, &e.pod.Spec.Volumes, func(v *corev1.Volume) bool { return unwanted[v.Name] })
+		drop(e, volumesPath, &e.pod.Spec.Volumes, func(v *corev1.Volume) bool { return unwanted.Has(v.Name) })
 	}
 }
 

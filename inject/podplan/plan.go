@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject/strict"
@@ -62,7 +63,7 @@ func Undo(pod *corev1.Pod, volumes []string) (edit *Edit, ok bool) {
 	if !ok {
 		return edit, false
 	}
-	edit.ownVolumes = setOf(volumes)
+	edit.ownVolumes = sets.New(volumes...)
 	var plan Plan
 	for _, unit := range plan.units() {
 		unit.undo(edit, status)
@@ -77,7 +78,7 @@ func (p *Plan) Record(revision string) {
 	for _, unit := range p.units() {
 		unit.record(&p.Status)
 	}
-	p.Annotations.status = p.Status.String()
+	p.Annotations.Status = p.Status.String()
 }
 
 // Apply adds the plan to a pod; Undo has removed an earlier one.

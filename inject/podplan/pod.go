@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -84,15 +85,6 @@ func Protocol(port corev1.ContainerPort) corev1.Protocol {
 	return cmp.Or(port.Protocol, corev1.ProtocolTCP)
 }
 
-// setOf returns names as a set: a pod may make the list long.
-func setOf(names []string) map[string]bool {
-	set := make(map[string]bool, len(names))
-	for _, name := range names {
-		set[name] = true
-	}
-	return set
-}
-
 // namesOf returns the elements' names, and never nil.
 func namesOf[T any](elements []T, name func(*T) string) []string {
 	all := make([]string, len(elements))
@@ -104,10 +96,10 @@ func namesOf[T any](elements []T, name func(*T) string) []string {
 
 // missing describes the planned names that are not among the actual ones.
 func missing(kind string, planned, actual []string) []string {
-	have := setOf(actual)
+	have := sets.New(actual...)
 	var found []string
 	for _, name := range planned {
-		if !have[name] {
+		if !have.Has(name) {
 			found = append(found, kind+" "+name+" is missing")
 		}
 	}

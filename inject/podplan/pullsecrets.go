@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 )
 
 // PullSecrets is the unit of the Secrets for pulling our images.
@@ -31,9 +32,9 @@ func (p *PullSecrets) apply(edit *Edit) {
 func (p *PullSecrets) record(status *Status) { status.ImagePullSecrets = namesOf(*p, secretName) }
 
 func (*PullSecrets) undo(edit *Edit, status Status) {
-	recorded := setOf(status.ImagePullSecrets)
+	recorded := sets.New(status.ImagePullSecrets...)
 	drop(edit, pullSecretsPath, &edit.pod.Spec.ImagePullSecrets, func(s *corev1.LocalObjectReference) bool {
-		return recorded[s.Name]
+		return recorded.Has(s.Name)
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
@@ -129,9 +130,9 @@ func (*Sysctls) undo(edit *Edit, status Status) {
 		return
 	}
 	context := *edit.pod.Spec.SecurityContext
-	recorded, before := setOf(status.Sysctls), len(edit.operations)
+	recorded, before := sets.New(status.Sysctls...), len(edit.operations)
 	drop(edit, sysctlsPath, &context.Sysctls, func(s *corev1.Sysctl) bool {
-		return slices.Contains(sysctlNames, s.Name) && recorded[s.Name]
+		return slices.Contains(sysctlNames, s.Name) && recorded.Has(s.Name)
 	})
 	edit.pod.Spec.SecurityContext = &context
 	// An empty security context was added for the sysctls, or means the same as none.

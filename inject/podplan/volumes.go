@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/shunt-dev/shunt/initimage/envoy"
 )
@@ -53,19 +54,18 @@ func (v *Volumes) record(status *Status) { status.Volumes = VolumeNames(*v) }
 // names at the injection, because no remaining container mounts them. A status
 // copied from another pod must not remove an application's volume.
 func (*Volumes) undo(edit *Edit, status Status) {
-	recorded := setOf(status.Volumes)
-	used := map[string]bool{}
+	recorded, used := sets.New(status.Volumes...), sets.New[string]()
 	EachContainer(&edit.pod, func(c Placed) bool {
 		for i := range c.VolumeMounts {
-			used[c.VolumeMounts[i].Name] = true
+			used.Insert(c.VolumeMounts[i].Name)
 		}
 		for i := range c.VolumeDevices {
-			used[c.VolumeDevices[i].Name] = true
+			used.Insert(c.VolumeDevices[i].Name)
 		}
 		return true
 	})
 	drop(edit, volumesPath, &edit.pod.Spec.Volumes, func(v *corev1.Volume) bool {
-		return recorded[v.Name] && (IsVolumeName(v.Name) || edit.ownVolumes[v.Name] || !used[v.Name])
+		return recorded.Has(v.Name) && (IsVolumeName(v.Name) || edit.ownVolumes.Has(v.Name) || !used.Has(v.Name))
 	})
 }
 

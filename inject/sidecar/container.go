@@ -37,14 +37,13 @@ func NewMaker(cfg config.Config) *Maker {
 // Container returns the pod's proxy container: the configuration's, overridden by
 // the pod's annotations. cfg is the configuration merged with them.
 func (m *Maker) Container(req annotation.Request, cfg config.Config) corev1.Container {
-	c := envoyContainer(req.Mode, cfg)
+	var c corev1.Container
 	if cfg.Sidecar.Type == config.SidecarCustom {
-		c = m.merged[req.Mode]()
-	}
-	c = mustTemplated(req, c, cfg)
-	if cfg.Sidecar.Type == config.SidecarCustom {
+		c = mustTemplated(req, m.merged[req.Mode](), cfg)
 		// First, so that the variables of the template can refer to them.
 		c.Env = slices.Concat(customEnv(req.Mode, cfg), c.Env)
+	} else {
+		c = mustTemplated(req, envoyContainer(req.Mode, cfg), cfg)
 	}
 	c = withHealth(req, c)
 	if req.BootstrapOverride != "" && cfg.Sidecar.Type != config.SidecarCustom {

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"strconv"
 	"time"
 
@@ -49,14 +50,6 @@ func holdCommand(proxy corev1.Container) []string {
 	if port == 0 {
 		return nil
 	}
-	most := time.Duration(orDefault(probe.PeriodSeconds, 10)) * time.Duration(orDefault(probe.FailureThreshold, 3)) * time.Second
+	most := time.Duration(cmp.Or(probe.PeriodSeconds, 10)) * time.Duration(cmp.Or(probe.FailureThreshold, 3)) * time.Second
 	return append(command, "--port", strconv.Itoa(int(port)), "--duration", most.String())
-}
-
-// orDefault returns the value, or Kubernetes' default for 0.
-func orDefault(value, otherwise int32) int32 {
-	if value == 0 {
-		return otherwise
-	}
-	return value
 }
