@@ -1,5 +1,5 @@
 // Package injectflags reads the injector's configuration from flags and a
-// file, for the webhook and the command line alike. Arguments flow in, an
+// file, for the webhook and the command line alike. Arguments flow in, a
 // config.Config or an error that names the flags flows out.
 package injectflags
 
@@ -42,31 +42,30 @@ func Config(fs *pflag.FlagSet) (config.Config, error) {
 
 // ConfigAndOrigins returns also who set the fields of the configuration, by
 // their paths; those that are absent have their defaults.
-func ConfigAndOrigins(fs *pflag.FlagSet) (config.Config, map[string]string, error) {
-	origins := map[string]string{}
-	defer func() {
-		if fs.Changed(revision) {
-			origins[revision] = "flag --" + revision
+func ConfigAndOrigins(fs *pflag.FlagSet) (cfg config.Config, origins map[string]string, err error) {
+	origins = map[string]string{}
+	if path := File(fs); path != "" {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return config.Config{}, nil, fmt.Errorf("--%s: %w", configFile, err)
 		}
-	}()
-	path := File(fs)
-	if path == "" {
-		cfg, err := override(fs, config.Default())
-		return cfg, origins, err
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return config.Config{}, nil, fmt.Errorf("--%s: %w", configFile, err)
-	}
-	cfg, err := Parse(fs, text)
-	if err != nil {
+		if cfg, err = Parse(fs, text); err != nil {
+			return config.Config{}, nil, err
+		}
+		fields, err := config.Fields(text)
+		if err != nil {
+			return config.Config{}, nil, err
+		}
+		for _, field := range fields {
+			origins[field] = "configuration file (" + field + ")"
+		}
+	} else if cfg, err = override(fs, config.Default()); err != nil {
 		return config.Config{}, nil, err
 	}
-	fields, err := config.Fields(text)
-	for _, field := range fields {
-		origins[field] = "configuration file (" + field + ")"
+	if fs.Changed(revision) {
+		origins[revision] = "flag --" + revision
 	}
-	return cfg, origins, err
+	return cfg, origins, nil
 }
 
 // ReadFile is Config where the file is all that is said.
@@ -104,16 +103,16 @@ func Faults(prefix string, err error) error {
 	return errors.Join(all...)
 }
 
-// override sets the revision that the flag names, and validates cfg.
+// override sets the revision that the flag names in a configuration that is
+// valid without it.
 func override(fs *pflag.FlagSet, cfg config.Config) (config.Config, error) {
-	if fs.Changed(revision) {
-		cfg.Revision = fs.Lookup(revision).Value.String()
+	if !fs.Changed(revision) {
+		return cfg, nil
 	}
+	cfg.Revision = fs.Lookup(revision).Value.String()
 	var errs []error
 	for _, wrong := range inject.ValidateConfig(cfg) {
-		if wrong.Field == revision && fs.Changed(revision) {
-			wrong.Field = "--" + revision
-		}
+		wrong.Field = "--" + revision
 		errs = append(errs, wrong)
 	}
 	return cfg, errors.Join(errs...)
