@@ -13,6 +13,7 @@ import (
 	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
+	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 // Injector injects documents.
@@ -91,7 +92,7 @@ func (d *Document) notes() []string {
 	var notes []string
 	again := duplicates(root)
 	for i, key := range again {
-		if i == mostTold {
+		if i == strict.MostTold {
 			notes = append(notes, fmt.Sprintf("%s: document %d: warning: and %d more", d.File, d.Number, len(again)-i))
 			break
 		}

@@ -15,10 +15,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-)
 
-// mostTold is how many faults of one object are told; the rest is counted.
-const mostTold = 10
+	"github.com/shunt-dev/shunt/inject/strict"
+)
 
 // mistyped finds what of a JSON value is not of the type that Kubernetes has
 // there, in Kubernetes' words: a path with indexes, and JSON's names of types.
@@ -36,7 +35,7 @@ func (m *mistyped) errors(w Workload) error {
 		errs = append(errs, w.wrong(wrong))
 	}
 	if m.more > 0 {
-		errs = append(errs, w.wrong(fmt.Errorf("and %d more", m.more)))
+		errs = append(errs, w.wrong(errors.New(strict.AndMore(m.more))))
 	}
 	return errors.Join(errs...)
 }
@@ -170,7 +169,7 @@ func named(names []string, list *field.Path, element any) []string {
 }
 
 func (m *mistyped) add(path *field.Path, value any, accepted string, names []string) {
-	if len(m.told) == mostTold {
+	if len(m.told) == strict.MostTold {
 		m.more++
 		return
 	}
@@ -200,12 +199,7 @@ const renderFirst = "; it looks like a template: render it first, as with helm t
 // longestQuote is how much of a value a message quotes.
 const longestQuote = 100
 
-func brief(text string) string {
-	if len(text) <= longestQuote {
-		return text
-	}
-	return strings.ToValidUTF8(text[:longestQuote], "") + "…"
-}
+func brief(text string) string { return strict.Cut(text, longestQuote) }
 
 // jsonType is what JSON calls a value.
 func jsonType(value any) string {

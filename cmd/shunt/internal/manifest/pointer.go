@@ -5,11 +5,6 @@ import (
 	"strings"
 )
 
-// joinPointer appends a key to a JSON pointer (RFC 6901).
-func joinPointer(path, key string) string {
-	return path + "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(key)
-}
-
 // splitPointer takes a JSON pointer apart into its keys.
 func splitPointer(path string) []string {
 	keys := strings.Split(strings.TrimPrefix(path, "/"), "/")

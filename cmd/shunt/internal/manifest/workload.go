@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
 var underTemplate = []string{"spec", "template"}
@@ -91,7 +92,7 @@ func (w Workload) templatePath() *field.Path {
 func (w Workload) pointer() string {
 	path := ""
 	for _, key := range w.path {
-		path = joinPointer(path, key)
+		path = podplan.JoinPointer(path, key)
 	}
 	return path
 }
