@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// BuildShuntInit builds the init container's program as it ships, into a folder,
-// and returns its path.
+// BuildShuntInit builds the init container's program into a folder, and returns
+// its path. Paths of this machine stay in it: tests share what is compiled so.
 func BuildShuntInit(folder string) (string, error) {
 	bin := filepath.Join(folder, "shunt-init")
 	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", bin,

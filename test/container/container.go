@@ -59,21 +59,21 @@ type Mount struct {
 }
 
 // New returns a container of a pod.
-func New(pod *corev1.Pod, result corev1.Container, node Node) (Container, error) {
-	values, err := environment(pod, result, node)
+func New(pod *corev1.Pod, spec corev1.Container, node Node) (Container, error) {
+	values, err := environment(pod, spec, node)
 	if err != nil {
 		return Container{}, err
 	}
-	words := make([]string, 0, len(result.Command)+len(result.Args))
-	for _, word := range slices.Concat(result.Command, result.Args) {
+	words := make([]string, 0, len(spec.Command)+len(spec.Args))
+	for _, word := range slices.Concat(spec.Command, spec.Args) {
 		words = append(words, expand(word, values))
 	}
 	entry := ""
-	if len(result.Command) > 0 {
+	if len(spec.Command) > 0 {
 		entry, words = words[0], words[1:]
 	}
 	made := Container{Root: node.Root, Args: words}
-	if made.Mounts, err = mounts(pod, result, node); err != nil {
+	if made.Mounts, err = mounts(pod, spec, node); err != nil {
 		return Container{}, err
 	}
 	if made.Program, err = made.program(entry, node); err != nil {
@@ -82,7 +82,7 @@ func New(pod *corev1.Pod, result corev1.Container, node Node) (Container, error)
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		made.Env = append(made.Env, name+"="+values[name])
 	}
-	return made, made.secure(pod.Spec.SecurityContext, result.SecurityContext)
+	return made, made.secure(pod.Spec.SecurityContext, spec.SecurityContext)
 }
 
 // Exec returns the container with another command, as kubelet runs a hook in it.
