@@ -3,8 +3,10 @@ package inject
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/inject/annotation"
@@ -62,14 +64,34 @@ func Restore(pod *corev1.Pod) (edit *podplan.Edit, ok bool) {
 // ParseConfig reads a configuration from one YAML or JSON document; see
 // config.Decode. The error has everything that is wrong with it.
 func ParseConfig(text []byte) (config.Config, error) {
-	cfg, unknown, err := config.Decode(text)
+	cfg, wrong, err := config.Decode(text)
 	if err != nil {
 		return config.Config{}, fmt.Errorf("read the injector's configuration: %w", err)
 	}
-	if err := append(unknown, ValidateConfig(cfg)...).ToAggregate(); err != nil {
+	// A setting that could not be read whole is not judged further.
+	unread := sets.New[string]()
+	for _, err := range wrong {
+		if err.Type == field.ErrorTypeInvalid {
+			unread.Insert(settingOf(err))
+		}
+	}
+	for _, err := range ValidateConfig(cfg) {
+		if !unread.Has(settingOf(err)) {
+			wrong = append(wrong, err)
+		}
+	}
+	if err := wrong.ToAggregate(); err != nil {
 		return config.Config{}, fmt.Errorf("check the injector's configuration: %w", err)
 	}
 	return cfg, nil
+}
+
+// settingOf returns the setting, a field of the configuration itself, that an error
+// is about.
+func settingOf(err *field.Error) string {
+	name, _, _ := strings.Cut(err.Field, ".")
+	name, _, _ = strings.Cut(name, "[")
+	return name
 }
 
 // ValidateConfig returns an error for each invalid setting, with its path, its

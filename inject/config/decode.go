@@ -25,26 +25,31 @@ type file struct {
 }
 
 // Decode reads a Config from one YAML or JSON document, with APIVersion and Kind.
-// Fields that are not set have their value in Default. A duplicate key or a value of
-// the wrong type is an error. unknown has an error for each unknown field.
-func Decode(text []byte) (cfg Config, unknown field.ErrorList, err error) {
+// Fields that are not set have their value in Default, and so has a field of the
+// wrong type. wrong has an error of type Invalid for each value of the wrong type,
+// and one of type Forbidden for each unknown field. err is about a text that cannot
+// be read at all, such as one with a duplicate key.
+func Decode(text []byte) (cfg Config, wrong field.ErrorList, err error) {
 	raw, err := strict.ReadDocument(text, "a mapping with apiVersion and kind")
 	if err != nil {
 		return Config{}, nil, err
 	}
-	file := file{Config: Default()}
-	unread, err := kjson.UnmarshalStrict(raw, &file)
-	if wrong := wrongTypes(raw); err != nil && len(wrong) > 0 {
-		err = wrong.ToAggregate()
-	}
+	decoded := file{Config: Default()}
+	unread, err := kjson.UnmarshalStrict(raw, &decoded)
 	if err != nil {
-		return Config{}, nil, err
+		if raw, wrong = withoutWrongTypes(raw); len(wrong) == 0 {
+			return Config{}, nil, err
+		}
+		decoded = file{Config: Default()}
+		if unread, err = kjson.UnmarshalStrict(raw, &decoded); err != nil {
+			return Config{}, nil, err
+		}
 	}
 	// In a file of another kind, other errors would be misleading.
-	if err := checkType(file.TypeMeta).ToAggregate(); err != nil {
+	if err := checkType(decoded.TypeMeta).ToAggregate(); err != nil {
 		return Config{}, nil, err
 	}
-	return file.Config, unknownFields(unread), nil
+	return decoded.Config, append(wrong, unknownFields(unread)...), nil
 }
 
 func checkType(given metav1.TypeMeta) field.ErrorList {
@@ -66,8 +71,9 @@ func checkType(given metav1.TypeMeta) field.ErrorList {
 // unknownFields returns an error for each unknown field, with the known ones.
 func unknownFields(wrong []error) field.ErrorList {
 	accepted := map[string][]string{
-		"":        append([]string{"apiVersion", "kind"}, strict.JSONNames[Config]()...),
-		"sidecar": strict.JSONNames[Sidecar](),
+		"":           append([]string{"apiVersion", "kind"}, strict.JSONNames[Config]()...),
+		"sidecar":    strict.JSONNames[Sidecar](),
+		"httpLimits": strict.JSONNames[HTTPLimits](), "tcpKeepalive": strict.JSONNames[TCPKeepalive](),
 	}
 	var errs field.ErrorList
 	for _, err := range wrong {

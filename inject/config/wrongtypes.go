@@ -2,8 +2,9 @@ package config
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
-	"regexp"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -11,46 +12,49 @@ import (
 	kjson "sigs.k8s.io/json"
 )
 
-// wrongTypes returns an error for each value of a wrong type in a configuration's
-// JSON, with its path. A decoder stops at the first one and, for times and
-// quantities, reports no path; so each value is decoded alone.
-func wrongTypes(raw []byte) field.ErrorList {
+// withoutWrongTypes returns a configuration's JSON without the values of a wrong
+// type, and an error with the path for each. A decoder stops at the first one and,
+// for times and quantities, reports no path; so each value is decoded alone.
+func withoutWrongTypes(raw []byte) (right []byte, wrong field.ErrorList) {
 	var document any
 	if err := json.Unmarshal(raw, &document); err != nil {
-		return nil
+		return raw, nil
 	}
-	return wrongValues(nil, document, func(value any) any { return value })
+	wrong = clearWrong(nil, document, func(value any) any { return value }, func() { document = nil })
+	right, err := json.Marshal(document)
+	if err != nil {
+		panic("what was JSON is JSON: " + err.Error())
+	}
+	return right, wrong
 }
 
-// wrongValues checks each value that contains no other; document wraps one in a
-// document with nothing else, at the same path.
-func wrongValues(path *field.Path, value any, document func(any) any) field.ErrorList {
-	var errs field.ErrorList
+// clearWrong checks a value, and what it contains, and clears the wrong ones; alone
+// wraps one in a document with nothing else, at the same path.
+func clearWrong(path *field.Path, value any, alone func(any) any, clearValue func()) field.ErrorList {
 	object, isObject := value.(map[string]any)
 	list, isList := value.([]any)
+	empty := value
 	switch {
-	case isObject && len(object) > 0:
-		for _, key := range slices.Sorted(maps.Keys(object)) {
-			errs = append(errs, wrongValues(path.Child(key), object[key], func(below any) any {
-				return document(map[string]any{key: below})
-			})...)
-		}
-	case isList && len(list) > 0:
-		for i := range list {
-			errs = append(errs, wrongValues(path.Index(i), list[i], func(below any) any {
-				return document([]any{below})
-			})...)
-		}
-	default:
-		if detail := wrongAlone(document(value)); detail != "" {
-			errs = append(errs, field.Invalid(path, value, detail))
-		}
+	case isObject:
+		empty = map[string]any{}
+	case isList:
+		empty = []any{}
+	}
+	if detail := wrongAlone(alone(empty)); detail != "" {
+		clearValue()
+		return field.ErrorList{field.Invalid(path, value, detail)}
+	}
+	var errs field.ErrorList
+	for _, key := range slices.Sorted(maps.Keys(object)) {
+		errs = append(errs, clearWrong(path.Child(key), object[key],
+			func(below any) any { return alone(map[string]any{key: below}) }, func() { delete(object, key) })...)
+	}
+	for i := range list {
+		errs = append(errs, clearWrong(path.Index(i), list[i],
+			func(below any) any { return alone([]any{below}) }, func() { list[i] = nil })...)
 	}
 	return errs
 }
-
-// goType matches a decoder's error with the given and the wanted type.
-var goType = regexp.MustCompile(`^json: cannot unmarshal (\w+).* into Go .* of type (.*)$`)
 
 // wrongAlone returns what is wrong with a document of one value; empty if nothing.
 func wrongAlone(document any) string {
@@ -61,23 +65,34 @@ func wrongAlone(document any) string {
 	if err == nil {
 		return ""
 	}
-	match := goType.FindStringSubmatch(err.Error())
-	if match == nil {
-		return err.Error() // a time or a quantity
-	}
-	given, wanted := match[1], match[2]
+	// Kubernetes' decoder hides which type it wanted; Go's does not.
+	var wrong *json.UnmarshalTypeError
 	switch {
-	case strings.HasPrefix(wanted, "int"):
-		return "accepted: a whole number"
-	case wanted == "bool":
-		return "accepted: true, false"
-	case strings.HasPrefix(wanted, "[]"):
-		return "accepted: a list"
-	case given == "number" || given == "bool":
-		return "accepted: a string; what looks like a number, true or false is one in quotes"
-	case given == "string":
-		return "accepted: a mapping"
+	case errors.As(json.Unmarshal(raw, &file{}), &wrong):
+		return "accepted: " + acceptedType(wrong)
+	case strings.HasPrefix(err.Error(), "time: "):
+		return "accepted: " + AcceptedDuration
+	case strings.HasPrefix(err.Error(), "quantities must "):
+		return "accepted: a quantity such as 100m or 128Mi"
 	default:
-		return "accepted: " + wanted
+		return err.Error()
+	}
+}
+
+func acceptedType(wrong *json.UnmarshalTypeError) string {
+	switch wrong.Type.Kind() {
+	case reflect.Bool:
+		return "true, false"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Struct, reflect.Map:
+		return "a mapping"
+	case reflect.String:
+		if wrong.Value == "bool" || strings.HasPrefix(wrong.Value, "number") {
+			return "a string; what looks like a number, true or false is one in quotes"
+		}
+		return "a string"
+	default:
+		return "a whole number"
 	}
 }
