@@ -19,6 +19,8 @@ const (
 	maxWarnings = 2 << 10
 	// maxLogged keeps a line of the log below 4 kB.
 	maxLogged = 2 << 10
+	// maxDifference keeps one long field of a configuration from hiding others.
+	maxDifference = 256
 )
 
 // clip cuts a text at a character, so that it takes at most so many bytes of JSON.

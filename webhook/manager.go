@@ -43,8 +43,12 @@ type Options struct {
 	// MetricsAddress and ProbeAddress are host:port; "0" serves none.
 	MetricsAddress string
 	ProbeAddress   string
-	// PprofAddress is the host:port of Go's profiles; "0" and "" serve none.
-	PprofAddress string
+	// DebugAddress is the host:port of the configuration in force and Go's
+	// profiles; "0" and "" serve neither. Keep it on loopback: a profile shows what
+	// is in memory.
+	DebugAddress string
+	// Version is the program's.
+	Version string
 	// Config is the file that replaces the initial configuration whenever it
 	// changes; nothing is read without a Path.
 	Config ConfigFile
@@ -61,7 +65,7 @@ type Options struct {
 func DefaultOptions() Options {
 	return Options{
 		Port: webhook.DefaultPort, CertDir: "/tmp/k8s-webhook-server/serving-certs",
-		MetricsAddress: ":8080", ProbeAddress: ":8081",
+		MetricsAddress: ":8080", ProbeAddress: ":8081", DebugAddress: config.InForceAddress,
 	}
 }
 
@@ -79,7 +83,6 @@ func NewManager(api *rest.Config, cfg config.Config, opts Options) (manager.Mana
 		WebhookServer:          server,
 		Metrics:                metricsserver.Options{BindAddress: opts.MetricsAddress},
 		HealthProbeBindAddress: opts.ProbeAddress,
-		PprofBindAddress:       opts.PprofAddress,
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(), ByObject: opts.SelfSigned.selection(),
 		},
@@ -108,6 +111,11 @@ func NewManager(api *rest.Config, cfg config.Config, opts Options) (manager.Mana
 	// The manager starts the server that GetWebhookServer returned, not the one
 	// that it was given.
 	mgr.GetWebhookServer().Register(Path, handler.HTTP(opts.Log))
+	if opts.DebugAddress != "" && opts.DebugAddress != "0" {
+		if err := mgr.Add(newDebugServer(opts, &handler.current)); err != nil {
+			return nil, fmt.Errorf("serve the configuration in force: %w", err)
+		}
+	}
 	if opts.Config.Path != "" {
 		if err := mgr.Add(newReloader(opts, handler)); err != nil {
 			return nil, fmt.Errorf("watch the configuration file: %w", err)

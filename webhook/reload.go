@@ -107,23 +107,37 @@ func (r *reloader) check() {
 	if r.started && seen == r.seen {
 		return
 	}
+	first := !r.started
 	r.started, r.seen = true, seen
 	var cfg config.Config
 	if err == nil {
 		cfg, err = r.file.Parse(text)
 	}
-	if err == nil {
-		r.handler.SetConfig(cfg) // before the metrics report it
-	}
-	r.metrics.reloaded(err == nil, time.Now())
 	if err != nil {
+		r.metrics.reloaded(false, time.Now())
 		r.reject(err)
 		return
 	}
-	r.log.Info("the configuration is in force", "file", r.file.Path)
+	before := r.handler.current.configure(cfg) // before the metrics report it
+	r.metrics.reloaded(true, time.Now())
+	key := "changed"
+	if first {
+		key, before = "notDefault", config.Default()
+	}
+	r.log.Info("the configuration is in force", "file", r.file.Path, key, lines(config.Differences(before, cfg)))
+}
+
+// lines returns a line for each difference, as many as a line of the log may have.
+func lines(differences []config.Difference) []string {
+	all := make([]string, len(differences))
+	for i, d := range differences {
+		all[i] = clip(d.String(), maxDifference)
+	}
+	return fitTexts(all, maxLogged)
 }
 
 func (r *reloader) reject(err error) {
+	r.handler.current.reject(err)
 	r.log.Error(err, "the configuration is bad; the last good one stays in force", "file", r.file.Path)
 	if r.self != nil {
 		r.events.warn(r.self, eventBadConfig, actionReload,

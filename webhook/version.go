@@ -32,12 +32,40 @@ type current struct {
 
 	mutex          sync.Mutex // guards what the Injector is made of
 	cfg            config.Config
-	waiting        bool  // for the API server's version; there is no Injector until then
-	nativeSidecars *bool // whether the API server knows native sidecars; nil if nobody asks
+	since          time.Time // of cfg
+	rejected       string    // what is wrong with the file now; empty if cfg is the file's
+	waiting        bool      // for the API server's version; there is no Injector until then
+	nativeSidecars *bool     // whether the API server knows native sidecars; nil if nobody asks
 }
 
-func (c *current) configure(cfg config.Config) {
-	c.change(func() { c.cfg = cfg })
+// configure replaces the configuration, and returns the one before.
+func (c *current) configure(cfg config.Config) (before config.Config) {
+	c.change(func() { before, c.cfg, c.since, c.rejected = c.cfg, cfg, time.Now(), "" })
+	return before
+}
+
+// reject keeps the configuration, and why a later one is not used.
+func (c *current) reject(err error) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	c.rejected = clip(err.Error(), maxMessage)
+}
+
+// state is what pods are injected with.
+type state struct {
+	cfg            config.Config
+	since          time.Time
+	rejected       string
+	nativeSidecars bool
+}
+
+func (c *current) state() (state, error) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	if c.nativeSidecars == nil {
+		return state{}, errVersionUnknown
+	}
+	return state{c.cfg, c.since, c.rejected, *c.nativeSidecars}, nil
 }
 
 // waitForVersion removes the Injector until the API server's version is known.

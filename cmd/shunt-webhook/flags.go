@@ -52,8 +52,8 @@ func newFlags() *raw {
 	flags.StringVar(&values.options.MetricsAddress, "metrics-bind-address", defaults.MetricsAddress, "host:port of /metrics; 0 for none")
 	flags.StringVar(&values.options.ProbeAddress, "health-probe-bind-address", defaults.ProbeAddress,
 		"host:port of /healthz and /readyz; 0 for none")
-	flags.StringVar(&values.options.PprofAddress, "pprof-bind-address", "0",
-		"host:port of /debug/pprof, Go's profiles; without a host on loopback; 0 for none")
+	flags.StringVar(&values.options.DebugAddress, "debug-bind-address", defaults.DebugAddress,
+		"host:port of /configuration, the one in force, and of /debug/pprof, Go's profiles; without a host on loopback; 0 for none")
 	flags.StringVar(&values.kubeconfig, "kubeconfig", "", "file that says where the API server is; the pod's service account without it")
 	flags.DurationVar(&values.shutdownDelay, "shutdown-delay", 5*time.Second,
 		"how long to serve on after SIGTERM, until nobody sends requests any more; 0s to 20s")
@@ -100,12 +100,12 @@ func parse(args []string) (settings, error) {
 	errs = append(errs,
 		checkAddress("metrics-bind-address", values.options.MetricsAddress),
 		checkAddress("health-probe-bind-address", values.options.ProbeAddress),
-		checkAddress("pprof-bind-address", values.options.PprofAddress),
+		checkAddress("debug-bind-address", values.options.DebugAddress),
 		values.readLevel())
 	if !slices.Contains([]string{"json", "text"}, values.logFormat) {
 		errs = append(errs, fmt.Errorf("--log-format: invalid value %q; accepted: json, text", values.logFormat))
 	}
-	values.options.PprofAddress = onLoopback(values.options.PprofAddress)
+	values.options.DebugAddress = onLoopback(values.options.DebugAddress)
 	return values.settings, badArguments(errors.Join(errs...))
 }
 

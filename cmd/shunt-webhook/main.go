@@ -84,7 +84,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("find the API server: %w", err)
 	}
-	settings.options.Log, settings.options.Self = log, self(os.Getenv)
+	settings.options.Log, settings.options.Self, settings.options.Version = log, self(os.Getenv), version
 	if settings.options.SelfSigned, err = settings.selfSigned.options(os.Getenv("POD_NAMESPACE")); err != nil {
 		return badArguments(err)
 	}

@@ -32,7 +32,7 @@ func TestParseDefaults(t *testing.T) {
 	want := webhook.DefaultOptions()
 	if got.options.Port != want.Port || got.options.CertDir != want.CertDir ||
 		got.options.MetricsAddress != want.MetricsAddress || got.options.ProbeAddress != want.ProbeAddress ||
-		got.options.PprofAddress != "0" || got.options.Config.Path != "" {
+		got.options.DebugAddress != "127.0.0.1:6060" || got.options.Config.Path != "" {
 		t.Errorf("options %+v, want %+v", got.options, want)
 	}
 }
@@ -83,15 +83,15 @@ func TestFlagsOverrideOnReload(t *testing.T) {
 	}
 }
 
-// TestProfilesAreOnLoopback checks that others see profiles only if an address is given that they
+// TestDebugIsOnLoopback checks that others see configuration and profiles only if an address is given that they
 // can reach.
-func TestProfilesAreOnLoopback(t *testing.T) {
+func TestDebugIsOnLoopback(t *testing.T) {
 	for given, want := range map[string]string{
 		":6060": "127.0.0.1:6060", "127.0.0.1:6060": "127.0.0.1:6060", "[::1]:6060": "[::1]:6060", "0.0.0.0:6060": "0.0.0.0:6060", "0": "0",
 	} {
-		got, err := parse([]string{"--pprof-bind-address=" + given})
-		if err != nil || got.options.PprofAddress != want {
-			t.Errorf("%s: serves at %q, error %v, want %q", given, got.options.PprofAddress, err, want)
+		got, err := parse([]string{"--debug-bind-address=" + given})
+		if err != nil || got.options.DebugAddress != want {
+			t.Errorf("%s: serves at %q, error %v, want %q", given, got.options.DebugAddress, err, want)
 		}
 	}
 }
@@ -164,9 +164,9 @@ func TestBadArguments(t *testing.T) {
 			},
 		},
 		{
-			[]string{"--metrics-bind-address=8080", "--health-probe-bind-address=:99999", "--pprof-bind-address="},
+			[]string{"--metrics-bind-address=8080", "--health-probe-bind-address=:99999", "--debug-bind-address="},
 			[]string{
-				`--pprof-bind-address: invalid value ""; accepted: host:port`,
+				`--debug-bind-address: invalid value ""; accepted: host:port`,
 				`--metrics-bind-address: invalid value "8080"; accepted: host:port`, `--health-probe-bind-address: invalid value ":99999"`,
 			},
 		},

@@ -2,6 +2,7 @@ package envtest_test
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -16,12 +17,14 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	eventsv1 "k8s.io/api/events/v1"
+
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // program is a running shunt-webhook, as its image runs it.
 type program struct {
 	config                 string // file
-	probes, metrics, pprof string // URLs
+	probes, metrics, debug string // URLs
 	log                    *strings.Builder
 	command                *exec.Cmd
 	ended                  chan error
@@ -52,17 +55,17 @@ func runProgram(ctx context.Context, binary string, rights []byte, config, serve
 	dir := GinkgoT().TempDir()
 	kubeconfig := filepath.Join(dir, "kubeconfig")
 	Expect(os.WriteFile(kubeconfig, rights, 0o600)).To(Succeed())
-	probes, metrics, pprof := freeAddress(), freeAddress(), freeAddress()
+	probes, metrics, debug := freeAddress(), freeAddress(), freeAddress()
 	_, port, err := net.SplitHostPort(serves)
 	Expect(err).NotTo(HaveOccurred())
 	p := program{
-		config: filepath.Join(dir, "config.yaml"), probes: "http://" + probes, metrics: "http://" + metrics, pprof: "http://" + pprof,
+		config: filepath.Join(dir, "config.yaml"), probes: "http://" + probes, metrics: "http://" + metrics, debug: "http://" + debug,
 		log: &strings.Builder{}, ended: make(chan error, 1),
 	}
 	p.write(config)
 	p.command = childCommand(ctx, binary, append([]string{
 		"--kubeconfig=" + kubeconfig, "--webhook-port=" + port, "--config=" + p.config,
-		"--metrics-bind-address=" + metrics, "--health-probe-bind-address=" + probes, "--pprof-bind-address=" + pprof,
+		"--metrics-bind-address=" + metrics, "--health-probe-bind-address=" + probes, "--debug-bind-address=" + debug,
 	}, args...)...)
 	p.command.Env = append(os.Environ(), "POD_NAME=webhook-1", "POD_NAMESPACE=shunt-system", "POD_UID=uid-of-webhook-1")
 	p.command.Stderr = p.log
@@ -99,13 +102,29 @@ func (p program) exposes(ctx context.Context, lines ...string) {
 	}).WithTimeout(30 * time.Second).WithPolling(100 * time.Millisecond).Should(Succeed())
 }
 
+// inForce is what the program says that it injects with.
+func (p program) inForce(ctx context.Context) config.InForce {
+	GinkgoHelper()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.debug+config.InForcePath, nil)
+	Expect(err).NotTo(HaveOccurred())
+	response, err := http.DefaultClient.Do(request)
+	Expect(err).NotTo(HaveOccurred())
+	defer response.Body.Close()
+	var got config.InForce
+	Expect(json.NewDecoder(response.Body).Decode(&got)).To(Succeed())
+	return got
+}
+
 var _ = Describe("the program shunt-webhook", func() {
 	It("goes by its file as it changes, stays ready when that is bad, and ends with code 0 when it is told to", func(ctx SpecContext) {
 		shuntNamespace(ctx)
 		p := startProgram(ctx, "concurrency: 3\n")
 		p.exposes(ctx, `shunt_webhook_config_reloads_total{result="ok"} 1`, "shunt_webhook_config_last_reload_successful 1")
 		p.exposes(ctx, "# TYPE process_resident_memory_bytes gauge", "# TYPE go_goroutines gauge")
-		Expect(get(ctx, p.pprof+"/debug/pprof/cmdline")).To(Equal(http.StatusOK))
+		Expect(get(ctx, p.debug+"/debug/pprof/cmdline")).To(Equal(http.StatusOK))
+
+		Expect(p.inForce(ctx)).To(And(HaveField("Revision", "default"), HaveField("File", p.config), HaveField("Error", ""),
+			HaveField("NativeSidecars", true), HaveField("Configuration", ContainSubstring(`"concurrency": 3`))))
 
 		p.write("concurrency: none\n")
 		p.exposes(ctx, `shunt_webhook_config_reloads_total{result="failed"} 1`, "shunt_webhook_config_last_reload_successful 0")
@@ -120,6 +139,9 @@ var _ = Describe("the program shunt-webhook", func() {
 		Expect(event.Regarding.Kind + " " + string(event.Regarding.UID) + " " + event.Reason).
 			To(Equal("Pod uid-of-webhook-1 BadConfiguration"))
 		Expect(event.Note).To(ContainSubstring("concurrency"))
+
+		Expect(p.inForce(ctx)).To(And(HaveField("Error", ContainSubstring("concurrency")),
+			HaveField("Configuration", ContainSubstring(`"concurrency": 3`))))
 
 		p.write("concurrency: 4\n")
 		p.exposes(ctx, `shunt_webhook_config_reloads_total{result="ok"} 2`, "shunt_webhook_config_last_reload_successful 1")
