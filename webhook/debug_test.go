@@ -57,7 +57,8 @@ func TestInForce(t *testing.T) {
 	cfg := config.Default()
 	current.configure(cfg)
 	current.waitForVersion()
-	if code, text := debugAnswer(t, server.URL+config.InForcePath); code != http.StatusServiceUnavailable || text != errVersionUnknown.Error()+"\n" {
+	code, text := debugAnswer(t, server.URL+config.InForcePath)
+	if code != http.StatusServiceUnavailable || text != errVersionUnknown.Error()+"\n" {
 		t.Errorf("before the version is known: code %d, %q", code, text)
 	}
 	current.setNativeSidecars(false)
@@ -131,7 +132,9 @@ func TestDebugServerEnds(t *testing.T) {
 	}, funcr.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- newDebugServer(Options{DebugAddress: "127.0.0.1:0", Log: log}, new(current)).Start(ctx) }()
+	go func() {
+		done <- newDebugServer(Options{DebugAddress: "127.0.0.1:0", Log: log}, new(current)).Start(ctx)
+	}()
 	if code, _ := debugAnswer(t, "http://"+<-addresses+config.InForcePath); code != http.StatusServiceUnavailable {
 		t.Errorf("code %d, want %d", code, http.StatusServiceUnavailable)
 	}
