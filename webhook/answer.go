@@ -56,8 +56,12 @@ type answer struct {
 	stack    string                 // of a panic
 }
 
-// log writes the one line of a request. The line leaves out the pod itself: its
-// environment may hold secrets.
+// repeated reports whether the pod has been injected before: the API server asks
+// again about a pod that a later webhook changed, and Shunt changed nothing more.
+func (a answer) repeated() bool { return a.reason == string(inject.ReasonAlreadyInjected) }
+
+// log writes the one line of a request, for debugging if it repeats another. The
+// line leaves out the pod itself: its environment may hold secrets.
 func (a answer) log(log logr.Logger, request *admissionv1.AdmissionRequest, took time.Duration) {
 	values := []any{
 		"pod", clip(a.pod, longestName), "namespace", clip(request.Namespace, longestName), "owner", clip(ownerName(a.owner), longestName),
@@ -71,6 +75,9 @@ func (a answer) log(log logr.Logger, request *admissionv1.AdmissionRequest, took
 		values = append(values, "error", clip(a.response.Result.Message, maxLogged))
 	default:
 		values = append(values, "patchBytes", len(a.response.Patch), "warnings", fitTexts(a.response.Warnings, maxLogged))
+	}
+	if a.repeated() {
+		log = log.V(1)
 	}
 	log.Info(string(a.verdict), values...)
 }

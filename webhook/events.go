@@ -1,28 +1,39 @@
 package webhook
 
 import (
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/flowcontrol"
 )
 
-// The action of an Event, and its reason if no request gives one.
+// The action of an Event, and its reason if the answer to a request gives none.
 const (
 	actionInject   = "Inject"
 	actionReload   = "ReloadConfiguration"
 	eventBadConfig = "BadConfiguration"
+	// The pod is created, and its answer has warnings, which nobody sees where a
+	// controller creates it.
+	eventInjectedWithWarnings = "InjectedWithWarnings"
+	eventSkippedWithWarnings  = "SkippedWithWarnings"
 )
 
 const (
 	// noteLength is the longest note that an API server accepts.
 	noteLength = 1024
-	// Limits of Events. A rollout whose pods are denied meets the same few owners
-	// again and again, and client-go counts those as one Event. The limits bound
-	// what other owners can cost the API server; the log has every request.
+	// Limits of Events. They bound what ever new owners can cost the API server;
+	// the log has every request.
 	eventsPerSecond = 5
 	eventsBurst     = 50
 	eventsWaiting   = 16
+	// A rollout meets the same owner again and again. client-go counts what repeats
+	// an Event of the last 6 minutes and asks the API server for nothing, so that
+	// is not limited.
+	eventsCounted    = 1000
+	eventCountedTime = 5 * time.Minute
 )
 
 // reporter is the webhook's name in its Events.
@@ -33,22 +44,35 @@ const reporter = "shunt.dev/webhook"
 type announcer struct {
 	recorder events.EventRecorder
 	limit    flowcontrol.PassiveRateLimiter
+	counted  *cache.LRUExpireCache // of eventKeys
 	waiting  chan struct{}
+}
+
+// eventKey is what is the same in Events that are counted as one.
+type eventKey struct {
+	regarding      corev1.ObjectReference
+	reason, action string
 }
 
 func newAnnouncer(recorder events.EventRecorder) *announcer {
 	return &announcer{
 		recorder: recorder,
 		limit:    flowcontrol.NewTokenBucketPassiveRateLimiter(eventsPerSecond, eventsBurst),
+		counted:  cache.NewLRUExpireCache(eventsCounted),
 		waiting:  make(chan struct{}, eventsWaiting),
 	}
 }
 
 // warn writes a warning and returns at once, even if the recorder does not.
 func (a *announcer) warn(regarding *corev1.ObjectReference, reason, action, note string) {
-	if a == nil || !a.limit.TryAccept() {
+	if a == nil {
 		return
 	}
+	key := eventKey{*regarding, reason, action}
+	if _, counted := a.counted.Get(key); !counted && !a.limit.TryAccept() {
+		return
+	}
+	a.counted.Add(key, nil, eventCountedTime)
 	select {
 	case a.waiting <- struct{}{}:
 	default:

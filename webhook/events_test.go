@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/webhook"
@@ -100,6 +101,11 @@ func TestEvents(t *testing.T) {
 	right.Annotations = nil
 	declined := right.DeepCopy()
 	declined.Labels = map[string]string{annotation.InjectKey: "false"}
+	mistyped := mistypedPod(replicaSet("echo-5d9"))
+	onHost := right.DeepCopy()
+	onHost.Annotations, onHost.Spec.HostNetwork = map[string]string{annotation.InjectKey: "true"}, true
+	again := injectedPod(t, mistyped)
+	restored := rewritten(again)
 	node := wrongPod([]metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: "node-1", UID: "uid-of-node", Controller: new(true)}})
 	for _, test := range []struct {
 		name       string
@@ -118,6 +124,20 @@ func TestEvents(t *testing.T) {
 		{name: "failed, dry run", namespaces: brokenNamespaces{}, pod: right, dryRun: true},
 		{name: "panicked", namespaces: panickingNamespaces{}, pod: right, reason: "Panic", says: "panic: "},
 		{name: "injected", namespaces: enabledNamespace(), pod: right},
+		{
+			name: "injected, with a warning", namespaces: enabledNamespace(), pod: mistyped,
+			reason: "InjectedWithWarnings", says: "sidecar.istio.io/interceptMode",
+		},
+		{name: "injected, with a warning, dry run", namespaces: enabledNamespace(), pod: mistyped, dryRun: true},
+		{name: "injected before, with a warning", namespaces: enabledNamespace(), pod: again},
+		{
+			name: "restored", namespaces: enabledNamespace(), pod: restored,
+			reason: "InjectedWithWarnings", says: "sidecar.istio.io/status",
+		},
+		{
+			name: "skipped, though it asks", namespaces: enabledNamespace(), pod: onHost,
+			reason: "SkippedWithWarnings", says: "not injected, though the pod says true",
+		},
 		{name: "skipped", namespaces: enabledNamespace(), pod: declined},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -147,6 +167,26 @@ func TestEvents(t *testing.T) {
 			}
 		})
 	}
+}
+
+// injectedPod returns the pod as the webhook leaves it in a namespace that opted in.
+func injectedPod(t *testing.T, pod *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	pod = pod.DeepCopy()
+	pod.Namespace = "demo"
+	pod.Spec.Containers = []corev1.Container{{Name: "app", Image: "app"}}
+	result := inject.Inject(pod, enabledNamespace()["demo"], config.Default())
+	if !result.Inject {
+		t.Fatal(result.Decision)
+	}
+	return result.Pod
+}
+
+// rewritten returns an injected pod after another webhook has changed what Shunt put into it.
+func rewritten(pod *corev1.Pod) *corev1.Pod {
+	pod = pod.DeepCopy()
+	pod.Spec.InitContainers[0].Image = "rewritten"
+	return pod
 }
 
 // TestEventNoteFits checks that an API server accepts every note: up to 1,024 bytes of whole
@@ -197,19 +237,59 @@ func TestEventsAreNotWaitedFor(t *testing.T) {
 func TestEventsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := record(enabledNamespace(), make(recorder, 1000))
-		deny := func(times int) int {
-			for i := range times {
-				r.review(t, createPod(t, wrongPod(replicaSet(fmt.Sprintf("echo-%d", i))), "demo"))
+		owners := 0
+		ask := func(times int, pod func(owners []metav1.OwnerReference) *corev1.Pod) int {
+			for range times {
+				owners++
+				r.review(t, createPod(t, pod(replicaSet(fmt.Sprintf("echo-%d", owners))), "demo"))
 				synctest.Wait()
 			}
 			return len(r.events.all())
 		}
-		if got := deny(200); got != 50 {
-			t.Errorf("%d Events of 200 refusals at once, want 50", got)
+		if got := ask(200, mistypedPod); got != 50 {
+			t.Errorf("%d Events of 200 pods with warnings at once, want 50", got)
+		}
+		if got := ask(200, wrongPod); got != 50 {
+			t.Errorf("%d Events of 200 refusals at once, want 50, whatever warnings there were", got)
 		}
 		time.Sleep(2 * time.Second)
-		if got := deny(200); got != 10 {
+		if got := ask(200, wrongPod); got != 10 {
 			t.Errorf("%d Events after two seconds, want 10", got)
 		}
 	})
+}
+
+// TestRepeatedEvents checks that what client-go counts as one Event is not limited, and leaves the
+// budget to other owners.
+func TestRepeatedEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := record(enabledNamespace(), make(recorder, 1000))
+		ask := func(pod *corev1.Pod) int {
+			r.review(t, createPod(t, pod, "demo"))
+			return len(r.events.all())
+		}
+		for i := range 500 {
+			if got := ask(mistypedPod(replicaSet("large"))); got != 1 {
+				t.Fatalf("pod %d of one owner: %d Events, want one to count", i, got)
+			}
+		}
+		for i := range 49 {
+			if got := ask(mistypedPod(replicaSet(fmt.Sprintf("echo-%d", i)))); got != 1 {
+				t.Fatalf("owner %d: %d Events, want one", i, got)
+			}
+		}
+		if got := ask(mistypedPod(replicaSet("too-many"))); got != 0 {
+			t.Errorf("%d Events of one owner too many, want none", got)
+		}
+		if got := ask(mistypedPod(replicaSet("large"))); got != 1 {
+			t.Errorf("%d Events of an owner that had one, want one", got)
+		}
+	})
+}
+
+// mistypedPod returns a pod that is injected with a warning.
+func mistypedPod(owners []metav1.OwnerReference) *corev1.Pod {
+	pod := wrongPod(owners)
+	pod.Annotations = map[string]string{"sidecar.istio.io/interceptMode": "TPROXY"}
+	return pod
 }

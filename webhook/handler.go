@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -41,11 +42,12 @@ const answerTime = 10 * time.Second
 type Handler struct {
 	current    current
 	namespaces NamespaceGetter
-	events     *announcer
-	metrics    *Metrics
-	decoder    admission.Decoder
-	timeout    time.Duration // answerTime by default
-	intake     *intake
+	// events are about pods that are not created, and have a budget of their own.
+	events, warnings *announcer
+	metrics          *Metrics
+	decoder          admission.Decoder
+	timeout          time.Duration // answerTime by default
+	intake           *intake
 	// turns bounds how many answers are worked out at once, by their memory. Each
 	// takes a processor; with more at once than processors, all would wait for all.
 	turns *semaphore.Weighted
@@ -75,10 +77,13 @@ func (h *Handler) asks(ns annotation.Namespace) bool {
 	return injector != nil && injector.Asks(ns)
 }
 
-// RecordEvents makes the Handler write an Event for each pod that is denied and
-// each request that fails. It is about the pod's controller: the pod itself is
-// never created. Call it before the first request.
-func (h *Handler) RecordEvents(recorder events.EventRecorder) { h.events = newAnnouncer(recorder) }
+// RecordEvents makes the Handler write an Event for each pod that is denied, each
+// request that fails and each pod with warnings. It is about the pod's controller:
+// the pod itself is never created, or nobody reads the answer to its creation. Call
+// it before the first request.
+func (h *Handler) RecordEvents(recorder events.EventRecorder) {
+	h.events, h.warnings = newAnnouncer(recorder), newAnnouncer(recorder)
+}
 
 // SetAnswerTimeout sets how long an answer may take if its client waits for it; the
 // default is 10 s. Call it before the first request.
@@ -140,13 +145,23 @@ func (h *Handler) readReview(ctx context.Context, b *body) (*admissionv1.Admissi
 	return decodeReview(b.bytes)
 }
 
-// announce writes why there is no pod to the pod's controller, as an Event.
+// announce writes why there is no pod, or the warnings about it, to the pod's
+// controller, as an Event. A pod that has been injected has had its warnings.
 func (h *Handler) announce(request *admissionv1.AdmissionRequest, a answer) {
-	if a.verdict != verdictDenied && a.verdict != verdictFailed || isDryRun(request) {
+	owner := reference(request.Namespace, a.owner)
+	if owner == nil || isDryRun(request) {
 		return
 	}
-	if owner := reference(request.Namespace, a.owner); owner != nil {
-		h.events.warn(owner, a.reason, actionInject, fmt.Sprintf("pod %q: %s", a.pod, a.response.Result.Message))
+	note := func(text string) string { return fmt.Sprintf("pod %q: %s", a.pod, text) }
+	warnings := strings.Join(a.response.Warnings, "; ")
+	switch {
+	case a.verdict == verdictDenied || a.verdict == verdictFailed:
+		h.events.warn(owner, a.reason, actionInject, note(a.response.Result.Message))
+	case warnings == "" || a.repeated():
+	case a.verdict == verdictInjected:
+		h.warnings.warn(owner, eventInjectedWithWarnings, actionInject, note(warnings))
+	default:
+		h.warnings.warn(owner, eventSkippedWithWarnings, actionInject, note(warnings))
 	}
 }
 

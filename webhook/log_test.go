@@ -53,7 +53,7 @@ func (panickingNamespaces) Namespace(context.Context, string) (annotation.Namesp
 	panic("the answer to all of it")
 }
 
-// TestLogLine checks that each request is one line with what a person looks for: the pod, by
+// TestLogLine checks that each request is one line, at debug level if it repeats another, with what a person looks for: the pod, by
 // generateName if it has no name yet, its owner and namespace, the reason, and the request as the
 // API server's log has it.
 func TestLogLine(t *testing.T) {
@@ -71,8 +71,21 @@ func TestLogLine(t *testing.T) {
 			edit: func(r *admissionv1.AdmissionRequest) { r.DryRun, r.UserInfo.Username = new(true), "rs-controller" },
 			want: map[string]any{
 				"msg": "injected", "pod": "echo-5d9-", "owner": "ReplicaSet/echo-5d9", "reason": "Injected", "dryRun": true,
-				"user": "rs-controller",
+				"user": "rs-controller", "level": 0.0,
 			},
+		},
+		{
+			name: "injected before", namespaces: enabledNamespace(), pod: *injectedPod(t, mistypedPod(nil)),
+			want: map[string]any{"msg": "skipped", "pod": "echo-5d9-", "reason": "AlreadyInjected", "level": 1.0},
+		},
+		{
+			name: "restored", namespaces: enabledNamespace(), pod: *rewritten(injectedPod(t, mistypedPod(nil))),
+			want: map[string]any{"msg": "injected", "pod": "echo-5d9-", "reason": "Injected", "level": 0.0},
+		},
+		{
+			name: "declined", namespaces: enabledNamespace(),
+			pod:  corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "echo", Labels: map[string]string{annotation.InjectKey: "false"}}},
+			want: map[string]any{"msg": "skipped", "pod": "echo", "reason": "PodOptedOut", "level": 0.0},
 		},
 		{
 			name: "denied", namespaces: enabledNamespace(),

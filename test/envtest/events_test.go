@@ -65,3 +65,23 @@ var _ = Describe("a refused pod", func() {
 		}).WithTimeout(20 * time.Second).WithPolling(50 * time.Millisecond).Should(Succeed())
 	})
 })
+
+var _ = Describe("a pod with warnings", func() {
+	It("is an Event of its controller, counted on with the next, and none in a dry run", func(ctx SpecContext) {
+		ns := newNamespace(ctx, enabled)
+		mistyped := map[string]string{"sidecar.istio.io/interceptMode": "TPROXY"}
+		Expect(api.Create(ctx, ownedPod(ns, "tried", mistyped), client.DryRunAll)).To(Succeed())
+		for range 3 {
+			Expect(api.Create(ctx, ownedPod(ns, "echo-5d9", mistyped))).To(Succeed())
+		}
+		Eventually(ctx, func(g Gomega) {
+			all := eventsIn(ctx, ns)
+			g.Expect(all).To(HaveLen(1))
+			g.Expect(all[0].Series).NotTo(BeNil())
+		}).WithTimeout(20 * time.Second).WithPolling(50 * time.Millisecond).Should(Succeed())
+		event := eventsIn(ctx, ns)[0]
+		Expect(event.Regarding.Kind + " " + event.Regarding.Name).To(Equal("ReplicaSet echo-5d9"))
+		Expect([]string{event.Type, event.Reason, event.Action}).To(Equal([]string{"Warning", "InjectedWithWarnings", "Inject"}))
+		Expect(event.Note).To(ContainSubstring("sidecar.istio.io/interceptMode"))
+	})
+})
