@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,17 +21,29 @@ import (
 type Injector struct {
 	cfg     config.Config
 	sidecar *sidecar.Maker
+	version string
 
 	always, never config.Selectors
 }
+
+// DevVersion is the version of a program that no release built.
+const DevVersion = "dev"
 
 // NewInjector returns an Injector for a configuration that has passed
 // ValidateConfig. The caller must not change the configuration afterwards.
 func NewInjector(cfg config.Config) *Injector {
 	return &Injector{
-		cfg: cfg, sidecar: sidecar.NewMaker(cfg),
+		cfg: cfg, sidecar: sidecar.NewMaker(cfg), version: DevVersion,
 		always: config.CompileSelectors(cfg.AlwaysInjectSelector), never: config.CompileSelectors(cfg.NeverInjectSelector),
 	}
+}
+
+// OfVersion returns the same Injector with the version of the program that it is
+// part of, which the status of a pod records; empty for DevVersion.
+func (in *Injector) OfVersion(version string) *Injector {
+	of := *in
+	of.version = cmp.Or(version, DevVersion)
+	return &of
 }
 
 // Result is the decision about a pod, and the injected pod.

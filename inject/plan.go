@@ -95,7 +95,7 @@ func (in *Injector) settle(pod *corev1.Pod, req annotation.Request, cfg config.C
 	plan.PullSecrets = podplan.NewPullSecrets(pod, cfg.ImagePullSecrets)
 	plan.Resources = podplan.NewResources(pod, cfg.InitResources, proxy.Resources)
 	plan.Annotations = podplan.NewAnnotations(pod, cfg.PrometheusAnnotations && cfg.Sidecar.Type != config.SidecarCustom, cfg.Native())
-	plan.Record(cfg.Revision)
+	plan.Record(cfg.Revision, in.version)
 	return plan
 }
 

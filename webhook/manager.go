@@ -47,14 +47,15 @@ type Options struct {
 	// profiles; "0" and "" serve neither. Keep it on loopback: a profile shows what
 	// is in memory.
 	DebugAddress string
-	// Version is the program's.
-	Version string
 	// Config is the file that replaces the initial configuration whenever it
 	// changes; nothing is read without a Path.
 	Config ConfigFile
 	// Self is the pod of this process, which gets the Events about a bad
 	// configuration; nil if it is not known.
 	Self *corev1.ObjectReference
+	// Version is that of the program, which the status of each pod records; empty
+	// for inject.DevVersion.
+	Version string
 	// Registry receives the metrics; nil for controller-runtime's, which
 	// MetricsAddress serves.
 	Registry prometheus.Registerer
@@ -103,6 +104,7 @@ func NewManager(api *rest.Config, cfg config.Config, opts Options) (manager.Mana
 	namespaces := &ClusterNamespaces{Cache: mgr.GetCache(), Live: mgr.GetAPIReader()}
 	handler := NewHandler(cfg, namespaces, counts)
 	namespaces.Asks = handler.asks
+	handler.current.setVersion(opts.Version)
 	handler.current.waitForVersion()
 	if err := askVersion(mgr, api, handler, opts.Log); err != nil {
 		return nil, err

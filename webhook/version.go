@@ -34,6 +34,7 @@ type current struct {
 	cfg            config.Config
 	since          time.Time // of cfg
 	rejected       string    // what is wrong with the file now; empty if cfg is the file's
+	version        string    // of the program
 	waiting        bool      // for the API server's version; there is no Injector until then
 	nativeSidecars *bool     // whether the API server knows native sidecars; nil if nobody asks
 }
@@ -68,6 +69,11 @@ func (c *current) state() (state, error) {
 	return state{c.cfg, c.since, c.rejected, *c.nativeSidecars}, nil
 }
 
+// setVersion sets the program's version, which pods' statuses record.
+func (c *current) setVersion(version string) {
+	c.change(func() { c.version = version })
+}
+
 // waitForVersion removes the Injector until the API server's version is known.
 func (c *current) waitForVersion() {
 	c.change(func() { c.waiting = true })
@@ -90,7 +96,7 @@ func (c *current) change(edit func()) {
 		c.injector.Store(nil)
 		return
 	}
-	c.injector.Store(inject.NewInjector(cfg))
+	c.injector.Store(inject.NewInjector(cfg).OfVersion(c.version))
 }
 
 // check implements a readiness probe.

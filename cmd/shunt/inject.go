@@ -55,7 +55,7 @@ func newInject(name string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		injector := manifest.Injector{Config: cfg, Namespace: namespace, Namespaces: namespacesOf(inputs)}
+		injector := manifest.Injector{Config: cfg, Version: version, Namespace: namespace, Namespaces: namespacesOf(inputs)}
 		if explained {
 			return explain(cmd, inputs, injector, given, out.output)
 		}

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
@@ -71,10 +70,10 @@ func Undo(pod *corev1.Pod, volumes []string) (edit *Edit, ok bool) {
 	return edit, true
 }
 
-// Record sets the Status of a plan that is otherwise complete. Do not change the
-// plan afterwards.
-func (p *Plan) Record(revision string) {
-	p.Status = Status{Revision: revision, Version: statusVersion}
+// Record sets the Status of a plan that is otherwise complete, made by an injector
+// of the given revision and version. Do not change the plan afterwards.
+func (p *Plan) Record(revision, version string) {
+	p.Status = Status{Mode: p.Mode, InjectorVersion: version, Revision: revision, Version: statusVersion}
 	for _, unit := range p.units() {
 		unit.record(&p.Status)
 	}
@@ -97,7 +96,7 @@ func (p *Plan) Apply(edit *Edit) {
 // the status differs: the pod was injected with other settings.
 func (p *Plan) AppliedTo(pod *corev1.Pod) (applied bool, changed string) {
 	status, ok := ReadStatus(pod)
-	if !ok || !equality.Semantic.DeepEqual(status, p.Status) {
+	if !ok || !status.sameAs(p.Status) {
 		return false, ""
 	}
 	applied = true

@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
 // StatusKey is the annotation that records what the injector added; see Status.
@@ -30,12 +33,28 @@ type Status struct {
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
 	// Replaced is the annotation's previous value, such as Istio's.
 	Replaced *string `json:"replaced,omitempty"`
-	Revision string  `json:"revision"`
-	Version  string  `json:"version"`
+	// Mode and InjectorVersion, that of the Shunt that injected the pod, are for
+	// people and for shunt list. Statuses of older versions have neither.
+	Mode            interception.Mode `json:"mode,omitempty"`
+	InjectorVersion string            `json:"injectorVersion,omitempty"`
+	Revision        string            `json:"revision"`
+	Version         string            `json:"version"`
 }
 
 // String returns the annotation's value.
 func (s Status) String() string { return string(encode(s)) }
+
+// sameAs reports whether a pod's status records what a plan's does. Which version
+// of Shunt wrote it does not count: during a rollout, replicas of two versions see
+// each other's pods. An older version wrote no mode; the containers' arguments,
+// which are compared as well, have it.
+func (s Status) sameAs(planned Status) bool {
+	planned.InjectorVersion = s.InjectorVersion
+	if s.Mode == "" {
+		planned.Mode = ""
+	}
+	return equality.Semantic.DeepEqual(s, planned)
+}
 
 // ReadStatus returns the status in the pod's annotations. ok is false if there is
 // none or it is malformed. A status does not prove that the pod has what it

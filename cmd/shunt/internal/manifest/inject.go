@@ -19,6 +19,8 @@ import (
 // Injector injects documents.
 type Injector struct {
 	Config config.Config
+	// Version is that of the program, which a pod's status records.
+	Version string
 	// Namespace is that of objects that name none.
 	Namespace string
 	// Namespaces are those that are known.
@@ -111,7 +113,7 @@ func (in Injector) template(w Workload) (changes, error) {
 	if err != nil {
 		return changes{}, err
 	}
-	result := inject.Inject(pod, in.namespace(w), in.Config)
+	result := inject.NewInjector(in.Config).OfVersion(in.Version).Inject(pod, in.namespace(w))
 	planned := changes{reason: result.Reason}
 	for _, warning := range result.Warnings {
 		planned.notes = append(planned.notes, "warning: "+warning)
