@@ -127,6 +127,13 @@ func deny(reason Reason, found strict.Faults) Decision {
 	return Decision{Reason: reason, Errors: found.Told, More: found.More}
 }
 
+// Wants reports whether the injector would put the proxy into a pod or deny it,
+// rather than skip it.
+func (in *Injector) Wants(pod *corev1.Pod, ns annotation.Namespace) bool {
+	req, _ := annotation.Read(pod, ns)
+	return in.unwanted(pod, req) == ""
+}
+
 // unwanted returns why the pod is skipped, or nothing.
 func (in *Injector) unwanted(pod *corev1.Pod, req annotation.Request) Reason {
 	switch {

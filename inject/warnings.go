@@ -52,6 +52,12 @@ func imageUserWarnings(pod *corev1.Pod, req annotation.Request, cfg config.Confi
 		"the connections bypass the proxy", strings.Join(names, ", "), more, cfg.ProxyUID)}
 }
 
+// NamespaceWarnings warns of wrong labels of a namespace.
+func NamespaceWarnings(ns annotation.Namespace) []string {
+	_, problems := annotation.Read(&corev1.Pod{}, ns)
+	return namespaceWarnings(problems)
+}
+
 // namespaceWarnings warns of wrong labels of the namespace, which deny no pod.
 func namespaceWarnings(problems []annotation.Problem) []string {
 	var warnings []string

@@ -3,10 +3,12 @@ package annotation
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/shunt-dev/shunt/inject/strict"
@@ -97,6 +99,48 @@ func otherPrefix(key string) string {
 	return ""
 }
 
+// begins is how many letters of a key without a prefix have to be right.
+const begins = 6
+
+// mostWithoutPrefix is how many of such keys are looked at: a stranger can write
+// 10,000 of them.
+const mostWithoutPrefix = 100
+
+// rowsByBeginning maps the first letters of the names of rowsByName to them. Short
+// names, such as config and port, are words of anybody's.
+var rowsByBeginning = func() map[string][]string {
+	names := map[string][]string{}
+	for _, name := range slices.Sorted(maps.Keys(rowsByName)) {
+		if len(name) > begins+3 {
+			names[name[:begins]] = append(names[name[:begins]], name)
+		}
+	}
+	return names
+}()
+
+// mayLackPrefix reports whether a key without a prefix begins like the name of one of
+// the table.
+func mayLackPrefix(key string) bool {
+	return len(key) >= begins && len(key) <= longestName && !strings.Contains(key, "/") &&
+		rowsByBeginning[strings.ToLower(key[:begins])] != nil
+}
+
+// withoutPrefix returns the key of the table that a key without a prefix must mean:
+// it begins like its name, and differs by at most a third. It returns an empty string
+// if there is none.
+func withoutPrefix(key string) string {
+	if !mayLackPrefix(key) {
+		return ""
+	}
+	found, least := "", longestName
+	for _, name := range rowsByBeginning[strings.ToLower(key[:begins])] {
+		if distance := strict.Distance(strings.ToLower(key), name); distance < min(least, len(name)/3+1) {
+			found, least = rowsByName[name][0].Key, distance
+		}
+	}
+	return found
+}
+
 // RowsByKey maps a key in lower case to its row.
 var RowsByKey = func() map[string]*Row {
 	rows := make(map[string]*Row, len(table))
@@ -137,23 +181,50 @@ func misspeltInject(place Place, values map[string]string) []Problem {
 // AddKeyWarnings adds a warning for each key of the pod, and each annotation of its
 // namespace, that looks like one of Shunt's but has no effect.
 func AddKeyWarnings(w *strict.Warnings, pod *corev1.Pod, ns Namespace) {
-	for _, source := range []struct {
-		place  Place
-		values map[string]string
-	}{{PodAnnotation, pod.Annotations}, {PodLabel, pod.Labels}, {NamespaceAnnotation, ns.Annotations}} {
-		var wrong []string
-		for key := range source.values {
-			if !understood(key, source.place) {
-				wrong = append(wrong, key)
-			}
+	addKeyWarnings(w, PodAnnotation, pod.Annotations, Paths[PodAnnotation])
+	addKeyWarnings(w, PodLabel, pod.Labels, Paths[PodLabel])
+	addKeyWarnings(w, NamespaceAnnotation, ns.Annotations, Paths[NamespaceAnnotation])
+}
+
+// TemplateWarnings returns the warnings of AddKeyWarnings about the pods of a
+// template. The path leads to it.
+func TemplateWarnings(template *metav1.ObjectMeta, path *field.Path) []string {
+	var w strict.Warnings
+	addKeyWarnings(&w, PodAnnotation, template.Annotations, path.Child("metadata", "annotations"))
+	addKeyWarnings(&w, PodLabel, template.Labels, path.Child("metadata", "labels"))
+	return w.Lines()
+}
+
+// NamespaceKeyWarnings returns the warnings of AddKeyWarnings about a namespace,
+// with paths within it.
+func NamespaceKeyWarnings(ns Namespace) []string {
+	var w strict.Warnings
+	addKeyWarnings(&w, NamespaceAnnotation, ns.Annotations, field.NewPath("metadata", "annotations"))
+	return w.Lines()
+}
+
+func addKeyWarnings(w *strict.Warnings, place Place, values map[string]string, path *field.Path) {
+	var wrong, bare []string
+	for key := range values {
+		switch {
+		case !understood(key, place):
+			wrong = append(wrong, key)
+		case mayLackPrefix(key):
+			bare = append(bare, key)
 		}
-		slices.Sort(wrong)
-		reported := min(len(wrong), strict.MostTold)
-		for _, key := range wrong[:reported] {
-			w.Add(fmt.Sprintf("%s: %s", Paths[source.place].Key(strict.Shorten(key)), notUnderstood(key, source.place)))
-		}
-		w.Count(len(wrong) - reported)
 	}
+	slices.Sort(bare)
+	for _, key := range bare[:min(len(bare), mostWithoutPrefix)] {
+		if withoutPrefix(key) != "" {
+			wrong = append(wrong, key)
+		}
+	}
+	slices.Sort(wrong)
+	reported := min(len(wrong), strict.MostTold)
+	for _, key := range wrong[:reported] {
+		w.Add(fmt.Sprintf("%s: %s", path.Key(strict.Shorten(key)), notUnderstood(key, place)))
+	}
+	w.Count(len(wrong) - reported)
 }
 
 // understood reports whether a key needs no warning: it is read in the place, or it
@@ -186,7 +257,7 @@ func notUnderstood(key string, place Place) string {
 	case known:
 		return fmt.Sprintf("not read as a %s; did you mean it as a %s?", place, row.Places[len(row.Places)-1])
 	}
-	if near := cmp.Or(otherPrefix(key), nearest(key)); near != "" {
+	if near := cmp.Or(otherPrefix(key), withoutPrefix(key), nearest(key)); near != "" {
 		return fmt.Sprintf("unknown key, on which Shunt does not act; did you mean %s?", near)
 	}
 	return "unknown key, on which Shunt does not act"

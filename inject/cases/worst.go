@@ -113,6 +113,14 @@ func WorstPods() []Worst { //nolint:funlen // a table
 			}
 			return pod
 		}},
+		{"keys without a prefix", func(size int) *corev1.Pod {
+			pod := Small()
+			pod.Annotations = map[string]string{}
+			for i := range size / 26 {
+				pod.Annotations[fmt.Sprintf("excludeOutbound%06d", i)] = ""
+			}
+			return pod
+		}},
 		{"a long key", func(size int) *corev1.Pod {
 			pod := Small()
 			pod.Labels = map[string]string{"sidecar.istio.io/" + strings.Repeat("x", size): ""}
