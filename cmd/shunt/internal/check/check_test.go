@@ -19,7 +19,9 @@ import (
 	"golang.org/x/tools/txtar"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
@@ -76,6 +78,8 @@ func typeOf(t *testing.T, kind string) any {
 	types := map[string]any{
 		"MutatingWebhookConfiguration": admissionregistrationv1.MutatingWebhookConfiguration{}, "Service": corev1.Service{},
 		"Deployment": appsv1.Deployment{}, "ConfigMap": corev1.ConfigMap{}, "Namespace": corev1.Namespace{}, "Pod": corev1.Pod{},
+		"ReplicaSet": appsv1.ReplicaSet{}, "ReplicationController": corev1.ReplicationController{}, "StatefulSet": appsv1.StatefulSet{},
+		"DaemonSet": appsv1.DaemonSet{}, "Job": batchv1.Job{}, "CronJob": batchv1.CronJob{}, "Event": corev1.Event{},
 	}
 	if types[kind] == nil {
 		t.Fatalf("no case knows a %s", kind)
@@ -151,7 +155,7 @@ func asItShips(t *testing.T) cluster {
 	}))
 	shipped.put(t, encode(object{
 		"kind": "Deployment", "metadata": object{"namespace": "shunt-system", "name": "shunt-webhook"},
-		"status": object{"availableReplicas": 2},
+		"status": object{"availableReplicas": 2, "updatedReplicas": 2},
 	}))
 	shipped.put(t, encode(object{
 		"kind": "Namespace", "metadata": object{"name": "shop", "labels": object{annotation.NamespaceInjectionKey: "enabled"}},
@@ -235,8 +239,50 @@ func snapshot(t *testing.T, archive *txtar.Archive) check.Snapshot {
 	s.Webhooks = objects[admissionregistrationv1.MutatingWebhookConfiguration](t, c, "MutatingWebhookConfiguration")
 	s.Services, s.Deployments = objects[corev1.Service](t, c, "Service"), objects[appsv1.Deployment](t, c, "Deployment")
 	s.ConfigMaps, s.Namespaces = objects[corev1.ConfigMap](t, c, "ConfigMap"), objects[corev1.Namespace](t, c, "Namespace")
-	s.Pods = objects[corev1.Pod](t, c, "Pod")
+	s.Pods, s.Events = objects[corev1.Pod](t, c, "Pod"), objects[corev1.Event](t, c, "Event")
+	s.HomePods = slices.DeleteFunc(slices.Clone(s.Pods), func(pod corev1.Pod) bool { return pod.Namespace != "shunt-system" })
+	for _, made := range workloads(t, c) {
+		s.Workloads = append(s.Workloads, check.NewWorkload(made))
+	}
+	for _, line := range strings.Fields(files["unread"]) {
+		if s.Unread == nil {
+			s.Unread = map[string]error{}
+		}
+		s.Unread[line] = errors.New(line + " is forbidden")
+	}
 	return s
+}
+
+// workloads returns what makes pods.
+func workloads(t *testing.T, c cluster) []metav1.Object {
+	t.Helper()
+	var all []metav1.Object
+	for _, o := range objects[appsv1.Deployment](t, c, "Deployment") {
+		all = append(all, &o)
+	}
+	for _, o := range objects[appsv1.ReplicaSet](t, c, "ReplicaSet") {
+		if metav1.GetControllerOf(&o) == nil {
+			all = append(all, &o)
+		} else { // of which package cluster reads only this
+			all = append(all, &metav1.PartialObjectMetadata{ObjectMeta: o.ObjectMeta})
+		}
+	}
+	for _, o := range objects[corev1.ReplicationController](t, c, "ReplicationController") {
+		all = append(all, &o)
+	}
+	for _, o := range objects[appsv1.StatefulSet](t, c, "StatefulSet") {
+		all = append(all, &o)
+	}
+	for _, o := range objects[appsv1.DaemonSet](t, c, "DaemonSet") {
+		all = append(all, &o)
+	}
+	for _, o := range objects[batchv1.Job](t, c, "Job") {
+		all = append(all, &o)
+	}
+	for _, o := range objects[batchv1.CronJob](t, c, "CronJob") {
+		all = append(all, &o)
+	}
+	return all
 }
 
 // setBundle makes the first webhook trust the named authority.
@@ -269,6 +315,7 @@ func texts(archive *txtar.Archive) map[string]string {
 //	certificate          which of testdata/certificates is served; certificate-problem is why there is none
 //	ca-bundle            which of them the first webhook trusts
 //	config.yaml          the file of --config
+//	unread               resources that the user may not read, one a line
 //	older-api-server     the API server does not know native sidecars
 //	findings             one a line
 func TestCases(t *testing.T) {
@@ -350,7 +397,8 @@ func TestTargets(t *testing.T) {
 	want := []check.Target{{
 		Name: address, Namespace: "shunt-system", Pods: []string{"ready"}, Port: 9443, Secret: "shunt-webhook-cert",
 	}}
-	if diff := cmp.Diff(want, snapshot.Targets(append(home, unready))); diff != "" {
+	snapshot.HomePods = slices.Concat(home, []corev1.Pod{unready})
+	if diff := cmp.Diff(want, snapshot.Targets()); diff != "" {
 		t.Errorf("targets (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{"shunt-system"}, check.Homes(snapshot.Webhooks)); diff != "" {
@@ -360,7 +408,7 @@ func TestTargets(t *testing.T) {
 		for i := range snapshot.Webhooks[0].Webhooks {
 			snapshot.Webhooks[0].Webhooks[i].ClientConfig = admissionregistrationv1.WebhookClientConfig{URL: &given}
 		}
-		if diff := cmp.Diff([]check.Target{{Name: name, Direct: true}}, snapshot.Targets(nil)); diff != "" {
+		if diff := cmp.Diff([]check.Target{{Name: name, Direct: true}}, snapshot.Targets()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", given, diff)
 		}
 	}

@@ -72,16 +72,20 @@ func (s Snapshot) settings(in installation) (settings, error) {
 		return settings{*s.Config, true, in.object(), "from --config"}, nil
 	}
 	if in.deployment == nil {
-		cfg := settings{
-			Config: config.Default(), object: in.object(),
-			text: "unknown: the settings of pods are not checked; pass it with --config FILE",
-		}
-		if revisions := in.revisions(); len(revisions) == 1 {
-			cfg.Revision = revisions[0]
-		}
-		return cfg, nil
+		return in.unknownSettings(), nil
 	}
 	return s.deployedSettings(in)
+}
+
+func (in installation) unknownSettings() settings {
+	cfg := settings{
+		Config: config.Default(), object: in.object(),
+		text: "unknown: the settings of pods are not checked; pass it with --config FILE",
+	}
+	if revisions := in.revisions(); len(revisions) == 1 {
+		cfg.Revision = revisions[0]
+	}
+	return cfg
 }
 
 func (s Snapshot) deployedSettings(in installation) (settings, error) {
@@ -99,6 +103,9 @@ func (s Snapshot) deployedSettings(in installation) (settings, error) {
 	volume, rest := in.volumeOf(container, file)
 	if volume == nil || volume.ConfigMap == nil {
 		return cfg, fmt.Errorf("%s is in no ConfigMap: no pod is checked; accepted: its contents with --config FILE", file)
+	}
+	if s.cannotRead(resourceConfigMaps) {
+		return in.unknownSettings(), nil
 	}
 	cfg.object = "ConfigMap/" + in.deployment.Namespace + "/" + volume.ConfigMap.Name
 	content, err := s.content(in.deployment.Namespace, *volume.ConfigMap, rest)

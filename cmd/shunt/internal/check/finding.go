@@ -3,6 +3,8 @@ package check
 import (
 	"fmt"
 	"slices"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // Level is how bad a finding is.
@@ -20,6 +22,7 @@ type Kind string
 
 // The values of Kind.
 const (
+	NotChecked     Kind = "NotChecked"     // what the user may not read
 	Registration   Kind = "Registration"   // the API server knows the webhook
 	Settings       Kind = "Settings"       // its settings are those that ship
 	Exemptions     Kind = "Exemptions"     // the namespaces that are exempt
@@ -30,8 +33,11 @@ const (
 	Pods           Kind = "Pods"           // those that are as they should be
 	PodNotInjected Kind = "PodNotInjected" // it should have the proxy
 	PodOutdated    Kind = "PodOutdated"    // its proxy is from an older version, or from another configuration
-	PodRefused     Kind = "PodRefused"     // it could not be created now
+	PodDenied      Kind = "PodDenied"      // it could not be created now
 	PodUnwanted    Kind = "PodUnwanted"    // it has the proxy and would not get it now
+	PodFailing     Kind = "PodFailing"     // a container of Shunt's does not start, or ended
+	WorkloadDenied Kind = "WorkloadDenied" // its pods are not created
+	Ignored        Kind = "Ignored"        // labels and annotations that have no effect
 )
 
 // KindLevels is a Kind, and the levels that its findings can have.
@@ -43,6 +49,7 @@ type KindLevels struct {
 // Kinds returns all values of Kind, in the order of Run.
 func Kinds() []KindLevels {
 	return []KindLevels{
+		{NotChecked, []Level{Warn}},
 		{Registration, []Level{OK, Fail}},
 		{Settings, []Level{OK, Warn}},
 		{Exemptions, []Level{OK, Warn}},
@@ -53,8 +60,11 @@ func Kinds() []KindLevels {
 		{Pods, []Level{OK}},
 		{PodNotInjected, []Level{Fail}},
 		{PodOutdated, []Level{Warn}},
-		{PodRefused, []Level{Warn, Fail}},
+		{PodDenied, []Level{Warn, Fail}},
 		{PodUnwanted, []Level{Warn}},
+		{PodFailing, []Level{Warn, Fail}},
+		{WorkloadDenied, []Level{Fail}},
+		{Ignored, []Level{Warn, Fail}},
 	}
 }
 
@@ -73,8 +83,73 @@ func Failed(findings []Finding) int {
 }
 
 // report collects findings.
-type report struct{ findings []Finding }
+type report struct {
+	findings []Finding
+	workloads
+	again map[podFault]*repeated
+}
+
+// podFault is what pods of one workload can have in common.
+type podFault struct {
+	kind  Kind
+	level Level
+	owner string
+	cause string
+}
+
+// repeated counts the pods that a finding stands for, beside its own.
+type repeated struct{ finding, more int }
+
+func newReport(s Snapshot) *report {
+	return &report{workloads: newWorkloads(s.Workloads), again: map[podFault]*repeated{}}
+}
 
 func (r *report) add(level Level, kind Kind, object, format string, args ...any) {
 	r.findings = append(r.findings, Finding{level, kind, object, fmt.Sprintf(format, args...)})
+}
+
+// addPod adds a finding about a pod. If another pod of its workload has it for the
+// same cause, it only counts.
+func (r *report) addPod(level Level, kind Kind, pod *corev1.Pod, cause, message string) {
+	fault := podFault{kind, level, r.of(pod), cause}
+	if before, known := r.again[fault]; known {
+		before.more++
+		return
+	}
+	r.again[fault] = &repeated{finding: len(r.findings)}
+	r.add(level, kind, reference("Pod", pod.Namespace, pod.Name), "%s", message)
+}
+
+// mostTold is how many findings of a kind and level are told. A cluster can have
+// one for each of its workloads.
+const mostTold = 100
+
+// told returns the findings, of which each stands for all like it, and as many as
+// can be read.
+func (r *report) told() []Finding {
+	for fault, n := range r.again {
+		if n.more > 0 {
+			r.findings[n.finding].Message += fmt.Sprintf("; and %d more of %s", n.more, fault.owner)
+		}
+	}
+	type class struct {
+		kind  Kind
+		level Level
+	}
+	count := map[class]int{}
+	var told []Finding
+	for _, f := range r.findings {
+		of := class{f.Kind, f.Level}
+		if count[of]++; count[of] <= mostTold {
+			told = append(told, f)
+		}
+	}
+	for _, kind := range Kinds() {
+		for _, level := range kind.Levels {
+			if more := count[class{kind.Kind, level}] - mostTold; more > 0 {
+				told = append(told, Finding{level, kind.Kind, "*", fmt.Sprintf("and %d more; -n NAMESPACE checks one namespace", more)})
+			}
+		}
+	}
+	return told
 }

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/annotation"
@@ -24,18 +25,15 @@ import (
 //	another revision's status                       -> nothing
 //	has our container, and no readable status       -> PodOutdated
 //	has our status: now the same                    -> counted
-//	                now another, now denied, no more -> PodOutdated, PodRefused, PodUnwanted
+//	                now another, now denied, no more -> PodOutdated, PodDenied, PodUnwanted
 //	not asked about                                 -> nothing
-//	no status:      now injected, now denied        -> PodNotInjected, PodRefused
+//	no status:      now injected, now denied        -> PodNotInjected, PodDenied
 //	                now nothing either              -> nothing
 //
 // If the configuration is not known, no pod is outdated.
-func (r *report) pods(s Snapshot, in installation, cfg settings) {
-	judge := podChecker{report: r, in: in, injector: inject.NewInjector(cfg.Config), cfg: cfg}
-	namespaces := map[string]annotation.Namespace{}
-	for _, ns := range s.Namespaces {
-		namespaces[ns.Name] = annotation.Namespace{Name: ns.Name, Labels: ns.Labels, Annotations: ns.Annotations}
-	}
+func (r *report) pods(s Snapshot, in ownInjector, cfg settings) {
+	judge := podChecker{report: r, ownInjector: in, cfg: cfg}
+	namespaces := s.namespaces()
 	well, before := 0, len(r.findings)
 	for i := range s.Pods {
 		pod := &s.Pods[i]
@@ -66,44 +64,46 @@ func beyondRepair(pod *corev1.Pod) bool {
 // podChecker checks an installation's pods.
 type podChecker struct {
 	*report
-	in       installation
-	injector *inject.Injector
-	cfg      settings
+	ownInjector
+	cfg settings
 }
 
 // pod checks one pod, and reports whether it has the proxy as it should.
 func (j podChecker) pod(pod *corev1.Pod, ns annotation.Namespace) bool {
-	object := "Pod/" + pod.Namespace + "/" + pod.Name
 	status, has := podplan.ReadStatus(pod)
 	switch {
-	case has && status.Revision != j.cfg.Revision, !has && !j.in.selects(pod, ns):
+	case has && status.Revision != j.cfg.Revision, !has && !j.selects(pod, ns):
 		return false
 	case !has && hasOurContainer(pod):
-		j.add(Warn, PodOutdated, object, "it was injected by another version of Shunt; recreate it")
+		j.addPod(Warn, PodOutdated, pod, "", "it was injected by another version of Shunt; recreate it")
 		return false
 	}
-	result := j.injector.Inject(pod, ns)
+	result := j.Inject(pod, ns)
 	if result.Reason == inject.ReasonAlreadyInjected || result.Inject && has && !j.cfg.known {
 		return true
 	}
-	j.compare(pod, object, has, result)
+	j.compare(pod, has, result)
 	return false
 }
 
 // compare reports how a pod with or without the proxy differs from what would
 // become of it now.
-func (j podChecker) compare(pod *corev1.Pod, object string, has bool, result inject.Result) {
+func (j podChecker) compare(pod *corev1.Pod, has bool, result inject.Result) {
+	add := func(level Level, kind Kind, format string, args ...any) {
+		message := fmt.Sprintf(format, args...)
+		j.addPod(level, kind, pod, message, message)
+	}
 	switch {
 	case result.Denied() && has:
-		j.add(Warn, PodRefused, object, "it has the proxy, and would be denied now: %s", joined(result.Decision))
+		add(Warn, PodDenied, "it has the proxy, and would be denied now: %s", joined(result.Decision))
 	case result.Denied():
-		j.add(Fail, PodRefused, object, "it has no proxy, and would be denied now: %s", joined(result.Decision))
+		add(Fail, PodDenied, "it has no proxy, and would be denied now: %s", joined(result.Decision))
 	case result.Inject && has:
-		j.add(Warn, PodOutdated, object, "%s; recreate it", difference(pod, result.Pod))
+		add(Warn, PodOutdated, "%s; recreate it", difference(pod, result.Pod))
 	case result.Inject:
-		j.add(Fail, PodNotInjected, object, "it should have the proxy and has none; recreate it")
+		add(Fail, PodNotInjected, "it should have the proxy and has none; recreate it")
 	case has:
-		j.add(Warn, PodUnwanted, object, "it has the proxy, and would not get it now: %s: %s", result.Reason, result.Reason.Sentence())
+		add(Warn, PodUnwanted, "it has the proxy, and would not get it now: %s: %s", result.Reason, result.Reason.Sentence())
 	}
 }
 
@@ -119,12 +119,12 @@ func joined(refused inject.Decision) string {
 }
 
 // orphans reports pods that a revision injected that no longer exists.
-func (r *report) orphans(s Snapshot, revisions map[string]bool) {
+func (r *report) orphans(s Snapshot, revisions sets.Set[string]) {
 	for i := range s.Pods {
 		pod := &s.Pods[i]
-		if status, has := podplan.ReadStatus(pod); has && !beyondRepair(pod) && !revisions[status.Revision] {
-			r.add(Warn, PodOutdated, "Pod/"+pod.Namespace+"/"+pod.Name,
-				"it was injected by revision %q, which no webhook has", status.Revision)
+		if status, has := podplan.ReadStatus(pod); has && !beyondRepair(pod) && !revisions.Has(status.Revision) {
+			message := fmt.Sprintf("it was injected by revision %q, which no webhook has", status.Revision)
+			r.addPod(Warn, PodOutdated, pod, message, message)
 		}
 	}
 }

@@ -131,6 +131,13 @@ func exempts(selector *metav1.LabelSelector, namespace string) bool {
 	})
 }
 
+// exempts reports whether the installation has nothing to do with a namespace.
+func (in installation) exempts(namespace string) bool {
+	return !slices.ContainsFunc(in.webhooks, func(w admissionregistrationv1.MutatingWebhook) bool {
+		return !exempts(w.NamespaceSelector, namespace)
+	})
+}
+
 // selectedRevisions returns the revisions that a selector matches.
 func selectedRevisions(selector *metav1.LabelSelector) []string {
 	if selector == nil {

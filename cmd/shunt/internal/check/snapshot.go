@@ -20,10 +20,18 @@ type Snapshot struct {
 	Webhooks   []admissionregistrationv1.MutatingWebhookConfiguration
 	Namespaces []corev1.Namespace
 	Pods       []corev1.Pod
-	// Services, Deployments and ConfigMaps are those of Homes.
+	// Workloads are what makes the pods. Events are those of reason FailedCreate,
+	// those that the webhook wrote, and warnings about pods of Homes.
+	Workloads []Workload
+	Events    []corev1.Event
+	// Services, Deployments, ConfigMaps and HomePods are those of Homes.
 	Services    []corev1.Service
 	Deployments []appsv1.Deployment
 	ConfigMaps  []corev1.ConfigMap
+	HomePods    []corev1.Pod
+	// Unread maps each resource that the user may not read to the error, such as
+	// statefulsets.apps.
+	Unread map[string]error
 	// Certificates are by the name of their Target.
 	Certificates map[string]Served
 	// NativeSidecars reports whether the API server knows native sidecars.
@@ -69,13 +77,26 @@ func Homes(webhooks []admissionregistrationv1.MutatingWebhookConfiguration) []st
 	return slices.Compact(names)
 }
 
-// Targets returns those of all of Shunt's webhooks, each once. Snapshot.Pods may be
-// of other namespaces, so those of Homes are passed in.
-func (s Snapshot) Targets(home []corev1.Pod) []Target {
+// Resources that are read, as Snapshot.Unread names them.
+const (
+	resourceWebhooks    = "mutatingwebhookconfigurations.admissionregistration.k8s.io"
+	resourceServices    = "services"
+	resourceDeployments = "deployments.apps"
+	resourceConfigMaps  = "configmaps"
+)
+
+// cannotRead reports whether the user may not read a resource.
+func (s Snapshot) cannotRead(resource string) bool {
+	_, cannot := s.Unread[resource]
+	return cannot
+}
+
+// Targets returns those of all of Shunt's webhooks, each once.
+func (s Snapshot) Targets() []Target {
 	var targets []Target
 	for _, in := range s.installations() {
 		for _, w := range in.webhooks {
-			target := in.target(w.ClientConfig, home)
+			target := in.target(w.ClientConfig, s.HomePods)
 			if !slices.ContainsFunc(targets, func(t Target) bool { return t.Name == target.Name }) {
 				targets = append(targets, target)
 			}

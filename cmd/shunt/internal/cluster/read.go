@@ -5,13 +5,18 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
@@ -25,8 +30,9 @@ import (
 // pageSize is how many objects are asked for at once, as kubectl has it.
 const pageSize = 500
 
-// Read reads what is to be checked of a cluster: the pods of one namespace, or
-// of all where none is named.
+// Read reads what is to be checked of a cluster: the pods and workloads of one
+// namespace, or of all where none is named. Namespaces and pods have to be readable;
+// what else is not is in Snapshot.Unread.
 func Read(ctx context.Context, api *rest.Config, namespace string) (check.Snapshot, error) {
 	c, err := connect(api)
 	if err != nil {
@@ -36,11 +42,15 @@ func Read(ctx context.Context, api *rest.Config, namespace string) (check.Snapsh
 	if err != nil {
 		return check.Snapshot{}, err
 	}
-	snapshot := check.Snapshot{Now: time.Now(), NativeSidecars: natives, Certificates: map[string]check.Served{}}
-	if err := c.shunt(ctx, &snapshot); err != nil {
-		return check.Snapshot{}, err
+	snapshot := check.Snapshot{
+		Now: time.Now(), NativeSidecars: natives, Certificates: map[string]check.Served{}, Unread: map[string]error{},
 	}
-	return snapshot, c.everybody(ctx, &snapshot, namespace)
+	for _, read := range []func(context.Context, *check.Snapshot, string) error{c.shunt, c.everybody, c.workloads, c.events} {
+		if err := read(ctx, &snapshot, namespace); err != nil {
+			return check.Snapshot{}, err
+		}
+	}
+	return snapshot, nil
 }
 
 func knowsNativeSidecars(ctx context.Context, api *rest.Config) (bool, error) {
@@ -63,7 +73,9 @@ type cluster struct {
 // connect knows where the API has what is read, and does not ask for it.
 func connect(api *rest.Config) (cluster, error) {
 	scheme, mapper := runtime.NewScheme(), meta.NewDefaultRESTMapper(nil)
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, admissionregistrationv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{
+		corev1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme, admissionregistrationv1.AddToScheme,
+	} {
 		if err := add(scheme); err != nil {
 			return cluster{}, err
 		}
@@ -75,8 +87,11 @@ func connect(api *rest.Config) (cluster, error) {
 	}{
 		{admissionregistrationv1.SchemeGroupVersion, meta.RESTScopeRoot, []string{"MutatingWebhookConfiguration"}},
 		{corev1.SchemeGroupVersion, meta.RESTScopeRoot, []string{"Namespace"}},
-		{corev1.SchemeGroupVersion, meta.RESTScopeNamespace, []string{"Pod", "Service", "ConfigMap", "Secret"}},
-		{appsv1.SchemeGroupVersion, meta.RESTScopeNamespace, []string{"Deployment"}},
+		{corev1.SchemeGroupVersion, meta.RESTScopeNamespace, []string{
+			"Pod", "Service", "ConfigMap", "Secret", "Event", "ReplicationController",
+		}},
+		{appsv1.SchemeGroupVersion, meta.RESTScopeNamespace, []string{"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet"}},
+		{batchv1.SchemeGroupVersion, meta.RESTScopeNamespace, []string{"Job", "CronJob"}},
 	} {
 		for _, kind := range known.kinds {
 			mapper.Add(known.group.WithKind(kind), known.scope)
@@ -87,32 +102,36 @@ func connect(api *rest.Config) (cluster, error) {
 }
 
 // shunt reads what Shunt consists of.
-func (c cluster) shunt(ctx context.Context, s *check.Snapshot) error {
+func (c cluster) shunt(ctx context.Context, s *check.Snapshot, _ string) error {
 	webhooks := &admissionregistrationv1.MutatingWebhookConfigurationList{}
-	err := c.list(ctx, webhooks, func() { s.Webhooks = append(s.Webhooks, webhooks.Items...) })
+	err := c.listIfAllowed(ctx, s, webhooks, func() { s.Webhooks = append(s.Webhooks, webhooks.Items...) })
 	if err != nil {
 		return err
 	}
-	var pods []corev1.Pod
 	for _, home := range check.Homes(s.Webhooks) {
 		in := client.InNamespace(home)
 		services, deployments := &corev1.ServiceList{}, &appsv1.DeploymentList{}
-		configMaps, own := &corev1.ConfigMapList{}, &corev1.PodList{}
+		configMaps, own, warnings := &corev1.ConfigMapList{}, &corev1.PodList{}, &corev1.EventList{}
 		for _, read := range []struct {
 			list client.ObjectList
 			take func()
+			only client.MatchingFields
 		}{
-			{services, func() { s.Services = append(s.Services, services.Items...) }},
-			{deployments, func() { s.Deployments = append(s.Deployments, deployments.Items...) }},
-			{configMaps, func() { s.ConfigMaps = append(s.ConfigMaps, configMaps.Items...) }},
-			{own, func() { pods = append(pods, own.Items...) }},
+			{services, func() { s.Services = append(s.Services, services.Items...) }, nil},
+			{deployments, func() { s.Deployments = append(s.Deployments, deployments.Items...) }, nil},
+			{configMaps, func() { s.ConfigMaps = append(s.ConfigMaps, configMaps.Items...) }, nil},
+			{own, func() { s.HomePods = append(s.HomePods, own.Items...) }, nil},
+			{
+				warnings, func() { s.Events = append(s.Events, warnings.Items...) },
+				client.MatchingFields{"involvedObject.kind": "Pod", "type": corev1.EventTypeWarning},
+			},
 		} {
-			if err := c.list(ctx, read.list, read.take, in); err != nil {
+			if err := c.listIfAllowed(ctx, s, read.list, read.take, in, read.only); err != nil {
 				return err
 			}
 		}
 	}
-	for _, target := range s.Targets(pods) {
+	for _, target := range s.Targets() {
 		s.Certificates[target.Name] = c.certificate(ctx, target)
 	}
 	return nil
@@ -135,6 +154,88 @@ func (c cluster) everybody(ctx context.Context, s *check.Snapshot, namespace str
 		return err
 	}
 	return c.list(ctx, pods, take)
+}
+
+// workloads reads what makes pods.
+func (c cluster) workloads(ctx context.Context, s *check.Snapshot, namespace string) error {
+	in := client.InNamespace(namespace)
+	for _, list := range []client.ObjectList{
+		&appsv1.DeploymentList{}, &appsv1.StatefulSetList{}, &appsv1.DaemonSetList{}, &corev1.ReplicationControllerList{},
+		&batchv1.JobList{}, &batchv1.CronJobList{},
+	} {
+		if err := c.listIfAllowed(ctx, s, list, func() { takeWorkloads(s, list) }, in); err != nil {
+			return err
+		}
+	}
+	return c.replicaSets(ctx, s, in)
+}
+
+// replicaSets reads those that somebody wrote, and of all others whose they are: a
+// Deployment keeps ten.
+func (c cluster) replicaSets(ctx context.Context, s *check.Snapshot, in client.InNamespace) error {
+	heads := &metav1.PartialObjectMetadataList{}
+	heads.SetGroupVersionKind(appsv1.SchemeGroupVersion.WithKind("ReplicaSetList"))
+	var alone []string // namespaces
+	err := c.listIfAllowed(ctx, s, heads, func() {
+		for i := range heads.Items {
+			if head := &heads.Items[i]; metav1.GetControllerOfNoCopy(head) != nil {
+				s.Workloads = append(s.Workloads, check.NewWorkload(head))
+			} else if !slices.Contains(alone, head.Namespace) {
+				alone = append(alone, head.Namespace)
+			}
+		}
+	}, in)
+	if err != nil {
+		return err
+	}
+	for _, namespace := range alone {
+		all := &appsv1.ReplicaSetList{}
+		err := c.listIfAllowed(ctx, s, all, func() {
+			all.Items = slices.DeleteFunc(all.Items, func(o appsv1.ReplicaSet) bool { return metav1.GetControllerOfNoCopy(&o) != nil })
+			takeWorkloads(s, all)
+		}, client.InNamespace(namespace))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeWorkloads keeps what is looked at of a page.
+func takeWorkloads(s *check.Snapshot, page client.ObjectList) {
+	// An error means that there are no items, which the types above have.
+	_ = meta.EachListItem(page, func(item runtime.Object) error {
+		if object, is := item.(metav1.Object); is {
+			s.Workloads = append(s.Workloads, check.NewWorkload(object))
+		}
+		return nil
+	})
+}
+
+// events reads those that tell which pods are not created.
+func (c cluster) events(ctx context.Context, s *check.Snapshot, namespace string) error {
+	for _, only := range []client.MatchingFields{{"reason": check.EventFailedCreate}, {"reportingComponent": check.EventReporter}} {
+		events := &corev1.EventList{}
+		take := func() { s.Events = append(s.Events, events.Items...) }
+		if err := c.listIfAllowed(ctx, s, events, take, client.InNamespace(namespace), only); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listIfAllowed is list, and records what the user may not list.
+func (c cluster) listIfAllowed(
+	ctx context.Context, s *check.Snapshot, page client.ObjectList, take func(), opts ...client.ListOption,
+) error {
+	err := c.list(ctx, page, take, opts...)
+	var status apierrors.APIStatus
+	if !apierrors.IsForbidden(err) || !errors.As(err, &status) || status.Status().Details == nil {
+		return err
+	}
+	resource := schema.GroupResource{Group: status.Status().Details.Group, Resource: status.Status().Details.Kind}
+	s.Unread[resource.String()] = err
+	return nil
 }
 
 // list reads page by page, and has each taken.
