@@ -23,10 +23,13 @@ import (
 	. "github.com/onsi/gomega"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/yaml"
 
 	"github.com/shunt-dev/shunt/inject/annotation"
@@ -208,7 +211,7 @@ var _ = Describe("shunt check", Ordered, func() {
 			Expect(api.Create(ctx, object)).To(Succeed(), "%T", object)
 			DeferCleanup(func(ctx SpecContext) { Expect(api.Delete(ctx, object)).To(Succeed()) })
 		}
-		deployment.Status = appsv1.DeploymentStatus{Replicas: 2, ReadyReplicas: 2, AvailableReplicas: 2}
+		deployment.Status = appsv1.DeploymentStatus{Replicas: 2, ReadyReplicas: 2, AvailableReplicas: 2, UpdatedReplicas: 2, ObservedGeneration: 1}
 		Expect(api.Status().Update(ctx, deployment)).To(Succeed())
 	}, NodeTimeout(2*time.Minute))
 
@@ -255,6 +258,99 @@ var _ = Describe("shunt check", Ordered, func() {
 		}
 		Expect(stdout).NotTo(ContainSubstring(" Pod/" + namespaces["well"] + "/echo "))
 		Expect(stderr).To(MatchRegexp(`^shunt: \d+ of \d+ findings are FAIL\n$`))
+	})
+
+	It("finds workloads that are denied, and keys that nobody reads", func(ctx SpecContext) {
+		ns := newNamespace(ctx, map[string]string{annotation.RevisionKey: checkedRevision})
+		labels := map[string]string{"app": "x"}
+		template := corev1.PodTemplateSpec{
+			ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: map[string]string{"sidecar.istio.io/interceptMode": "TPROXY"}},
+			Spec:       newPod(ns, nil).Spec,
+		}
+		meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: ns, Name: name} }
+		selector := metav1.SetAsLabelSelector(labels)
+		web := &appsv1.Deployment{ObjectMeta: meta("web"), Spec: appsv1.DeploymentSpec{Selector: selector, Template: template}}
+		web.Annotations = map[string]string{annotation.InterceptionModeKey: "TPROXY"}
+		alone := &appsv1.ReplicaSet{ObjectMeta: meta("alone"), Spec: appsv1.ReplicaSetSpec{Selector: selector, Template: template}}
+		db := &appsv1.StatefulSet{ObjectMeta: meta("db"), Spec: appsv1.StatefulSetSpec{Selector: selector, Template: template}}
+		agent := &appsv1.DaemonSet{ObjectMeta: meta("agent"), Spec: appsv1.DaemonSetSpec{Selector: selector, Template: template}}
+		oldest := &corev1.ReplicationController{
+			ObjectMeta: meta("oldest"), Spec: corev1.ReplicationControllerSpec{Selector: labels, Template: &template},
+		}
+		once := template.DeepCopy()
+		once.Spec.RestartPolicy = corev1.RestartPolicyNever
+		job := &batchv1.Job{ObjectMeta: meta("job"), Spec: batchv1.JobSpec{Template: *once}}
+		nightly := &batchv1.CronJob{ObjectMeta: meta("nightly"), Spec: batchv1.CronJobSpec{
+			Schedule: "0 0 * * *", JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{Template: *once}},
+		}}
+		for _, object := range []client.Object{web, alone, db, agent, oldest, job, nightly} {
+			Expect(api.Create(ctx, object)).To(Succeed(), "%T", object)
+		}
+		made := &appsv1.ReplicaSet{ObjectMeta: meta("web-5d9"), Spec: alone.Spec}
+		made.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(web, appsv1.SchemeGroupVersion.WithKind("Deployment"))}
+		Expect(api.Create(ctx, made)).To(Succeed())
+		denied := `admission webhook "revision.shunt.dev" denied the request: of `
+		web.Status.Conditions = []appsv1.DeploymentCondition{
+			{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Message: denied + "web"},
+		}
+		Expect(api.Status().Update(ctx, web)).To(Succeed())
+		event := &corev1.Event{
+			ObjectMeta: meta("db.1"), Reason: "FailedCreate", Type: corev1.EventTypeWarning, Message: denied + "db", LastTimestamp: metav1.Now(),
+			InvolvedObject: corev1.ObjectReference{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: ns, Name: "db", UID: db.UID},
+		}
+		Expect(api.Create(ctx, event)).To(Succeed())
+
+		result, code := check(ctx, "-n", ns)
+		lines := result.lines()
+		denial := func(object, of string) string {
+			return "FAIL WorkloadDenied " + object + ": its pods are not created: " + denied + of
+		}
+		Expect(lines).To(ContainElements(denial("Deployment/"+ns+"/web", "web"), denial("StatefulSet/"+ns+"/db", "db")))
+		for _, object := range []string{
+			"Deployment/" + ns + "/web", "ReplicaSet/" + ns + "/alone", "StatefulSet/" + ns + "/db", "DaemonSet/" + ns + "/agent",
+			"ReplicationController/" + ns + "/oldest", "Job/" + ns + "/job", "CronJob/" + ns + "/nightly",
+		} {
+			Expect(lines).To(ContainElement(SatisfyAll(HavePrefix("WARN Ignored "+object+": spec."),
+				ContainSubstring("template.metadata.annotations[sidecar.istio.io/interceptMode]: unknown key"))))
+		}
+		Expect(lines).To(ContainElement(HavePrefix("WARN Ignored Deployment/" + ns + "/web: metadata.annotations[" +
+			annotation.InterceptionModeKey + "]: no effect here")))
+		Expect(lines).NotTo(ContainElement(ContainSubstring("web-5d9")))
+		Expect(lines).NotTo(ContainElement(HavePrefix("WARN NotChecked")))
+		Expect(code).To(Equal(1))
+	})
+
+	It("checks what the user may read, and says what that is not", func(ctx SpecContext) {
+		const name = "reads-pods"
+		role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: []rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"namespaces", "pods"}, Verbs: []string{"get", "list"}},
+		}}
+		binding := &rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: name}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
+			Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: name}},
+		}
+		for _, object := range []client.Object{role, binding} {
+			Expect(api.Create(ctx, object)).To(Succeed(), "%T", object)
+			DeferCleanup(func(ctx SpecContext) { Expect(api.Delete(ctx, object)).To(Succeed()) })
+		}
+		user, err := environment.AddUser(envtest.User{Name: name}, nil)
+		Expect(err).NotTo(HaveOccurred())
+		text, err := user.KubeConfig()
+		Expect(err).NotTo(HaveOccurred())
+		file := filepath.Join(GinkgoT().TempDir(), "kubeconfig")
+		Expect(os.WriteFile(file, text, 0o600)).To(Succeed())
+		result, code := check(ctx, "-n", namespaces["well"], "--kubeconfig", file)
+		Expect(code).To(Equal(0))
+		var unread []string
+		for _, finding := range result.Findings {
+			Expect(finding.Check).To(Equal("NotChecked"))
+			Expect(finding.Message).To(ContainSubstring(`User "reads-pods" cannot list resource`))
+			unread = append(unread, finding.Object)
+		}
+		Expect(unread).To(Equal([]string{
+			"cronjobs.batch", "daemonsets.apps", "deployments.apps", "events", "jobs.batch",
+			"mutatingwebhookconfigurations.admissionregistration.k8s.io", "replicasets.apps", "replicationcontrollers", "statefulsets.apps",
+		}))
 	})
 
 	It("says when it cannot ask", func(ctx SpecContext) {
