@@ -29,12 +29,16 @@ func (e Explanation) Place() string { return e.place }
 func (in Injector) Explain(doc Document, given map[string]string) (all []Explanation, notes []string, err error) {
 	workloads, err := doc.Workloads(in.Namespace)
 	errs := []error{err}
+	notes = doc.namespaceNotes()
 	if len(workloads) > 0 {
-		notes = doc.notes()
+		notes = append(notes, doc.notes()...)
 	}
 	for _, w := range workloads {
 		explanation := Explanation{
 			File: doc.File, Document: doc.Number, Kind: w.Kind, Namespace: w.Namespace, Name: w.Name, place: w.Place(),
+		}
+		for _, warning := range w.misplaced() {
+			notes = append(notes, w.Place()+": "+warning)
 		}
 		if explanation.Reason, explanation.Sentence = w.leftAlone(); explanation.Reason != "" {
 			all = append(all, explanation)
@@ -47,7 +51,7 @@ func (in Injector) Explain(doc Document, given map[string]string) (all []Explana
 		}
 		result := inject.Explain(pod, in.namespace(w), in.Config, given)
 		for _, warning := range result.Warnings {
-			notes = append(notes, w.Place()+": warning: "+warning)
+			notes = append(notes, w.Place()+": warning: "+w.placed(warning))
 		}
 		if result.Denied() {
 			errs = append(errs, w.refused(result.Decision))

@@ -41,7 +41,9 @@ type Outcome struct {
 // for that; what a pod itself says, and reasons why it cannot be injected,
 // count as they do in a cluster.
 func (in Injector) Inject(doc Document) (Outcome, error) {
-	return change(doc, in.Namespace, "put the proxy in", in.template)
+	outcome, err := change(doc, in.Namespace, "put the proxy in", in.template)
+	outcome.Notes = append(doc.namespaceNotes(), outcome.Notes...)
+	return outcome, err
 }
 
 // changes are what is to be done with one workload.
@@ -107,16 +109,16 @@ func (d *Document) notes() []string {
 // template decides about one workload.
 func (in Injector) template(w Workload) (changes, error) {
 	if reason, sentence := w.leftAlone(); reason != "" {
-		return changes{reason: reason, notes: []string{fmt.Sprintf("not injected: %s: %s", reason, sentence)}}, nil
+		return changes{reason: reason, notes: append(w.misplaced(), fmt.Sprintf("not injected: %s: %s", reason, sentence))}, nil
 	}
 	pod, err := w.pod()
 	if err != nil {
 		return changes{}, err
 	}
 	result := inject.NewInjector(in.Config).OfVersion(in.Version).Inject(pod, in.namespace(w))
-	planned := changes{reason: result.Reason}
+	planned := changes{reason: result.Reason, notes: w.misplaced()}
 	for _, warning := range result.Warnings {
-		planned.notes = append(planned.notes, "warning: "+warning)
+		planned.notes = append(planned.notes, "warning: "+w.placed(warning))
 	}
 	switch {
 	case result.Denied():

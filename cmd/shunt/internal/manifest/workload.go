@@ -59,6 +59,7 @@ type Workload struct {
 
 	Template []byte // the pod, or the pod template, as JSON; nil where the object has none
 
+	object  []byte // as JSON
 	doc     Document
 	path    []string // from the document to the template, as keys of a JSON pointer
 	at      int      // how many of them lead to the object
@@ -67,10 +68,10 @@ type Workload struct {
 
 // Place says where the object stands and which it is.
 func (w Workload) Place() string {
-	return fmt.Sprintf("%s: document %d: %s", w.doc.File, w.doc.Number, w.object())
+	return fmt.Sprintf("%s: document %d: %s", w.doc.File, w.doc.Number, w.name())
 }
 
-func (w Workload) object() string { return fmt.Sprintf("%s %s/%s", w.Kind, w.Namespace, w.Name) }
+func (w Workload) name() string { return fmt.Sprintf("%s %s/%s", w.Kind, w.Namespace, w.Name) }
 
 // field is the path of a field of the template within the object, as in
 // messages: "spec.template.spec.hostNetwork". Without a field it is the
@@ -80,13 +81,7 @@ func (w Workload) field(ofTemplate ...string) string {
 }
 
 // templatePath is field as a path; nil of a Pod.
-func (w Workload) templatePath() *field.Path {
-	var path *field.Path
-	for _, key := range w.path[w.at:] {
-		path = path.Child(key)
-	}
-	return path
-}
+func (w Workload) templatePath() *field.Path { return fieldPath(w.path[w.at:]) }
 
 // pointer is the path of the template within the document (RFC 6901).
 func (w Workload) pointer() string {
@@ -162,7 +157,7 @@ func (f *finder) find(object []byte, path []string, kind metav1.TypeMeta) {
 		keys = underTemplate
 	}
 	w := Workload{
-		Kind: kind.Kind, Namespace: f.namespace, at: len(path), path: append(slices.Clone(path), keys...), doc: f.doc, foreign: !own,
+		Kind: kind.Kind, Namespace: f.namespace, at: len(path), path: append(slices.Clone(path), keys...), doc: f.doc, object: object, foreign: !own,
 	}
 	w.Template = descend(object, keys)
 	if !isList && !own && w.bare() {
@@ -210,7 +205,7 @@ func (w Workload) wrong(err error) error {
 	if !errors.As(err, &fault) || annotation.OfNamespace(fault.Field) {
 		return fmt.Errorf("%s: %w", w.Place(), err)
 	}
-	return fmt.Errorf("%s: document %d: line %d: %s: %w", w.doc.File, w.doc.Number, w.line(fault), w.object(), err)
+	return fmt.Errorf("%s: document %d: line %d: %s: %w", w.doc.File, w.doc.Number, w.line(fault), w.name(), err)
 }
 
 // line is that of the file where a field of the object is, or what of its path
