@@ -84,7 +84,7 @@ images() {
 
 # chart says the version and the images of the release where the source says those of a developer.
 chart() {
-  cp -R charts/shunt "$work/shunt"
+  cp -RL charts/shunt "$work/shunt" # with the files that it links
   sed -i "s|^version: .*|version: ${version#v}|; s|^appVersion: .*|appVersion: $version|" "$work/shunt/Chart.yaml"
   sed -i "s|^  repository: shunt-webhook$|  repository: ${prefix}shunt-webhook|; s|^  tag: dev$|  tag: $version|
     s|^  initImage: shunt-init:dev$|  initImage: ${prefix}shunt-init:$version|" "$work/shunt/values.yaml"

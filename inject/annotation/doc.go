@@ -6,5 +6,7 @@
 // for the proxy's own settings), a field of Request and cases in
 // inject/testdata/cases. If the configuration has the same setting, Override
 // applies the annotation over it. make generate writes the row into
-// docs/annotations.md.
+// docs/annotations.md, and its key into config/policies.
 package annotation
+
+//go:generate go test -count=1 -run ^TestPolicies$ . -update

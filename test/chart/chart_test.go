@@ -57,6 +57,12 @@ func (o objects) add(t *testing.T, document []byte) {
 // rendered are the chart's objects with values over its own.
 func rendered(t *testing.T, values string) (objects, error) {
 	t.Helper()
+	return renderedFor(t, "v1.30.0-vendor.1", values)
+}
+
+// renderedFor are those for a version of Kubernetes.
+func renderedFor(t *testing.T, version, values string) (objects, error) {
+	t.Helper()
 	chart, err := loader.LoadDir(folder)
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +72,13 @@ func rendered(t *testing.T, values string) (objects, error) {
 		t.Fatal(err)
 	}
 	release := chartutil.ReleaseOptions{Name: "mesh", Namespace: namespace, Revision: 1, IsInstall: true}
-	all, err := chartutil.ToRenderValues(chart, given, release, chartutil.DefaultCapabilities)
+	capabilities := chartutil.DefaultCapabilities.Copy()
+	kubernetes, err := chartutil.ParseKubeVersion(version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	capabilities.KubeVersion = *kubernetes
+	all, err := chartutil.ToRenderValues(chart, given, release, capabilities)
 	if err != nil {
 		return nil, err
 	}
@@ -126,6 +138,25 @@ func TestSameObjects(t *testing.T) {
 				t.Errorf("objects (-kustomize +chart):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestNoPolicies holds that the chart can be installed where the API server has no policies.
+func TestNoPolicies(t *testing.T) {
+	for version, want := range map[string]int{"v1.29.14": 0, "v1.30.0": 4, "v1.36.3+k3s1": 4} {
+		got, err := renderedFor(t, version, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		count := 0
+		for name := range got {
+			if strings.HasPrefix(name, "ValidatingAdmissionPolicy") {
+				count++
+			}
+		}
+		if count != want {
+			t.Errorf("%s: %d policies and bindings, want %d", version, count, want)
+		}
 	}
 }
 

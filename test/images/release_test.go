@@ -184,7 +184,7 @@ func testChart(t *testing.T, folder string) {
 		t.Errorf("the chart's images are %q", values)
 	}
 	// The rest is the source's, which test/chart holds to the manifests.
-	for _, name := range strings.Fields(command(t, "git", "-C", project, "ls-files", "charts/shunt/templates")) {
+	for _, name := range strings.Fields(command(t, "git", "-C", project, "ls-files", "charts/shunt/templates", "charts/shunt/files")) {
 		if read(t, project, name) != read(t, unpacked, strings.TrimPrefix(name, "charts/")) {
 			t.Errorf("%s is another one in the release", name)
 		}
