@@ -57,6 +57,7 @@ func FuzzKeys(f *testing.F) {
 	for i := range rows {
 		for _, value := range []string{
 			"concurrency: 2\nholdApplicationUntilProxyStarts: true",
+			"proxyStatsMatcher: {inclusionPrefixes: [a], inclusionRegexps: ['.*$']}",
 			`{"a":{"emptyDir":{}}}`, `{"a":{"mountPath":"/a"}}`,
 			"100m", "1Gi", "custom", "sidecar,custom",
 			"off", "http:debug,config:info", "10s", "eth0,tun+", "10.0.0.0/8, ::/0", "1-65535", "none", "default", "example.org/a:b",

@@ -28,6 +28,7 @@ func Bootstrap(mode interception.Mode, spec interception.Spec, settings Settings
 	}
 	document := object{explained("It can stop Envoy and has no authentication: for processes in the pod only.",
 		"admin", object{set("address", address(loopback, interception.AdminPort))})}
+	document = append(document, b.statsConfig()...)
 	document = append(document, b.overloadManager()...)
 	if b.readsHTTP() {
 		document = append(document, explained("A client may cancel as many requests as it likes; how many it has at once is limited below.",

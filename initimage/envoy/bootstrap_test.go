@@ -106,6 +106,11 @@ func TestEveryCombinationIsEnvoys(t *testing.T) {
 				m.settings.InboundHTTPPorts, m.settings.OutboundHTTPPorts = ports, ports
 				m.settings.AccessLog, m.settings.AccessLogQueries = logs[n%len(logs)], n%5 == 0
 				m.settings.MemoryLimit = int64(i) << 30
+				if n%4 == 0 {
+					m.settings.StatsMatcher = envoy.StatsMatcher{
+						Prefixes: []string{"cluster."}, Suffixes: []string{"_ms"}, Regexps: []string{`"\$(A)`},
+					}
+				}
 				if err := m.settings.Validate(); err != nil {
 					t.Fatal(err)
 				}
@@ -125,6 +130,7 @@ func TestGolden(t *testing.T) {
 	declared.host.IPv6 = false
 	declared.settings.InboundHTTPPorts, declared.settings.OutboundHTTPPorts = "8080,9090", "80"
 	declared.settings.AccessLog, declared.settings.MemoryLimit = envoy.AccessLogErrors, 1<<30
+	declared.settings.StatsMatcher = envoy.StatsMatcher{Prefixes: []string{"cluster.PassthroughCluster."}, Suffixes: []string{"_length_ms"}}
 	for name, m := range map[string]variant{"redirect-ipv4": ipv4, "tproxy-dns": dns, "declared": declared} {
 		file := filepath.Join("testdata", name+".yaml")
 		if *update {
@@ -342,7 +348,9 @@ func TestSettingsText(t *testing.T) {
 	}
 	for _, text := range []string{
 		"{}", `{"healthPort":15022}`, `{"inboundHTTPPorts":"8080","memoryLimit":1073741824}`,
-		`{"accessLog":"errors","accessLogQueries":false}`, `{"http":{"maxHeaderKB":96,"maxStreams":100,"headerSeconds":60}}`,
+		`{"accessLog":"errors","accessLogQueries":false}`,
+		`{"statsMatcher":{"inclusionPrefixes":["a"],"inclusionRegexps":[".*\u0024","\u0024(A)\u0024\u0024"]}}`,
+		`{"http":{"maxHeaderKB":96,"maxStreams":100,"headerSeconds":60}}`,
 	} {
 		if settings, err := envoy.ParseSettings(text); err != nil || settings.String() != text {
 			t.Errorf("%s is read as %s, %v", text, settings, err)
@@ -360,6 +368,7 @@ func TestSettingsText(t *testing.T) {
 		`{"keepalive":{"probes":128}}`: "keepalive.probes: invalid value 128; accepted: 1 to 127",
 		`{"http":{"maxStreams":0}}`:    "http.maxStreams: invalid value 0",
 		`{"memoryLimit":-1}`:           "memoryLimit",
+		`{"statsMatcher":{"inclusionRegexps":["("]}}`: "statsMatcher.inclusionRegexps[0]: invalid value \"(\"",
 	} {
 		if _, err := envoy.ParseSettings(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want one that says %s", text, err, want)

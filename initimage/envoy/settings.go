@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
@@ -28,6 +29,8 @@ type Settings struct {
 	AccessLog AccessLog `json:"accessLog"`
 	// AccessLogQueries adds the query strings of HTTP requests to the access log.
 	AccessLogQueries bool `json:"accessLogQueries"`
+	// StatsMatcher adds to the statistics that Envoy keeps for every pod.
+	StatsMatcher StatsMatcher `json:"statsMatcher"`
 	// Keepalive is TCP's, on both of Envoy's connections.
 	Keepalive Keepalive `json:"keepalive"`
 	// MemoryLimit is that of Envoy's container in bytes; 0 for none. Near it Envoy
@@ -109,24 +112,26 @@ func ParseSettings(text string) (Settings, error) {
 func (s Settings) String() string {
 	defaults := DefaultSettings()
 	text, err := json.Marshal(struct {
-		HealthPort        *uint16     `json:"healthPort,omitempty"`
-		InboundHTTPPorts  *string     `json:"inboundHTTPPorts,omitempty"`
-		OutboundHTTPPorts *string     `json:"outboundHTTPPorts,omitempty"`
-		HTTP              *HTTPLimits `json:"http,omitempty"`
-		AccessLog         *AccessLog  `json:"accessLog,omitempty"`
-		AccessLogQueries  *bool       `json:"accessLogQueries,omitempty"`
-		Keepalive         *Keepalive  `json:"keepalive,omitempty"`
-		MemoryLimit       *int64      `json:"memoryLimit,omitempty"`
+		HealthPort        *uint16      `json:"healthPort,omitempty"`
+		InboundHTTPPorts  *string      `json:"inboundHTTPPorts,omitempty"`
+		OutboundHTTPPorts *string      `json:"outboundHTTPPorts,omitempty"`
+		HTTP              *HTTPLimits  `json:"http,omitempty"`
+		AccessLog         *AccessLog   `json:"accessLog,omitempty"`
+		AccessLogQueries  *bool        `json:"accessLogQueries,omitempty"`
+		StatsMatcher      StatsMatcher `json:"statsMatcher,omitzero"`
+		Keepalive         *Keepalive   `json:"keepalive,omitempty"`
+		MemoryLimit       *int64       `json:"memoryLimit,omitempty"`
 	}{
 		unless(s.HealthPort, defaults.HealthPort), unless(s.InboundHTTPPorts, defaults.InboundHTTPPorts),
 		unless(s.OutboundHTTPPorts, defaults.OutboundHTTPPorts), unless(s.HTTP, defaults.HTTP), unless(s.AccessLog, defaults.AccessLog),
-		unless(s.AccessLogQueries, defaults.AccessLogQueries), unless(s.Keepalive, defaults.Keepalive),
+		unless(s.AccessLogQueries, defaults.AccessLogQueries), s.StatsMatcher, unless(s.Keepalive, defaults.Keepalive),
 		unless(s.MemoryLimit, defaults.MemoryLimit),
 	})
 	if err != nil {
 		panic("plain values always encode: " + err.Error())
 	}
-	return string(text)
+	// Kubernetes would expand $(NAME) in an argument, and make one of two "$".
+	return strings.ReplaceAll(string(text), "$", `\u0024`)
 }
 
 // unless returns a value, or nil if it is the default.
@@ -168,6 +173,9 @@ func (s Settings) Validate() error {
 		if _, err := interception.ParsePortRanges(ports.text); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", ports.name, err))
 		}
+	}
+	for _, wrong := range s.StatsMatcher.Validate() {
+		errs = append(errs, fmt.Errorf("statsMatcher.%s: %w", wrong.Field, wrong))
 	}
 	return errors.Join(errs...)
 }

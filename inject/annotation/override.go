@@ -34,6 +34,9 @@ func (r *Request) Override(cfg config.Config, pod *corev1.Pod) config.Config {
 	if r.ProxyConfig.hold != nil {
 		cfg.HoldApplicationUntilProxyStarts = *r.ProxyConfig.hold
 	}
+	if r.ProxyConfig.stats != nil {
+		cfg.ProxyStatsMatcher = *r.ProxyConfig.stats
+	}
 	// A short grace period lowers the namespace's value, as it does the
 	// configuration's: neither was written for this pod. The pod's own value is
 	// denied instead.

@@ -12,6 +12,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
@@ -27,10 +28,11 @@ const (
 	configDrain       = "drainDuration"
 	configTermination = "terminationDrainDuration"
 	configHold        = "holdApplicationUntilProxyStarts"
+	configStats       = "proxyStatsMatcher"
 )
 
 const acceptedProxyConfig = "a YAML mapping with fields of Istio's ProxyConfig, of which Shunt acts on " +
-	configConcurrency + ", " + configTermination + ", " + configDrain + " and " + configHold
+	configConcurrency + ", " + configTermination + ", " + configDrain + ", " + configHold + " and " + configStats
 
 // unsupportedFields maps each other field of Istio's ProxyConfig to the reason why
 // Shunt does not support it.
@@ -59,7 +61,6 @@ var unsupportedFields = map[string]string{
 	"proxyBootstrapTemplatePath": ofAgent,
 	"proxyHeaders":               "Shunt's Envoy passes headers on as they are",
 	configMetadata:               ofAgent,
-	"proxyStatsMatcher":          ofStatistics,
 	"readinessProbe":             "it is for machines outside a cluster",
 	"runtimeValues":              byOverride,
 	"sds":                        ofControlPlane,
@@ -82,6 +83,7 @@ type ProxyConfig struct {
 	concurrency *int32
 	Drain       time.Duration
 	hold        *bool
+	stats       *envoy.StatsMatcher
 	unsupported []string // names of Istio's fields that Shunt does not support
 	unknown     []string // names of fields that Istio does not have either
 	dnsCapture  bool     // whether proxyMetadata turns on DNS capture in Istio's agent
@@ -113,9 +115,7 @@ func parseProxyConfig(text string) (ProxyConfig, error) {
 	var read ProxyConfig
 	var found strict.Faults
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		if wrong := read.take(name, fields); wrong != nil {
-			found.Add(wrong)
-		}
+		read.take(name, fields, &found)
 	}
 	if err := found.Inside(); err != nil {
 		return ProxyConfig{}, err
@@ -123,27 +123,25 @@ func parseProxyConfig(text string) (ProxyConfig, error) {
 	return read, nil
 }
 
-// take reads one field. If the value is wrong, it returns a function that makes
-// the error; only the errors that are reported are made.
-func (c *ProxyConfig) take(name string, fields map[string]any) func() *field.Error {
+// take reads one field, and adds what is wrong with it.
+func (c *ProxyConfig) take(name string, fields map[string]any, found *strict.Faults) {
 	value := fields[name]
-	invalid := func(accepted string) func() *field.Error {
-		return func() *field.Error {
+	invalid := func(accepted string) {
+		found.Add(func() *field.Error {
 			return field.Invalid(field.NewPath(strict.Shorten(name)), brief(value), "accepted: "+accepted)
-		}
+		})
 	}
 	switch name {
 	case configConcurrency:
-		threads, isNumber := value.(float64)
-		if !isNumber || threads != math.Trunc(threads) || threads < 0 || threads > config.MaxConcurrency {
-			return invalid(config.AcceptedConcurrency)
+		if c.concurrency = readConcurrency(value); c.concurrency == nil {
+			invalid(config.AcceptedConcurrency)
 		}
-		c.concurrency = new(int32(threads))
 	case configDrain, configTermination:
 		text, _ := value.(string)
 		drain, err := config.ParseDuration(text)
 		if err != nil {
-			return invalid(config.AcceptedDuration)
+			invalid(config.AcceptedDuration)
+			return
 		}
 		if _, both := fields[configTermination]; !both || name == configTermination {
 			c.Drain = drain
@@ -151,20 +149,72 @@ func (c *ProxyConfig) take(name string, fields map[string]any) func() *field.Err
 	case configHold:
 		hold, isBool := value.(bool)
 		if !isBool {
-			return invalid(acceptedTruth)
+			invalid(acceptedTruth)
+			return
 		}
 		c.hold = &hold
+	case configStats:
+		c.stats = readStatsMatcher(value, found)
 	default:
 		if unsupportedFields[name] == "" {
 			c.unknown = append(c.unknown, name)
-			return nil
+			return
 		}
 		c.unsupported = append(c.unsupported, name)
 		if metadata, isMap := value.(map[string]any); isMap && name == configMetadata {
 			c.dnsCapture = metadata["ISTIO_META_DNS_CAPTURE"] == "true"
 		}
 	}
-	return nil
+}
+
+// readConcurrency returns nil for what is no number of threads.
+func readConcurrency(value any) *int32 {
+	threads, isNumber := value.(float64)
+	if !isNumber || threads != math.Trunc(threads) || threads < 0 || threads > config.MaxConcurrency {
+		return nil
+	}
+	return new(int32(threads))
+}
+
+// readStatsMatcher reads three lists of texts. An unknown list is denied: a
+// misspelt one would only show in metrics that are missing.
+func readStatsMatcher(value any, found *strict.Faults) *envoy.StatsMatcher {
+	path := field.NewPath(configStats)
+	var read envoy.StatsMatcher
+	lists := map[string]*[]string{
+		"inclusionPrefixes": &read.Prefixes, "inclusionSuffixes": &read.Suffixes, "inclusionRegexps": &read.Regexps,
+	}
+	given, isObject := value.(map[string]any)
+	if !isObject {
+		found.Add(func() *field.Error {
+			return field.Invalid(path, brief(value), "accepted: a mapping with "+strings.Join(strict.JSONNames[envoy.StatsMatcher](), ", "))
+		})
+	}
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		list, known := lists[name]
+		if !known {
+			found.Add(func() *field.Error {
+				return field.Forbidden(path.Child(strict.Shorten(name)), strict.UnknownField(name, strict.JSONNames[envoy.StatsMatcher]()))
+			})
+			continue
+		}
+		elements, isList := given[name].([]any)
+		for _, element := range elements {
+			text, isText := element.(string)
+			isList = isList && isText
+			*list = append(*list, text)
+		}
+		if !isList {
+			found.Add(func() *field.Error {
+				return field.Invalid(path.Child(name), brief(given[name]), "accepted: a list of texts")
+			})
+			*list = nil
+		}
+	}
+	for _, wrong := range read.Validate() {
+		found.Add(func() *field.Error { return config.PatternError(path, wrong) })
+	}
+	return &read
 }
 
 // brief shortens a value, so that the message with it stays readable.
@@ -181,15 +231,18 @@ func brief(value any) any {
 
 // knownFields returns the names of all fields of Istio's ProxyConfig.
 func knownFields() []string {
-	return append([]string{configConcurrency, configDrain, configHold, configTermination}, slices.Sorted(maps.Keys(unsupportedFields))...)
+	return append([]string{configConcurrency, configDrain, configHold, configStats, configTermination},
+		slices.Sorted(maps.Keys(unsupportedFields))...)
 }
 
 // SetByProxyConfig reports whether a ProxyConfig sets a field of the injector's
 // configuration.
 func (r *Request) SetByProxyConfig(field string) bool {
-	switch field {
+	switch top, _, _ := strings.Cut(field, "."); top {
 	case configConcurrency:
 		return r.ProxyConfig.concurrency != nil
+	case configStats:
+		return r.ProxyConfig.stats != nil
 	case configDrain:
 		return r.ProxyConfig.Drain != 0
 	case configHold:
@@ -213,6 +266,9 @@ func ConfigWarnings(req Request, cfg config.Config) []string {
 		}
 		if req.ProxyConfig.Drain != 0 {
 			warn(configTermination, forEnvoy)
+		}
+		if req.ProxyConfig.stats != nil {
+			warn(configStats, forEnvoy)
 		}
 	}
 	for _, name := range req.ProxyConfig.unsupported {

@@ -208,6 +208,6 @@ func (r Row) settableByPod() bool {
 // ForEnvoy reports whether a field of the configuration is for Envoy only, without
 // effect on a custom sidecar.
 func ForEnvoy(field string) bool {
-	return field == configConcurrency || field == configDrain ||
+	return field == configConcurrency || field == configDrain || field == configStats ||
 		slices.ContainsFunc(table, func(row Row) bool { return row.Envoy && row.Field == field })
 }

@@ -28,8 +28,9 @@ var proxyAnnotations = []Row{
 	{
 		Key: ProxyConfigKey, Places: settingPlaces,
 		Sets: "Envoy's worker threads (concurrency, 0 for all cores), how long the end of a pod waits for open requests " +
-			"(terminationDrainDuration, or else drainDuration) and whether the application waits for a proxy that is a regular " +
-			"container (holdApplicationUntilProxyStarts); other fields produce a warning",
+			"(terminationDrainDuration, or else drainDuration), whether the application waits for a proxy that is a regular " +
+			"container (holdApplicationUntilProxyStarts), and which further statistics Envoy keeps (proxyStatsMatcher); other fields " +
+			"produce a warning",
 		Accepted: acceptedProxyConfig, Default: fromConfiguration,
 		read: into(parseProxyConfig, func(r *Request) *ProxyConfig { return &r.ProxyConfig }),
 	},

@@ -22,7 +22,8 @@ var ownPrefixes = []string{sidecarPrefix, TrafficPrefix, proxyPrefix, ShuntPrefi
 const (
 	ofControlPlane = "it is for Istio's control plane, and Shunt has none"
 	ofAgent        = "it is for Istio's agent, and Shunt runs Envoy without one"
-	ofStatistics   = "Envoy keeps all its statistics"
+	ofStatistics   = "Envoy keeps its statistics with its own tags, intervals and buckets"
+	byStatsMatcher = "further statistics are named by " + configStats + " in " + ProxyConfigKey
 	ofSidecar      = "what the proxy is and has is a matter of the injector's configuration: sidecar"
 )
 
@@ -40,9 +41,9 @@ var unsupportedKeys = map[string]string{
 	sidecarPrefix + "statsFlushInterval":                 ofStatistics,
 	sidecarPrefix + "statsHistogramBins":                 ofStatistics,
 	sidecarPrefix + "statsHistogramBuckets":              ofStatistics,
-	sidecarPrefix + "statsInclusionPrefixes":             ofStatistics,
+	sidecarPrefix + "statsInclusionPrefixes":             byStatsMatcher,
 	sidecarPrefix + "statsInclusionRegexps":              ofStatistics,
-	sidecarPrefix + "statsInclusionSuffixes":             ofStatistics,
+	sidecarPrefix + "statsInclusionSuffixes":             byStatsMatcher,
 	"readiness.status.sidecar.istio.io/applicationPorts": ofAgent,
 }
 

@@ -67,6 +67,7 @@ func WorstPods() []Worst { //nolint:funlen // a table
 		valued("proxy configuration of unknown fields", annotation.ProxyConfigKey, "", "f%d: 1\n", ""),
 		valued("proxy configuration that is deep", annotation.ProxyConfigKey, "concurrency: ", "[", ""),
 		valued("proxy configuration with one field often", annotation.ProxyConfigKey, "", "concurrency: 1\n", ""),
+		valued("patterns of statistics", annotation.ProxyConfigKey, "proxyStatsMatcher: {inclusionRegexps: [", "'(%d',", "a]}"),
 		containers("containers of another mesh", 60, named("kuma-sidecar")),
 		containers("overrides of Istio's proxy", 60, func(int) corev1.Container {
 			return corev1.Container{Name: "istio-proxy", Image: "auto"}

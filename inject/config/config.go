@@ -76,6 +76,8 @@ type Config struct {
 	// none. AccessLogQueries sets whether entries contain HTTP query strings.
 	AccessLog        envoy.AccessLog `json:"accessLog"`
 	AccessLogQueries bool            `json:"accessLogQueries"`
+	// ProxyStatsMatcher adds to the statistics that Envoy keeps for every pod.
+	ProxyStatsMatcher envoy.StatsMatcher `json:"proxyStatsMatcher"`
 	// TCPKeepalive applies to both of Envoy's connections, to the client and to the
 	// server.
 	TCPKeepalive TCPKeepalive `json:"tcpKeepalive"`

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 
+	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
@@ -71,9 +72,8 @@ func checkType(given metav1.TypeMeta) field.ErrorList {
 // unknownFields returns an error for each unknown field, with the known ones.
 func unknownFields(wrong []error) field.ErrorList {
 	accepted := map[string][]string{
-		"":           append([]string{"apiVersion", "kind"}, strict.JSONNames[Config]()...),
-		"sidecar":    strict.JSONNames[Sidecar](),
-		"httpLimits": strict.JSONNames[HTTPLimits](), "tcpKeepalive": strict.JSONNames[TCPKeepalive](),
+		"":        append([]string{"apiVersion", "kind"}, strict.JSONNames[Config]()...),
+		"sidecar": strict.JSONNames[Sidecar](), "proxyStatsMatcher": strict.JSONNames[envoy.StatsMatcher](),
 	}
 	var errs field.ErrorList
 	for _, err := range wrong {

@@ -56,6 +56,9 @@ func (c Config) Validate() field.ErrorList {
 	errs = append(errs, checkOneOf("dnsCapture", c.DNSCapture, DNSCaptureNone, DNSCaptureResolvers, DNSCaptureAll)...)
 	errs = append(errs, checkHTTP(c)...)
 	errs = append(errs, checkOneOf("accessLog", c.AccessLog, envoy.AccessLogAll, envoy.AccessLogErrors, envoy.AccessLogNone)...)
+	for _, wrong := range c.ProxyStatsMatcher.Validate() {
+		errs = append(errs, PatternError(field.NewPath("proxyStatsMatcher"), wrong))
+	}
 	errs = append(errs, checkSeconds("tcpKeepalive.time", c.TCPKeepalive.Time, 1, maxKeepaliveSeconds)...)
 	errs = append(errs, checkSeconds("tcpKeepalive.interval", c.TCPKeepalive.Interval, 1, maxKeepaliveSeconds)...)
 	errs = append(errs, checkRange("tcpKeepalive.probes", int64(c.TCPKeepalive.Probes), maxKeepaliveProbes)...)
@@ -70,6 +73,15 @@ func (c Config) Validate() field.ErrorList {
 		errs = append(errs, field.Invalid(field.NewPath("revision"), c.Revision, wrong))
 	}
 	return errs
+}
+
+// PatternError returns an error of a StatsMatcher at the path.
+func PatternError(path *field.Path, wrong envoy.PatternError) *field.Error {
+	detail := "accepted: " + wrong.Accepted
+	if wrong.Reason != "" {
+		detail = wrong.Reason + "; " + detail
+	}
+	return field.Invalid(path.Child(wrong.Field), wrong.Value, detail)
 }
 
 func checkHTTP(c Config) field.ErrorList {

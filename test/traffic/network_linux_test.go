@@ -119,13 +119,17 @@ func addAddress(ns *netns.NS, addr netip.Addr, device string) error {
 	return nil
 }
 
-// inject starts the proxy of a pod with the default configuration.
+// inject starts the proxy of a pod with the default configuration, and a counter more.
 func (n *network) inject(t *testing.T) {
 	t.Helper()
 	result := inject.Inject(&corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: "echo", Namespace: "demo", Labels: map[string]string{annotation.InjectKey: "true"},
-			Annotations: map[string]string{annotation.InterceptionModeKey: string(n.mode)},
+			Annotations: map[string]string{
+				annotation.InterceptionModeKey: string(n.mode),
+				// A trial waits until the proxy holds bytes.
+				annotation.ProxyConfigKey: "proxyStatsMatcher: {inclusionSuffixes: [_cx_tx_bytes_buffered]}",
+			},
 		},
 		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
 	}, annotation.Namespace{Name: "demo"}, config.Default())
