@@ -30,8 +30,11 @@ func CompileSelectors(selectors []metav1.LabelSelector) Selectors {
 }
 
 // Match reports whether any of them selects the pod.
-func (s Selectors) Match(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(s, func(one labels.Selector) bool { return one.Matches(labels.Set(pod.Labels)) })
+func (s Selectors) Match(pod *corev1.Pod) bool { return s.Index(pod) >= 0 }
+
+// Index returns which of them selects the pod, the first of several; -1 if none.
+func (s Selectors) Index(pod *corev1.Pod) int {
+	return slices.IndexFunc(s, func(one labels.Selector) bool { return one.Matches(labels.Set(pod.Labels)) })
 }
 
 var selectorOperators = []metav1.LabelSelectorOperator{

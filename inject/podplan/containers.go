@@ -95,7 +95,7 @@ func (c *Containers) compare(pod *corev1.Pod) (same bool, changed []string) {
 				changed = append(changed, fmt.Sprintf("%s %s is behind %s", list.kind, list.planned[i].Name, all[at-1]))
 			}
 			behind = at + 1
-			if fields := otherFields(list.planned[i], list.actual[at]); len(fields) > 0 {
+			if fields := OtherFields(list.planned[i], list.actual[at]); len(fields) > 0 {
 				changed = append(changed, fmt.Sprintf("%s %s differs in %s", list.kind, list.planned[i].Name, strings.Join(fields, ", ")))
 			}
 		}

@@ -100,9 +100,9 @@ var addedVariables = []string{
 // container without them.
 var addedResources = []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage}
 
-// otherFields returns the names, as in a manifest, of the fields in which a
+// OtherFields returns the names, as in a manifest, of the fields in which a
 // container differs from the plan.
-func otherFields(planned, actual corev1.Container) []string {
+func OtherFields(planned, actual corev1.Container) []string {
 	// The containers are copies; their lists are not written to.
 	actual.Env = slices.DeleteFunc(slices.Clone(actual.Env), func(v corev1.EnvVar) bool {
 		return v.ValueFrom == nil && slices.Contains(addedVariables, v.Name) &&
