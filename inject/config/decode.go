@@ -72,8 +72,11 @@ func checkType(given metav1.TypeMeta) field.ErrorList {
 // unknownFields returns an error for each unknown field, with the known ones.
 func unknownFields(wrong []error) field.ErrorList {
 	accepted := map[string][]string{
-		"":        append([]string{"apiVersion", "kind"}, strict.JSONNames[Config]()...),
-		"sidecar": strict.JSONNames[Sidecar](), "proxyStatsMatcher": strict.JSONNames[envoy.StatsMatcher](),
+		"":                  append([]string{"apiVersion", "kind"}, strict.JSONNames[Config]()...),
+		"sidecar":           strict.JSONNames[Sidecar](),
+		"httpLimits":        strict.JSONNames[HTTPLimits](),
+		"tcpKeepalive":      strict.JSONNames[TCPKeepalive](),
+		"proxyStatsMatcher": strict.JSONNames[envoy.StatsMatcher](),
 	}
 	var errs field.ErrorList
 	for _, err := range wrong {
