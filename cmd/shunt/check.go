@@ -17,10 +17,11 @@ import (
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/cluster"
 )
 
-const checkLong = `Check the installation in a cluster, and list pods that lack the proxy or have an outdated one.
+const checkLong = `Check the installation in a cluster, and list pods that lack the proxy, have an outdated one or do not start because of it,
+workloads whose pods are denied, and labels and annotations without effect.
 
-Nothing is changed. It checks the webhook's registration, certificate, replicas and configuration, then all pods or those of one
-namespace. Each finding is a line: OK, WARN or FAIL.`
+Nothing is changed. It checks the webhook's registration, certificate, replicas and configuration, then all workloads and pods or those
+of one namespace. Each finding is a line: OK, WARN or FAIL. What you may not list is named, and the rest is checked.`
 
 // checker holds the values of the flags.
 type checker struct {
@@ -38,8 +39,8 @@ func newCheck(name string) *cobra.Command {
 	fs := cmd.Flags()
 	fs.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig file (default $KUBECONFIG, then ~/.kube/config)")
 	fs.StringVar(&c.context, "context", "", "kubeconfig context (default the current one)")
-	fs.StringVarP(&c.namespace, "namespace", "n", "", "check only the pods of this namespace")
-	fs.BoolVarP(&c.all, "all-namespaces", "A", false, "check the pods of all namespaces (the default)")
+	fs.StringVarP(&c.namespace, "namespace", "n", "", "check only the workloads and pods of this namespace")
+	fs.BoolVarP(&c.all, "all-namespaces", "A", false, "check all namespaces (the default)")
 	fs.StringVar(&c.config, "config", "", "injector configuration file to use instead of the cluster's")
 	fs.StringVarP(&c.output, "output", "o", outputTable, "output format: table or json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

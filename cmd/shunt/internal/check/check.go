@@ -44,7 +44,7 @@ func Run(snapshot Snapshot) []Finding {
 	report.failing(snapshot)
 	report.denied(snapshot)
 	var served sets.Set[string]
-	if all {
+	if all && len(installations) > 0 {
 		served = servedRevisions(snapshot.Webhooks).Union(revisions)
 	}
 	report.ignored(snapshot, injectors, served)
