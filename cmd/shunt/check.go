@@ -17,8 +17,8 @@ import (
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/cluster"
 )
 
-const checkLong = `Check the installation in a cluster, and list pods that lack the proxy, have an outdated one or do not start because of it,
-workloads whose pods are denied, and labels and annotations without effect.
+const checkLong = `Check the installation in a cluster, and list pods that lack the proxy, have an outdated one or do not start
+because of it, workloads whose pods are denied, and labels and annotations without effect.
 
 Nothing is changed. It checks the webhook's registration, certificate, replicas and configuration, then all workloads and pods or those
 of one namespace. Each finding is a line: OK, WARN or FAIL. What you may not list is named, and the rest is checked.`

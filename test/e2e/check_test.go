@@ -91,9 +91,10 @@ var _ = Describe("kubectl shunt check of what is broken", func() {
 		web.Spec.Template.Annotations["sidecar.istio.io/interceptMode"] = "TPROXY"
 		create(ctx, web)
 		finds(ctx, typo, `FAIL +Ignored +Namespace/`+typo+` +metadata\.labels\[istio-injection\]: Invalid value: "true"`)
+		object := `Deployment/` + namespace + `/web`
 		finds(ctx, namespace,
-			`WARN +Ignored +Deployment/`+namespace+`/web +spec\.template\.metadata\.annotations\[sidecar\.istio\.io/interceptMode\]: unknown key`,
-			`WARN +Ignored +Deployment/`+namespace+`/web +metadata\.annotations\[sidecar\.istio\.io/interceptionMode\]: no effect here`)
+			`WARN +Ignored +`+object+` +spec\.template\.metadata\.annotations\[sidecar\.istio\.io/interceptMode\]: unknown key`,
+			`WARN +Ignored +`+object+` +metadata\.annotations\[sidecar\.istio\.io/interceptionMode\]: no effect here`)
 	})
 
 	It("names an init image that cannot be had", func(ctx SpecContext) {
@@ -134,6 +135,6 @@ var _ = Describe("kubectl shunt check of what is broken", func() {
 			rolledOut(ctx, system, "deployment/shunt-webhook")
 		}, NodeTimeout(3*time.Minute))
 		finds(ctx, namespace, `WARN +Deployment +Deployment/shunt-system/shunt-webhook +the rollout is not complete: 1 of 2 replicas`,
-			`WARN +Deployment +Pod/shunt-system/shunt-webhook-\S+ +webhook: (ErrImagePull|ImagePullBackOff), image shunt-webhook:forgotten: `)
+			`WARN +Deployment +Pod/\S+/shunt-webhook-\S+ +webhook: (ErrImagePull|ImagePullBackOff), image shunt-webhook:forgotten: `)
 	}, NodeTimeout(5*time.Minute))
 })

@@ -211,7 +211,9 @@ var _ = Describe("shunt check", Ordered, func() {
 			Expect(api.Create(ctx, object)).To(Succeed(), "%T", object)
 			DeferCleanup(func(ctx SpecContext) { Expect(api.Delete(ctx, object)).To(Succeed()) })
 		}
-		deployment.Status = appsv1.DeploymentStatus{Replicas: 2, ReadyReplicas: 2, AvailableReplicas: 2, UpdatedReplicas: 2, ObservedGeneration: 1}
+		deployment.Status = appsv1.DeploymentStatus{
+			Replicas: 2, ReadyReplicas: 2, AvailableReplicas: 2, UpdatedReplicas: 2, ObservedGeneration: 1,
+		}
 		Expect(api.Status().Update(ctx, deployment)).To(Succeed())
 	}, NodeTimeout(2*time.Minute))
 
@@ -295,7 +297,8 @@ var _ = Describe("shunt check", Ordered, func() {
 		}
 		Expect(api.Status().Update(ctx, web)).To(Succeed())
 		event := &corev1.Event{
-			ObjectMeta: meta("db.1"), Reason: "FailedCreate", Type: corev1.EventTypeWarning, Message: denied + "db", LastTimestamp: metav1.Now(),
+			ObjectMeta: meta("db.1"), Reason: "FailedCreate", Type: corev1.EventTypeWarning, Message: denied + "db",
+			LastTimestamp:  metav1.Now(),
 			InvolvedObject: corev1.ObjectReference{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: ns, Name: "db", UID: db.UID},
 		}
 		Expect(api.Create(ctx, event)).To(Succeed())

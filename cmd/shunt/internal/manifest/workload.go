@@ -157,7 +157,8 @@ func (f *finder) find(object []byte, path []string, kind metav1.TypeMeta) {
 		keys = underTemplate
 	}
 	w := Workload{
-		Kind: kind.Kind, Namespace: f.namespace, at: len(path), path: append(slices.Clone(path), keys...), doc: f.doc, object: object, foreign: !own,
+		Kind: kind.Kind, Namespace: f.namespace, doc: f.doc, object: object, foreign: !own,
+		at: len(path), path: append(slices.Clone(path), keys...),
 	}
 	w.Template = descend(object, keys)
 	if !isList && !own && w.bare() {
