@@ -87,9 +87,10 @@ func (c ignored) has(pod *corev1.Pod) bool {
 }
 
 func (c ignored) workload(w *Workload) {
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
-		Namespace: w.Namespace, Labels: w.Template.Labels, Annotations: w.Template.Annotations,
-	}}
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Labels: w.Template.Labels, Annotations: w.Template.Annotations},
+		Spec:       corev1.PodSpec{HostNetwork: w.HostNetwork},
+	}
 	has := c.pod(w.object(), pod, w.Template.Path)
 	for _, own := range w.Own {
 		misplaced := annotation.Misplaced(&metav1.ObjectMeta{Labels: own.Labels, Annotations: own.Annotations}, &pod.ObjectMeta)
@@ -163,7 +164,7 @@ func (c ignored) namespace(ns annotation.Namespace) {
 func revisionFor(pod *corev1.Pod, ns annotation.Namespace) string {
 	req, _ := annotation.Read(pod, ns)
 	switch {
-	case !ptr.Deref(req.PodInject, true), !ptr.Deref(req.NamespaceInject, true):
+	case pod.Spec.HostNetwork, !ptr.Deref(req.PodInject, true), !ptr.Deref(req.NamespaceInject, true):
 		return ""
 	case ptr.Deref(req.NamespaceInject, false), req.Revision == "" && ptr.Deref(req.PodInject, false):
 		return config.DefaultRevision

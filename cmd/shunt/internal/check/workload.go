@@ -23,6 +23,8 @@ type Workload struct {
 	// Template are those of its pods, nil if they were not read.
 	Own      []Metadata
 	Template *Metadata
+	// HostNetwork means that its pods use their node's network, and get no proxy.
+	HostNetwork bool
 	// Failure is the message with which its controller says that it cannot make
 	// pods; empty if it says nothing, which Kubernetes' own say for some kinds only.
 	Failure string
@@ -55,7 +57,7 @@ func NewWorkload(object metav1.Object) Workload {
 		Own: []Metadata{{Labels: object.GetLabels(), Annotations: withoutManifest(object.GetAnnotations())}},
 	}
 	template := func(path *field.Path, of *corev1.PodTemplateSpec) {
-		w.Template = &Metadata{path, of.Labels, of.Annotations}
+		w.Template, w.HostNetwork = &Metadata{path, of.Labels, of.Annotations}, of.Spec.HostNetwork
 	}
 	switch o := object.(type) {
 	case *metav1.PartialObjectMetadata: // of a ReplicaSet that a Deployment made; there are ten for each
