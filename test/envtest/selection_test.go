@@ -1,10 +1,13 @@
 package envtest_test
 
 import (
+	"fmt"
+
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/annotation"
 )
 
@@ -31,6 +34,20 @@ var _ = Describe("selection", func() {
 		Entry("namespace, annotation declines, label wins", "enabled", "true", "false", injected),
 		Entry("annotation alone, label declines", "", "false", "true", nil),
 		Entry("declined by annotation, in a namespace that says nothing", "", "", "false", nil),
+	)
+
+	// An API server evaluates a loop in the square of the keys.
+	DescribeTable("asks about every pod with many keys", func(ctx SpecContext, count int, asked bool) {
+		pod := newPod(newNamespace(ctx, nil), map[string]string{})
+		for i := range count {
+			pod.Annotations[fmt.Sprintf("a%d", i)] = ""
+		}
+		before := running.count("skipped", inject.ReasonNotOptedIn)
+		Expect(api.Create(ctx, pod)).To(Succeed())
+		Expect(running.count("skipped", inject.ReasonNotOptedIn) > before).To(Equal(asked))
+	},
+		Entry("300", 300, false),
+		Entry("301", 301, true),
 	)
 
 	It("exempts the namespaces of the cluster and of Shunt, whatever they and their pods say", func(ctx SpecContext) {
