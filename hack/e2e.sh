@@ -58,7 +58,7 @@ previous() {
   mv "$1/images/shunt-init.tar" "$2/previous-init.tar"
   mv "$1/images/shunt-webhook.tar" "$2/previous-webhook.tar"
   sed -i 's/newTag: dev/newTag: previous/' "$1/config/default/kustomization.yaml"
-  sed -i 's/^initImage: shunt-init:dev/initImage: shunt-init:previous/' "$1/config/manager/config.yaml"
+  sed -i 's/^initImage: .*/initImage: shunt-init:previous/' "$1/config/manager/config.yaml"
 }
 
 if [[ ${1:-} == --images ]]; then

@@ -87,14 +87,14 @@ chart() {
   cp -RL charts/shunt "$work/shunt" # with the files that it links
   sed -i "s|^version: .*|version: ${version#v}|; s|^appVersion: .*|appVersion: $version|" "$work/shunt/Chart.yaml"
   sed -i "s|^  repository: shunt-webhook$|  repository: ${prefix}shunt-webhook|; s|^  tag: dev$|  tag: $version|
-    s|^  initImage: shunt-init:dev$|  initImage: ${prefix}shunt-init:$version|" "$work/shunt/values.yaml"
+    s|^  initImage: registry.invalid/shunt-init:unset$|  initImage: ${prefix}shunt-init:$version|" "$work/shunt/values.yaml"
   pack shunt "$out/shunt-${version#v}.tgz"
 }
 
 manifests() {
   local name
   cp -R config "$work/config"
-  sed -i "s|^initImage: shunt-init:dev$|initImage: ${prefix}shunt-init:$version|" "$work/config/manager/config.yaml"
+  sed -i "s|^initImage: registry.invalid/shunt-init:unset$|initImage: ${prefix}shunt-init:$version|" "$work/config/manager/config.yaml"
   for name in default self-signed; do
     sed -i "s|newName: shunt-webhook$|newName: ${prefix}shunt-webhook|; s|newTag: dev$|newTag: $version|" "$work/config/$name/kustomization.yaml"
   done
@@ -106,8 +106,9 @@ programs
 images
 chart
 manifests
-if grep -n ':dev$' "$out"/*.yaml || tar --extract --gzip --to-stdout --file "$out/shunt-${version#v}.tgz" shunt/values.yaml | grep ': *dev$'; then
-  die "the manifests or the chart still name the images of a developer"
+if grep -n ':dev$\|registry\.invalid' "$out"/*.yaml ||
+  tar --extract --gzip --to-stdout --file "$out/shunt-${version#v}.tgz" shunt/values.yaml | grep ': *dev$\|registry\.invalid'; then
+  die "the manifests or the chart do not name the images of the release"
 fi
 (cd "$out" && sha256sum -- * >"$work/SHA256SUMS" && mv "$work/SHA256SUMS" .)
 say "$out: $version, $(wc -l <"$out/SHA256SUMS") files"

@@ -79,11 +79,11 @@ func parse(args []string) (settings, error) {
 		return settings{version: true}, nil
 	}
 	var err error
-	values.config, err = injectflags.Config(values.flags)
+	values.config, err = withImages(injectflags.Config(values.flags))
 	errs := []error{err}
 	values.options.Config = webhook.ConfigFile{
 		Path:  injectflags.File(values.flags),
-		Parse: func(text []byte) (config.Config, error) { return injectflags.Parse(values.flags, text) },
+		Parse: func(text []byte) (config.Config, error) { return withImages(injectflags.Parse(values.flags, text)) },
 	}
 	for _, word := range values.flags.Args() {
 		errs = append(errs, fmt.Errorf("unexpected argument %q; accepted: flags only", word))
@@ -107,6 +107,15 @@ func parse(args []string) (settings, error) {
 	}
 	values.options.DebugAddress = onLoopback(values.options.DebugAddress)
 	return values.settings, badArguments(errors.Join(errs...))
+}
+
+// withImages returns an error for images that no node can pull: with them, every
+// pod that is injected would wait for ever.
+func withImages(cfg config.Config, err error) (config.Config, error) {
+	if unset := cfg.UnsetImages().ToAggregate(); err == nil && unset != nil {
+		return config.Config{}, injectflags.Faults("--config: ", unset)
+	}
+	return cfg, err
 }
 
 // argumentsError lists what is wrong, one argument a line.

@@ -21,18 +21,30 @@ import (
 // configType is the first line of every configuration.
 const configType = "apiVersion: shunt.dev/v1alpha1\nkind: InjectorConfiguration\n"
 
+// configFile returns the flag for a file that sets what has to be set.
+func configFile(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte(configType+"initImage: mine\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return "--config=" + file
+}
+
 func TestParseDefaults(t *testing.T) {
-	got, err := parse(nil)
+	got, err := parse([]string{configFile(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(config.Default(), got.config); diff != "" {
+	wanted := config.Default()
+	wanted.InitImage = "mine"
+	if diff := cmp.Diff(wanted, got.config); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)
 	}
 	want := webhook.DefaultOptions()
 	if got.options.Port != want.Port || got.options.CertDir != want.CertDir ||
 		got.options.MetricsAddress != want.MetricsAddress || got.options.ProbeAddress != want.ProbeAddress ||
-		got.options.DebugAddress != "127.0.0.1:6060" || got.options.Config.Path != "" {
+		got.options.DebugAddress != "127.0.0.1:6060" {
 		t.Errorf("options %+v, want %+v", got.options, want)
 	}
 }
@@ -75,6 +87,7 @@ func TestFlagsOverrideOnReload(t *testing.T) {
 		t.Errorf("error %v, configuration (-want +got):\n%s", err, diff)
 	}
 	for text, says := range map[string]string{
+		"proxyImage: registry.invalid:5000/a": "--config: initImage: ", "initImage: a\nproxyImage: my.invalid/b": "--config: proxyImage: ",
 		"backend: bpf": `backend: Unsupported value: "bpf"`, "initImages: x": "initImages", "{": "--config " + file,
 	} {
 		if _, err := s.options.Config.Parse([]byte(configType + text)); err == nil || !strings.Contains(err.Error(), says) {
@@ -89,7 +102,7 @@ func TestDebugIsOnLoopback(t *testing.T) {
 	for given, want := range map[string]string{
 		":6060": "127.0.0.1:6060", "127.0.0.1:6060": "127.0.0.1:6060", "[::1]:6060": "[::1]:6060", "0.0.0.0:6060": "0.0.0.0:6060", "0": "0",
 	} {
-		got, err := parse([]string{"--debug-bind-address=" + given})
+		got, err := parse([]string{configFile(t), "--debug-bind-address=" + given})
 		if err != nil || got.options.DebugAddress != want {
 			t.Errorf("%s: serves at %q, error %v, want %q", given, got.options.DebugAddress, err, want)
 		}
@@ -172,6 +185,11 @@ func TestBadArguments(t *testing.T) {
 		},
 		{[]string{"--revision=A_"}, []string{`--revision: Invalid value: "A_"`}},
 		{[]string{"--config=" + bad}, []string{"--config " + bad, "initImages"}},
+		{nil, []string{`--config: initImage: Invalid value: "shunt-init": nobody has set it; accepted: an image that the nodes can pull`}},
+		{
+			[]string{"--config=../../config/manager/config.yaml"},
+			[]string{`--config: initImage: Invalid value: "registry.invalid/shunt-init:unset"`},
+		},
 		{[]string{"--config=/nowhere/at/all"}, []string{"--config: ", "/nowhere/at/all"}},
 	} {
 		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
@@ -225,6 +243,7 @@ func TestNoAPIServer(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	var stdout, stderr bytes.Buffer
 	for _, args := range [][]string{nil, {"--kubeconfig=/nowhere/at/all"}} {
+		args = append(args, configFile(t))
 		err := run(t.Context(), args, &stdout, &stderr)
 		if code := exitCode(err); code != exitFailed || errors.Is(err, errArguments) {
 			t.Errorf("%q: exit code %d, want %d: %v", args, code, exitFailed, err)

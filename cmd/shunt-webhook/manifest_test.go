@@ -27,8 +27,8 @@ func deployed(t *testing.T) appsv1.Deployment {
 	return deployment
 }
 
-// withFile returns the container's arguments with the configuration file that ships in place of the
-// mounted one.
+// withFile returns the container's arguments with the configuration file of an overlay in place of
+// the mounted one.
 func withFile(t *testing.T, container corev1.Container) []string {
 	t.Helper()
 	const flag, file = "--config=", "config.yaml" // the key in the ConfigMap, too
@@ -41,7 +41,7 @@ func withFile(t *testing.T, container corev1.Container) []string {
 	if !slices.ContainsFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == folder && m.SubPath == "" }) {
 		t.Errorf("%s is nothing that is mounted as a folder", folder)
 	}
-	args[i] = flag + "../../config/manager/" + file
+	args[i] = flag + "../../config/samples/overlay/" + file
 	return args
 }
 

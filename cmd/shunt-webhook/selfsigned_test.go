@@ -30,7 +30,7 @@ func TestSelfSigned(t *testing.T) {
 			},
 		},
 	} {
-		parsed, err := parse(test.args)
+		parsed, err := parse(append(test.args, configFile(t)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -46,7 +46,7 @@ func TestSelfSignedWithoutNamespace(t *testing.T) {
 	t.Setenv("POD_NAMESPACE", "")
 	file := kubeconfigFile(t)
 	var stdout, stderr bytes.Buffer
-	err := run(t.Context(), []string{"--kubeconfig=" + file, "--self-signed", "--self-signed-names=A_"}, &stdout, &stderr)
+	err := run(t.Context(), []string{configFile(t), "--kubeconfig=" + file, "--self-signed", "--self-signed-names=A_"}, &stdout, &stderr)
 	if code := exitCode(err); code != exitArguments {
 		t.Fatalf("exit code %d, want %d: %v", code, exitArguments, err)
 	}

@@ -103,3 +103,27 @@ func (c Config) AllowsImage(image string) bool {
 		return err == nil && allowed.allows(image)
 	})
 }
+
+// UnsetImages returns an error for each image that nobody has set: the init image
+// of Default, and those of a registry in .invalid, a top-level domain that never
+// exists (RFC 2606). The manifests ship such a name, to be replaced.
+func (c Config) UnsetImages() field.ErrorList {
+	var errs field.ErrorList
+	for _, image := range []struct {
+		field, name, example string
+	}{
+		{"initImage", c.InitImage, "registry.example/shunt-init:v0.1.0"},
+		{"proxyImage", c.ProxyImage, Default().ProxyImage},
+	} {
+		named, err := reference.ParseNormalizedNamed(image.name)
+		if err != nil {
+			continue // what it is, only the node knows
+		}
+		registry, _, _ := strings.Cut(reference.Domain(named), ":")
+		if image.name == Default().InitImage || strings.HasSuffix(registry, ".invalid") {
+			errs = append(errs, field.Invalid(field.NewPath(image.field), image.name,
+				"nobody has set it; accepted: an image that the nodes can pull, such as "+image.example))
+		}
+	}
+	return errs
+}

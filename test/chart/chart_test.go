@@ -141,6 +141,27 @@ func TestSameObjects(t *testing.T) {
 	}
 }
 
+// TestOwnOverlay holds that the sample of an overlay names the images where they are named, and changes nothing else.
+func TestOwnOverlay(t *testing.T) {
+	want := built(t, "default")
+	text, err := yaml.Marshal(want["Deployment shunt-webhook"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var deployment map[string]any
+	renamed := strings.Replace(string(text), "image: shunt-webhook:dev\n", "image: registry.example/shunt-webhook:v0.1.0\n", 1)
+	if err := yaml.Unmarshal([]byte(renamed), &deployment); err != nil || renamed == string(text) {
+		t.Fatalf("error %v in\n%s", err, renamed)
+	}
+	want["Deployment shunt-webhook"] = deployment
+	want["ConfigMap shunt-injector"]["data"] = map[string]any{"config.yaml": map[string]any{
+		"apiVersion": "shunt.dev/v1alpha1", "kind": "InjectorConfiguration", "initImage": "registry.example/shunt-init:v0.1.0",
+	}}
+	if diff := cmp.Diff(want, built(t, "samples/overlay")); diff != "" {
+		t.Errorf("objects (-default with other names +overlay):\n%s", diff)
+	}
+}
+
 // TestNoPolicies holds that the chart can be installed where the API server has no policies.
 func TestNoPolicies(t *testing.T) {
 	for version, want := range map[string]int{"v1.29.14": 0, "v1.30.0": 4, "v1.36.3+k3s1": 4} {

@@ -13,7 +13,7 @@ import (
 // cluster.
 const previousVariable = "SHUNT_E2E_PREVIOUS"
 
-const current = "../../config/default"
+const current = "testdata/default"
 
 var _ = Describe("another installation", Serial, Ordered, func() {
 	BeforeAll(func(ctx SpecContext) { uninstall(ctx, current) })
@@ -58,7 +58,7 @@ var _ = Describe("another installation", Serial, Ordered, func() {
 	})
 
 	It("without cert-manager makes its own certificate, and renews it", func(ctx SpecContext) {
-		const selfSigned = "../../config/self-signed"
+		const selfSigned = "testdata/self-signed"
 		apply(ctx, selfSigned)
 		answers(ctx)
 		namespace := newNamespace(ctx, true)

@@ -189,7 +189,7 @@ var _ = Describe("shunt check", Ordered, func() {
 		own := []string{"--config", file, "--revision", checkedRevision}
 		// Before the webhook is registered, which nobody answers here.
 		put(ctx, "well", own...)
-		old := strings.Replace(text, "initImage: shunt-init:dev", "initImage: shunt-init:v0", 1)
+		old := strings.Replace(text, "registry.invalid/shunt-init:unset", "shunt-init:v0", 1)
 		Expect(old).NotTo(Equal(text))
 		Expect(os.WriteFile(older, []byte(old), 0o600)).To(Succeed())
 		put(ctx, "older", "--config", older, "--revision", checkedRevision)

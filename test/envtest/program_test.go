@@ -83,7 +83,7 @@ func (p program) becomesReady(ctx context.Context) {
 // write has the file say other settings.
 func (p program) write(settings string) {
 	GinkgoHelper()
-	text := "apiVersion: shunt.dev/v1alpha1\nkind: InjectorConfiguration\n" + settings
+	text := "apiVersion: shunt.dev/v1alpha1\nkind: InjectorConfiguration\ninitImage: mine\n" + settings
 	Expect(os.WriteFile(p.config, []byte(text), 0o600)).To(Succeed())
 }
 
