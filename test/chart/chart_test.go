@@ -57,11 +57,11 @@ func (o objects) add(t *testing.T, document []byte) {
 // rendered are the chart's objects with values over its own.
 func rendered(t *testing.T, values string) (objects, error) {
 	t.Helper()
-	return renderedFor(t, "v1.30.0-vendor.1", values)
+	return renderedFor(t, "v1.30.0-vendor.1", namespace, values)
 }
 
-// renderedFor are those for a version of Kubernetes.
-func renderedFor(t *testing.T, version, values string) (objects, error) {
+// renderedFor are those for a version of Kubernetes, and in a namespace.
+func renderedFor(t *testing.T, version, namespace, values string) (objects, error) {
 	t.Helper()
 	chart, err := loader.LoadDir(folder)
 	if err != nil {
@@ -128,9 +128,12 @@ func TestSameObjects(t *testing.T) {
 		"overlays/prometheus":      "prometheus: {enabled: true}",
 	} {
 		t.Run(name, func(t *testing.T) {
-			want := built(t, name)
+			want, namespace := built(t, name), namespace
+			if name == "overlays/revision" {
+				namespace = "shunt-canary"
+			}
 			delete(want, "Namespace "+namespace)
-			got, err := rendered(t, values)
+			got, err := renderedFor(t, "v1.30.0-vendor.1", namespace, values)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -165,7 +168,7 @@ func TestOwnOverlay(t *testing.T) {
 // TestNoPolicies holds that the chart can be installed where the API server has no policies.
 func TestNoPolicies(t *testing.T) {
 	for version, want := range map[string]int{"v1.29.14": 0, "v1.30.0": 4, "v1.36.3+k3s1": 4} {
-		got, err := renderedFor(t, version, "")
+		got, err := renderedFor(t, version, namespace, "")
 		if err != nil {
 			t.Fatal(err)
 		}

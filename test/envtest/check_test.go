@@ -130,7 +130,7 @@ func buildShunt(ctx context.Context) string {
 }
 
 var _ = Describe("shunt check", Ordered, func() {
-	const host = "shunt-webhook-" + checkedRevision + ".shunt-system.svc"
+	const host = "shunt-webhook-" + checkedRevision + ".shunt-" + checkedRevision + ".svc"
 	const registered = "MutatingWebhookConfiguration/shunt-" + checkedRevision
 	var binary, kubeconfig string
 	var trusted authority
@@ -181,8 +181,8 @@ var _ = Describe("shunt check", Ordered, func() {
 		binary, kubeconfig = buildShunt(ctx), filepath.Join(dir, "kubeconfig")
 		Expect(os.WriteFile(kubeconfig, environment.KubeConfig, 0o600)).To(Succeed())
 
-		shuntNamespace(ctx)
 		objects := checkedObjects()
+		createNamespace(ctx, objects)
 		file, older := filepath.Join(dir, "config.yaml"), filepath.Join(dir, "older.yaml")
 		text := theOne[corev1.ConfigMap](objects, "ConfigMap").Data["config.yaml"]
 		Expect(os.WriteFile(file, []byte(text), 0o600)).To(Succeed())
@@ -197,7 +197,7 @@ var _ = Describe("shunt check", Ordered, func() {
 
 		trusted = newAuthority()
 		secret = &corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "shunt-system", Name: "shunt-webhook-cert-" + checkedRevision},
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shunt-" + checkedRevision, Name: "shunt-webhook-cert-" + checkedRevision},
 			Type:       corev1.SecretTypeTLS, Data: trusted.pair(host, time.Now().AddDate(0, 1, 0)),
 		}
 		deployment := theOne[appsv1.Deployment](objects, "Deployment")
@@ -222,10 +222,10 @@ var _ = Describe("shunt check", Ordered, func() {
 		Expect(result.lines()).To(ContainElements(
 			"OK Registration "+registered+": revision checked: revision.shunt.dev, pod.shunt.dev",
 			HavePrefix("OK Settings "+registered), HavePrefix("OK Exemptions "+registered),
-			MatchRegexp(`^OK Certificate `+host+`:443: in Secret shunt-system/shunt-webhook-cert-\w+ \(no pod .*\): valid for [23]\d days`),
+			MatchRegexp(`^OK Certificate `+host+`:443: in Secret shunt-checked/shunt-webhook-cert-checked \(no pod .*\): valid for \d+ days`),
 			"OK CABundle "+registered+": verifies the certificate: revision.shunt.dev, pod.shunt.dev",
-			"OK Deployment Deployment/shunt-system/shunt-webhook-checked: 2 of 2 replicas are available",
-			HavePrefix("OK Configuration ConfigMap/shunt-system/shunt-injector-checked: "),
+			"OK Deployment Deployment/shunt-checked/shunt-webhook-checked: 2 of 2 replicas are available",
+			HavePrefix("OK Configuration ConfigMap/shunt-checked/shunt-injector-checked: "),
 			"OK Pods "+registered+": up to date: 1",
 		))
 		// The webhook of the rest of the suite is registered by its address, which is asked.

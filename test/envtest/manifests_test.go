@@ -27,16 +27,17 @@ func keyOf(object client.Object) client.ObjectKey { return client.ObjectKeyFromO
 // and returns its name.
 func shuntNamespace(ctx context.Context) string {
 	GinkgoHelper()
-	for _, object := range objectsFrom("../../config/default") {
-		if object.GetKind() == "Namespace" {
-			if err := api.Create(ctx, object); !apierrors.IsAlreadyExists(err) {
-				Expect(err).NotTo(HaveOccurred())
-			}
-			return object.GetName()
-		}
+	return createNamespace(ctx, objectsFrom("../../config/default"))
+}
+
+// createNamespace makes the one namespace of these objects, and returns its name.
+func createNamespace(ctx context.Context, objects []*unstructured.Unstructured) string {
+	GinkgoHelper()
+	namespace := theOne[corev1.Namespace](objects, "Namespace")
+	if err := api.Create(ctx, namespace); !apierrors.IsAlreadyExists(err) {
+		Expect(err).NotTo(HaveOccurred())
 	}
-	Fail("config/default has no Namespace")
-	return ""
+	return namespace.Name
 }
 
 // kubectlApply has kubectl apply objects on the server's side, and the API
@@ -91,8 +92,8 @@ func restricted(pod *corev1.Pod) *corev1.Pod {
 var _ = Describe("the manifests that ship", func() {
 	DescribeTable("are taken by kubectl apply, and run the webhook where only restricted pods may run",
 		func(ctx SpecContext, folder string) {
-			name := shuntNamespace(ctx)
 			objects := objectsFrom("../../config/" + folder)
+			name := createNamespace(ctx, objects)
 			kubectlApply(objects)
 			template := theOne[appsv1.Deployment](objects, "Deployment").Spec.Template
 			pod := &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec}

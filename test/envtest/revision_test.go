@@ -152,11 +152,14 @@ func labelsOf(text string) map[string]string {
 var _ = Describe("the manifests of another revision", func() {
 	It("refer to one another, and to nothing of the default one", func() {
 		objects, taken := objectsFrom(canaryFolder), map[string]bool{}
+		namespace := theOne[corev1.Namespace](objects, "Namespace")
+		Expect(namespace.Labels).To(HaveKeyWithValue(annotation.NamespaceInjectionKey, "disabled"))
 		for _, object := range objectsFrom("../../config/default") {
 			taken[object.GetKind()+" "+object.GetName()] = true
 		}
 		for _, object := range objects {
 			Expect(taken).NotTo(HaveKey(object.GetKind() + " " + object.GetName()))
+			Expect(object.GetNamespace()).To(BeElementOf("", namespace.Name))
 		}
 		deployment, service := theOne[appsv1.Deployment](objects, "Deployment"), theOne[corev1.Service](objects, "Service")
 		other := theOne[appsv1.Deployment](objectsFrom("../../config/default"), "Deployment")
@@ -169,6 +172,9 @@ var _ = Describe("the manifests of another revision", func() {
 		Expect(pods.Spec.ServiceAccountName).To(Equal(theOne[corev1.ServiceAccount](objects, "ServiceAccount").Name))
 		for _, w := range theOne[admissionregistrationv1.MutatingWebhookConfiguration](objects, "MutatingWebhookConfiguration").Webhooks {
 			Expect(w.ClientConfig.Service.Name).To(Equal(service.Name))
+			Expect(w.ClientConfig.Service.Namespace).To(Equal(namespace.Name))
+			Expect(w.NamespaceSelector.MatchExpressions).To(ContainElement(And(
+				HaveField("Key", "kubernetes.io/metadata.name"), HaveField("Values", ContainElement(namespace.Name)))))
 		}
 		for _, object := range objects {
 			switch object.GetKind() {
@@ -180,7 +186,8 @@ var _ = Describe("the manifests of another revision", func() {
 			case "Issuer":
 				Expect(object.GetName()).To(Equal("shunt-selfsigned-canary"))
 			case "MutatingWebhookConfiguration":
-				Expect(object.GetAnnotations()).To(HaveKeyWithValue("cert-manager.io/inject-ca-from", "shunt-system/shunt-webhook-canary"))
+				Expect(object.GetAnnotations()).To(HaveKeyWithValue("cert-manager.io/inject-ca-from",
+					namespace.Name+"/shunt-webhook-canary"))
 			}
 		}
 	})
