@@ -37,7 +37,7 @@ func (j job) apply(ctx context.Context, verify bool) error {
 		outcome = "applied"
 	}
 	if !verify {
-		return j.report(string(j.spec.System), outcome)
+		return j.reportRules(outcome)
 	}
 	if err := j.compare(ctx, result.Holds); err != nil {
 		return err
@@ -47,13 +47,13 @@ func (j job) apply(ctx context.Context, verify bool) error {
 		return fmt.Errorf("%w: %w", kernel.ErrVerify, err)
 	}
 	if proved {
-		return j.report(string(j.spec.System), outcome+", read back; proved by an earlier run")
+		return j.reportRules(outcome + ", read back; proved by an earlier run")
 	}
 	proof, err := j.probe(ctx, result.Holds)
 	if err != nil {
 		return err
 	}
-	return j.report(string(j.spec.System), outcome+", "+proof)
+	return j.reportRules(outcome + ", " + proof)
 }
 
 // verify checks that the namespace holds the wanted rules and that they work.
@@ -69,7 +69,7 @@ func (j job) verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return j.report(string(j.spec.System), proof)
+	return j.reportRules(proof)
 }
 
 // remove deletes all rules and routing of Shunt.
@@ -136,6 +136,11 @@ func verifyError(findings []string, err error) error {
 		errs = append(errs, fmt.Errorf("%w: %s", kernel.ErrVerify, f))
 	}
 	return errors.Join(errs...)
+}
+
+// reportRules also reports what the rules do not intercept.
+func (j job) reportRules(outcome string) error {
+	return j.report(string(j.spec.System), outcome+"; not intercepted: "+ruleset.Exceptions(j.spec))
 }
 
 func (j job) report(what, outcome string) error {

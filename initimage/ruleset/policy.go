@@ -58,10 +58,10 @@ func (b *builder) guardLoopback() {
 // proxy, by a jump to the chain that takes them there. Exclusions come first.
 func (b *builder) inboundPolicy(intercept string) []Rule {
 	var rules []Rule
-	if b.spec.System != interception.SystemLegacy && b.spec.TunnelPort != 0 {
+	if excludesTunnel(b.spec) {
 		rules = append(rules, rule("the tunnel port belongs to the proxy", Return, tcp, port(tcp, b.spec.TunnelPort)))
 	}
-	if b.spec.InboundPorts.All && b.excludesSSH() {
+	if excludesSSH(b.spec) {
 		rules = append(rules, rule("ssh, left alone unless its port is listed: a way in for repairs", Return, tcp,
 			port(tcp, interception.SSHPort)))
 	}
@@ -72,11 +72,15 @@ func (b *builder) inboundPolicy(intercept string) []Rule {
 	return append(rules, forPorts("inbound ports to intercept", Jump{Chain: intercept}, tcp, b.spec.InboundPorts.Ranges)...)
 }
 
-// excludesSSH reports whether the system excludes ssh where all ports are
-// intercepted, and no list of ports does so already.
-func (b *builder) excludesSSH() bool {
-	excludes := b.spec.System == interception.SystemRedirect || b.spec.System == interception.SystemTProxy
-	return excludes && !b.spec.InboundExcludePorts.Contains(interception.SSHPort)
+func excludesTunnel(spec interception.Spec) bool {
+	return spec.System != interception.SystemLegacy && spec.TunnelPort != 0
+}
+
+// excludesSSH reports whether the system excludes ssh, because all ports are
+// intercepted and no list of ports does so already.
+func excludesSSH(spec interception.Spec) bool {
+	excludes := spec.System == interception.SystemRedirect || spec.System == interception.SystemTProxy
+	return excludes && spec.InboundPorts.All && !spec.InboundExcludePorts.Contains(interception.SSHPort)
 }
 
 // interfacePolicy returns the rules that look at interfaces: some are excluded, and
