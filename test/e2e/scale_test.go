@@ -40,11 +40,11 @@ var _ = Describe("scale", func() {
 			"%d admissions by the webhook, by the API server: mean %.1f ms, p50 %.1f ms, p99 %.1f ms (from buckets)",
 			taken.count(), 1000*taken.sum/float64(taken.count()), 1000*taken.quantile(0.5), 1000*taken.quantile(0.99)))
 		if *record {
-			write(fmt.Sprintf("Measured on %d CPUs, which have %s programs at work; %d calls of the webhook.\n\n",
-				runtime.NumCPU(), load(), taken.count()) +
-				"| what | p50 | p99 |\n|---|--:|--:|\n" +
-				row("the API server's call of the webhook", seconds(taken.quantile(0.5)), seconds(taken.quantile(0.99))) +
-				row("a creation with the webhook, for its client", quantileOf(with, 0.5), quantileOf(with, 0.99)) +
+			write("creations", fmt.Sprintf("Measured on %d CPUs, which have %s programs at work; %d calls of the webhook.\n\n",
+				runtime.NumCPU(), load(), taken.count())+
+				"| what | p50 | p99 |\n|---|--:|--:|\n"+
+				row("the API server's call of the webhook", seconds(taken.quantile(0.5)), seconds(taken.quantile(0.99)))+
+				row("a creation with the webhook, for its client", quantileOf(with, 0.5), quantileOf(with, 0.99))+
 				row("a creation without it", quantileOf(without, 0.5), quantileOf(without, 0.99)))
 		}
 		Expect(taken.quantile(0.99)).To(BeNumerically("<", 5), "the API server would have given up")
@@ -69,13 +69,13 @@ func seconds(number float64) time.Duration {
 	return time.Duration(number * float64(time.Second)).Round(100 * time.Microsecond)
 }
 
-// write replaces the text between the markers of the document.
-func write(text string) {
+// write replaces the text between a section's markers in the document.
+func write(section, text string) {
 	GinkgoHelper()
 	const document = "../../docs/performance.md"
 	old, err := os.ReadFile(document)
 	Expect(err).NotTo(HaveOccurred())
-	filled, err := bench.Section{Name: "creations", Text: text}.Fill(string(old))
+	filled, err := bench.Section{Name: section, Text: text}.Fill(string(old))
 	Expect(err).NotTo(HaveOccurred())
 	Expect(os.WriteFile(document, []byte(filled), 0o600)).To(Succeed())
 }
