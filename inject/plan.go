@@ -85,9 +85,7 @@ func (in *Injector) settle(pod *corev1.Pod, req annotation.Request, cfg config.C
 	if req.Mode == interception.ModeTProxy {
 		drawn = cfg.TProxyPorts()
 	}
-	if !cfg.Native() {
-		proxy = sidecar.Hold(proxy, cfg)
-	}
+	proxy = sidecar.Hold(proxy, cfg)
 	plan.Containers = podplan.NewContainers(sidecar.InitContainer(req.Mode, plan.Spec, plan.Options, cfg), proxy, cfg.Native())
 	plan.Volumes = append(sidecar.InitVolumes(req.Mode, cfg), sidecar.Volumes(req, cfg)...)
 	plan.Probes = tcpProbes(pod, req)

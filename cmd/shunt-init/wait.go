@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
+	"os"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -23,11 +25,14 @@ const waitCommand = "wait"
 
 const (
 	defaultWaitDuration = "10m"
-	// waitInterval is the pause between two tries.
-	waitInterval = 100 * time.Millisecond
+	// The pause between two tries is a tenth of the time so far, within these: a
+	// proxy that is soon there is soon seen, and one with little CPU keeps it.
+	minPause, maxPause = 10 * time.Millisecond, 250 * time.Millisecond
 	// tryTimeout is how long an answer may take: as long as for the proxy's startup
 	// probe.
 	tryTimeout = 3 * time.Second
+	// terminationLog is Kubernetes' default terminationMessagePath.
+	terminationLog = "/dev/termination-log"
 	// maxStatusLine bounds how much of an answer is read.
 	maxStatusLine = 4 << 10
 )
@@ -61,10 +66,25 @@ func runWait(ctx context.Context, args []string, stdout io.Writer) error {
 	debug.SetGCPercent(gcPercent) // main has disabled it, and this may take long
 	start := time.Now()
 	if err := target.wait(ctx); err != nil {
-		return err
+		return errors.Join(err, leaveMessage(terminationLog, err))
 	}
 	_, err = fmt.Fprintf(stdout, "shunt-init: wait: port %s answers, after %s\n", target.port, time.Since(start).Round(time.Millisecond))
 	return err
+}
+
+// leaveMessage writes why the proxy is restarted where kubelet shows it as the
+// message of the container: it does not show what a hook prints. Elsewhere than in
+// a container there is no such file.
+func leaveMessage(path string, why error) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("leaving the message for kubelet: %w", err)
+	}
+	_, err = fmt.Fprintf(file, "shunt-init: wait: %s\n", why)
+	return errors.Join(err, file.Close())
 }
 
 func waitFlags() (flags *pflag.FlagSet, target *waitTarget, duration *string) {
@@ -112,11 +132,10 @@ func waitArguments(args []string) (waitTarget, error) {
 // wait tries again and again. Its error is that of the last try that had enough
 // time.
 func (a waitTarget) wait(ctx context.Context) error {
-	end := time.Now().Add(a.timeout)
+	start := time.Now()
+	end := start.Add(a.timeout)
 	ctx, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
-	ticks := time.NewTicker(waitInterval)
-	defer ticks.Stop()
 	var last error
 	for {
 		err := a.tryAll(ctx)
@@ -129,22 +148,26 @@ func (a waitTarget) wait(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%w within %s: %w", errWait, a.timeout, last)
-		case <-ticks.C:
+		case <-time.After(min(max(time.Since(start)/10, minPause), maxPause)):
 		}
 	}
 }
 
-// tryAll tries every address once; one that answers is enough.
+// tryAll tries every address once; one that answers is enough. Its error is one
+// line, which kubelet shows as a whole.
 func (a waitTarget) tryAll(ctx context.Context) error {
-	var errs []error
+	var all error
 	for _, host := range loopback {
 		err := a.try(ctx, net.JoinHostPort(host, a.port))
 		if err == nil {
 			return nil
 		}
-		errs = append(errs, err)
+		if all != nil {
+			err = fmt.Errorf("%w; %w", all, err)
+		}
+		all = err
 	}
-	return errors.Join(errs...)
+	return all
 }
 
 func (a waitTarget) try(ctx context.Context, address string) error {

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -55,7 +57,8 @@ func TestWaitUntilItListens(t *testing.T) {
 		}
 		address := listener.Addr().String()
 		_ = listener.Close()
-		if _, err := waitFor(t, address, "--duration=300ms"); exitCode(err) != exitUnreachable {
+		// kubelet shows the message as it is.
+		if _, err := waitFor(t, address, "--duration=300ms"); exitCode(err) != exitUnreachable || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s, where nobody listens: %v, exit code %d", address, err, exitCode(err))
 		}
 		done := make(chan error, 1)
@@ -80,6 +83,26 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 	defer cancel()
 	if err := run(ctx, []string{"wait", "--port=1"}, &strings.Builder{}); exitCode(err) != exitUnreachable {
 		t.Errorf("%v, exit code %d", err, exitCode(err))
+	}
+}
+
+// TestWaitLeavesItsMessage checks what kubelet shows of a proxy that did not answer.
+func TestWaitLeavesItsMessage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "termination-log")
+	if err := leaveMessage(path, errWait); err != nil {
+		t.Errorf("without such a file: %v", err)
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := leaveMessage(path, errWait); err != nil {
+		t.Error(err)
+	}
+	if said, err := os.ReadFile(path); err != nil || string(said) != "shunt-init: wait: no answer\n" {
+		t.Errorf("%q, error %v", said, err)
+	}
+	if err := leaveMessage(filepath.Dir(path), errWait); err == nil {
+		t.Error("a folder was written to")
 	}
 }
 

@@ -18,6 +18,9 @@ import (
 // custom sidecar; those of its template must not.
 const customPrefix = "SHUNT_"
 
+// customStartSeconds is how long a custom sidecar may take to start.
+const customStartSeconds = 600
+
 // healthVariable has the health port.
 const healthVariable = customPrefix + "HEALTH_PORT"
 
@@ -43,7 +46,7 @@ func mergeCustom(mode interception.Mode, cfg config.Config) (corev1.Container, e
 	// start, and kubelet reports why; without any probe the application would start
 	// before the proxy listens.
 	if merged.StartupProbe == nil {
-		merged.StartupProbe = startupProbe()
+		merged.StartupProbe = startupProbe(customStartSeconds)
 	}
 	return merged, nil
 }

@@ -24,7 +24,13 @@ var envoyVariables = []string{"POD_NAME", "POD_NAMESPACE"}
 // of 10 seconds is long for a person who watches it.
 const flushMilliseconds = 1000
 
-// envoyContainer returns the sidecar with Envoy.
+// envoyStartSeconds is how long Envoy may take to start, which is most often a
+// quarter of a second. As long as its postStart hook waits, kubelet shows neither
+// its state nor its log.
+const envoyStartSeconds = 60
+
+// envoyContainer returns the sidecar with Envoy. Hold makes a hook of its startup
+// probe.
 func envoyContainer(mode interception.Mode, cfg config.Config) corev1.Container {
 	c := baseContainer(mode, cfg)
 	c.Image = cfg.ProxyImage
@@ -36,7 +42,7 @@ func envoyContainer(mode interception.Mode, cfg config.Config) corev1.Container 
 		// Istio's name: what scrapes its sidecars finds this one too.
 		{Name: "http-envoy-prom", ContainerPort: int32(interception.MetricsPort), Protocol: corev1.ProtocolTCP},
 	}
-	c.StartupProbe = startupProbe()
+	c.StartupProbe = startupProbe(envoyStartSeconds)
 	c.ReadinessProbe = healthProbe(15, 4)
 	c.VolumeMounts = []corev1.VolumeMount{podplan.SharedMount(true), noToken()}
 	if cfg.Drains() {

@@ -76,5 +76,5 @@ func healthProbe(periodSeconds, failureThreshold int32) *corev1.Probe {
 }
 
 // startupProbe returns the probe that has to succeed before the pod's own
-// containers start. The proxy has ten minutes.
-func startupProbe() *corev1.Probe { return healthProbe(1, 600) }
+// containers start. The proxy has so many seconds.
+func startupProbe(seconds int32) *corev1.Probe { return healthProbe(1, seconds) }

@@ -11,22 +11,40 @@ import (
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
 
-// Hold returns the proxy as a regular sidecar container that the others wait for:
-// kubelet starts a container only after the postStart hook of the one before has
-// ended. It does not change its argument.
+// Hold returns the proxy with a postStart hook that waits until it answers: kubelet
+// starts the next container only after the hook of the one before has ended. It does
+// not change its argument.
+//
+//	proxy                               the others wait by
+//	Envoy, native sidecar               the hook, instead of the startup probe
+//	custom, native sidecar              its startup probe
+//	regular, not held                   nothing
+//	Envoy, regular, held                the hook, instead of the startup probe
+//	custom, regular, held               the hook, beside its startup probe
+//	with a postStart hook of its own    that hook, and its startup probe
+//
+// kubelet probes once a second, counted from the pod's creation, and acts on a
+// startup probe when it next lists all containers, which it also does once a second.
+// A container that has started and whose hook has ended, it sees at once. And a probe
+// that comes too early fails, and leaves a Warning on a healthy pod.
 func Hold(proxy corev1.Container, cfg config.Config) corev1.Container {
-	command := holdCommand(proxy)
-	if !cfg.HoldApplicationUntilProxyStarts || command == nil {
+	custom := cfg.Sidecar.Type == config.SidecarCustom
+	if cfg.Native() && custom || !cfg.Native() && !cfg.HoldApplicationUntilProxyStarts {
 		return proxy
 	}
 	hooks := corev1.Lifecycle{}
 	if proxy.Lifecycle != nil {
 		hooks = *proxy.Lifecycle
 	}
-	if hooks.PostStart == nil {
-		hooks.PostStart = &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: command}}
+	command := holdCommand(proxy)
+	if hooks.PostStart != nil || command == nil {
+		return proxy
 	}
+	hooks.PostStart = &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: command}}
 	proxy.Lifecycle = &hooks
+	if !custom {
+		proxy.StartupProbe = nil
+	}
 	return proxy
 }
 

@@ -34,7 +34,8 @@ type InjectedPod struct {
 const startTime = 60 * time.Second
 
 // StartPod starts a pod as kubelet does: the init containers one after the other,
-// and a native sidecar until its startup probe passes. Its error is that of a
+// and a native sidecar until its postStart hook has ended and its startup probe
+// passes. Then it waits until the sidecar is ready. Its error is that of a
 // container. Close the returned pod in any case.
 func StartPod(ctx context.Context, lab *netns.Lab, manifest *corev1.Pod, node Node) (*InjectedPod, error) {
 	result := &InjectedPod{Lab: lab, Manifest: manifest, Node: node}
@@ -75,14 +76,30 @@ func (p *InjectedPod) run(ctx context.Context, c corev1.Container) error {
 		return process.Wait()
 	}
 	p.Proxy, p.As = process, made
+	if c.Lifecycle != nil && c.Lifecycle.PostStart != nil && c.Lifecycle.PostStart.Exec != nil {
+		if err := p.Exec(ctx, c.Lifecycle.PostStart.Exec.Command); err != nil {
+			return fmt.Errorf("its postStart hook says %w; it says:\n%s", err, p.Output())
+		}
+	}
+	if err := p.passes(ctx, c.StartupProbe); err != nil {
+		return fmt.Errorf("startup: %w", err)
+	}
+	if err := p.passes(ctx, c.ReadinessProbe); err != nil {
+		return fmt.Errorf("readiness: %w", err)
+	}
+	return nil
+}
+
+// passes probes until the probe passes.
+func (p *InjectedPod) passes(ctx context.Context, probe *corev1.Probe) error {
 	deadline := time.Now().Add(startTime)
 	for {
-		err := p.probe(ctx, c.StartupProbe)
+		err := p.probe(ctx, probe)
 		if err == nil {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("its startup probe says %w after %s; it says:\n%s", err, startTime, p.Output())
+			return fmt.Errorf("the probe says %w after %s; the proxy says:\n%s", err, startTime, p.Output())
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

@@ -194,8 +194,8 @@ func shellWords(args []string) string {
 	return strings.Join(words, " ")
 }
 
-// startProxy starts the injected sidecar and waits until its startup probe
-// passes, as kubelet does before it starts the app.
+// startProxy starts the injected sidecar and waits until its postStart hook has
+// ended, as kubelet does before it starts the app, and until it is ready.
 func (s *scene) startProxy(ctx context.Context, n *narrator, opts options, pod *corev1.Pod) error {
 	injected, err := initContainer(pod, podplan.ProxyContainerName)
 	if err != nil {
@@ -209,11 +209,34 @@ func (s *scene) startProxy(ctx context.Context, n *narrator, opts options, pod *
 	if s.proxy, err = c.Start(ctx, s.network.pod); err != nil {
 		return fmt.Errorf("container %s: %w", injected.Name, err)
 	}
-	if err := s.probe(ctx, injected.StartupProbe); err != nil {
+	err = s.postStart(ctx, c, injected)
+	if err == nil {
+		err = s.probe(ctx, injected.ReadinessProbe)
+	}
+	if err != nil {
 		return fmt.Errorf("container %s: %w; its last words: %s", injected.Name, err,
 			strings.Join(s.proxy.LastErrors(), "; "))
 	}
-	n.say("%s: %s: the startup probe passes", s.mode, injected.Name)
+	n.say("%s: %s: the postStart hook has ended, and the readiness probe passes", s.mode, injected.Name)
+	return nil
+}
+
+// postStart runs a container's postStart hook in it.
+func (s *scene) postStart(ctx context.Context, running container.Container, injected corev1.Container) error {
+	if injected.Lifecycle == nil || injected.Lifecycle.PostStart == nil || injected.Lifecycle.PostStart.Exec == nil {
+		return errors.New("no postStart hook with a command")
+	}
+	hook, err := running.Exec(s.node(nil), injected.Lifecycle.PostStart.Exec.Command)
+	if err != nil {
+		return fmt.Errorf("the postStart hook: %w", err)
+	}
+	process, err := hook.Start(ctx, s.network.pod)
+	if err != nil {
+		return fmt.Errorf("the postStart hook: %w", err)
+	}
+	if err := process.Wait(); err != nil {
+		return fmt.Errorf("the postStart hook: %w", err)
+	}
 	return nil
 }
 
@@ -226,7 +249,7 @@ const (
 // families.
 func (s *scene) probe(ctx context.Context, probe *corev1.Probe) error {
 	if probe == nil || probe.HTTPGet == nil {
-		return errors.New("no startup probe by HTTP")
+		return errors.New("no readiness probe by HTTP")
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
@@ -249,7 +272,7 @@ func (s *scene) probe(ctx context.Context, probe *corev1.Probe) error {
 			}
 			select {
 			case <-ctx.Done():
-				return fmt.Errorf("the startup probe fails: %w", err)
+				return fmt.Errorf("the readiness probe fails: %w", err)
 			case <-time.After(probePause):
 			}
 		}
