@@ -80,7 +80,7 @@ var (
 )
 
 // startPod starts an injected pod: its sysctls, then its init containers one after the other, the
-// proxy until its startup probe passes. programs stand in for the proxy's image.
+// proxy until it is ready. programs stand in for the proxy's image.
 func startPod(t *testing.T, injected *corev1.Pod, programs, volumes map[string]string) *pod {
 	t.Helper()
 	p, err := startPodOn(t, injected, container.Node{Programs: programs, Volumes: volumes}, resolverIPv4, resolverIPv6)

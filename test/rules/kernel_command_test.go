@@ -34,7 +34,7 @@ func TestFromOutside(t *testing.T) {
 			fresh := freshStates(t, bin, backend, manyArguments[:3])
 			for _, text := range manyArguments[:3] {
 				args := argumentsOn(backend, text, "--netns="+lab.Pod.Path())
-				if said := run(t, lab.Outside, bin, args...); !strings.Contains(said, "applied, verified") {
+				if said := run(t, lab.Outside, bin, args...); !strings.Contains(said, "applied, verified; not intercepted: ") {
 					t.Errorf("%q says %q", args, said)
 				}
 				if diff := cmp.Diff(fresh[text], stateOf(t, lab.Pod, backend)); diff != "" {
