@@ -70,8 +70,11 @@ func (in *Injector) settle(pod *corev1.Pod, req annotation.Request, cfg config.C
 		cfg, plan.Guaranteed = sidecar.KeepGuaranteed(req, &proxy, cfg)
 	}
 	plan.Options.Backend, plan.Options.Share = cfg.Backend, envoy.SharedDirectory
+	leavesOutProbes := false
 	if cfg.Sidecar.Type != config.SidecarCustom {
-		plan.Options.Envoy = sidecar.EnvoySettings(pod, req, cfg, proxy.Resources.Limits.Memory().Value()).String()
+		settings := sidecar.EnvoySettings(pod, req, cfg, proxy.Resources.Limits.Memory().Value())
+		plan.Options.Envoy = settings.String()
+		leavesOutProbes = len(settings.Probes) > 0
 	}
 	if req.Mode != interception.ModeNone {
 		plan.Spec = req.Spec
@@ -85,8 +88,14 @@ func (in *Injector) settle(pod *corev1.Pod, req annotation.Request, cfg config.C
 	if req.Mode == interception.ModeTProxy {
 		drawn = cfg.TProxyPorts()
 	}
-	proxy = sidecar.Hold(proxy, cfg)
-	plan.Containers = podplan.NewContainers(sidecar.InitContainer(req.Mode, plan.Spec, plan.Options, cfg), proxy, cfg.Native())
+	if !cfg.Native() {
+		proxy = sidecar.Hold(proxy, cfg)
+	}
+	initContainer := sidecar.InitContainer(req.Mode, plan.Spec, plan.Options, cfg)
+	if leavesOutProbes {
+		initContainer.Env = sidecar.NodeAddress()
+	}
+	plan.Containers = podplan.NewContainers(initContainer, proxy, cfg.Native())
 	plan.Volumes = append(sidecar.InitVolumes(req.Mode, cfg), sidecar.Volumes(req, cfg)...)
 	plan.Probes = tcpProbes(pod, req)
 	plan.Sysctls = podplan.NewSysctls(pod, proxy, req.HealthPort(), drawn)

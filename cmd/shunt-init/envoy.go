@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -54,7 +56,24 @@ func bootstrap(mode interception.Mode, spec interception.Spec, settings envoy.Se
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", kernel.ErrPreflight, err)
 	}
-	return envoy.Bootstrap(mode, spec, settings, envoy.Host{
-		IPv6: slices.Contains(families, ruleset.IPv6), BindToLoopback: kernel.MayBindToLoopback(),
-	}), nil
+	host := envoy.Host{IPv6: slices.Contains(families, ruleset.IPv6), BindToLoopback: kernel.MayBindToLoopback()}
+	if len(settings.Probes) > 0 {
+		if host.NodeAddresses, err = nodeAddresses(families); err != nil {
+			return nil, err
+		}
+	}
+	return envoy.Bootstrap(mode, spec, settings, host), nil
+}
+
+// nodeAddresses returns where kubelet's probes may come from: the node's address,
+// which the injector has Kubernetes set, or the pod's gateway.
+func nodeAddresses(families []ruleset.Family) ([]netip.Addr, error) {
+	all, err := kernel.Gateways(families)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", kernel.ErrPreflight, err)
+	}
+	if node, err := netip.ParseAddr(os.Getenv(envoy.NodeVariable)); err == nil && !slices.Contains(all, node) {
+		all = append(all, node)
+	}
+	return all, nil
 }

@@ -59,14 +59,19 @@ func listenerNames(name, direction string) object {
 // server's own errors.
 var failures = object{set("or_filter", object{set("filters", list{
 	object{set("response_flag_filter", object{})},
-	object{set("status_code_filter", object{set("comparison", object{
-		set("op", "GE"), set("value", object{set("default_value", 500), set("runtime_key", "shunt.access_log.least_status")}),
-	})})},
+	statusFrom(500),
 })})}
 
+func statusFrom(least int) object {
+	return object{set("status_code_filter", object{set("comparison", object{
+		set("op", "GE"), set("value", object{set("default_value", least), set("runtime_key", "shunt.access_log.least_status")}),
+	})})}
+}
+
 // accessLog writes one JSON line to standard output at the end of each request, or
-// of each connection that is not HTTP.
-func (b builder) accessLog() []field {
+// of each connection that is not HTTP. anchor names this log; it has the filter,
+// unless that is nil.
+func (b builder) accessLog(anchor string, filter object) []field {
 	if b.AccessLog == AccessLogNone {
 		return nil
 	}
@@ -75,9 +80,30 @@ func (b builder) accessLog() []field {
 		fields = append(fields, set(f.name, f.command))
 	}
 	log := extension("envoy.access_loggers.stdout", "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
-		set("log_format", object{set("omit_empty_values", true), set("json_format", fields)}))
+		set("log_format", anchored{"log_format", object{set("omit_empty_values", true), set("json_format", fields)}}))
 	if b.AccessLog == AccessLogErrors {
-		log = append(log, set("filter", failures))
+		filter = failures
 	}
-	return []field{set("access_log", anchored{"access_log", list{log}})}
+	if filter != nil {
+		log = append(log, set("filter", filter))
+	}
+	return []field{set("access_log", anchored{anchor, list{log}})}
+}
+
+// wholeLog is the log of what kubelet does not probe.
+func (b builder) wholeLog() []field { return b.accessLog("access_log", nil) }
+
+// connectionLog and requestLog are the logs of connections that come in.
+func (b builder) connectionLog() []field {
+	if filter := b.notProbeConnection(); filter != nil {
+		return b.accessLog("connection_log", filter)
+	}
+	return b.wholeLog()
+}
+
+func (b builder) requestLog() []field {
+	if filter := b.notProbe(); filter != nil {
+		return b.accessLog("request_log", filter)
+	}
+	return b.wholeLog()
 }

@@ -16,6 +16,8 @@ type Host struct {
 	// BindToLoopback reports whether Envoy may bind a socket to lo, as of Linux
 	// 5.7. Before, Envoy cannot make a connection that asks for it.
 	BindToLoopback bool
+	// NodeAddresses are those from which kubelet may probe the pod.
+	NodeAddresses []netip.Addr
 }
 
 // Bootstrap returns Envoy's configuration for the connections that spec sends to

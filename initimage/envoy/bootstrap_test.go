@@ -95,7 +95,7 @@ func validate(t *testing.T, m proto.Message) {
 // TestEveryCombinationIsEnvoys checks that Envoy's API knows every field and accepts every value,
 // whatever the settings.
 func TestEveryCombinationIsEnvoys(t *testing.T) {
-	logs := []envoy.AccessLog{envoy.AccessLogAll, envoy.AccessLogErrors, envoy.AccessLogNone}
+	logs := []envoy.AccessLog{envoy.AccessLogAll, envoy.AccessLogTraffic, envoy.AccessLogErrors, envoy.AccessLogNone}
 	n := 0
 	for _, mode := range modes {
 		for _, ipv6 := range []bool{true, false} {
@@ -106,6 +106,10 @@ func TestEveryCombinationIsEnvoys(t *testing.T) {
 				m.settings.InboundHTTPPorts, m.settings.OutboundHTTPPorts = ports, ports
 				m.settings.AccessLog, m.settings.AccessLogQueries = logs[n%len(logs)], n%5 == 0
 				m.settings.MemoryLimit = int64(i) << 30
+				if n%2 == 0 {
+					m.settings.Probes = []envoy.Probe{{Port: 80, Path: "/", Bytes: 83}}
+					m.host.NodeAddresses = []netip.Addr{netip.MustParseAddr("10.0.0.1")}
+				}
 				if n%4 == 0 {
 					m.settings.StatsMatcher = envoy.StatsMatcher{
 						Prefixes: []string{"cluster."}, Suffixes: []string{"_ms"}, Regexps: []string{`"\$(A)`},
@@ -129,7 +133,11 @@ func TestGolden(t *testing.T) {
 	declared := defaults(interception.ModeRedirect)
 	declared.host.IPv6 = false
 	declared.settings.InboundHTTPPorts, declared.settings.OutboundHTTPPorts = "8080,9090", "80"
-	declared.settings.AccessLog, declared.settings.MemoryLimit = envoy.AccessLogErrors, 1<<30
+	declared.settings.MemoryLimit = 1 << 30
+	declared.settings.AccessLog, declared.settings.Probes = envoy.AccessLogTraffic, []envoy.Probe{
+		{Port: 8080, Path: "/live", Bytes: 87}, {Port: 9000, Path: "/ready?full=1", Bytes: 95},
+	}
+	declared.host.NodeAddresses = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fd00::1")}
 	declared.settings.StatsMatcher = envoy.StatsMatcher{Prefixes: []string{"cluster.PassthroughCluster."}, Suffixes: []string{"_length_ms"}}
 	for name, m := range map[string]variant{"redirect-ipv4": ipv4, "tproxy-dns": dns, "declared": declared} {
 		file := filepath.Join("testdata", name+".yaml")
@@ -342,6 +350,31 @@ func TestDNSListeners(t *testing.T) {
 	}
 }
 
+// TestProbesAreLogged checks that the log leaves out nothing with another setting than traffic, and no
+// connection as long as the node's address is not known.
+func TestProbesAreLogged(t *testing.T) {
+	m := withHTTP(interception.ModeRedirect)
+	m.settings.Probes = []envoy.Probe{{Port: 8080, Path: "/live", Bytes: 87}}
+	filters := func() string {
+		return fmt.Sprintf("%d %d", strings.Count(m.text(), "ExpressionFilter"), strings.Count(m.text(), "kube-probe/"))
+	}
+	// Each log is written out once.
+	for _, log := range []envoy.AccessLog{envoy.AccessLogAll, envoy.AccessLogErrors, envoy.AccessLogNone, envoy.AccessLogTraffic} {
+		m.settings.AccessLog, m.host.NodeAddresses = log, []netip.Addr{netip.MustParseAddr("10.0.0.9")}
+		want := "0 0"
+		if log == envoy.AccessLogTraffic {
+			want = "1 1"
+		}
+		if got := filters(); got != want {
+			t.Errorf("%s: %s filters, want %s", log, got, want)
+		}
+	}
+	m.host.NodeAddresses = nil
+	if got := filters(); got != "0 1" {
+		t.Errorf("without the node's address: %s filters", got)
+	}
+}
+
 func TestSettingsText(t *testing.T) {
 	if text := envoy.DefaultSettings().String(); text != "{}" {
 		t.Errorf("the default settings are %s", text)
@@ -350,6 +383,7 @@ func TestSettingsText(t *testing.T) {
 		"{}", `{"healthPort":15022}`, `{"inboundHTTPPorts":"8080","memoryLimit":1073741824}`,
 		`{"accessLog":"errors","accessLogQueries":false}`,
 		`{"statsMatcher":{"inclusionPrefixes":["a"],"inclusionRegexps":[".*\u0024","\u0024(A)\u0024\u0024"]}}`,
+		`{"accessLog":"all","probes":[{"port":8080,"path":"/live","bytes":87}]}`,
 		`{"http":{"maxHeaderKB":96,"maxStreams":100,"headerSeconds":60}}`,
 	} {
 		if settings, err := envoy.ParseSettings(text); err != nil || settings.String() != text {
@@ -364,11 +398,14 @@ func TestSettingsText(t *testing.T) {
 		`{"healthPort":0}`:             "healthPort: invalid value 0; accepted: 1 to 65535",
 		`{"inboundHTTPPorts":"80x"}`:   "inboundHTTPPorts",
 		`{"outboundHTTPPorts":"0"}`:    "outboundHTTPPorts",
-		`{"accessLog":"some"}`:         "accepted: all, errors, none",
+		`{"accessLog":"some"}`:         "accepted: all, traffic, errors, none",
 		`{"keepalive":{"probes":128}}`: "keepalive.probes: invalid value 128; accepted: 1 to 127",
 		`{"http":{"maxStreams":0}}`:    "http.maxStreams: invalid value 0",
 		`{"memoryLimit":-1}`:           "memoryLimit",
-		`{"statsMatcher":{"inclusionRegexps":["("]}}`: "statsMatcher.inclusionRegexps[0]: invalid value \"(\"",
+		`{"probes":[{"port":80,"path":"a","bytes":9}]}`: "probes[0].path: invalid value \"a\": accepted: a path of at most 200",
+		`{"probes":[{"path":"/","bytes":9}]}`:           "probes[0].port: invalid value 0",
+		`{"probes":[{"port":80,"path":"/"}]}`:           "probes[0].bytes: invalid value 0",
+		`{"statsMatcher":{"inclusionRegexps":["("]}}`:   "statsMatcher.inclusionRegexps[0]: invalid value \"(\"",
 	} {
 		if _, err := envoy.ParseSettings(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want one that says %s", text, err, want)

@@ -59,7 +59,7 @@ func (b builder) dnsTCP(f family) object {
 		set("name", name),
 		set("address", address(b.dnsHost(f), b.spec.DNS.Port)),
 		set("metadata", listenerNames(name, outboundDirection)),
-		set("filter_chains", list{b.tcpChain("dns", resolversCluster)}),
+		set("filter_chains", list{b.tcpChain("dns", resolversCluster, b.wholeLog())}),
 		set("socket_options", b.keepaliveOptions()),
 	}
 }

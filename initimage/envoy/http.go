@@ -24,7 +24,7 @@ func managed(chain string, manager ...field) object {
 
 // httpChain handles plain HTTP/1.1 and HTTP/2. HTTP/1.0 is forwarded as TCP: Envoy
 // would forward it as HTTP/1.1, and rejects it without a Host header.
-func (b builder) httpChain(cluster string) object {
+func (b builder) httpChain(cluster string, log []field) object {
 	var upgradeConfigs list
 	for _, upgrade := range upgrades {
 		upgradeConfigs = append(upgradeConfigs, object{set("upgrade_type", upgrade)})
@@ -49,7 +49,7 @@ func (b builder) httpChain(cluster string) object {
 		set("http_filters", list{forgetForm(), router()}),
 		set("route_config", passthroughRoutes(cluster)),
 	}
-	return managed("http", append(manager, b.accessLog()...)...)
+	return managed("http", append(manager, log...)...)
 }
 
 // http1 keeps trailers, and the spelling of headers and of the status line. Envoy

@@ -28,12 +28,15 @@ type passthroughKind struct {
 	cluster         string // that forwards connections
 	httpPorts       string // on which HTTP is detected
 	health          object // the route of a health check that gets here
+
+	connections, requests []field // their access logs
 }
 
 func (b builder) inbound(f family) object {
 	return b.passthrough(passthroughKind{
 		name: "virtualInbound" + f.suffix, direction: inboundDirection, family: f, port: b.spec.InboundPort,
 		cluster: inboundCluster(f), httpPorts: b.InboundHTTPPorts, health: toCluster(healthCluster("outbound", f)),
+		connections: b.connectionLog(), requests: b.requestLog(),
 	})
 }
 
@@ -43,6 +46,7 @@ func (b builder) outbound(f family) object {
 	return b.passthrough(passthroughKind{
 		name: "virtualOutbound" + f.suffix, direction: outboundDirection, family: f, port: b.spec.OutboundPort,
 		cluster: passthroughCluster, httpPorts: b.OutboundHTTPPorts, health: status(200),
+		connections: b.wholeLog(), requests: b.wholeLog(),
 	})
 }
 
@@ -96,14 +100,14 @@ func (b builder) passthrough(kind passthroughKind) object {
 		filters = append(filters, extension("envoy.filters.listener.original_src",
 			"envoy.extensions.filters.listener.original_src.v3.OriginalSrc", set("mark", int(b.spec.Mark))))
 	}
-	chains = append(chains, b.chains(kind.httpPorts, kind.cluster)...)
+	chains = append(chains, b.chains(kind, kind.cluster)...)
 	if kind.direction == inboundDirection && b.separatesSelf() {
 		self, cluster := set("source_type", "SAME_IP_OR_LOOPBACK"), kind.cluster+selfSuffix
-		chains = append(chains, b.chains(kind.httpPorts, cluster, self)...)
-		chains = append(chains, append(b.tcpChain("tcp", cluster), set("filter_chain_match", object{self})))
+		chains = append(chains, b.chains(kind, cluster, self)...)
+		chains = append(chains, append(b.tcpChain("tcp", cluster, kind.connections), set("filter_chain_match", object{self})))
 		if kind.httpPorts != "" { // if some chains have a transport protocol, Envoy ignores those without one
 			raw := object{set("transport_protocol", "raw_buffer"), self}
-			chains = append(chains, append(b.tcpChain("tcp", cluster), set("filter_chain_match", raw)))
+			chains = append(chains, append(b.tcpChain("tcp", cluster, kind.connections), set("filter_chain_match", raw)))
 		}
 	}
 	if kind.httpPorts != "" {
@@ -116,13 +120,13 @@ func (b builder) passthrough(kind passthroughKind) object {
 		set("filter_chains", chains),
 		// Envoy closes what no chain accepts, and does not go back to a less
 		// specific chain: plain TCP must be the default chain.
-		set("default_filter_chain", b.tcpChain("tcp", kind.cluster)),
+		set("default_filter_chain", b.tcpChain("tcp", kind.cluster, kind.connections)),
 	)
 }
 
 // chains handle what was detected as HTTP or TLS, of connections that match.
-func (b builder) chains(httpPorts, cluster string, match ...field) list {
-	if httpPorts == "" {
+func (b builder) chains(kind passthroughKind, cluster string, match ...field) list {
+	if kind.httpPorts == "" {
 		return nil
 	}
 	http := append(object{
@@ -130,8 +134,8 @@ func (b builder) chains(httpPorts, cluster string, match ...field) list {
 	}, match...)
 	tls := append(object{set("transport_protocol", "tls")}, match...)
 	return list{
-		append(b.httpChain(cluster), set("filter_chain_match", http)),
-		append(b.tcpChain("tls", cluster), set("filter_chain_match", tls)),
+		append(b.httpChain(cluster, kind.requests), set("filter_chain_match", http)),
+		append(b.tcpChain("tls", cluster, kind.connections), set("filter_chain_match", tls)),
 	}
 }
 
@@ -181,7 +185,7 @@ func toPorts(text string) object {
 	return object{set("or_match", object{set("rules", rules)})}
 }
 
-func (b builder) tcpChain(name, cluster string) object {
+func (b builder) tcpChain(name, cluster string, log []field) object {
 	config := []field{
 		set("stat_prefix", cluster),
 		set("cluster", cluster),
@@ -190,13 +194,13 @@ func (b builder) tcpChain(name, cluster string) object {
 	}
 	return object{set("name", name), set("filters", list{extension(
 		"envoy.filters.network.tcp_proxy", "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-		append(config, b.accessLog()...)...,
+		append(config, log...)...,
 	)})}
 }
 
 // blackHoleChain returns a chain that closes connections that match.
 func (b builder) blackHoleChain(name, why string, match ...field) object {
-	return append(b.tcpChain(name, blackHoleCluster), explained(why, "filter_chain_match", object(match)))
+	return append(b.tcpChain(name, blackHoleCluster, b.wholeLog()), explained(why, "filter_chain_match", object(match)))
 }
 
 const keepaliveReason = "The application's own keepalive ends here: Envoy's keeps both connections known to NATs and load balancers."

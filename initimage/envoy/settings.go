@@ -29,6 +29,8 @@ type Settings struct {
 	AccessLog AccessLog `json:"accessLog"`
 	// AccessLogQueries adds the query strings of HTTP requests to the access log.
 	AccessLogQueries bool `json:"accessLogQueries"`
+	// Probes are kubelet's, which AccessLogTraffic leaves out.
+	Probes []Probe `json:"probes"`
 	// StatsMatcher adds to the statistics that Envoy keeps for every pod.
 	StatsMatcher StatsMatcher `json:"statsMatcher"`
 	// Keepalive is TCP's, on both of Envoy's connections.
@@ -66,9 +68,10 @@ type AccessLog string
 
 // The values of AccessLog.
 const (
-	AccessLogAll    AccessLog = "all"
-	AccessLogErrors AccessLog = "errors" // those that did not end well
-	AccessLogNone   AccessLog = "none"
+	AccessLogAll     AccessLog = "all"
+	AccessLogTraffic AccessLog = "traffic" // all but kubelet's probes that succeed
+	AccessLogErrors  AccessLog = "errors"  // those that did not end well
+	AccessLogNone    AccessLog = "none"
 )
 
 // Keepalive is how the kernel finds out that the other end of an idle connection is
@@ -85,7 +88,7 @@ func DefaultSettings() Settings {
 	return Settings{
 		HealthPort: interception.HealthPort,
 		HTTP:       HTTPLimits{MaxHeaderKB: 60, MaxStreams: 100, HeaderSeconds: 60},
-		AccessLog:  AccessLogAll, AccessLogQueries: true,
+		AccessLog:  AccessLogTraffic, AccessLogQueries: true,
 		// Shorter than the shortest known idle timeout of a cloud's load balancers
 		// and NATs: Azure's 4 minutes. Linux itself gives up after about ten
 		// unanswered probes.
@@ -118,13 +121,14 @@ func (s Settings) String() string {
 		HTTP              *HTTPLimits  `json:"http,omitempty"`
 		AccessLog         *AccessLog   `json:"accessLog,omitempty"`
 		AccessLogQueries  *bool        `json:"accessLogQueries,omitempty"`
+		Probes            []Probe      `json:"probes,omitempty"`
 		StatsMatcher      StatsMatcher `json:"statsMatcher,omitzero"`
 		Keepalive         *Keepalive   `json:"keepalive,omitempty"`
 		MemoryLimit       *int64       `json:"memoryLimit,omitempty"`
 	}{
 		unless(s.HealthPort, defaults.HealthPort), unless(s.InboundHTTPPorts, defaults.InboundHTTPPorts),
 		unless(s.OutboundHTTPPorts, defaults.OutboundHTTPPorts), unless(s.HTTP, defaults.HTTP), unless(s.AccessLog, defaults.AccessLog),
-		unless(s.AccessLogQueries, defaults.AccessLogQueries), s.StatsMatcher, unless(s.Keepalive, defaults.Keepalive),
+		unless(s.AccessLogQueries, defaults.AccessLogQueries), s.Probes, s.StatsMatcher, unless(s.Keepalive, defaults.Keepalive),
 		unless(s.MemoryLimit, defaults.MemoryLimit),
 	})
 	if err != nil {
@@ -160,9 +164,17 @@ func (s Settings) Validate() error {
 	within("keepalive.probes", int64(s.Keepalive.Probes), 1, maxProbes)
 	within("memoryLimit", s.MemoryLimit, 0, 1<<62)
 	switch s.AccessLog {
-	case AccessLogAll, AccessLogErrors, AccessLogNone:
+	case AccessLogAll, AccessLogTraffic, AccessLogErrors, AccessLogNone:
 	default:
-		errs = append(errs, fmt.Errorf("accessLog: invalid value %q; accepted: all, errors, none", s.AccessLog))
+		errs = append(errs, fmt.Errorf("accessLog: invalid value %q; accepted: all, traffic, errors, none", s.AccessLog))
+	}
+	if len(s.Probes) > MostProbes {
+		errs = append(errs, fmt.Errorf("probes: invalid value of %d probes; accepted: at most %d", len(s.Probes), MostProbes))
+	}
+	for i, probe := range s.Probes {
+		if err := probe.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("probes[%d].%w", i, err))
+		}
 	}
 	for _, ports := range []struct{ name, text string }{
 		{"inboundHTTPPorts", s.InboundHTTPPorts}, {"outboundHTTPPorts", s.OutboundHTTPPorts},
@@ -183,6 +195,9 @@ func (s Settings) Validate() error {
 // SharedDirectory is where shunt-init leaves what Envoy reads. Envoy's container
 // mounts it.
 const SharedDirectory = "/shunt"
+
+// NodeVariable is the variable with the node's address, for shunt-init.
+const NodeVariable = "SHUNT_NODE_IP"
 
 // Files in SharedDirectory.
 const (

@@ -156,9 +156,10 @@ var trafficAnnotations = []Row{
 	},
 	{
 		Key: AccessLogKey, Places: settingPlaces, Field: "accessLog", Envoy: true,
-		Sets:     "which connections and requests Envoy logs: all, those that failed, or none",
-		Accepted: "all, errors, none", Default: ofConfiguration + "all",
-		read: into(oneOf(envoy.AccessLogAll, envoy.AccessLogErrors, envoy.AccessLogNone),
+		Sets: "which connections and requests Envoy logs: all; traffic, which is all but kubelet's httpGet probes that succeed; " +
+			"those that failed (errors); or none",
+		Accepted: "all, traffic, errors, none", Default: ofConfiguration + "traffic",
+		read: into(oneOf(envoy.AccessLogAll, envoy.AccessLogTraffic, envoy.AccessLogErrors, envoy.AccessLogNone),
 			func(r *Request) *envoy.AccessLog { return &r.accessLog }),
 	},
 	{

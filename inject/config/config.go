@@ -72,8 +72,8 @@ type Config struct {
 	HTTPPorts string `json:"httpPorts"`
 	// HTTPLimits limit what Envoy buffers for one client, where it detects HTTP.
 	HTTPLimits HTTPLimits `json:"httpLimits"`
-	// AccessLog sets which connections and requests Envoy logs: all, errors or
-	// none. AccessLogQueries sets whether entries contain HTTP query strings.
+	// AccessLog sets which connections and requests Envoy logs: all, traffic,
+	// errors or none. AccessLogQueries sets whether entries contain HTTP query strings.
 	AccessLog        envoy.AccessLog `json:"accessLog"`
 	AccessLogQueries bool            `json:"accessLogQueries"`
 	// ProxyStatsMatcher adds to the statistics that Envoy keeps for every pod.

@@ -55,7 +55,8 @@ func (c Config) Validate() field.ErrorList {
 	}
 	errs = append(errs, checkOneOf("dnsCapture", c.DNSCapture, DNSCaptureNone, DNSCaptureResolvers, DNSCaptureAll)...)
 	errs = append(errs, checkHTTP(c)...)
-	errs = append(errs, checkOneOf("accessLog", c.AccessLog, envoy.AccessLogAll, envoy.AccessLogErrors, envoy.AccessLogNone)...)
+	errs = append(errs, checkOneOf("accessLog", c.AccessLog,
+		envoy.AccessLogAll, envoy.AccessLogTraffic, envoy.AccessLogErrors, envoy.AccessLogNone)...)
 	for _, wrong := range c.ProxyStatsMatcher.Validate() {
 		errs = append(errs, PatternError(field.NewPath("proxyStatsMatcher"), wrong))
 	}

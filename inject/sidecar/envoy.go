@@ -126,7 +126,7 @@ func EnvoySettings(pod *corev1.Pod, req annotation.Request, cfg config.Config, m
 			HeaderSeconds: seconds(cfg.HTTPLimits.HeaderTimeout),
 		},
 		AccessLog: cfg.AccessLog, AccessLogQueries: cfg.AccessLogQueries,
-		StatsMatcher: cfg.ProxyStatsMatcher,
+		Probes: loggedProbes(pod, req.Mode, cfg.AccessLog), StatsMatcher: cfg.ProxyStatsMatcher,
 		Keepalive: envoy.Keepalive{
 			TimeSeconds: seconds(cfg.TCPKeepalive.Time), IntervalSeconds: seconds(cfg.TCPKeepalive.Interval),
 			Probes: uint32(cfg.TCPKeepalive.Probes),

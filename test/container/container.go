@@ -25,6 +25,8 @@ type Node struct {
 	Root string
 	// PodIPs are the pod's addresses.
 	PodIPs []netip.Addr
+	// HostIP is the node's address.
+	HostIP string
 	// Volumes are folders of this machine, by the name of the pod's volume.
 	Volumes map[string]string
 	// ConfigMaps are those of the pod's namespace, by name and key.
@@ -122,6 +124,7 @@ func environment(pod *corev1.Pod, spec corev1.Container, node Node) (map[string]
 		for _, ip := range node.PodIPs {
 			all = append(all, ip.String())
 		}
+		fields["status.hostIP"] = node.HostIP
 		fields["status.podIP"], fields["status.podIPs"] = all[0], strings.Join(all, ",")
 	}
 	values := map[string]string{"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -108,7 +109,7 @@ func startPodOn(t *testing.T, injected *corev1.Pod, node container.Node, resolve
 	programs := map[string]string{"": buildShuntInit(t)}
 	maps.Copy(programs, node.Programs)
 	node.Programs = programs
-	node.PodIPs = []netip.Addr{netns.PodIPv4, netns.PodIPv6}
+	node.PodIPs, node.HostIP = []netip.Addr{netns.PodIPv4, netns.PodIPv6}, cmp.Or(node.HostIP, netns.OutsideIPv4.String())
 	node.EmptyDirs, node.ResolvConf = t.TempDir(), filepath.Join(t.TempDir(), "resolv.conf")
 	var nameservers strings.Builder
 	for _, addr := range resolvers {
