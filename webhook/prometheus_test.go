@@ -261,10 +261,17 @@ type panel struct {
 
 type source struct{ Type, UID string }
 
-// TestDashboard checks that Grafana can show the dashboard: no panels overlap, and every query uses
+// TestDashboard checks that Grafana can show the dashboards: no panels overlap, and every query uses
 // the chosen data source.
 func TestDashboard(t *testing.T) {
-	text, err := os.ReadFile("../config/prometheus/dashboard.json")
+	for _, file := range []string{"dashboard.json", "proxy-dashboard.json"} {
+		t.Run(file, func(t *testing.T) { checkDashboard(t, file) })
+	}
+}
+
+func checkDashboard(t *testing.T, file string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("../config/prometheus", file))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -345,8 +352,15 @@ func TestOperationsPage(t *testing.T) {
 	}
 }
 
-// alerts returns the names of all alerts. Each must have a summary and a link into the page.
+// alerts returns the names of all alerts, of the webhook and of the proxies, whose queries test/proxy
+// checks.
 func alerts(t *testing.T) []string {
+	t.Helper()
+	return append(alertsOf(t, "rules.yaml"), alertsOf(t, "proxy-rules.yaml")...)
+}
+
+// alertsOf returns the names of a file's alerts. Each must have a summary and a link into the page.
+func alertsOf(t *testing.T, file string) []string {
 	t.Helper()
 	var rules struct {
 		Spec struct {
@@ -358,7 +372,7 @@ func alerts(t *testing.T) []string {
 			}
 		}
 	}
-	text, err := os.ReadFile("../config/prometheus/rules.yaml")
+	text, err := os.ReadFile(filepath.Join("../config/prometheus", file))
 	if err == nil {
 		err = yaml.Unmarshal(text, &rules)
 	}
