@@ -27,7 +27,7 @@ func (b builder) keptStatistics() []string {
 			`no_filter_chain_match|http` + clusters + `downstream_rq_completed)`,
 		`http` + clusters + `downstream_(cx_(total|active|protocol_error|[rt]x_bytes_total)|rq_(total|active|time|[1-5]xx|[rt]x_reset))`,
 		`tcp` + clusters + `(downstream_cx_(total|[rt]x_bytes_total)|upstream_flush_active)`,
-		`cluster` + clusters + `(bind_errors|upstream_cx_(total|active|connect_fail|connect_timeout|[rt]x_bytes_total)|` +
+		`cluster` + clusters + `(upstream_cx_(total|active|connect_fail|connect_timeout|[rt]x_bytes_total)|` +
 			`upstream_rq_(total|active|[1-5]xx|[rt]x_reset)|udp\.sess_.*)`,
 		`udp` + clusters + `downstream_sess_.*`,
 		`server\.(live|state|uptime|concurrency|total_connections|memory_(allocated|heap_size|physical_size))`,

@@ -43,7 +43,7 @@ func TestQueries(t *testing.T) {
 		}
 		there[match[1]] = append(there[match[1]], ofTarget...)
 	}
-	for file, least := range map[string]int{"proxy-rules.yaml": 5, "proxy-dashboard.json": 15} {
+	for file, least := range map[string]int{"proxy-rules.yaml": 4, "proxy-dashboard.json": 15} {
 		found := queriesOf(t, file)
 		if len(found) < least {
 			t.Errorf("%s: %d queries, want %d at least", file, len(found), least)
