@@ -2,6 +2,7 @@ package check_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -15,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
@@ -29,6 +30,7 @@ import (
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/check"
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 var update = flag.Bool("update", false, "rewrite the wanted parts of testdata/cases")
@@ -250,6 +252,7 @@ func snapshot(t *testing.T, archive *txtar.Archive) check.Snapshot {
 		}
 		s.Unread[line] = errors.New(line + " is forbidden")
 	}
+	s.Replicas = replicas(t, s, files)
 	return s
 }
 
@@ -285,6 +288,49 @@ func workloads(t *testing.T, c cluster) []metav1.Object {
 	return all
 }
 
+// replicas are the answers of the webhook's pods: those of the case, or of two pods that have read
+// the ConfigMap, if it is good.
+func replicas(t *testing.T, s check.Snapshot, files map[string]string) []check.Replica {
+	t.Helper()
+	answer := func(name, text string) check.Replica {
+		cfg, err := inject.ParseConfig([]byte(text))
+		if err != nil {
+			return check.Replica{Namespace: "shunt-system", Service: "shunt-webhook", Pod: name, Problem: "connection refused"}
+		}
+		encoded, err := config.Encode(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return check.Replica{Namespace: "shunt-system", Service: "shunt-webhook", Pod: name, InForce: config.InForce{
+			Version: "v0.1.0", Revision: cfg.Revision, Since: metav1.NewTime(now.Add(-time.Hour)), NativeSidecars: s.NativeSidecars,
+			Configuration: encoded,
+		}}
+	}
+	if text, ok := files["replicas.yaml"]; ok {
+		var given []struct {
+			Pod, Configuration, Version, Error, Problem string
+
+			Since metav1.Time
+		}
+		if err := yaml.UnmarshalStrict([]byte(text), &given); err != nil {
+			t.Fatal(err)
+		}
+		var all []check.Replica
+		for _, g := range given {
+			r := answer(g.Pod, "apiVersion: shunt.dev/v1alpha1\nkind: InjectorConfiguration\n"+g.Configuration)
+			r.InForce.Version, r.InForce.Since = cmp.Or(g.Version, r.InForce.Version), cmp.Or(g.Since, r.InForce.Since)
+			r.InForce.Error, r.Problem = g.Error, g.Problem
+			all = append(all, r)
+		}
+		return all
+	}
+	text := ""
+	for _, m := range s.ConfigMaps {
+		text = m.Data["config.yaml"]
+	}
+	return []check.Replica{answer("shunt-webhook-1", text), answer("shunt-webhook-2", text)}
+}
+
 // setBundle makes the first webhook trust the named authority.
 func setBundle(t *testing.T, c cluster, name string) {
 	t.Helper()
@@ -316,6 +362,7 @@ func texts(archive *txtar.Archive) map[string]string {
 //	ca-bundle            which of them the first webhook trusts
 //	config.yaml          the file of --config
 //	unread               resources that the user may not read, one a line
+//	replicas.yaml        what the webhook's pods answer; without it two that have read the ConfigMap
 //	older-api-server     the API server does not know native sidecars
 //	findings             one a line
 func TestCases(t *testing.T) {
@@ -341,7 +388,7 @@ func TestCases(t *testing.T) {
 				}
 				return
 			}
-			if diff := cmp.Diff(texts(archive)["findings"], got.String()); diff != "" {
+			if diff := gocmp.Diff(texts(archive)["findings"], got.String()); diff != "" {
 				t.Errorf("findings (-want +got):\n%s", diff)
 			}
 		})
@@ -398,17 +445,17 @@ func TestTargets(t *testing.T) {
 		Name: address, Namespace: "shunt-system", Pods: []string{"ready"}, Port: 9443, Secret: "shunt-webhook-cert",
 	}}
 	snapshot.HomePods = slices.Concat(home, []corev1.Pod{unready})
-	if diff := cmp.Diff(want, snapshot.Targets()); diff != "" {
+	if diff := gocmp.Diff(want, snapshot.Targets()); diff != "" {
 		t.Errorf("targets (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"shunt-system"}, check.Homes(snapshot.Webhooks)); diff != "" {
+	if diff := gocmp.Diff([]string{"shunt-system"}, check.Homes(snapshot.Webhooks)); diff != "" {
 		t.Errorf("homes (-want +got):\n%s", diff)
 	}
 	for given, name := range map[string]string{"https://10.0.0.1:8443/x": "10.0.0.1:8443", "https://shunt.example/x": "shunt.example:443"} {
 		for i := range snapshot.Webhooks[0].Webhooks {
 			snapshot.Webhooks[0].Webhooks[i].ClientConfig = admissionregistrationv1.WebhookClientConfig{URL: &given}
 		}
-		if diff := cmp.Diff([]check.Target{{Name: name, Direct: true}}, snapshot.Targets()); diff != "" {
+		if diff := gocmp.Diff([]check.Target{{Name: name, Direct: true}}, snapshot.Targets()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", given, diff)
 		}
 	}

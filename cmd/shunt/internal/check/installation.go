@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/shunt-dev/shunt/cmd/internal/injectflags"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // installation is one Shunt: a webhook configuration and what it leads to.
@@ -82,10 +83,9 @@ func (in installation) revisions() []string {
 	return slices.Compact(names)
 }
 
-// flags returns the injector's flags among the Deployment's arguments, and the
-// folder of its certificate.
+// flags returns the injector's flags among the Deployment's arguments, and those
+// that say where its certificate is and where it serves its configuration.
 func (in installation) flags() (flags *pflag.FlagSet, container *corev1.Container) {
-	const certDir = "cert-dir"
 	for i := range in.deployment.Spec.Template.Spec.Containers {
 		container = &in.deployment.Spec.Template.Spec.Containers[i]
 		flags = pflag.NewFlagSet(container.Name, pflag.ContinueOnError)
@@ -93,6 +93,7 @@ func (in installation) flags() (flags *pflag.FlagSet, container *corev1.Containe
 		flags.Usage = func() {}
 		injectflags.Add(flags)
 		flags.String(certDir, "", "")
+		flags.String(debugAddress, config.InForceAddress, "")
 		// If they are invalid, the container itself reports it and exits.
 		_ = flags.Parse(slices.Concat(container.Command, container.Args))
 		if flags.Changed(certDir) || injectflags.File(flags) != "" {
@@ -101,6 +102,12 @@ func (in installation) flags() (flags *pflag.FlagSet, container *corev1.Containe
 	}
 	return flags, container
 }
+
+// Flags of the webhook beside the injector's.
+const (
+	certDir      = "cert-dir"
+	debugAddress = "debug-bind-address"
+)
 
 // secret returns the Secret that the Deployment's pods serve from, or "".
 func (in installation) secret() string {
@@ -111,7 +118,7 @@ func (in installation) secret() string {
 	if flags == nil {
 		return ""
 	}
-	folder, _ := flags.GetString("cert-dir")
+	folder, _ := flags.GetString(certDir)
 	volume, _ := in.volumeOf(container, folder)
 	if volume == nil || volume.Secret == nil {
 		return ""

@@ -34,6 +34,8 @@ type Snapshot struct {
 	Unread map[string]error
 	// Certificates are by the name of their Target.
 	Certificates map[string]Served
+	// Replicas are those of the webhooks that were asked for their configuration.
+	Replicas []Replica
 	// NativeSidecars reports whether the API server knows native sidecars.
 	NativeSidecars bool
 	// Config replaces the cluster's configuration, unless it is nil.
@@ -118,11 +120,16 @@ func (in installation) target(c admissionregistrationv1.WebhookClientConfig, hom
 		}
 	}
 	for _, pod := range home {
-		if pod.Namespace == in.service.Namespace && isSubset(in.service.Spec.Selector, pod.Labels) && ready(pod) {
+		if in.serves(pod) {
 			target.Pods = append(target.Pods, pod.Name)
 		}
 	}
 	return target
+}
+
+// serves reports whether a pod is a ready one of the webhooks' Service.
+func (in installation) serves(pod corev1.Pod) bool {
+	return pod.Namespace == in.service.Namespace && isSubset(in.service.Spec.Selector, pod.Labels) && ready(pod)
 }
 
 func ready(pod corev1.Pod) bool {

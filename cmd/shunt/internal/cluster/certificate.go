@@ -26,7 +26,7 @@ import (
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/check"
 )
 
-// patience is for one try to see a certificate.
+// patience is for one try to ask a pod.
 const patience = 10 * time.Second
 
 // certificate is the one that a webhook serves: as the address shows it, or a
@@ -43,7 +43,11 @@ func (c cluster) certificate(ctx context.Context, target check.Target) check.Ser
 	unasked := errors.New("no pod of the Service is ready")
 	if len(target.Pods) > 0 && target.Port > 0 {
 		pod := target.Pods[0]
-		chain, err := c.forwarded(ctx, target, pod)
+		var chain []byte
+		err := c.forwarded(ctx, target.Namespace, pod, target.Port, func(ctx context.Context, address string) (err error) {
+			chain, err = shown(ctx, address, target.Name)
+			return err
+		})
 		if err == nil {
 			return served(fmt.Sprintf("served by Pod %s/%s", target.Namespace, pod), chain, nil)
 		}
@@ -90,34 +94,36 @@ func shown(ctx context.Context, address, name string) ([]byte, error) {
 	return chain.Bytes(), nil
 }
 
-// forwarded is what a pod shows, by a port that is forwarded to it.
-func (c cluster) forwarded(ctx context.Context, target check.Target, pod string) ([]byte, error) {
+// forwarded calls ask with an address from which a port is forwarded to a pod.
+func (c cluster) forwarded(
+	ctx context.Context, namespace, pod string, port int32, ask func(ctx context.Context, address string) error,
+) error {
 	// Told to nobody: the error says it.
 	ctx, cancel := context.WithTimeout(logr.NewContext(ctx, logr.Discard()), patience)
 	defer cancel()
-	dialer, err := c.dialer(target.Namespace, pod)
+	dialer, err := c.dialer(namespace, pod)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	forwarder, err := portforward.NewOnAddressesForStreamingWithContext(ctx, dialer, []string{"127.0.0.1"},
-		[]string{"0:" + strconv.Itoa(int(target.Port))}, ready, io.Discard, io.Discard)
+		[]string{"0:" + strconv.Itoa(int(port))}, ready, io.Discard, io.Discard)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	go func() { ended <- forwarder.ForwardPorts() }()
 	select {
 	case <-ready:
 	case err := <-ended:
-		return nil, err
+		return err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
 	ports, err := forwarder.GetPorts()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return shown(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(int(ports[0].Local))), target.Name)
+	return ask(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(int(ports[0].Local))))
 }
 
 // dialer reaches a pod's ports as kubectl does: by a websocket, or by SPDY

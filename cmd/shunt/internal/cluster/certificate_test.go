@@ -26,6 +26,7 @@ import (
 // test, over SPDY; and it has one Secret.
 type apiServer struct {
 	pod     string // host:port
+	debug   string // host:port of its port 6060
 	refused atomic.Int32
 }
 
@@ -65,8 +66,8 @@ func (a *apiServer) forward(w http.ResponseWriter, r *http.Request) {
 	for {
 		select {
 		case stream := <-streams:
-			if stream.Headers().Get(corev1.StreamType) == corev1.StreamTypeData && stream.Headers().Get(corev1.PortHeader) == "9443" {
-				go a.serve(stream)
+			if stream.Headers().Get(corev1.StreamType) == corev1.StreamTypeData {
+				go a.serve(stream, map[string]string{"9443": a.pod, "6060": a.debug}[stream.Headers().Get(corev1.PortHeader)])
 			}
 		case <-connection.CloseChan():
 			return
@@ -74,10 +75,10 @@ func (a *apiServer) forward(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serve joins a stream and the pod.
-func (a *apiServer) serve(stream httpstream.Stream) {
+// serve joins a stream and a port of the pod.
+func (a *apiServer) serve(stream httpstream.Stream, address string) {
 	var dialer net.Dialer
-	pod, err := dialer.DialContext(context.Background(), "tcp", a.pod)
+	pod, err := dialer.DialContext(context.Background(), "tcp", address)
 	if err != nil {
 		_ = stream.Reset()
 		return

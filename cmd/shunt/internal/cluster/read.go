@@ -34,23 +34,30 @@ const pageSize = 500
 // namespace, or of all where none is named. Namespaces and pods have to be readable;
 // what else is not is in Snapshot.Unread.
 func Read(ctx context.Context, api *rest.Config, namespace string) (check.Snapshot, error) {
-	c, err := connect(api)
-	if err != nil {
-		return check.Snapshot{}, fmt.Errorf("connect to the API server: %w", err)
-	}
-	natives, err := knowsNativeSidecars(ctx, api)
+	c, snapshot, err := begin(ctx, api)
 	if err != nil {
 		return check.Snapshot{}, err
 	}
-	snapshot := check.Snapshot{
-		Now: time.Now(), NativeSidecars: natives, Certificates: map[string]check.Served{}, Unread: map[string]error{},
-	}
-	for _, read := range []func(context.Context, *check.Snapshot, string) error{c.shunt, c.everybody, c.workloads, c.events} {
+	for _, read := range []func(context.Context, *check.Snapshot, string) error{
+		c.shunt, c.certificates, c.everybody, c.workloads, c.events,
+	} {
 		if err := read(ctx, &snapshot, namespace); err != nil {
 			return check.Snapshot{}, err
 		}
 	}
 	return snapshot, nil
+}
+
+// begin asks the API server what it is.
+func begin(ctx context.Context, api *rest.Config) (cluster, check.Snapshot, error) {
+	c, err := connect(api)
+	if err != nil {
+		return cluster{}, check.Snapshot{}, fmt.Errorf("connect to the API server: %w", err)
+	}
+	natives, err := knowsNativeSidecars(ctx, api)
+	return c, check.Snapshot{
+		Now: time.Now(), NativeSidecars: natives, Certificates: map[string]check.Served{}, Unread: map[string]error{},
+	}, err
 }
 
 func knowsNativeSidecars(ctx context.Context, api *rest.Config) (bool, error) {
@@ -101,7 +108,8 @@ func connect(api *rest.Config) (cluster, error) {
 	return cluster{api: api, Reader: reader}, err
 }
 
-// shunt reads what Shunt consists of.
+// shunt reads what Shunt consists of, and asks its replicas for their
+// configuration.
 func (c cluster) shunt(ctx context.Context, s *check.Snapshot, _ string) error {
 	webhooks := &admissionregistrationv1.MutatingWebhookConfigurationList{}
 	err := c.listIfAllowed(ctx, s, webhooks, func() { s.Webhooks = append(s.Webhooks, webhooks.Items...) })
@@ -131,6 +139,14 @@ func (c cluster) shunt(ctx context.Context, s *check.Snapshot, _ string) error {
 			}
 		}
 	}
+	for _, asking := range s.Askings() {
+		s.Replicas = append(s.Replicas, c.replicas(ctx, asking)...)
+	}
+	return nil
+}
+
+// certificates reads those that the webhooks serve.
+func (c cluster) certificates(ctx context.Context, s *check.Snapshot, _ string) error {
 	for _, target := range s.Targets() {
 		s.Certificates[target.Name] = c.certificate(ctx, target)
 	}
