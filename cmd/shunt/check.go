@@ -8,9 +8,6 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
-	_ "k8s.io/client-go/plugin/pkg/client/auth/oidc" // kubeconfig files may name it
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/shunt-dev/shunt/cmd/internal/injectflags"
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/check"
@@ -25,9 +22,9 @@ of one namespace. Each finding is a line: OK, WARN or FAIL. What you may not lis
 
 // checker holds the values of the flags.
 type checker struct {
-	kubeconfig, context, namespace string
-	all                            bool
-	config, output                 string
+	target
+	all            bool
+	config, output string
 }
 
 func newCheck(name string) *cobra.Command {
@@ -37,10 +34,8 @@ func newCheck(name string) *cobra.Command {
 		Example: examples(name, "check", "check -n shop", "check --context production -o json"),
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig file (default $KUBECONFIG, then ~/.kube/config)")
-	fs.StringVar(&c.context, "context", "", "kubeconfig context (default the current one)")
-	fs.StringVarP(&c.namespace, "namespace", "n", "", "check only the workloads and pods of this namespace")
-	fs.BoolVarP(&c.all, "all-namespaces", "A", false, "check all namespaces (the default)")
+	c.addFlags(cmd, "check only the pods of this namespace")
+	fs.BoolVarP(&c.all, "all-namespaces", "A", false, "check the pods of all namespaces (the default)")
 	fs.StringVar(&c.config, "config", "", "injector configuration file to use instead of the cluster's")
 	fs.StringVarP(&c.output, "output", "o", outputTable, "output format: table or json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -59,19 +54,8 @@ func (c checker) check() error {
 	if c.output != outputTable && c.output != outputJSON {
 		errs = append(errs, fmt.Errorf("--output: invalid value %q; accepted: table, json", c.output))
 	}
-	if c.namespace != "" {
-		errs = append(errs, checkNamespace(c.namespace))
-		if c.all {
-			errs = append(errs, errors.New("--all-namespaces with --namespace; accepted: one of them"))
-		}
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.checkNamespaces(c.all))...)
 }
-
-// clusterError wraps an error because of which nothing could be checked.
-type clusterError struct{ error }
-
-func (e clusterError) Unwrap() error { return e.error }
 
 func (c checker) run(cmd *cobra.Command) error {
 	var overridden check.Snapshot
@@ -82,7 +66,7 @@ func (c checker) run(cmd *cobra.Command) error {
 		}
 		overridden.Config = &cfg
 	}
-	api, err := c.api()
+	api, _, err := c.api()
 	if err != nil {
 		return clusterError{fmt.Errorf("find the cluster: %w", err)}
 	}
@@ -99,19 +83,6 @@ func (c checker) run(cmd *cobra.Command) error {
 		return fmt.Errorf("%d of %d findings are %s", failed, len(findings), check.Fail)
 	}
 	return nil
-}
-
-// api returns the API server that kubectl would ask.
-func (c checker) api() (*rest.Config, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = c.kubeconfig
-	api, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules,
-		&clientcmd.ConfigOverrides{CurrentContext: c.context}).ClientConfig()
-	if err != nil {
-		return nil, err
-	}
-	api.QPS = -1 // the API server has a brake of its own
-	return api, nil
 }
 
 func (c checker) print(w io.Writer, findings []check.Finding) error {

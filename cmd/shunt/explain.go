@@ -41,17 +41,17 @@ func explain(cmd *cobra.Command, inputs []input, injector manifest.Injector, giv
 		return err
 	}
 	if output == outputJSON {
-		return explainJSON(cmd.OutOrStdout(), all)
+		return printJSON(cmd.OutOrStdout(), all)
 	}
 	return explainTables(cmd.OutOrStdout(), all)
 }
 
-func explainJSON(stdout io.Writer, all []manifest.Explanation) error {
+func printJSON(stdout io.Writer, value any) error {
 	encoder := json.NewEncoder(stdout)
 	encoder.SetIndent("", "  ")
 	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(all); err != nil {
-		return fmt.Errorf("print the settings: %w", err)
+	if err := encoder.Encode(value); err != nil {
+		return fmt.Errorf("print JSON: %w", err)
 	}
 	return nil
 }

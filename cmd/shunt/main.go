@@ -90,13 +90,13 @@ func run(ctx context.Context, name string, args []string, stdin io.Reader, stdou
 
 const rootLong = `Put a proxy in front of any pod, transparently.
 
-inject, uninject, rules, bootstrap and config validate work on files; check asks a cluster.
+inject, uninject, rules, bootstrap and config validate work on files; check, explain and list ask a cluster.
 
 Exit codes:
   0  done
-  1  invalid or unreadable input, or a FAIL finding of check
+  1  invalid or unreadable input, a FAIL finding of check, or no such pod
   2  wrong command line
-  3  check: the cluster could not be asked`
+  3  the cluster could not be asked`
 
 func newRoot(name string) *cobra.Command {
 	root := &cobra.Command{
@@ -110,7 +110,8 @@ func newRoot(name string) *cobra.Command {
 		Args:              noArguments,
 		RunE:              noCommand,
 	}
-	root.AddCommand(newInject(name), newUninject(name), newRules(name), newBootstrap(name), newConfig(name), newCheck(name), newVersion())
+	root.AddCommand(newInject(name), newUninject(name), newRules(name), newBootstrap(name), newConfig(name), newCheck(name),
+		newExplain(name), newList(name), newVersion())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return usage(fmt.Errorf("%w; accepted: the flags that --help lists", err))
 	})

@@ -1,0 +1,48 @@
+package live
+
+import (
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// Workload is what a pod belongs to.
+type Workload struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+}
+
+// WorkloadOf returns the controller of a pod, or the pod itself. Of a ReplicaSet
+// that a Deployment made it is the Deployment, without asking for the ReplicaSet:
+// its name is the Deployment's, with the value of the pod's label
+// pod-template-hash, which only Deployments set.
+func WorkloadOf(pod *corev1.Pod) Workload {
+	owner := metav1.GetControllerOf(pod)
+	if owner == nil {
+		return Workload{"Pod", pod.Namespace, pod.Name}
+	}
+	if hash := pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey]; hash != "" && owner.Kind == "ReplicaSet" {
+		if name, is := strings.CutSuffix(owner.Name, "-"+hash); is && name != "" {
+			return Workload{"Deployment", pod.Namespace, name}
+		}
+	}
+	return Workload{owner.Kind, pod.Namespace, owner.Name}
+}
+
+// String returns Kind/name.
+func (w Workload) String() string { return printable(w.Kind) + "/" + printable(w.Name) }
+
+// RestartCommand returns the command that replaces the pods of a workload, or
+// nothing if kubectl has none for its kind. Whoever writes a pod chooses the name of
+// its owner, so that one that is no name of an object never becomes a command.
+func (w Workload) RestartCommand(flags string) string {
+	kind := map[string]string{"Deployment": "deployment", "StatefulSet": "statefulset", "DaemonSet": "daemonset"}[w.Kind]
+	if kind == "" || len(validation.IsDNS1123Subdomain(w.Name)) > 0 || len(validation.IsDNS1123Label(w.Namespace)) > 0 {
+		return ""
+	}
+	return "kubectl rollout restart " + kind + "/" + w.Name + " -n " + w.Namespace + flags
+}
