@@ -88,9 +88,7 @@ func (in *Injector) settle(pod *corev1.Pod, req annotation.Request, cfg config.C
 	if req.Mode == interception.ModeTProxy {
 		drawn = cfg.TProxyPorts()
 	}
-	if !cfg.Native() {
-		proxy = sidecar.Hold(proxy, cfg)
-	}
+	proxy = sidecar.Hold(proxy, cfg)
 	initContainer := sidecar.InitContainer(req.Mode, plan.Spec, plan.Options, cfg)
 	if leavesOutProbes {
 		initContainer.Env = sidecar.NodeAddress()
