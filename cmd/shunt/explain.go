@@ -64,6 +64,9 @@ func explainTables(stdout io.Writer, all []manifest.Explanation) error {
 			fmt.Fprintln(stdout)
 		}
 		fmt.Fprintf(stdout, "%s: %s: %s\n", e.Place(), e.Reason, e.Sentence)
+		if e.DecidedBy != "" {
+			fmt.Fprintf(stdout, "decided by: %s\n", e.DecidedBy)
+		}
 		if len(e.Settings) == 0 {
 			continue
 		}

@@ -25,7 +25,8 @@ hostNetwork, are left alone. stderr names each pod that is not injected, with th
 Pass the Namespace too if it has annotations for its pods. A webhook with the same settings leaves an injected pod as it is.
 
 With --explain, print each setting of each pod and where it comes from: an annotation of the pod or its namespace, the
-configuration file, a flag, or the default.`
+configuration file, a flag, or the default. The labels of a Namespace among the files then count as they do in a cluster, and the
+output names the label or rule that decides.`
 
 func newInject(name string) *cobra.Command {
 	var files sources

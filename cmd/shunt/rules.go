@@ -33,7 +33,7 @@ Flags:
       --family VALUE     4, 6 or both (default both; 4 with --ipv6=off)
   -f, --filename FILE    manifest file, folder of them, or - for stdin; can be repeated
   -R, --recursive        with -f: read subfolders too
-      --config FILE      with -f: the injector's configuration, YAML or JSON
+      --config FILE      with -f: the injector's configuration, YAML or JSON, or a ConfigMap that holds it
   -h, --help             print this help
 
 Flags of shunt-init:

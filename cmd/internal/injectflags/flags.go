@@ -24,7 +24,7 @@ const (
 
 // Add puts the flags into fs.
 func Add(fs *pflag.FlagSet) {
-	fs.String(configFile, "", "injector configuration file, YAML or JSON")
+	fs.String(configFile, "", "injector configuration file, YAML or JSON, or a ConfigMap that holds it")
 	fs.String(revision, config.Default().Revision, "revision of this injector, a DNS label; overrides the file's")
 }
 
@@ -50,6 +50,9 @@ func ConfigAndOrigins(fs *pflag.FlagSet) (cfg config.Config, origins map[string]
 			return config.Config{}, nil, fmt.Errorf("--%s: %w", configFile, err)
 		}
 		if cfg, err = Parse(fs, text); err != nil {
+			return config.Config{}, nil, err
+		}
+		if text, _, err = OfConfigMap(text); err != nil {
 			return config.Config{}, nil, err
 		}
 		fields, err := config.Fields(text)
@@ -79,8 +82,12 @@ func ReadFile(path string) (config.Config, error) {
 }
 
 // Parse is Config where the file has been read. It is for a file that is read
-// again: the flags win over each of its versions.
+// again: the flags win over each of its versions. A ConfigMap may hold it.
 func Parse(fs *pflag.FlagSet, text []byte) (config.Config, error) {
+	text, _, err := OfConfigMap(text)
+	if err != nil {
+		return config.Config{}, fmt.Errorf("--%s %s: %w", configFile, File(fs), err)
+	}
 	cfg, err := inject.ParseConfig(text)
 	if err != nil {
 		return config.Config{}, Faults(fmt.Sprintf("--%s %s: ", configFile, File(fs)), err)

@@ -18,6 +18,8 @@ type Interception struct {
 	Mode    interception.Mode
 	Spec    interception.Spec // in ModeNone the default
 	Options interception.Options
+
+	wanting bool // a pod of a cluster, which has none
 }
 
 // Interceptions returns those of all pods of a document. Of a pod that has the
@@ -39,6 +41,9 @@ func (in Injector) Interceptions(doc Document) (all []Interception, notes []stri
 		default:
 			found.Place = w.Place()
 			all = append(all, found)
+			if found.wanting {
+				notes = append(notes, w.Place()+": the pod has no proxy; printed is what injection would give it")
+			}
 		}
 	}
 	return all, notes, errors.Join(errs...)
@@ -67,7 +72,9 @@ func (in Injector) interception(w Workload) (found Interception, why string, err
 		return Interception{}, fmt.Sprintf("%s: %s", result.Reason, result.Reason.Sentence()), nil
 	}
 	i, _ := initContainer(result.Pod)
-	return w.parse(result.Pod, i)
+	found, why, err = w.parse(result.Pod, i)
+	found.wanting = pod.UID != "" // an API server sets it
+	return found, why, err
 }
 
 // parse reads the arguments of the pod's i-th init container.
