@@ -28,6 +28,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/yaml"
@@ -354,6 +355,70 @@ var _ = Describe("shunt check", Ordered, func() {
 			"cronjobs.batch", "daemonsets.apps", "deployments.apps", "events", "jobs.batch",
 			"mutatingwebhookconfigurations.admissionregistration.k8s.io", "replicasets.apps", "replicationcontrollers", "statefulsets.apps",
 		}))
+	})
+
+	It("explains a pod by what changed since, and by the label that came later", func(ctx SpecContext) {
+		stdout, stderr, code := shunt(ctx, "", "explain", "echo", "-n", namespaces["older"])
+		Expect(code).To(Equal(0), stderr)
+		Expect(stdout).To(And(
+			MatchRegexp(`(?m)^proxy +yes: mode REDIRECT, revision checked, injected by Shunt dev$`),
+			MatchRegexp(`(?m)^decided by +namespace label istio.io/rev=checked$`),
+			MatchRegexp(`(?m)^Outdated +a new pod would get other settings$`),
+			MatchRegexp(`(?m)^initImage +shunt-init:v0 +shunt-init:dev$`),
+			MatchRegexp(`(?m)^shunt-init +not created yet `),
+		))
+
+		stdout, stderr, code = shunt(ctx, "", "explain", "pod/echo", "-n", namespaces["well"])
+		Expect(code).To(Equal(0), stderr)
+		Expect(stdout).To(MatchRegexp(`(?m)^UpToDate `))
+		file := &corev1.ConfigMap{}
+		Expect(api.Get(ctx, client.ObjectKey{Namespace: "shunt-system", Name: "shunt-injector-" + checkedRevision}, file)).To(Succeed())
+		changed := file.DeepCopy()
+		changed.Data["config.yaml"] += "\nlogLevel: debug\n"
+		Expect(api.Patch(ctx, changed, client.MergeFrom(file))).To(Succeed())
+		DeferCleanup(func(ctx SpecContext) {
+			file.ResourceVersion = changed.ResourceVersion
+			Expect(api.Update(ctx, file)).To(Succeed())
+		})
+		stdout, stderr, code = shunt(ctx, "", "explain", "echo", "-n", namespaces["well"])
+		Expect(code).To(Equal(0), stderr)
+		Expect(stdout).To(And(
+			MatchRegexp(`(?m)^Outdated `), MatchRegexp(`(?m)^logLevel +warning +debug$`),
+			MatchRegexp(`(?m)^logLevel +debug +ConfigMap/shunt-system/shunt-injector-checked$`),
+		))
+
+		ns := newNamespace(ctx, nil)
+		pod := newPod(ns, nil)
+		pod.Labels = map[string]string{"pod-template-hash": "5b9"}
+		pod.OwnerReferences = []metav1.OwnerReference{{
+			APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web-5b9", UID: "1", Controller: new(true),
+		}}
+		Expect(api.Create(ctx, pod)).To(Succeed())
+		time.Sleep(1100 * time.Millisecond) // Kubernetes' times are whole seconds
+		labelled := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}
+		Expect(api.Patch(ctx, labelled, client.RawPatch(types.MergePatchType,
+			[]byte(`{"metadata":{"labels":{"`+annotation.RevisionKey+`":"`+checkedRevision+`"}}}`)))).To(Succeed())
+		stdout, stderr, code = shunt(ctx, "", "explain", "deployment/web", "-n", ns)
+		Expect(code).To(Equal(0), stderr)
+		Expect(stdout).To(And(
+			MatchRegexp(`(?m)^pod +`+ns+"/"+pod.Name+"$"), MatchRegexp(`(?m)^workload +Deployment/web$`), MatchRegexp(`(?m)^proxy +no$`),
+			MatchRegexp(`(?m)^Missing .* last changed the namespace with its label istio.io/rev later, at `),
+			MatchRegexp(`(?m)^to do +kubectl rollout restart deployment/web -n `+ns),
+		))
+
+		_, stderr, code = shunt(ctx, "", "explain", "nobody", "-n", ns)
+		Expect(code).To(Equal(1))
+		Expect(stderr).To(Equal("shunt: namespace " + ns + " has neither a pod nobody nor a workload of this name with a pod\n"))
+
+		stdout, stderr, code = shunt(ctx, "", "list", "-n", ns)
+		Expect(code).To(Equal(0), stderr)
+		Expect(stdout).To(MatchRegexp(`(?m)^` + ns + ` +Deployment/web +1 +0 +- +- +no: 1 without the proxy +namespace label istio.io/rev=checked$`))
+		stdout, stderr, code = shunt(ctx, "", "list", "-n", ns, "-o", "restart")
+		Expect(code).To(Equal(0), stderr)
+		Expect(stdout).To(Equal("kubectl rollout restart deployment/web -n " + ns + "\n"))
+		stdout, stderr, code = shunt(ctx, "", "list")
+		Expect(code).To(Equal(0), stderr)
+		Expect(stdout).To(MatchRegexp(`(?m)^` + namespaces["older"] + ` +Pod/echo +1 +1 +REDIRECT +dev +no: 1 outdated `))
 	})
 
 	It("says when it cannot ask", func(ctx SpecContext) {
