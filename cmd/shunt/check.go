@@ -34,8 +34,8 @@ func newCheck(name string) *cobra.Command {
 		Example: examples(name, "check", "check -n shop", "check --context production -o json"),
 	}
 	fs := cmd.Flags()
-	c.addFlags(cmd, "check only the pods of this namespace")
-	fs.BoolVarP(&c.all, "all-namespaces", "A", false, "check the pods of all namespaces (the default)")
+	c.addFlags(cmd, "check only the workloads and pods of this namespace")
+	fs.BoolVarP(&c.all, "all-namespaces", "A", false, "check all namespaces (the default)")
 	fs.StringVar(&c.config, "config", "", "injector configuration file, or a ConfigMap that holds it, to use instead of the cluster's")
 	fs.StringVarP(&c.output, "output", "o", outputTable, "output format: table or json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -412,7 +412,8 @@ var _ = Describe("shunt check", Ordered, func() {
 
 		stdout, stderr, code = shunt(ctx, "", "list", "-n", ns)
 		Expect(code).To(Equal(0), stderr)
-		Expect(stdout).To(MatchRegexp(`(?m)^` + ns + ` +Deployment/web +1 +0 +- +- +no: 1 without the proxy +namespace label istio.io/rev=checked$`))
+		Expect(stdout).To(MatchRegexp(`(?m)^` + ns +
+			` +Deployment/web +1 +0 +- +- +no: 1 without the proxy +namespace label istio.io/rev=checked$`))
 		stdout, stderr, code = shunt(ctx, "", "list", "-n", ns, "-o", "restart")
 		Expect(code).To(Equal(0), stderr)
 		Expect(stdout).To(Equal("kubectl rollout restart deployment/web -n " + ns + "\n"))

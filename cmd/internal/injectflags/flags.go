@@ -44,31 +44,39 @@ func Config(fs *pflag.FlagSet) (config.Config, error) {
 // their paths; those that are absent have their defaults.
 func ConfigAndOrigins(fs *pflag.FlagSet) (cfg config.Config, origins map[string]string, err error) {
 	origins = map[string]string{}
-	if path := File(fs); path != "" {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return config.Config{}, nil, fmt.Errorf("--%s: %w", configFile, err)
-		}
-		if cfg, err = Parse(fs, text); err != nil {
-			return config.Config{}, nil, err
-		}
-		if text, _, err = OfConfigMap(text); err != nil {
-			return config.Config{}, nil, err
-		}
-		fields, err := config.Fields(text)
-		if err != nil {
-			return config.Config{}, nil, err
-		}
-		for _, field := range fields {
-			origins[field] = "configuration file (" + field + ")"
-		}
-	} else if cfg, err = override(fs, config.Default()); err != nil {
+	if path := File(fs); path == "" {
+		cfg, err = override(fs, config.Default())
+	} else {
+		cfg, err = readFile(fs, path, origins)
+	}
+	if err != nil {
 		return config.Config{}, nil, err
 	}
 	if fs.Changed(revision) {
 		origins[revision] = "flag --" + revision
 	}
 	return cfg, origins, nil
+}
+
+// readFile reads the configuration, and notes the origins of the fields that it
+// sets.
+func readFile(fs *pflag.FlagSet, path string, origins map[string]string) (config.Config, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return config.Config{}, fmt.Errorf("--%s: %w", configFile, err)
+	}
+	cfg, err := Parse(fs, text)
+	if err != nil {
+		return config.Config{}, err
+	}
+	if text, _, err = OfConfigMap(text); err != nil {
+		return config.Config{}, err
+	}
+	fields, err := config.Fields(text)
+	for _, field := range fields {
+		origins[field] = "configuration file (" + field + ")"
+	}
+	return cfg, err
 }
 
 // ReadFile is Config where the file is all that is said.
