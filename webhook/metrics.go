@@ -9,7 +9,7 @@ import (
 )
 
 // Metrics counts and times a Handler's answers. It is a prometheus.Collector;
-// whoever serves metrics registers it. docs/operations.md describes each metric.
+// whoever serves metrics registers it. docs/webhook.md describes each metric.
 type Metrics struct {
 	requests  *prometheus.CounterVec
 	duration  prometheus.Histogram

@@ -322,14 +322,15 @@ func checkPlaces(t *testing.T, panels []panel) {
 	}
 }
 
-const operations = "../docs/operations.md"
-
-// TestOperationsPage checks that the page has every metric, every reason and every alert, and no
-// others.
-func TestOperationsPage(t *testing.T) {
-	page, err := os.ReadFile(operations)
-	if err != nil {
-		t.Fatal(err)
+// TestPages checks that the pages have every metric, every reason and every alert, and no others.
+func TestPages(t *testing.T) {
+	var page []byte
+	for _, file := range []string{"../docs/webhook.md", "../docs/operations.md"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		page = append(page, text...)
 	}
 	want := append(alerts(t), failures()...)
 	for name := range exposed(t) {
@@ -348,7 +349,7 @@ func TestOperationsPage(t *testing.T) {
 	slices.Sort(want)
 	slices.Sort(got)
 	if want = slices.Compact(want); !slices.Equal(want, got) {
-		t.Errorf("%s has rows and headings\n%q, want\n%q", operations, got, want)
+		t.Errorf("the pages have rows and headings\n%q, want\n%q", got, want)
 	}
 }
 
