@@ -100,9 +100,8 @@ func (c *changes) container(name string, was, now *podplan.Placed) {
 		c.add("container "+name, imageOf(was), imageOf(now))
 		return
 	}
-	if was.List != now.List {
-		c.add("nativeSidecar", native(was), native(now))
-	}
+	c.add("nativeSidecar", native(was), native(now))
+	c.add("holdApplicationUntilProxyStarts", holds(was), holds(now))
 	wasFields, nowFields := fieldsOf(was.Container), fieldsOf(now.Container)
 	for _, field := range podplan.OtherFields(*now.Container, *was.Container) {
 		switch {
@@ -112,7 +111,7 @@ func (c *changes) container(name string, was, now *podplan.Placed) {
 				before, after = wasFields[field], nowFields[field]
 			}
 			c.values(name, before, after)
-		case field == "args" && runsEnvoy(was) && runsEnvoy(now):
+		case field == "args" && runsEnvoy(was, now):
 			c.values(name, envoyValues(was.Args), envoyValues(now.Args))
 		case field == "resources":
 			// The rest is what an API server or LimitRanger added.
@@ -131,14 +130,26 @@ func imageOf(c *podplan.Placed) string {
 	return c.Image
 }
 
+// regularList is where the proxy is as a regular container.
+const regularList = "containers"
+
 func native(c *podplan.Placed) string {
-	if c.List == "initContainers" {
-		return "enabled"
+	if c.List == regularList {
+		return "disabled"
 	}
-	return "disabled"
+	return "enabled"
 }
 
-func runsEnvoy(c *podplan.Placed) bool { return slices.Equal(c.Command, []string{"envoy"}) }
+// holds returns whether a regular container makes the application wait; a native
+// sidecar always does.
+func holds(c *podplan.Placed) string {
+	return strconv.FormatBool(c.List != regularList || c.Lifecycle != nil && c.Lifecycle.PostStart != nil)
+}
+
+func runsEnvoy(was, now *podplan.Placed) bool {
+	envoy := []string{"envoy"}
+	return slices.Equal(was.Command, envoy) && slices.Equal(now.Command, envoy)
+}
 
 // only returns the values that others has as well.
 func only(values, others map[string]string) map[string]string {
@@ -324,9 +335,8 @@ var settingNames = map[string]string{
 	"shunt-proxy --concurrency": "concurrency", "shunt-proxy --log-level": "logLevel",
 	"shunt-proxy --component-log-level": "componentLogLevel", "shunt-proxy --drain-time-s": "drainDuration",
 	"shunt-proxy --drain-strategy": "", "shunt-proxy lifecycle.preStop.exec.command": "drainDuration",
-	"shunt-proxy lifecycle.postStart.exec.command": "holdApplicationUntilProxyStarts",
-	"shunt-proxy --config-yaml":                    "", // the variable has the ConfigMap
-	"shunt-proxy env.BOOTSTRAP_OVERRIDE":           annotation.BootstrapOverrideKey,
+	"shunt-proxy --config-yaml":          "", // the variable has the ConfigMap
+	"shunt-proxy env.BOOTSTRAP_OVERRIDE": annotation.BootstrapOverrideKey,
 
 	"shunt-proxy securityContext.runAsUser": "proxyUID", "shunt-proxy securityContext.runAsGroup": "proxyGID",
 	"shunt-proxy readinessProbe.initialDelaySeconds": annotation.ReadinessInitialDelayKey,

@@ -149,6 +149,24 @@ func TestChangesOfAnnotations(t *testing.T) {
 	}
 }
 
+// TestChangesOfAnotherVersion: another hook or probe of another version is no
+// setting that somebody changed, and has the name of its field.
+func TestChangesOfAnotherVersion(t *testing.T) {
+	now := inject.Inject(cases.Small(), enabled, config.Default()).Pod
+	older := now.DeepCopy()
+	proxy := &older.Spec.InitContainers[1]
+	proxy.Lifecycle, proxy.StartupProbe = nil, &corev1.Probe{PeriodSeconds: 77}
+	found := inject.Changes(older, now)
+	for _, change := range found {
+		if !strings.HasPrefix(change.Setting, "shunt-proxy lifecycle.") && !strings.HasPrefix(change.Setting, "shunt-proxy startupProbe.") {
+			t.Errorf("%+v", change)
+		}
+	}
+	if len(found) == 0 {
+		t.Error("no change")
+	}
+}
+
 // TestNoChanges: what API servers add is no change, and a pod of arguments that
 // this version does not know is one value.
 func TestNoChanges(t *testing.T) {
