@@ -13,7 +13,9 @@ import (
 
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
+	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 // pods reports which of an installation's pods differ from what they would be if
@@ -157,21 +159,19 @@ func hasOurContainer(pod *corev1.Pod) bool {
 
 // difference describes how a pod differs from what it would be now.
 func difference(pod, now *corev1.Pod) string {
+	changes := inject.Changes(pod, now)
 	var differs []string
-	for _, planned := range containers(now) {
-		if planned.Name != podplan.InitContainerName && planned.Name != podplan.ProxyContainerName {
-			continue
-		}
-		actual := find(containers(pod), func(c *corev1.Container) bool { return c.Name == planned.Name })
-		switch {
-		case actual == nil:
-			differs = append(differs, "it has no container "+planned.Name)
-		case actual.Image != planned.Image:
-			differs = append(differs, fmt.Sprintf("the image of %s is %s, and would be %s", planned.Name, actual.Image, planned.Image))
-		}
+	for _, c := range changes[:min(len(changes), mostChanges)] {
+		differs = append(differs, strict.Cut(config.Difference{Field: c.Setting, Old: c.Was, New: c.Now}.String(), strict.MaxDetail))
 	}
-	if len(differs) == 0 {
-		return "the settings changed since it was injected, or it was changed"
+	switch more := len(changes) - mostChanges; {
+	case len(changes) == 0:
+		return "it was changed since it was injected"
+	case more > 0:
+		return strings.Join(append(differs, strict.AndMore(more)), "; ")
 	}
 	return strings.Join(differs, "; ")
 }
+
+// mostChanges is how many settings a line names. shunt explain has all.
+const mostChanges = 3
