@@ -1,14 +1,11 @@
 package check_test
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,14 +20,13 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/strategicpatch"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/check"
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/config"
+	"github.com/shunt-dev/shunt/test/clustertest"
 )
 
 var update = flag.Bool("update", false, "rewrite the wanted parts of testdata/cases")
@@ -40,90 +36,6 @@ var now = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 
 // address is that of the webhook in the manifests that ship.
 const address = "shunt-webhook.shunt-system.svc:443"
-
-// cluster holds the objects of a cluster: those that ship, and a case's changes.
-type cluster map[string]json.RawMessage // by kind, namespace and name
-
-// put merges a document into the object that it names, like kubectl patch. With $patch: delete it
-// deletes the object.
-func (c cluster) put(t *testing.T, document []byte) {
-	t.Helper()
-	var head struct {
-		Kind     string
-		Metadata struct{ Namespace, Name string }
-		Patch    string `json:"$patch"`
-	}
-	if err := json.Unmarshal(document, &head); err != nil {
-		t.Fatal(err)
-	}
-	key := head.Kind + "/" + head.Metadata.Namespace + "/" + head.Metadata.Name
-	before, there := c[key]
-	switch {
-	case head.Patch == "delete":
-		if !there {
-			t.Fatalf("%s is not there", key)
-		}
-		delete(c, key)
-		return
-	case !there:
-		before = json.RawMessage("{}")
-	}
-	after, err := strategicpatch.StrategicMergePatch(before, document, typeOf(t, head.Kind))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c[key] = after
-}
-
-func typeOf(t *testing.T, kind string) any {
-	t.Helper()
-	types := map[string]any{
-		"MutatingWebhookConfiguration": admissionregistrationv1.MutatingWebhookConfiguration{}, "Service": corev1.Service{},
-		"Deployment": appsv1.Deployment{}, "ConfigMap": corev1.ConfigMap{}, "Namespace": corev1.Namespace{}, "Pod": corev1.Pod{},
-		"ReplicaSet": appsv1.ReplicaSet{}, "ReplicationController": corev1.ReplicationController{}, "StatefulSet": appsv1.StatefulSet{},
-		"DaemonSet": appsv1.DaemonSet{}, "Job": batchv1.Job{}, "CronJob": batchv1.CronJob{}, "Event": corev1.Event{},
-	}
-	if types[kind] == nil {
-		t.Fatalf("no case knows a %s", kind)
-	}
-	return types[kind]
-}
-
-// putAll puts many documents.
-func (c cluster) putAll(t *testing.T, text []byte) {
-	t.Helper()
-	decoder := utilyaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
-	for {
-		var document json.RawMessage
-		err := decoder.Decode(&document)
-		if errors.Is(err, io.EOF) {
-			return
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(document) > 0 && string(document) != "null" {
-			c.put(t, document)
-		}
-	}
-}
-
-// objects returns the objects of a kind, by namespace and name.
-func objects[T any](t *testing.T, c cluster, kind string) []T {
-	t.Helper()
-	var all []T
-	for _, key := range slices.Sorted(maps.Keys(c)) {
-		if !strings.HasPrefix(key, kind+"/") {
-			continue
-		}
-		var object T
-		if err := json.Unmarshal(c[key], &object); err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, object)
-	}
-	return all
-}
 
 func read(t *testing.T, path ...string) []byte {
 	t.Helper()
@@ -136,12 +48,12 @@ func read(t *testing.T, path ...string) []byte {
 
 // asItShips returns a cluster with the manifests of config/, and a namespace that asks for the
 // proxy.
-func asItShips(t *testing.T) cluster {
+func asItShips(t *testing.T) clustertest.Objects {
 	t.Helper()
 	const config = "../../../../config"
-	shipped := cluster{}
+	shipped := clustertest.Objects{}
 	for _, file := range []string{"webhook/manifests.yaml", "webhook/service.yaml", "manager/manager.yaml", "manager/namespace.yaml"} {
-		shipped.putAll(t, read(t, config, file))
+		shipped.PutAll(t, read(t, config, file))
 	}
 	encode := func(value any) []byte {
 		text, err := json.Marshal(value)
@@ -151,53 +63,26 @@ func asItShips(t *testing.T) cluster {
 		return text
 	}
 	type object = map[string]any
-	shipped.put(t, encode(object{
+	shipped.Put(t, encode(object{
 		"kind": "ConfigMap", "metadata": object{"namespace": "shunt-system", "name": "shunt-injector"},
 		"data": object{"config.yaml": string(read(t, config, "manager/config.yaml"))},
 	}))
-	shipped.put(t, encode(object{
+	shipped.Put(t, encode(object{
 		"kind": "Deployment", "metadata": object{"namespace": "shunt-system", "name": "shunt-webhook"},
 		"status": object{"availableReplicas": 2, "updatedReplicas": 2},
 	}))
-	shipped.put(t, encode(object{
+	shipped.Put(t, encode(object{
 		"kind": "Namespace", "metadata": object{"name": "shop", "labels": object{annotation.NamespaceInjectionKey: "enabled"}},
 	}))
 	var webhooks []object
-	configurations := objects[admissionregistrationv1.MutatingWebhookConfiguration](t, shipped, "MutatingWebhookConfiguration")
+	configurations := clustertest.Of[admissionregistrationv1.MutatingWebhookConfiguration](t, shipped, "MutatingWebhookConfiguration")
 	for _, w := range configurations[0].Webhooks {
 		webhooks = append(webhooks, object{
 			"name": w.Name, "clientConfig": object{"caBundle": read(t, "testdata/certificates/ca.pem")},
 		})
 	}
-	shipped.put(t, encode(object{"kind": "MutatingWebhookConfiguration", "metadata": object{"name": "shunt"}, "webhooks": webhooks}))
+	shipped.Put(t, encode(object{"kind": "MutatingWebhookConfiguration", "metadata": object{"name": "shunt"}, "webhooks": webhooks}))
 	return shipped
-}
-
-// inject puts the proxy into pods, with a configuration and a namespace that asks for its revision.
-func (c cluster) inject(t *testing.T, pods, config []byte) {
-	t.Helper()
-	if config == nil {
-		config = []byte(objects[corev1.ConfigMap](t, asItShips(t), "ConfigMap")[0].Data["config.yaml"])
-	}
-	cfg, err := inject.ParseConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	given := cluster{}
-	given.putAll(t, pods)
-	for _, pod := range objects[corev1.Pod](t, given, "Pod") {
-		asking := annotation.Namespace{Name: pod.Namespace, Labels: map[string]string{annotation.RevisionKey: cfg.Revision}}
-		result := inject.Inject(&pod, asking, cfg)
-		if !result.Inject {
-			t.Fatalf("%s: %s %v", pod.Name, result.Reason, result.Errors)
-		}
-		result.Pod.Kind = "Pod"
-		text, err := json.Marshal(result.Pod)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.put(t, text)
-	}
 }
 
 // snapshot returns the cluster of a case's files.
@@ -219,13 +104,13 @@ func snapshot(t *testing.T, archive *txtar.Archive) check.Snapshot {
 		s.Certificates[address] = served
 	}
 	if text, ok := files["injected.yaml"]; ok {
-		var by []byte
+		by := []byte(clustertest.Of[corev1.ConfigMap](t, c, "ConfigMap")[0].Data["config.yaml"])
 		if config, ok := files["injected-by.yaml"]; ok {
 			by = []byte(config)
 		}
-		c.inject(t, []byte(text), by)
+		c.PutInjected(t, []byte(text), by)
 	}
-	c.putAll(t, []byte(files["change.yaml"]))
+	c.PutAll(t, []byte(files["change.yaml"]))
 	if name, ok := files["ca-bundle"]; ok {
 		setBundle(t, c, strings.TrimSpace(name))
 	}
@@ -238,10 +123,10 @@ func snapshot(t *testing.T, archive *txtar.Archive) check.Snapshot {
 	}
 	_, older := files["older-api-server"]
 	s.NativeSidecars = !older
-	s.Webhooks = objects[admissionregistrationv1.MutatingWebhookConfiguration](t, c, "MutatingWebhookConfiguration")
-	s.Services, s.Deployments = objects[corev1.Service](t, c, "Service"), objects[appsv1.Deployment](t, c, "Deployment")
-	s.ConfigMaps, s.Namespaces = objects[corev1.ConfigMap](t, c, "ConfigMap"), objects[corev1.Namespace](t, c, "Namespace")
-	s.Pods, s.Events = objects[corev1.Pod](t, c, "Pod"), objects[corev1.Event](t, c, "Event")
+	s.Webhooks = clustertest.Of[admissionregistrationv1.MutatingWebhookConfiguration](t, c, "MutatingWebhookConfiguration")
+	s.Services, s.Deployments = clustertest.Of[corev1.Service](t, c, "Service"), clustertest.Of[appsv1.Deployment](t, c, "Deployment")
+	s.ConfigMaps, s.Namespaces = clustertest.Of[corev1.ConfigMap](t, c, "ConfigMap"), clustertest.Of[corev1.Namespace](t, c, "Namespace")
+	s.Pods, s.Events = clustertest.Of[corev1.Pod](t, c, "Pod"), clustertest.Of[corev1.Event](t, c, "Event")
 	s.HomePods = slices.DeleteFunc(slices.Clone(s.Pods), func(pod corev1.Pod) bool { return pod.Namespace != "shunt-system" })
 	for _, made := range workloads(t, c) {
 		s.Workloads = append(s.Workloads, check.NewWorkload(made))
@@ -257,32 +142,32 @@ func snapshot(t *testing.T, archive *txtar.Archive) check.Snapshot {
 }
 
 // workloads returns what makes pods.
-func workloads(t *testing.T, c cluster) []metav1.Object {
+func workloads(t *testing.T, c clustertest.Objects) []metav1.Object {
 	t.Helper()
 	var all []metav1.Object
-	for _, o := range objects[appsv1.Deployment](t, c, "Deployment") {
+	for _, o := range clustertest.Of[appsv1.Deployment](t, c, "Deployment") {
 		all = append(all, &o)
 	}
-	for _, o := range objects[appsv1.ReplicaSet](t, c, "ReplicaSet") {
+	for _, o := range clustertest.Of[appsv1.ReplicaSet](t, c, "ReplicaSet") {
 		if metav1.GetControllerOf(&o) == nil {
 			all = append(all, &o)
 		} else { // of which package cluster reads only this
 			all = append(all, &metav1.PartialObjectMetadata{ObjectMeta: o.ObjectMeta})
 		}
 	}
-	for _, o := range objects[corev1.ReplicationController](t, c, "ReplicationController") {
+	for _, o := range clustertest.Of[corev1.ReplicationController](t, c, "ReplicationController") {
 		all = append(all, &o)
 	}
-	for _, o := range objects[appsv1.StatefulSet](t, c, "StatefulSet") {
+	for _, o := range clustertest.Of[appsv1.StatefulSet](t, c, "StatefulSet") {
 		all = append(all, &o)
 	}
-	for _, o := range objects[appsv1.DaemonSet](t, c, "DaemonSet") {
+	for _, o := range clustertest.Of[appsv1.DaemonSet](t, c, "DaemonSet") {
 		all = append(all, &o)
 	}
-	for _, o := range objects[batchv1.Job](t, c, "Job") {
+	for _, o := range clustertest.Of[batchv1.Job](t, c, "Job") {
 		all = append(all, &o)
 	}
-	for _, o := range objects[batchv1.CronJob](t, c, "CronJob") {
+	for _, o := range clustertest.Of[batchv1.CronJob](t, c, "CronJob") {
 		all = append(all, &o)
 	}
 	return all
@@ -332,7 +217,7 @@ func replicas(t *testing.T, s check.Snapshot, files map[string]string) []check.R
 }
 
 // setBundle makes the first webhook trust the named authority.
-func setBundle(t *testing.T, c cluster, name string) {
+func setBundle(t *testing.T, c clustertest.Objects, name string) {
 	t.Helper()
 	text, err := json.Marshal(map[string]any{
 		"kind": "MutatingWebhookConfiguration", "metadata": map[string]any{"name": "shunt"},
@@ -343,7 +228,7 @@ func setBundle(t *testing.T, c cluster, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.put(t, text)
+	c.Put(t, text)
 }
 
 func texts(archive *txtar.Archive) map[string]string {

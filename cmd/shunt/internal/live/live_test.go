@@ -1,13 +1,11 @@
 package live_test
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -22,92 +20,17 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/strategicpatch"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/check"
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/live"
 	"github.com/shunt-dev/shunt/inject"
-	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/config"
+	"github.com/shunt-dev/shunt/test/clustertest"
 )
 
 var update = flag.Bool("update", false, "rewrite the wanted parts of testdata/cases")
 
 const shipped = "../../../../config/"
-
-// objects are those of a cluster, by kind, namespace and name.
-type objects map[string]json.RawMessage
-
-func patchType(kind string) any {
-	switch kind {
-	case "MutatingWebhookConfiguration":
-		return admissionregistrationv1.MutatingWebhookConfiguration{}
-	case "Deployment":
-		return appsv1.Deployment{}
-	case "Service":
-		return corev1.Service{}
-	case "ConfigMap":
-		return corev1.ConfigMap{}
-	case "Namespace":
-		return corev1.Namespace{}
-	default:
-		return corev1.Pod{}
-	}
-}
-
-// merge puts documents over the objects that they name, like kubectl patch; with
-// $patch: delete it takes them away.
-func (o objects) merge(t *testing.T, text []byte) {
-	t.Helper()
-	decoder := utilyaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
-	for {
-		var document json.RawMessage
-		err := decoder.Decode(&document)
-		if errors.Is(err, io.EOF) {
-			return
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		var head struct {
-			Kind     string
-			Metadata struct{ Namespace, Name string }
-			Patch    string `json:"$patch"`
-		}
-		if err := json.Unmarshal(document, &head); err != nil {
-			t.Fatal(err)
-		}
-		key := head.Kind + "/" + head.Metadata.Namespace + "/" + head.Metadata.Name
-		if head.Patch == "delete" {
-			delete(o, key)
-			continue
-		}
-		before := o[key]
-		if before == nil {
-			before = json.RawMessage("{}")
-		}
-		if o[key], err = strategicpatch.StrategicMergePatch(before, document, patchType(head.Kind)); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func of[T any](t *testing.T, o objects, kind string) []T {
-	t.Helper()
-	var all []T
-	for _, key := range slices.Sorted(maps.Keys(o)) {
-		if !strings.HasPrefix(key, kind+"/") {
-			continue
-		}
-		var object T
-		if err := json.Unmarshal(o[key], &object); err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, object)
-	}
-	return all
-}
 
 func read(t *testing.T, path string) []byte {
 	t.Helper()
@@ -120,30 +43,6 @@ func read(t *testing.T, path string) []byte {
 
 const configType = "apiVersion: shunt.dev/v1alpha1\nkind: InjectorConfiguration\n"
 
-// put has the pods of a case injected, and adds them.
-func (o objects) put(t *testing.T, pods, by string) {
-	t.Helper()
-	cfg, err := inject.ParseConfig([]byte(configType + cmp.Or(by, "initImage: shunt-init:dev")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	given := objects{}
-	given.merge(t, []byte(pods))
-	for _, pod := range of[corev1.Pod](t, given, "Pod") {
-		asking := annotation.Namespace{Name: pod.Namespace, Labels: map[string]string{annotation.RevisionKey: cfg.Revision}}
-		result := inject.NewInjector(cfg).OfVersion("v0.1.0").Inject(&pod, asking)
-		if !result.Inject {
-			t.Fatalf("%s: %s %v", pod.Name, result.Reason, result.Errors)
-		}
-		result.Pod.Kind = "Pod"
-		text, err := json.Marshal(result.Pod)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.merge(t, text)
-	}
-}
-
 // snapshot returns the cluster of a case: with the manifests that ship, and
 //
 //	injected.yaml   pods to add with the proxy, put in by injected-by.yaml
@@ -152,9 +51,9 @@ func (o objects) put(t *testing.T, pods, by string) {
 //	unread          why the installation cannot be read
 func snapshot(t *testing.T, files map[string]string) check.Snapshot {
 	t.Helper()
-	o := objects{}
+	o := clustertest.Objects{}
 	for _, file := range []string{"webhook/manifests.yaml", "webhook/service.yaml", "manager/manager.yaml", "manager/namespace.yaml"} {
-		o.merge(t, read(t, shipped+file))
+		o.PutAll(t, read(t, shipped+file))
 	}
 	settings := configType + "initImage: shunt-init:dev\n"
 	text, err := json.Marshal(map[string]any{
@@ -164,21 +63,21 @@ func snapshot(t *testing.T, files map[string]string) check.Snapshot {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.merge(t, text)
-	o.merge(t, []byte("kind: Namespace\nmetadata: {name: shop, labels: {istio-injection: enabled}}"))
-	o.put(t, files["injected.yaml"], files["injected-by.yaml"])
-	o.merge(t, []byte(files["change.yaml"]))
+	o.PutAll(t, text)
+	o.PutAll(t, []byte("kind: Namespace\nmetadata: {name: shop, labels: {istio-injection: enabled}}"))
+	o.PutInjected(t, []byte(files["injected.yaml"]), []byte(configType+cmp.Or(files["injected-by.yaml"], "initImage: shunt-init:dev")))
+	o.PutAll(t, []byte(files["change.yaml"]))
 	s := check.Snapshot{
 		NativeSidecars: true, Unread: map[string]error{},
-		Namespaces: of[corev1.Namespace](t, o, "Namespace"), Pods: of[corev1.Pod](t, o, "Pod"),
+		Namespaces: clustertest.Of[corev1.Namespace](t, o, "Namespace"), Pods: clustertest.Of[corev1.Pod](t, o, "Pod"),
 	}
 	if text := strings.TrimSpace(files["unread"]); text != "" {
 		s.Unread["mutatingwebhookconfigurations.admissionregistration.k8s.io"] = errors.New(text)
 		return s
 	}
-	s.Webhooks = of[admissionregistrationv1.MutatingWebhookConfiguration](t, o, "MutatingWebhookConfiguration")
-	s.Services, s.Deployments = of[corev1.Service](t, o, "Service"), of[appsv1.Deployment](t, o, "Deployment")
-	s.ConfigMaps = of[corev1.ConfigMap](t, o, "ConfigMap")
+	s.Webhooks = clustertest.Of[admissionregistrationv1.MutatingWebhookConfiguration](t, o, "MutatingWebhookConfiguration")
+	s.Services, s.Deployments = clustertest.Of[corev1.Service](t, o, "Service"), clustertest.Of[appsv1.Deployment](t, o, "Deployment")
+	s.ConfigMaps = clustertest.Of[corev1.ConfigMap](t, o, "ConfigMap")
 	if in, given := files["in-force.yaml"]; given {
 		settings = configType + in
 	}
