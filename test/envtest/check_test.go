@@ -364,7 +364,7 @@ var _ = Describe("shunt check", Ordered, func() {
 			MatchRegexp(`(?m)^proxy +yes: mode REDIRECT, revision checked, injected by Shunt dev$`),
 			MatchRegexp(`(?m)^decided by +namespace label istio.io/rev=checked$`),
 			MatchRegexp(`(?m)^Outdated +a new pod would get other settings$`),
-			MatchRegexp(`(?m)^initImage +shunt-init:v0 +shunt-init:dev$`),
+			MatchRegexp(`(?m)^initImage +shunt-init:v0 +registry.invalid/shunt-init:unset$`),
 			MatchRegexp(`(?m)^shunt-init +not created yet `),
 		))
 
