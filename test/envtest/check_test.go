@@ -372,7 +372,7 @@ var _ = Describe("shunt check", Ordered, func() {
 		Expect(code).To(Equal(0), stderr)
 		Expect(stdout).To(MatchRegexp(`(?m)^UpToDate `))
 		file := &corev1.ConfigMap{}
-		Expect(api.Get(ctx, client.ObjectKey{Namespace: "shunt-system", Name: "shunt-injector-" + checkedRevision}, file)).To(Succeed())
+		Expect(api.Get(ctx, client.ObjectKey{Namespace: "shunt-" + checkedRevision, Name: "shunt-injector-" + checkedRevision}, file)).To(Succeed())
 		changed := file.DeepCopy()
 		changed.Data["config.yaml"] += "\nlogLevel: debug\n"
 		Expect(api.Patch(ctx, changed, client.MergeFrom(file))).To(Succeed())
@@ -384,7 +384,7 @@ var _ = Describe("shunt check", Ordered, func() {
 		Expect(code).To(Equal(0), stderr)
 		Expect(stdout).To(And(
 			MatchRegexp(`(?m)^Outdated `), MatchRegexp(`(?m)^logLevel +warning +debug$`),
-			MatchRegexp(`(?m)^logLevel +debug +ConfigMap/shunt-system/shunt-injector-checked$`),
+			MatchRegexp(`(?m)^logLevel +debug +ConfigMap/shunt-checked/shunt-injector-checked$`),
 		))
 
 		ns := newNamespace(ctx, nil)
