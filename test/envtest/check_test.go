@@ -372,7 +372,8 @@ var _ = Describe("shunt check", Ordered, func() {
 		Expect(code).To(Equal(0), stderr)
 		Expect(stdout).To(MatchRegexp(`(?m)^UpToDate `))
 		file := &corev1.ConfigMap{}
-		Expect(api.Get(ctx, client.ObjectKey{Namespace: "shunt-" + checkedRevision, Name: "shunt-injector-" + checkedRevision}, file)).To(Succeed())
+		key := client.ObjectKey{Namespace: "shunt-" + checkedRevision, Name: "shunt-injector-" + checkedRevision}
+		Expect(api.Get(ctx, key, file)).To(Succeed())
 		changed := file.DeepCopy()
 		changed.Data["config.yaml"] += "\nlogLevel: debug\n"
 		Expect(api.Patch(ctx, changed, client.MergeFrom(file))).To(Succeed())
