@@ -35,7 +35,7 @@ type Change struct {
 func Changes(pod, now *corev1.Pod) []Change {
 	var c changes
 	for _, name := range []string{podplan.InitContainerName, podplan.ProxyContainerName} {
-		c.container(name, placed(pod, name), placed(now, name))
+		c.container(name, podplan.Container(pod, name), podplan.Container(now, name))
 	}
 	was, _ := podplan.ReadStatus(pod)
 	is, _ := podplan.ReadStatus(now)
@@ -72,15 +72,6 @@ func sysctl(pod *corev1.Pod, name string) string {
 		}
 	}
 	return ""
-}
-
-// placed returns a pod's container of a name, or nil.
-func placed(pod *corev1.Pod, name string) *podplan.Placed {
-	all := podplan.AllContainers(pod)
-	if i := slices.IndexFunc(all, func(c podplan.Placed) bool { return c.Name == name }); i >= 0 {
-		return &all[i]
-	}
-	return nil
 }
 
 // changes collects changes, each setting once: several fields may follow from one.

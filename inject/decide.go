@@ -123,6 +123,18 @@ func (in *Injector) Inject(pod *corev1.Pod, ns annotation.Namespace) Result {
 // there are none.
 func (d Decision) AndMore() string { return strict.AndMore(d.More) }
 
+// Messages returns the texts of Errors, and AndMore unless it is empty.
+func (d Decision) Messages() []string {
+	var all []string
+	for _, err := range d.Errors {
+		all = append(all, err.Error())
+	}
+	if more := d.AndMore(); more != "" {
+		all = append(all, more)
+	}
+	return all
+}
+
 func deny(reason Reason, found strict.Faults) Decision {
 	return Decision{Reason: reason, Errors: found.Told, More: found.More}
 }

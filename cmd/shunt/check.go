@@ -50,11 +50,7 @@ func newCheck(name string) *cobra.Command {
 const outputTable = "table"
 
 func (c checker) check() error {
-	var errs []error
-	if c.output != outputTable && c.output != outputJSON {
-		errs = append(errs, fmt.Errorf("--output: invalid value %q; accepted: table, json", c.output))
-	}
-	return errors.Join(append(errs, c.checkNamespaces(c.all))...)
+	return errors.Join(checkOutput(c.output, outputTable, outputJSON), c.checkNamespaces(c.all))
 }
 
 func (c checker) run(cmd *cobra.Command) error {

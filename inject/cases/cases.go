@@ -119,11 +119,8 @@ func (c *Case) take(file txtar.File) (err error) {
 func Summary(result inject.Result) string {
 	var text strings.Builder
 	fmt.Fprintln(&text, result.Reason)
-	for _, err := range result.Errors {
-		fmt.Fprintf(&text, "error: %v\n", err)
-	}
-	if more := result.AndMore(); more != "" {
-		fmt.Fprintf(&text, "error: %s\n", more)
+	for _, message := range result.Messages() {
+		fmt.Fprintf(&text, "error: %s\n", message)
 	}
 	for _, warning := range result.Warnings {
 		fmt.Fprintf(&text, "warning: %s\n", warning)

@@ -26,8 +26,8 @@ func orUnset(value string) string {
 // Differences returns the fields whose values differ, in the order of the fields.
 // Only fields without fields of their own count, and a list is one field.
 func Differences(before, after Config) []Difference {
-	old := map[string]string{}
-	for _, leaf := range Leaves(before) {
+	old, leaves := map[string]string{}, Leaves(before)
+	for _, leaf := range leaves {
 		old[leaf.Path] = leaf.Value
 	}
 	var all []Difference
@@ -38,7 +38,7 @@ func Differences(before, after Config) []Difference {
 			all = append(all, Difference{Field: leaf.Path, Old: old[leaf.Path], New: leaf.Value})
 		}
 	}
-	for _, leaf := range Leaves(before) {
+	for _, leaf := range leaves {
 		if !seen[leaf.Path] && leaf.Value != "" {
 			all = append(all, Difference{Field: leaf.Path, Old: leaf.Value})
 		}

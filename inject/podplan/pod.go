@@ -48,6 +48,22 @@ func AllContainers(pod *corev1.Pod) []Placed {
 	return all
 }
 
+// Container returns the pod's container of a name, or nil.
+func Container(pod *corev1.Pod, name string) (found *Placed) {
+	EachContainer(pod, func(c Placed) bool {
+		if c.Name == name {
+			found = &c
+		}
+		return found == nil
+	})
+	return found
+}
+
+// HasContainers reports whether a pod has one of the injector's containers.
+func HasContainers(pod *corev1.Pod) bool {
+	return Container(pod, InitContainerName) != nil || Container(pod, ProxyContainerName) != nil
+}
+
 // byName returns the first container of each name.
 func byName(pod *corev1.Pod) map[string]Placed {
 	all := make(map[string]Placed, len(pod.Spec.InitContainers)+len(pod.Spec.Containers))

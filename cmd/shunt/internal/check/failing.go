@@ -83,7 +83,7 @@ type fault struct {
 // faultOf returns what is wrong with a container of a pod.
 func faultOf(pod *corev1.Pod, status corev1.ContainerStatus) (f fault, found bool) {
 	f = fault{container: status.Name, restarts: status.RestartCount, again: status.State.Running != nil}
-	if c := find(containers(pod), func(c *corev1.Container) bool { return c.Name == status.Name }); c != nil {
+	if c := podplan.Container(pod, status.Name); c != nil {
 		f.image = c.Image
 	}
 	end := status.State.Terminated

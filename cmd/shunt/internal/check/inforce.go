@@ -78,9 +78,15 @@ func (in installation) debugPort() (int32, error) {
 
 // inForce is the configuration that the replicas of a webhook use.
 type inForce struct {
+	config.Config          // of the first replica
+	replicas      []answer // the newest configuration first
+	unasked       string   // why there is none
+}
+
+// answer is a replica that answered, and its configuration as the injector uses it.
+type answer struct {
+	Replica
 	config.Config
-	replicas []Replica // those that answered, the newest configuration first
-	unasked  string    // why none did
 }
 
 // inForce reads the answers of an installation's replicas. Fields that this version
@@ -94,8 +100,10 @@ func (s Snapshot) inForce(in installation) inForce {
 		if replica.Namespace != in.service.Namespace || replica.Service != in.service.Name {
 			continue
 		}
+		var cfg config.Config
 		if replica.Problem == "" {
-			if _, err := decoded(replica); err != nil {
+			var err error
+			if cfg, err = decoded(replica); err != nil {
 				replica.Problem = err.Error()
 			}
 		}
@@ -103,11 +111,11 @@ func (s Snapshot) inForce(in installation) inForce {
 			found.unasked = "asking pod " + replica.Pod + ": " + strict.Cut(replica.Problem, strict.MaxDetail)
 			continue
 		}
-		found.replicas = append(found.replicas, replica)
+		found.replicas = append(found.replicas, answer{replica, cfg})
 	}
-	slices.SortStableFunc(found.replicas, func(a, b Replica) int { return b.InForce.Since.Compare(a.InForce.Since.Time) })
+	slices.SortStableFunc(found.replicas, func(a, b answer) int { return b.InForce.Since.Compare(a.InForce.Since.Time) })
 	if len(found.replicas) > 0 {
-		found.Config, _ = decoded(found.replicas[0])
+		found.Config = found.replicas[0].Config
 	}
 	return found
 }
@@ -133,12 +141,11 @@ func (r *report) disagreements(found inForce) (agreed bool) {
 	agreed = true
 	for _, replica := range found.replicas[1:] {
 		first := found.replicas[0]
-		cfg, _ := decoded(replica)
 		var differs []string
 		if was, now := replica.InForce.Version, first.InForce.Version; was != now {
 			differs = append(differs, fmt.Sprintf("version: %s -> %s", was, now))
 		}
-		differs = append(differs, lines(config.Differences(cfg, found.Config))...)
+		differs = append(differs, lines(config.Differences(replica.Config, found.Config))...)
 		if len(differs) == 0 {
 			continue
 		}

@@ -76,7 +76,7 @@ func (j podChecker) pod(pod *corev1.Pod, ns annotation.Namespace) bool {
 	switch {
 	case has && status.Revision != j.cfg.Revision, !has && !j.selects(pod, ns):
 		return false
-	case !has && hasOurContainer(pod):
+	case !has && podplan.HasContainers(pod):
 		j.addPod(Warn, PodOutdated, pod, "", "it was injected by another version of Shunt; recreate it")
 		return false
 	}
@@ -110,14 +110,7 @@ func (j podChecker) compare(pod *corev1.Pod, has bool, result inject.Result) {
 }
 
 func joined(refused inject.Decision) string {
-	var texts []string
-	for _, err := range refused.Errors {
-		texts = append(texts, err.Error())
-	}
-	if more := refused.AndMore(); more != "" {
-		texts = append(texts, more)
-	}
-	return strings.Join(texts, "; ")
+	return strings.Join(refused.Messages(), "; ")
 }
 
 // orphans reports pods that a revision injected that no longer exists.
@@ -145,16 +138,6 @@ func matches(selector *metav1.LabelSelector, set labels.Set) bool {
 	}
 	compiled, err := metav1.LabelSelectorAsSelector(selector)
 	return err == nil && compiled.Matches(set)
-}
-
-func containers(pod *corev1.Pod) []corev1.Container {
-	return slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers)
-}
-
-func hasOurContainer(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(containers(pod), func(c corev1.Container) bool {
-		return c.Name == podplan.InitContainerName || c.Name == podplan.ProxyContainerName
-	})
 }
 
 // difference describes how a pod differs from what it would be now.

@@ -61,11 +61,8 @@ func (s Snapshot) shunt(in installation) Shunt {
 		return of
 	}
 	if err != nil {
-		of.Known, of.Problem, cfg.Config = false, err.Error(), config.Default()
+		of.Known, of.Problem, cfg.Config = false, err.Error(), in.unknownSettings().Config
 		of.Source = cfg.object + " is not valid"
-		if revisions := in.revisions(); len(revisions) == 1 {
-			cfg.Revision = revisions[0]
-		}
 	}
 	of.Config = cfg.ForAPIServer(s.NativeSidecars)
 	return of

@@ -177,12 +177,27 @@ func (all workloads) top(namespace, kind, name string, labels map[string]string)
 	case known != nil && known.Controller != nil:
 		return reference(known.Controller.Kind, namespace, known.Controller.Name)
 	case known == nil && kind == kindReplicaSet:
-		// A Deployment names its ReplicaSets by this label, which their pods have too.
-		if deployment, is := strings.CutSuffix(name, "-"+labels[appsv1.DefaultDeploymentUniqueLabelKey]); is {
+		if deployment := DeploymentOf(name, labels); deployment != "" {
 			return reference(kindDeployment, namespace, deployment)
 		}
 	}
 	return reference(kind, namespace, name)
+}
+
+// DeploymentOf returns the name of the Deployment that made a ReplicaSet, without
+// asking for the ReplicaSet; empty if none did. The ReplicaSet's name is the
+// Deployment's with the value of the label pod-template-hash, which only Deployments
+// set; labels are the ReplicaSet's or those of a pod of it.
+func DeploymentOf(replicaSet string, labels map[string]string) string {
+	hash := labels[appsv1.DefaultDeploymentUniqueLabelKey]
+	if hash == "" {
+		return ""
+	}
+	name, made := strings.CutSuffix(replicaSet, "-"+hash)
+	if !made {
+		return ""
+	}
+	return name
 }
 
 // of returns the reference of the object that a pod belongs to; its own if nobody

@@ -79,12 +79,7 @@ func Explain(s check.Snapshot, pod *corev1.Pod) Explanation {
 		e.Configuration += "; " + strings.Join(unread, "; ")
 	}
 	if v.state == Denied {
-		for _, err := range v.result.Errors {
-			e.Errors = append(e.Errors, err.Error())
-		}
-		if more := v.result.AndMore(); more != "" {
-			e.Errors = append(e.Errors, more)
-		}
+		e.Errors = v.result.Messages()
 	}
 	if v.state == Outdated && v.result.Inject {
 		e.Changes = inject.Changes(pod, v.result.Pod)
@@ -158,7 +153,7 @@ func (v verdict) sentence(pod *corev1.Pod, ns corev1.Namespace, changes int) str
 func containers(pod *corev1.Pod) []Container {
 	var all []Container
 	for _, name := range []string{podplan.InitContainerName, podplan.ProxyContainerName} {
-		spec := placed(pod, name)
+		spec := podplan.Container(pod, name)
 		if spec == nil {
 			continue
 		}

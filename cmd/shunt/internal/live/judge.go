@@ -70,7 +70,7 @@ type verdict struct {
 // that injected it, or else by the first.
 func (j judge) pod(pod *corev1.Pod) verdict {
 	ns := j.namespace(pod.Namespace)
-	v := verdict{state: Unknown, has: placed(pod, podplan.ProxyContainerName) != nil || placed(pod, podplan.InitContainerName) != nil}
+	v := verdict{state: Unknown, has: podplan.HasContainers(pod)}
 	v.status, _ = podplan.ReadStatus(pod)
 	best := -1
 	for i := range j.shunts {
@@ -124,7 +124,7 @@ func (v verdict) mode(pod *corev1.Pod) string {
 	if v.status.Mode != "" {
 		return string(v.status.Mode)
 	}
-	container := placed(pod, podplan.InitContainerName)
+	container := podplan.Container(pod, podplan.InitContainerName)
 	if container == nil {
 		return ""
 	}
@@ -177,13 +177,4 @@ func labelled(ns corev1.Namespace, key string) (by string, changed time.Time) {
 		}
 	}
 	return by, changed
-}
-
-func placed(pod *corev1.Pod, name string) *podplan.Placed {
-	for _, c := range podplan.AllContainers(pod) {
-		if c.Name == name {
-			return &c
-		}
-	}
-	return nil
 }

@@ -1,12 +1,11 @@
 package live
 
 import (
-	"strings"
-
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/shunt-dev/shunt/cmd/shunt/internal/check"
 )
 
 // Workload is what a pod belongs to.
@@ -17,16 +16,14 @@ type Workload struct {
 }
 
 // WorkloadOf returns the controller of a pod, or the pod itself. Of a ReplicaSet
-// that a Deployment made it is the Deployment, without asking for the ReplicaSet:
-// its name is the Deployment's, with the value of the pod's label
-// pod-template-hash, which only Deployments set.
+// that a Deployment made it is the Deployment.
 func WorkloadOf(pod *corev1.Pod) Workload {
 	owner := metav1.GetControllerOf(pod)
 	if owner == nil {
 		return Workload{"Pod", pod.Namespace, pod.Name}
 	}
-	if hash := pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey]; hash != "" && owner.Kind == "ReplicaSet" {
-		if name, is := strings.CutSuffix(owner.Name, "-"+hash); is && name != "" {
+	if owner.Kind == "ReplicaSet" {
+		if name := check.DeploymentOf(owner.Name, pod.Labels); name != "" {
 			return Workload{"Deployment", pod.Namespace, name}
 		}
 	}
