@@ -26,6 +26,7 @@ import (
 
 	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/config"
+	"github.com/shunt-dev/shunt/test/queries"
 )
 
 // ofTarget are the labels that Prometheus adds to everything it scrapes, and that of a histogram's
@@ -88,40 +89,6 @@ func newCertificate(t *testing.T) *certwatcher.CertWatcher {
 		t.Fatal(err)
 	}
 	return watcher
-}
-
-// expressions returns the queries of a YAML or JSON file: the values of the keys "expr" and, for
-// Grafana's variables, "query".
-func expressions(t *testing.T, path string) []string {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var document any
-	if err := yaml.UnmarshalStrict(text, &document); err != nil {
-		t.Fatal(err)
-	}
-	var found []string
-	var walk func(any)
-	walk = func(value any) {
-		switch value := value.(type) {
-		case map[string]any:
-			for key, below := range value {
-				if query, is := below.(string); is && (key == "expr" || key == "query" && strings.Contains(query, "(")) {
-					found = append(found, query)
-				}
-				walk(below)
-			}
-		case []any:
-			for _, below := range value {
-				walk(below)
-			}
-		}
-	}
-	walk(document)
-	slices.Sort(found)
-	return found
 }
 
 var (
@@ -203,7 +170,7 @@ func TestQueriesAskForWhatIsThere(t *testing.T) {
 		there[name] = labels
 	}
 	for file, least := range map[string]int{"rules.yaml": 8, "dashboard.json": 20} {
-		all := expressions(t, filepath.Join("../config/prometheus", file))
+		all := queries.Of(t, filepath.Join("../config/prometheus", file))
 		if len(all) < least {
 			t.Errorf("%s: %d queries, want %d at least", file, len(all), least)
 		}

@@ -2,17 +2,15 @@ package proxy
 
 import (
 	"net/http"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
-	"sigs.k8s.io/yaml"
-
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/test/netns"
+	"github.com/shunt-dev/shunt/test/queries"
 )
 
 var (
@@ -44,7 +42,7 @@ func TestQueries(t *testing.T) {
 		there[match[1]] = append(there[match[1]], ofTarget...)
 	}
 	for file, least := range map[string]int{"proxy-rules.yaml": 4, "proxy-dashboard.json": 15} {
-		found := queriesOf(t, file)
+		found := queries.Of(t, filepath.Join("../../config/prometheus", file))
 		if len(found) < least {
 			t.Errorf("%s: %d queries, want %d at least", file, len(found), least)
 		}
@@ -94,35 +92,4 @@ func wrongQuery(query string, there map[string][]string) (wrong []string) {
 		wrong = append(wrong, "a metric without braces")
 	}
 	return wrong
-}
-
-// queriesOf returns the expressions of a file of config/prometheus.
-func queriesOf(t *testing.T, file string) (found []string) {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join("../../config/prometheus", file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var document any
-	if err := yaml.UnmarshalStrict(text, &document); err != nil {
-		t.Fatal(err)
-	}
-	var walk func(any)
-	walk = func(value any) {
-		switch value := value.(type) {
-		case map[string]any:
-			for key, below := range value {
-				if query, is := below.(string); is && (key == "expr" || key == "query" && strings.Contains(query, "{")) {
-					found = append(found, query)
-				}
-				walk(below)
-			}
-		case []any:
-			for _, below := range value {
-				walk(below)
-			}
-		}
-	}
-	walk(document)
-	return found
 }
