@@ -182,12 +182,7 @@ func (r *nativeReader) elements(set string) ([]setElement, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing the set %s: %w", set, err)
 	}
-	type bound struct {
-		setElement
-		end bool
-	}
 	var bounds []bound
-	interval := false
 	for _, message := range messages {
 		for _, element := range list(attributes(message)[unix.NFTA_SET_ELEM_LIST_ELEMENTS]) {
 			attrs := attributes(element)
@@ -195,11 +190,32 @@ func (r *nativeReader) elements(set string) ([]setElement, error) {
 			b.last = attributes(attrs[setElementKeyEnd])[unix.NFTA_DATA_VALUE]
 			b.verdict = attributes(attrs[unix.NFTA_SET_ELEM_DATA])[unix.NFTA_DATA_VERDICT]
 			b.end = bigEndian(attrs[unix.NFTA_SET_ELEM_FLAGS])&unix.NFT_SET_ELEM_INTERVAL_END != 0
-			interval = interval || b.end
 			bounds = append(bounds, b)
 		}
 	}
-	slices.SortStableFunc(bounds, func(a, b bound) int { return bytes.Compare(a.first, b.first) })
+	r.sets[set] = intervals(bounds)
+	return r.sets[set], nil
+}
+
+// bound is an element as the kernel lists it: the first value of an interval or,
+// with end, the first value after one.
+type bound struct {
+	setElement
+	end bool
+}
+
+// intervals puts the bounds of a set together.
+func intervals(bounds []bound) []setElement {
+	slices.SortStableFunc(bounds, func(a, b bound) int {
+		if order := bytes.Compare(a.first, b.first); order != 0 || a.end == b.end {
+			return order
+		}
+		if a.end { // an interval may begin where another ends
+			return -1
+		}
+		return 1
+	})
+	interval := slices.ContainsFunc(bounds, func(b bound) bool { return b.end })
 	var all []setElement
 	for i, b := range bounds {
 		if b.end {
@@ -213,8 +229,7 @@ func (r *nativeReader) elements(set string) ([]setElement, error) {
 		}
 		all = append(all, b.setElement)
 	}
-	r.sets[set] = all
-	return all, nil
+	return all
 }
 
 // setElementKeyEnd is NFTA_SET_ELEM_KEY_END.
