@@ -49,7 +49,7 @@ func Build(spec interception.Spec, family Family) RuleSet {
 			rs.Tables = append(rs.Tables, t)
 		}
 	}
-	rs.canonical()
+	rs.Canonical()
 	return rs
 }
 

@@ -26,7 +26,7 @@ func Parse(family Family, text string) (RuleSet, error) {
 		return RuleSet{}, fmt.Errorf("table %q has no COMMIT", table.Name)
 	}
 	set.resolveJumps()
-	set.canonical()
+	set.Canonical()
 	return set, nil
 }
 

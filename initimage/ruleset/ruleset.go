@@ -135,9 +135,9 @@ func (r Rule) Owned() bool {
 	return ok && ownedChain(jump.Chain) || strings.HasPrefix(r.Comment, ownedComment)
 }
 
-// canonical sorts tables, chains and matches, so that equal rule sets print alike.
+// Canonical sorts tables, chains and matches, so that equal rule sets print alike.
 // It keeps the order of rules, which has a meaning.
-func (rs *RuleSet) canonical() {
+func (rs *RuleSet) Canonical() {
 	slices.SortStableFunc(rs.Tables, func(a, b Table) int {
 		return slices.Index(tableOrder, a.Name) - slices.Index(tableOrder, b.Name)
 	})
