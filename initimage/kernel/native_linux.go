@@ -47,7 +47,7 @@ func nativeRules(family ruleset.Family, printed []string, links *netlink.Handle)
 			return result, fmt.Errorf("listing the chains: %w", err)
 		}
 		for _, t := range tables {
-			if kind == nftFamily(family) && slices.Contains(printed, t.Name) || t.Flags&tableDormant != 0 {
+			if kind == nftFamily(family) && slices.Contains(printed, t.Name) || dormant(t) {
 				continue
 			}
 			r := nativeReader{family: family, kind: kind, table: t.Name, links: names, sets: map[string][]setElement{}}
@@ -73,8 +73,13 @@ func linkNames(links *netlink.Handle) (map[uint32]string, error) {
 	return names, nil
 }
 
-// tableDormant is NFT_TABLE_F_DORMANT: the kernel does not call its chains.
-const tableDormant = 1
+// dormant reports whether the kernel does not call a table's chains
+// (NFT_TABLE_F_DORMANT). The flags are in network byte order, and google/nftables
+// v0.3.0 reads them in this machine's.
+func dormant(t *nftables.Table) bool {
+	const flagDormant = 1
+	return bigEndian(binary.NativeEndian.AppendUint32(nil, t.Flags))&flagDormant != 0
+}
 
 var nativeFamilies = map[nftables.TableFamily]string{
 	nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet", nftables.TableFamilyNetdev: "netdev",
