@@ -253,9 +253,12 @@ func (h *traversal) sealed() bool {
 	return h.fate == Dropped || h.fate == Rejected || h.fate == Unknown
 }
 
-// passHook walks the chains of one hook, in the kernel's order.
+// passHook walks the chains of one hook, in the kernel's order. A packet of this
+// host that is routed again may leave by another interface, but until the end of
+// the hook its chains see the first one.
 func (h *traversal) passHook(hook string) {
 	h.hook, h.translated = hook, false
+	seen, leaves := h.out, h.out
 	for i := range h.stack.hooks[hook] {
 		b := &h.stack.hooks[hook][i]
 		if h.sealed() || b.nat && (h.translated || h.skipsNAT(hook)) {
@@ -267,8 +270,10 @@ func (h *traversal) passHook(hook string) {
 		h.pass(b)
 		if changed := dst != h.Dst || mark != h.Packet.Mark; changed && hook == "OUTPUT" && b.reroutes && !h.sealed() {
 			h.chooseInterface()
+			leaves, h.out = h.out, seen
 		}
 	}
+	h.out = leaves
 }
 
 // pass walks one chain, and applies its policy at its end.

@@ -1,0 +1,42 @@
+package ruleset_test
+
+import (
+	"testing"
+
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+// TestHookSeesTheFirstInterface routes a packet of this host again, by its mark. The chains that
+// follow at the same hook see the interface that it was about to leave by, and those of the next
+// hook the new one.
+func TestHookSeesTheFirstInterface(t *testing.T) {
+	const marks = "*mangle\n-A OUTPUT -o eth0 -j MARK --set-xmark 0x1/0xffffffff\nCOMMIT\n"
+	packet, err := ruleset.ParsePacket("out tcp 10.0.0.9:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rule, want := range map[string]ruleset.Outcome{
+		"*nat\n-A OUTPUT -o eth0 -p tcp -j REDIRECT --to-ports 9\nCOMMIT\n": {Fate: ruleset.Redirected, Port: 9},
+		"*nat\n-A OUTPUT -o lo -p tcp -j REDIRECT --to-ports 9\nCOMMIT\n":   {Fate: ruleset.Local},
+		"*filter\n-A OUTPUT -o eth0 -j DROP\nCOMMIT\n":                      {Fate: ruleset.Dropped},
+		"*filter\n-A OUTPUT -o lo -j DROP\nCOMMIT\n":                        {Fate: ruleset.Local},
+		"*mangle\n-A POSTROUTING -o lo -j DROP\nCOMMIT\n":                   {Fate: ruleset.Dropped},
+		"*mangle\n-A POSTROUTING -o eth0 -j DROP\nCOMMIT\n":                 {Fate: ruleset.Local},
+	} {
+		var sets []ruleset.RuleSet
+		for _, text := range []string{marks, rule} {
+			rs, err := ruleset.Parse(ruleset.IPv4, text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sets = append(sets, rs)
+		}
+		routing := ruleset.Routing{
+			Rules: []ruleset.PolicyRule{{Mark: 1, Mask: 1<<32 - 1, Table: 133}}, Routes: []ruleset.LocalRoute{{Table: 133}},
+		}
+		path := ruleset.NewStack(routing, sets...).Trace(pod, packet, nil)
+		if path.Outcome != want {
+			t.Errorf("%s%s, want %s", rule, path, want)
+		}
+	}
+}
