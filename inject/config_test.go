@@ -38,7 +38,7 @@ func TestValidateNamesEachSetting(t *testing.T) {
 		"initImage":                    func(c *config.Config) { c.InitImage = "" },
 		"proxyImage":                   func(c *config.Config) { c.ProxyImage = "envoy:v1 --privileged" },
 		"pullPolicy":                   func(c *config.Config) { c.PullPolicy = "" },
-		"backend":                      func(c *config.Config) { c.Backend = "nftables" },
+		"backend":                      func(c *config.Config) { c.Backend = "bpf" },
 		"protocolDetection":            func(c *config.Config) { c.ProtocolDetection = "auto" },
 		"httpPorts":                    func(c *config.Config) { c.HTTPPorts = "80" },
 		"httpLimits.maxHeaderKB":       func(c *config.Config) { c.HTTPLimits.MaxHeaderKB = 8193 },

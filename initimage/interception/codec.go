@@ -42,7 +42,7 @@ var (
 	addressesCodec  = codec[Prefixes]{ParseAddresses, formatAddresses}
 	interfacesCodec = codec[[]string]{ParseInterfaces, func(names []string) string { return strings.Join(names, ",") }}
 	boolCodec       = codec[bool]{parseBool, strconv.FormatBool}
-	backendCodec    = oneOf(BackendAuto, BackendNFT, BackendLegacy)
+	backendCodec    = oneOf(Backends...)
 	ipv6Codec       = oneOf(IPv6Auto, IPv6On, IPv6Off)
 	modeCodec       = oneOf(ModeRedirect, ModeTProxy)
 	netnsCodec      = parseAbsolutePath("/proc/1234/ns/net")

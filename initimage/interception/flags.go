@@ -141,7 +141,7 @@ var moreFlags = []flagDef{
 
 // optionFlags are Shunt's own flags, and those of Istio that concern the run.
 var optionFlags = []flagDef{
-	bind("backend", "", "auto, nft or legacy", backendCodec, func(a *arguments) *Backend { return &a.Backend }),
+	bind("backend", "", "auto, nft, nftables or legacy", backendCodec, func(a *arguments) *Backend { return &a.Backend }),
 	bind("ipv6", "", "auto (where the namespace has an IPv6 address), on or off", ipv6Codec,
 		func(a *arguments) *IPv6 { return &a.IPv6 }),
 	bind("netns", "", "path of the network namespace to work in; empty for that of the process", netnsCodec,

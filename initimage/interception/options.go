@@ -1,14 +1,18 @@
 package interception
 
-// Backend is the kernel interface that the iptables commands use.
+// Backend is where the rules are kept, and who writes them there.
 type Backend string
 
 // The values of Backend.
 const (
-	BackendAuto   Backend = "auto"   // the one that holds rules already, or else nft
-	BackendNFT    Backend = "nft"    // iptables over nf_tables
-	BackendLegacy Backend = "legacy" // iptables over ip_tables
+	BackendAuto     Backend = "auto"     // the one that holds rules already, or else the first that works here
+	BackendNFT      Backend = "nft"      // iptables over nf_tables
+	BackendNFTables Backend = "nftables" // a native table of nf_tables, without iptables
+	BackendLegacy   Backend = "legacy"   // iptables over ip_tables
 )
+
+// Backends are the values of Backend.
+var Backends = []Backend{BackendAuto, BackendNFT, BackendNFTables, BackendLegacy}
 
 // IPv6 is whether the IPv6 traffic of a namespace is intercepted.
 type IPv6 string

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/shunt-dev/shunt/initimage/nft"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
@@ -22,8 +23,18 @@ type Result struct {
 // readBack the namespace does not hold what was written, Apply puts back what was
 // there before and returns an ErrApply.
 //
-// The kernel takes one ip rule, or one table of one family, at a time, and a run
-// may be killed after any of them. So a change has three steps:
+// A run may be killed after any of its effects, and what it leaves must be safe.
+//
+// A native table is replaced in all families by one effect. Before it come
+// addresses, routes and ip rules that are missing; after it those go that are no
+// longer wanted. Without our rules they concern nobody: nothing has their marks, or
+// is sent from ::6 by a socket that is bound to lo. So a killed run leaves the old
+// rules or the new ones. It is another matter if rules of ours are there before and
+// after, and need different routing: the marks of one system mean something else in
+// another.
+//
+// That change, one of iptables' tables, which the kernel takes one by one, and one
+// of the backend, have three steps:
 //
 //  1. cut off every family that changes from outside, by one ip rule;
 //  2. change its routing, tables and jumps, and read them back;
@@ -34,29 +45,34 @@ type Result struct {
 // third, each of them is cut off or fully intercepted. At no time does a family
 // with new rules, or with none, carry traffic beside one that is half done. The
 // next run finds the rule that cuts off, and completes the change. It finds no
-// proof of the former rules either: the first step begins by deleting it, and the
-// caller proves the new rules after the third.
+// proof of the former rules either: each change begins by deleting it, and the
+// caller proves the new rules after the end.
 func Apply(ctx context.Context, ns Namespace, want []ruleset.RuleSet, readBack bool) (Result, error) {
-	var changes []change
 	result := Result{}
+	stale, err := readFormers(ctx, ns, want)
+	if err != nil {
+		return Result{}, err
+	}
+	own := side{ns: ns}
 	for _, wanted := range want {
 		have, err := read(ctx, ns, wanted.Family)
 		if err != nil {
 			return Result{}, fmt.Errorf("%w: reading the %s rules: %w", ErrPreflight, wanted.Family, err)
 		}
-		next := newChange(have, wanted)
-		if next.empty() {
+		next := newChange(ns, have, wanted)
+		if next.empty() && len(stale) == 0 {
 			result.Holds = append(result.Holds, have)
 			continue
 		}
 		next.readBack = readBack
-		changes = append(changes, next)
+		own.changes = append(own.changes, next)
 	}
-	if err := carryOut(ctx, ns, changes); err != nil {
-		return Result{}, errors.Join(fmt.Errorf("%w: %w", ErrApply, err), undo(ctx, ns, changes))
+	whole := plan{stale: stale, own: own, cuts: len(stale) > 0 || own.cuts()}
+	if err := whole.carryOut(ctx); err != nil {
+		return Result{}, errors.Join(fmt.Errorf("%w: %w", ErrApply, err), whole.undo(ctx))
 	}
-	result.Changed = len(changes) > 0
-	for _, next := range changes {
+	result.Changed = len(own.changes) > 0
+	for _, next := range own.changes {
 		result.Holds = append(result.Holds, next.now)
 	}
 	if result.Changed && !readBack {
@@ -74,32 +90,132 @@ func Remove(ctx context.Context, ns Namespace, families []ruleset.Family) (Resul
 	return Apply(ctx, ns, want, true)
 }
 
+// readFormers plans the removal of our rules from other backends.
+func readFormers(ctx context.Context, ns Namespace, want []ruleset.RuleSet) ([]side, error) {
+	var stale []side
+	for _, former := range ns.Formers() {
+		leaving := side{ns: former}
+		for _, wanted := range want {
+			have, err := former.Rules(ctx, wanted.Family)
+			if err != nil {
+				return nil, fmt.Errorf("%w: reading the %s rules of %s: %w", ErrPreflight, wanted.Family, former, err)
+			}
+			next := newChange(former, have, ruleset.RuleSet{Family: wanted.Family})
+			if next.empty() {
+				continue
+			}
+			next.rulesOnly, next.readBack = true, true
+			leaving.changes = append(leaving.changes, next)
+		}
+		if len(leaving.changes) > 0 {
+			stale = append(stale, leaving)
+		}
+	}
+	return stale, nil
+}
+
+// plan is all that a run changes: first our rules go from other backends.
+type plan struct {
+	stale []side
+	own   side
+	cuts  bool // the families are cut off meanwhile
+}
+
+// side is what changes in one backend.
+type side struct {
+	ns      Namespace
+	changes []change
+}
+
+// cuts reports whether the change takes more than one effect that packets notice.
+func (s side) cuts() bool {
+	return slices.ContainsFunc(s.changes, func(c change) bool {
+		reroutes := len(c.have.Tables) > 0 && len(c.want.Tables) > 0 && (!empty(c.add) || !empty(c.remove))
+		return !s.ns.Native() || reroutes || c.have.Routing.Unreachable
+	})
+}
+
 // cutOff is the routing that keeps a family from outside.
 var cutOff = ruleset.Routing{Unreachable: true}
 
-// carryOut takes the three steps of Apply.
-func carryOut(ctx context.Context, ns Namespace, changes []change) error {
-	if err := cutOffAll(ns, changes); err != nil {
+// carryOut takes the steps of Apply.
+func (p plan) carryOut(ctx context.Context) error {
+	if err := p.cutOffAll(); err != nil {
 		return err
 	}
-	for i := range changes {
-		if err := changes[i].apply(ctx, ns); err != nil {
-			return fmt.Errorf("%s: %w", changes[i].want.Family, err)
+	for _, s := range append(slices.Clip(p.stale), p.own) {
+		if err := s.apply(ctx); err != nil {
+			return err
 		}
 	}
-	for _, c := range changes {
-		if err := ns.RemoveRouting(c.want.Family, cutOff); err != nil {
+	for _, c := range p.own.changes {
+		if !p.cuts {
+			break
+		}
+		if err := p.own.ns.RemoveRouting(c.want.Family, cutOff); err != nil {
 			return fmt.Errorf("%s: making it reachable again: %w", c.want.Family, err)
 		}
 	}
 	return nil
 }
 
-// cutOffAll cuts all families that change off from outside.
-func cutOffAll(ns Namespace, changes []change) error {
-	for _, c := range changes {
-		if err := ns.AddRouting(c.want.Family, cutOff); err != nil {
+// cutOffAll cuts all families that change off from outside, if the plan needs it.
+func (p plan) cutOffAll() error {
+	if !p.cuts {
+		return nil
+	}
+	for _, c := range p.own.changes {
+		if err := p.own.ns.AddRouting(c.want.Family, cutOff); err != nil {
 			return fmt.Errorf("%s: cutting it off: %w", c.want.Family, err)
+		}
+	}
+	return nil
+}
+
+// apply carries the changes of one backend out, and reads them back if that is
+// wanted. It adds routing before the rules that rely on it, and removes it after
+// them.
+func (s side) apply(ctx context.Context) error {
+	if s.ns.Native() {
+		return s.replace(ctx)
+	}
+	for i := range s.changes {
+		if err := s.changes[i].apply(ctx, s.ns); err != nil {
+			return fmt.Errorf("%s: %w", s.changes[i].want.Family, err)
+		}
+	}
+	return nil
+}
+
+// replace changes the native tables of all families at once.
+func (s side) replace(ctx context.Context) error {
+	var tables []ruleset.RuleSet
+	for _, c := range s.changes {
+		if !empty(c.add) {
+			if err := s.ns.AddRouting(c.want.Family, c.add); err != nil {
+				return fmt.Errorf("%s: adding the routing: %w", c.want.Family, err)
+			}
+		}
+		if c.rules {
+			tables = append(tables, c.want)
+		}
+	}
+	if len(tables) > 0 {
+		if err := s.ns.Replace(tables); err != nil {
+			return fmt.Errorf("writing the rules: %w", err)
+		}
+	}
+	for i, c := range s.changes {
+		if !empty(c.remove) {
+			if err := s.ns.RemoveRouting(c.want.Family, c.remove); err != nil {
+				return fmt.Errorf("%s: removing the routing: %w", c.want.Family, err)
+			}
+		}
+		if !c.readBack {
+			continue
+		}
+		if err := s.changes[i].check(ctx, s.ns); err != nil {
+			return fmt.Errorf("%s: %w", c.want.Family, err)
 		}
 	}
 	return nil
@@ -107,144 +223,82 @@ func cutOffAll(ns Namespace, changes []change) error {
 
 // read returns all rules of a namespace, and Shunt's routing.
 func read(ctx context.Context, ns Namespace, family ruleset.Family) (ruleset.RuleSet, error) {
-	text, err := ns.Save(ctx, family)
+	rs, err := ns.Rules(ctx, family)
 	if err != nil {
 		return ruleset.RuleSet{}, err
-	}
-	rs, err := ruleset.Parse(family, text)
-	if err != nil {
-		return ruleset.RuleSet{}, fmt.Errorf("parsing the saved rules: %w", err)
 	}
 	rs.Routing, err = ns.Routing(family)
 	return rs, err
 }
 
-// change leads from what one family holds to what is wanted of it.
-type change struct {
-	have, want   ruleset.RuleSet
-	tx           Transaction
-	add, remove  ruleset.Routing
-	leavesTables bool // Shunt made tables that will be empty
-	readBack     bool
-	now          ruleset.RuleSet // what the namespace held when it was read back
+// owned returns Shunt's part of what a namespace holds. All of a native table is
+// Shunt's: what others add to it is wrong there.
+func owned(ns Namespace, have ruleset.RuleSet) ruleset.RuleSet {
+	if ns.Native() {
+		return have
+	}
+	return have.Owned()
 }
 
-func newChange(have, want ruleset.RuleSet) change {
-	return change{
-		have: have, want: want, tx: plan(have, want),
-		add: missing(want.Routing, have.Routing), remove: missing(have.Routing, want.Routing),
-		leavesTables: slices.ContainsFunc(have.Tables, func(t ruleset.Table) bool { return leftEmpty(t, tableOf(want, t.Name)) }),
+// asRead returns a rule set as it is read back.
+func asRead(ns Namespace, want ruleset.RuleSet) ruleset.RuleSet {
+	if ns.Native() {
+		return nft.Normal(want)
 	}
+	return want
 }
 
-// empty reports whether there is nothing to do, not even to complete a change that
-// was cut short.
-func (c change) empty() bool { return c.done() && !c.have.Routing.Unreachable }
-
-// done reports whether the rules and routing are as wanted.
-func (c change) done() bool {
-	return c.tx.Empty() && empty(c.add) && empty(c.remove) && !c.leavesTables
-}
-
-func empty(r ruleset.Routing) bool { return len(r.Addresses)+len(r.Rules)+len(r.Routes) == 0 }
-
-// apply carries the change out and reads it back if readBack is set. It adds
-// routing before the rules that rely on it, and removes it after them.
-func (c *change) apply(ctx context.Context, ns Namespace) error {
-	if c.done() {
-		c.now = c.have
-		c.now.Routing.Unreachable = false
-		return nil
-	}
-	if !empty(c.add) {
-		if err := ns.AddRouting(c.want.Family, c.add); err != nil {
-			return fmt.Errorf("adding the routing: %w", err)
-		}
-	}
-	if !c.tx.Empty() {
-		if err := ns.Restore(ctx, c.tx); err != nil {
-			return fmt.Errorf("writing the rules: %w", err)
-		}
-	}
-	if !empty(c.remove) {
-		if err := ns.RemoveRouting(c.want.Family, c.remove); err != nil {
-			return fmt.Errorf("removing the routing: %w", err)
-		}
-	}
-	if c.leavesTables {
-		if err := ns.DeleteTables(ctx, c.want.Family); err != nil {
-			return fmt.Errorf("deleting the tables that Shunt made: %w", err)
-		}
-	}
-	if !c.readBack {
-		return nil
-	}
-	return c.check(ctx, ns)
-}
-
-// check compares what the namespace holds now with what was wanted.
-func (c *change) check(ctx context.Context, ns Namespace) error {
-	var err error
-	if c.now, err = read(ctx, ns, c.want.Family); err != nil {
-		return fmt.Errorf("reading the rules back: %w", err)
-	}
-	c.now.Routing.Unreachable = false
-	if left := newChange(c.now, c.want); !left.empty() {
-		return fmt.Errorf("the namespace does not hold what was written: %q", ruleset.Diff(c.want, c.now.Owned()))
-	}
-	return nil
-}
-
-// undo puts back what the changes found, by the same three steps, since a family
-// may be reachable again already. A family that cannot be put back stays cut off.
-// undo ignores the caller's cancellation: it must not leave a change half done.
-func undo(ctx context.Context, ns Namespace, changes []change) error {
+// undo puts back what the plan found, by the same steps, since a family may be
+// reachable again already. A family that cannot be put back stays cut off. undo
+// ignores the caller's cancellation: it must not leave a change half done.
+func (p plan) undo(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
-	if err := cutOffAll(ns, changes); err != nil {
+	if err := p.cutOffAll(); err != nil {
 		return fmt.Errorf("nothing was put back: %w", err)
 	}
 	var errs []error
-	for _, c := range slices.Backward(changes) {
-		now, err := read(ctx, ns, c.want.Family)
-		if err == nil {
-			back := newChange(now, c.have.Owned())
-			back.readBack = true
-			err = back.apply(ctx, ns)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s could not be put back, and stays cut off: %w", c.want.Family, err))
+	for _, s := range slices.Backward(append(slices.Clip(p.stale), p.own)) {
+		for _, err := range s.undo(ctx) {
+			if p.cuts {
+				err = fmt.Errorf("%w; it stays cut off", err)
+			}
+			errs = append(errs, err)
 		}
 	}
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
-	for _, c := range changes {
-		if c.have.Routing.Unreachable {
+	for _, c := range p.own.changes {
+		if !p.cuts || c.have.Routing.Unreachable {
 			continue // it was cut off before
 		}
-		if err := ns.RemoveRouting(c.want.Family, cutOff); err != nil {
+		if err := p.own.ns.RemoveRouting(c.want.Family, cutOff); err != nil {
 			errs = append(errs, fmt.Errorf("%s stays cut off: %w", c.want.Family, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// missing returns what a has and b has not. Unreachable is left out: it is no part
-// of a rule set.
-func missing(a, b ruleset.Routing) ruleset.Routing {
-	return ruleset.Routing{
-		Addresses: without(a.Addresses, b.Addresses),
-		Rules:     without(a.Rules, b.Rules),
-		Routes:    without(a.Routes, b.Routes),
-	}
-}
-
-func without[T comparable](a, b []T) []T {
-	var rest []T
-	for _, v := range a {
-		if !slices.Contains(b, v) {
-			rest = append(rest, v)
+// undo puts one backend back: native tables together, others family by family.
+func (s side) undo(ctx context.Context) (errs []error) {
+	back := side{ns: s.ns}
+	for _, c := range slices.Backward(s.changes) {
+		now, err := c.read(ctx, s.ns)
+		if err == nil {
+			next := newChange(s.ns, now, owned(s.ns, c.have))
+			next.readBack, next.rulesOnly = true, c.rulesOnly
+			if s.ns.Native() {
+				back.changes = append(back.changes, next)
+				continue
+			}
+			err = next.apply(ctx, s.ns)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s could not be put back: %w", c.want.Family, err))
 		}
 	}
-	return rest
+	if err := back.apply(ctx); len(back.changes) > 0 && err != nil {
+		errs = append(errs, fmt.Errorf("the rules could not be put back: %w", err))
+	}
+	return errs
 }

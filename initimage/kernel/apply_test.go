@@ -90,11 +90,14 @@ func dump(t *testing.T, f *Fake) string {
 		set.Tables = tables
 		text += set.String()
 	}
+	if f.Former != nil {
+		text += "before:\n" + dump(t, f.Former)
+	}
 	return text
 }
 
-// owned returns Shunt's part of what a Fake holds.
-func owned(t *testing.T, f *Fake, family ruleset.Family) ruleset.RuleSet {
+// ownedBy returns Shunt's part of what a Fake holds.
+func ownedBy(t *testing.T, f *Fake, family ruleset.Family) ruleset.RuleSet {
 	t.Helper()
 	rs, err := read(context.Background(), f, family)
 	if err != nil {
@@ -138,7 +141,7 @@ func TestApplyOverAnother(t *testing.T) {
 			mustApply(t, fake, to)
 			mustApply(t, fresh, to)
 			for _, family := range ruleset.Families {
-				if diff := ruleset.Diff(owned(t, fresh, family), owned(t, fake, family)); diff != nil {
+				if diff := ruleset.Diff(ownedBy(t, fresh, family), ownedBy(t, fake, family)); diff != nil {
 					t.Errorf("spec %d over %d, %s: %q", j, i, family, diff)
 				}
 			}
@@ -182,7 +185,7 @@ func TestFailureIsUndone(t *testing.T) {
 		before := dump(t, start)
 		for j, to := range specs(t) {
 			for n := 1; ; n++ {
-				f := &Fake{Sets: maps.Clone(start.Sets), FailAt: n}
+				f := &Fake{Sets: maps.Clone(start.Sets), Faults: &Faults{FailAt: n}}
 				_, err := Apply(context.Background(), f, both(to), true)
 				if err == nil {
 					break

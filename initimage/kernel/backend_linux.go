@@ -12,15 +12,29 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// backend is one of the two sets of iptables commands.
+// backend is one of the two sets of iptables commands, or nf_tables itself.
 type backend struct {
 	name    interception.Backend
-	version string // of the iptables package, such as 1.8.9
-	path    string // of iptables-nft or iptables-legacy
+	version string // of the iptables package, such as 1.8.9; "" for nf_tables
+	path    string // of iptables-nft or iptables-legacy; "" for nf_tables
+	why     string // it was chosen; "" if it was asked for
 }
+
+// String returns the backend and its version, for messages.
+func (b backend) String() string {
+	if b.native() {
+		return string(b.name)
+	}
+	return strings.TrimSpace("iptables-" + string(b.name) + " " + b.version)
+}
+
+func (b backend) native() bool { return b.name == interception.BackendNFTables }
 
 // findBackend looks for the commands of a backend on PATH.
 func findBackend(name interception.Backend) (backend, error) {
+	if name == interception.BackendNFTables {
+		return backend{name: name}, nil
+	}
 	command := "iptables-" + string(name)
 	ipt, err := iptables.New(iptables.Path(command))
 	if err != nil {
@@ -45,66 +59,82 @@ func (b backend) command(family ruleset.Family, what string) string {
 	return dir + tool + string(b.name) + "-" + what
 }
 
-// chooseBackend returns the backend to use. With auto it is the one that holds
-// rules in this namespace already, Shunt's before others', and nft if neither does.
-// If Shunt has rules in one backend, asking for the other is an error: there would
-// be two sets of rules. Looking changes nothing: a legacy table, which the kernel
-// creates when it is listed, is listed only if it exists.
-func chooseBackend(ctx context.Context, wanted interception.Backend) (backend, error) {
-	names := map[interception.Backend]bool{}
-	for _, name := range backends {
-		has, err := hasTables(name)
-		if err != nil {
-			return backend{}, err
-		}
-		names[name] = has
-	}
-	other := map[interception.Backend]interception.Backend{
-		interception.BackendNFT: interception.BackendLegacy, interception.BackendLegacy: interception.BackendNFT,
-		interception.BackendAuto: interception.BackendLegacy,
-	}[wanted]
-	if !names[other] {
-		if wanted == interception.BackendAuto {
-			wanted = interception.BackendNFT
-		}
-		return findBackend(wanted)
-	}
-	return chooseByRules(ctx, wanted)
+// choice is which backends to use.
+type choice struct {
+	first   backend
+	others  []interception.Backend // to use instead if the first cannot take the rules
+	formers []backend              // those that may hold rules of Shunt, which have to go
 }
 
-var backends = []interception.Backend{interception.BackendNFT, interception.BackendLegacy}
+// backends are all of them. Where several hold rules of Shunt, auto stays with the
+// first.
+var backends = []interception.Backend{interception.BackendNFTables, interception.BackendNFT, interception.BackendLegacy}
 
-// chooseByRules chooses the backend where both may hold rules.
-func chooseByRules(ctx context.Context, wanted interception.Backend) (backend, error) {
-	found, holds := map[interception.Backend]backend{}, map[interception.Backend]int{}
+// chooseBackend returns the backends to use. Looking changes nothing: a legacy
+// table, which the kernel creates when it is listed, is listed only if it exists.
+//
+//	wanted | rules of Shunt are in | rules of others are in | uses
+//	auto   | X                     |                        | X
+//	auto   | none                  | legacy, and not nft    | legacy, nft or nftables
+//	auto   | none                  | anything else          | nft, nftables or legacy
+//	X      | X, or none            |                        | X
+//	X      | Y                     |                        | X, and takes Y's out
+//
+// Of several, the first is used that is in this image and takes the rules here.
+func chooseBackend(ctx context.Context, wanted interception.Backend) (choice, error) {
+	var chosen choice
+	holds := map[interception.Backend]int{}
 	for _, name := range backends {
-		b, err := findBackend(name)
-		if err != nil {
-			if has, _ := hasTables(name); has || wanted == name {
-				return backend{}, fmt.Errorf("this namespace has %s tables: %w", name, err)
-			}
+		if name == wanted {
 			continue
 		}
-		found[name] = b
-		if holds[name], err = contentOf(ctx, b); err != nil {
-			return backend{}, err
+		held, err := contentOf(ctx, name, wanted == interception.BackendAuto)
+		if err != nil {
+			return choice{}, err
+		}
+		holds[name] = held
+		if held == holdsOurs {
+			former, err := findBackend(name)
+			if err != nil {
+				return choice{}, fmt.Errorf("rules of Shunt are in iptables-%s here: %w", name, err)
+			}
+			chosen.formers = append(chosen.formers, former)
 		}
 	}
-	nft, legacy := interception.BackendNFT, interception.BackendLegacy
-	choice := wanted
-	if wanted == interception.BackendAuto {
-		choice = nft
-		if holds[legacy] > holds[nft] {
-			choice = legacy
-		}
+	if wanted != interception.BackendAuto {
+		var err error
+		chosen.first, err = findBackend(wanted)
+		return chosen, err
 	}
-	for _, name := range backends {
-		if name != choice && holds[name] == holdsOurs {
-			return backend{}, fmt.Errorf("rules of Shunt are in iptables-%s here; accepted: --backend=%s, or --remove there first",
-				name, name)
-		}
+	if len(chosen.formers) > 0 {
+		chosen.first, chosen.formers = chosen.formers[0], chosen.formers[1:]
+		chosen.first.why = "it holds the rules already"
+		return chosen, nil
 	}
-	return found[choice], nil
+	return chooseNew(holds)
+}
+
+// chooseNew chooses a backend for a namespace without rules of Shunt.
+func chooseNew(holds map[interception.Backend]int) (choice, error) {
+	const nft, native, legacy = interception.BackendNFT, interception.BackendNFTables, interception.BackendLegacy
+	order := []interception.Backend{nft, native, legacy}
+	if holds[legacy] > holds[nft] {
+		order = []interception.Backend{legacy, nft, native}
+	}
+	why := ""
+	for i, name := range order {
+		b, err := findBackend(name)
+		if err != nil {
+			if holds[name] == holdsForeign {
+				return choice{}, fmt.Errorf("this namespace has %s tables: %w", name, err)
+			}
+			why = fmt.Sprintf("there is no iptables-%s", name)
+			continue
+		}
+		b.why = why
+		return choice{first: b, others: order[i+1:]}, nil
+	}
+	return choice{}, nil // not reached: nf_tables takes no command
 }
 
 // What a backend holds, by how much it speaks for using that backend.
@@ -114,7 +144,28 @@ const (
 	holdsOurs
 )
 
-func contentOf(ctx context.Context, b backend) (int, error) {
+// contentOf returns what a backend holds. Rules of others, which take a command to
+// read, are of no interest if another backend was asked for.
+func contentOf(ctx context.Context, name interception.Backend, others bool) (int, error) {
+	if name == interception.BackendNFTables {
+		return nativeContent()
+	}
+	has, err := hasTables(name)
+	if err != nil || !has {
+		return holdsNothing, err
+	}
+	if name == interception.BackendNFT {
+		if ours, err := nftHoldsOurs(); err != nil || ours {
+			return holdsOurs, err
+		}
+		if !others {
+			return holdsNothing, nil
+		}
+	}
+	b, err := findBackend(name)
+	if err != nil {
+		return holdsForeign, nil //nolint:nilerr // what it holds cannot be told, and chooseNew knows why
+	}
 	most := holdsNothing
 	for _, family := range ruleset.Families {
 		text, err := b.save(ctx, family)
@@ -130,7 +181,8 @@ func contentOf(ctx context.Context, b backend) (int, error) {
 	return most, nil
 }
 
-// hasTables reports whether a backend has any table of either family here.
+// hasTables reports whether a backend of iptables has any table of either family
+// here.
 func hasTables(name interception.Backend) (bool, error) {
 	for _, family := range ruleset.Families {
 		names, err := backend{name: name}.tables(family)

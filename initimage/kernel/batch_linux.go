@@ -206,17 +206,17 @@ type batchError struct {
 
 // failuresOf returns all that the kernel has said of a batch.
 func failuresOf(err error) []*batchError {
-	if one := new(batchError); err != nil {
-		if joined, is := err.(interface{ Unwrap() []error }); is { //nolint:errorlint // the join itself
-			var all []*batchError
-			for _, e := range joined.Unwrap() {
-				all = append(all, failuresOf(e)...)
-			}
-			return all
+	var joined interface{ Unwrap() []error }
+	var one *batchError
+	switch {
+	case errors.As(err, &joined):
+		var all []*batchError
+		for _, e := range joined.Unwrap() {
+			all = append(all, failuresOf(e)...)
 		}
-		if errors.As(err, &one) {
-			return []*batchError{one}
-		}
+		return all
+	case errors.As(err, &one):
+		return []*batchError{one}
 	}
 	return nil
 }

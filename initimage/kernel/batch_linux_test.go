@@ -101,9 +101,13 @@ func TestBatchIsTakenWholeOrNot(t *testing.T) {
 			errno unix.Errno
 			want  []string
 		}{
-			"elements that overlap": {mustBatch(t, ruleset.Families, overlap), unix.EEXIST, []string{"elements of set " + list.Name, "IPv6"}},
-			"no such expression":    {unknown, unix.ENOENT, []string{"to the inbound listener", "mangle_SHUNT_TPROXY", "IPv4", "expression tproxy"}},
-			"the last message":      {tooLate, unix.ENOENT, []string{"deleting what is not there"}},
+			"elements that overlap": {
+				mustBatch(t, ruleset.Families, overlap), unix.EEXIST, []string{"elements of set " + list.Name, "IPv6"},
+			},
+			"no such expression": {
+				unknown, unix.ENOENT, []string{"to the inbound listener", "mangle_SHUNT_TPROXY", "IPv4", "expression tproxy"},
+			},
+			"the last message": {tooLate, unix.ENOENT, []string{"deleting what is not there"}},
 		} {
 			for _, run := range []func() error{test.batch.try, test.batch.commit} {
 				err := run()

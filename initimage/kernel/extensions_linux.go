@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/nft"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
@@ -18,19 +20,62 @@ import (
 // nf_tables, so that the kernel need not have them.
 var emulated = []string{"tcp", "udp", "mark", "comment"}
 
-// Require asks the kernel for every match and target that the rule sets use, and
-// names those that it lacks. If a kernel does not understand the question, writing
-// the rules will tell. Its errors are ErrPreflight.
+// Require finds out whether the kernel can take the rule sets, and names what it
+// lacks. If no backend was asked for, Require goes on to one that can. It changes
+// nothing. Its errors are ErrPreflight.
 func (h *Host) Require(want []ruleset.RuleSet) error {
+	err := h.require(h.backend, want, len(h.others) > 0)
+	for _, other := range h.others {
+		var lacking *lackingError
+		if !errors.As(err, &lacking) {
+			break
+		}
+		b, missing := findBackend(other)
+		if missing == nil && b.requireCapability() == nil && h.require(b, want, true) == nil {
+			b.why = fmt.Sprintf("%s would need %s", h.backend, lacking)
+			h.backend, err = b, nil
+		}
+	}
+	if err != nil {
+		err = h.require(h.backend, want, false)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrPreflight, err)
+	}
+	return nil
+}
+
+// lackingError is what a kernel lacks for some rules.
+type lackingError struct{ what []string }
+
+func (e *lackingError) Error() string { return strings.Join(e.what, ", ") }
+
+// require finds out whether a backend can take the rule sets. If the kernel cannot
+// answer, that is an error if the caller has to be sure; otherwise writing the rules
+// will tell.
+func (h *Host) require(b backend, want []ruleset.RuleSet, sure bool) error {
+	lacks := h.lacks
+	if lacks == nil {
+		lacks = lacksExtension
+	}
+	if b.native() {
+		return requireNative(want)
+	}
 	var lacking []string
 	for _, set := range want {
 		for _, e := range set.Extensions() {
-			if h.backend.name == interception.BackendNFT && slices.Contains(emulated, e.Name) {
+			if b.name == interception.BackendNFT && slices.Contains(emulated, e.Name) {
 				continue
 			}
-			missing, err := lacksExtension(set.Family, e)
+			missing, err := lacks(set.Family, e)
+			if errors.Is(err, errUnanswered) {
+				if sure && b.name == interception.BackendNFT {
+					return fmt.Errorf("this kernel lacks %w", &lackingError{[]string{"nft_compat"}})
+				}
+				continue
+			}
 			if err != nil {
-				return fmt.Errorf("%w: asking the kernel for the %s: %w", ErrPreflight, e, err)
+				return fmt.Errorf("asking the kernel for the %s: %w", e, err)
 			}
 			if missing {
 				lacking = append(lacking, fmt.Sprintf("the %s for %s", e, set.Family))
@@ -38,9 +83,70 @@ func (h *Host) Require(want []ruleset.RuleSet) error {
 		}
 	}
 	if len(lacking) > 0 {
-		return fmt.Errorf("%w: this kernel lacks %s", ErrPreflight, strings.Join(lacking, ", "))
+		return fmt.Errorf("this kernel lacks %w", &lackingError{lacking})
 	}
 	return nil
+}
+
+// requireNative has the kernel try to make the tables, unless it has made some
+// before.
+func requireNative(want []ruleset.RuleSet) error {
+	if held, err := nativeContent(); err != nil || held == holdsOurs {
+		return err
+	}
+	var tables []nft.Table
+	for _, wanted := range want {
+		table, err := nft.Compile(wanted)
+		if err != nil {
+			return err
+		}
+		tables = append(tables, table)
+	}
+	transaction, err := replaceTables(nil, tables)
+	if err != nil {
+		return err
+	}
+	return explainLacking(transaction.try())
+}
+
+// modules are the kernel's modules of what may be missing; %s is 4 or 6. Everything
+// else is in nf_tables itself.
+var modules = map[string]string{
+	"chain": "nft_chain_nat", "elements": "nf_tables_set", "set": "nf_tables_set", "ct": "nft_ct", "redir": "nft_redir",
+	"tproxy": "nft_tproxy", "fib": "nft_fib_ipv%s", "reject": "nft_reject_ipv%s", "counter": "nft_counter",
+}
+
+// explainLacking names the modules whose lack errors of a transaction mean. The
+// kernel says ENOENT for an expression or a type of chain that it does not know, and
+// EOPNOTSUPP for a set.
+func explainLacking(err error) error {
+	if unknownToKernel(err) && len(failuresOf(err)) == 0 {
+		return fmt.Errorf("this kernel lacks %w", &lackingError{[]string{"nf_tables: modprobe nf_tables, or --backend legacy"}})
+	}
+	var lacking []string
+	for _, failed := range failuresOf(err) {
+		if failed.errno != unix.ENOENT && failed.errno != unix.EOPNOTSUPP {
+			return err
+		}
+		kind, _, _ := strings.Cut(failed.what, " ")
+		module, known := modules[cmp.Or(failed.expression, kind)]
+		if failed.expression != "" && !known {
+			module = "nft_" + failed.expression
+		} else if !known {
+			continue // it needs something that could not be made
+		}
+		if strings.Contains(module, "%s") {
+			module = fmt.Sprintf(module, map[bool]string{true: "6", false: "4"}[strings.Contains(failed.what, ruleset.IPv6.String())])
+		}
+		sentence := fmt.Sprintf("%s: modprobe %s, or another --backend", module, module)
+		if !slices.Contains(lacking, sentence) {
+			lacking = append(lacking, sentence)
+		}
+	}
+	if len(lacking) > 0 {
+		return fmt.Errorf("this kernel lacks %w", &lackingError{lacking})
+	}
+	return err
 }
 
 // Values of linux/netfilter/nf_tables_compat.h.
@@ -49,6 +155,10 @@ const (
 	compatMatch  = 0
 	compatTarget = 1
 )
+
+// errUnanswered means that a kernel has no nft_compat, also not as a module, so
+// that nobody can answer.
+var errUnanswered = errors.New("nobody can answer without nft_compat")
 
 // lacksExtension asks the kernel as iptables-nft does before it uses an extension.
 func lacksExtension(family ruleset.Family, e ruleset.Extension) (bool, error) {
@@ -67,8 +177,8 @@ func lacksExtension(family ruleset.Family, e ruleset.Extension) (bool, error) {
 		return true, nil
 	case err == nil, errors.Is(err, unix.EPROTONOSUPPORT): // it exists, perhaps only in later revisions
 		return false, nil
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP): // nft_compat is not loaded, so nobody can answer
-		return false, nil
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
+		return false, errUnanswered
 	}
 	return false, err
 }

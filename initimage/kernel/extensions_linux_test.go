@@ -1,10 +1,13 @@
 package kernel
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
@@ -52,4 +55,67 @@ func TestRequireNamesWhatIsMissing(t *testing.T) {
 	if strings.Contains(err.Error(), "owner") {
 		t.Errorf("what is there is named: %v", err)
 	}
+}
+
+// TestRequireNamesTheModule breaks the name of an expression, or of a type of chain, in a
+// transaction: to the kernel it is one whose module is missing.
+func TestRequireNamesTheModule(t *testing.T) {
+	inNamespace(t, func() {
+		tables := tablesOf(t, "-m", "TPROXY", "--redirect-dns", "--capture-all-dns", "--reject-udp-ports", "443")
+		for name, want := range map[string][]string{
+			"tproxy": {"nft_tproxy: modprobe nft_tproxy"}, "redir": {"nft_redir: modprobe nft_redir"}, "ct": {"nft_ct: modprobe nft_ct"},
+			"fib": {"modprobe nft_fib_ipv4", "modprobe nft_fib_ipv6"}, "reject": {"modprobe nft_reject_ipv4", "modprobe nft_reject_ipv6"},
+			"nat": {"nft_chain_nat: modprobe nft_chain_nat"},
+		} {
+			broken := mustBatch(t, nil, tables)
+			other := strings.Repeat("x", len(name))
+			broken.data = bytes.ReplaceAll(broken.data, []byte("\x00"+name+"\x00"), []byte("\x00"+other+"\x00"))
+			err := explainLacking(broken.try())
+			var lacking *lackingError
+			if !errors.As(err, &lacking) || len(lacking.what) != len(want) {
+				t.Errorf("without %s: %v", name, err)
+				continue
+			}
+			for _, sentence := range want {
+				if !strings.Contains(err.Error(), sentence) {
+					t.Errorf("without %s: %q is not in: %v", name, sentence, err)
+				}
+			}
+		}
+		if generation, err := nftGeneration(); err != nil || generation > 1 {
+			t.Errorf("nf_tables changed: generation %d, %v", generation, err)
+		}
+		var lacking *lackingError
+		if err := explainLacking(&batchError{errno: unix.EEXIST, what: "elements of set a"}); errors.As(err, &lacking) {
+			t.Errorf("elements that are there are explained as %v", err)
+		}
+	})
+}
+
+// TestRequireGoesOn lets auto choose where iptables-nft lacks an extension: the next backend is
+// used, and the reason named. A backend that was asked for is not left.
+func TestRequireGoesOn(t *testing.T) {
+	inNamespace(t, func() {
+		want := []ruleset.RuleSet{{Family: ruleset.IPv4, Tables: []ruleset.Table{{Name: "filter", Chains: []ruleset.Chain{{
+			Name: "INPUT", Rules: []ruleset.Rule{{Target: ruleset.Reject{With: "icmp-port-unreachable"}}}}}}}}}
+		h := &Host{backend: backend{name: interception.BackendNFT}}
+		h.others = []interception.Backend{interception.BackendNFTables}
+		if err := h.Require(want); err != nil || h.Native() {
+			t.Errorf("with all extensions it chose %s: %v", h, err)
+		}
+		foreign := ruleset.OpaqueMatch{Args: []string{"-m", "nosuchmatch"}}
+		want[0].Tables[0].Chains[0].Rules[0].Matches = []ruleset.Match{foreign}
+		if err := h.Require(want); !errors.Is(err, ErrPreflight) || h.Native() {
+			t.Errorf("no backend can take the rules, and it chose %s: %v", h, err)
+		}
+		h.lacks = func(ruleset.Family, ruleset.Extension) (bool, error) { return false, errUnanswered }
+		want[0].Tables[0].Chains[0].Rules[0].Matches = nil
+		if err := h.Require(want); err != nil || !h.Native() || !strings.Contains(h.String(), "iptables-nft would need nft_compat") {
+			t.Errorf("without nft_compat it chose %s: %v", h, err)
+		}
+		h = &Host{backend: backend{name: interception.BackendNFT}, lacks: h.lacks}
+		if err := h.Require(want); err != nil || h.Native() {
+			t.Errorf("asked for, it is left for %s: %v", h, err)
+		}
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/shunt-dev/shunt/initimage/nft"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
@@ -13,6 +14,16 @@ import (
 // or not at all. It can be told to fail.
 type Fake struct {
 	Sets map[ruleset.Family]ruleset.RuleSet
+	// IsNative makes it a backend with a native table.
+	IsNative bool
+	// Former is the same namespace by another backend; its routing is not used. nil
+	// if there is none.
+	Former *Fake
+	*Faults
+}
+
+// Faults tell a Fake to fail.
+type Faults struct {
 	// FailAt is the number, from 1, of the effect that fails without being carried
 	// out. A Restore counts once for each table. 0 never fails.
 	FailAt int
@@ -27,7 +38,7 @@ var ErrFake = errors.New("told to fail")
 
 // NewFake returns a Fake without rules.
 func NewFake() *Fake {
-	f := &Fake{Sets: map[ruleset.Family]ruleset.RuleSet{}}
+	f := &Fake{Sets: map[ruleset.Family]ruleset.RuleSet{}, Faults: &Faults{}}
 	for _, family := range ruleset.Families {
 		f.Sets[family] = ruleset.RuleSet{Family: family}
 	}
@@ -42,11 +53,41 @@ func (f *Fake) effect() error {
 	return nil
 }
 
-// Save implements Namespace.
-func (f *Fake) Save(_ context.Context, family ruleset.Family) (string, error) {
-	rs := f.Sets[family]
-	rs.Routing = ruleset.Routing{}
-	return rs.String(), f.effect()
+// Rules implements Namespace.
+func (f *Fake) Rules(_ context.Context, family ruleset.Family) (ruleset.RuleSet, error) {
+	if err := f.effect(); err != nil {
+		return ruleset.RuleSet{}, err
+	}
+	return ruleset.Parse(family, withoutRouting(f.Sets[family]).String())
+}
+
+// String implements Namespace.
+func (f *Fake) String() string { return "a fake" }
+
+// Native implements Namespace.
+func (f *Fake) Native() bool { return f.IsNative }
+
+// Replace implements Namespace.
+func (f *Fake) Replace(want []ruleset.RuleSet) error {
+	if err := f.effect(); err != nil {
+		return err
+	}
+	for _, wanted := range want {
+		if _, err := nft.Compile(wanted); err != nil {
+			return err
+		}
+		wanted.Routing = f.Sets[wanted.Family].Routing
+		f.Sets[wanted.Family] = wanted
+	}
+	return nil
+}
+
+// Formers implements Namespace.
+func (f *Fake) Formers() []Namespace {
+	if f.Former == nil {
+		return nil
+	}
+	return []Namespace{f.Former}
 }
 
 // Restore implements Namespace.

@@ -7,21 +7,25 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/nft"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
 // Host is the network namespace of the thread that opened it. If the process has
 // threads in other namespaces, use it on that thread only (runtime.LockOSThread).
 type Host struct {
+	choice
 	backend  backend
 	netlink  *netlink.Handle
 	lock     *lock
 	families []ruleset.Family
-	printed  map[ruleset.Family][]string // tables that the last Save printed
+	printed  map[ruleset.Family][]string                           // tables that the last save printed
+	lacks    func(ruleset.Family, ruleset.Extension) (bool, error) // instead of lacksExtension, in tests
 }
 
 // Open checks a namespace and takes its lock. Another Open waits until this Host is
@@ -53,8 +57,9 @@ func open(ctx context.Context, opts interception.Options) (*Host, error) {
 		return nil, err
 	}
 	host := &Host{lock: lock, families: families, printed: map[ruleset.Family][]string{}}
-	if host.backend, err = chooseBackend(ctx, opts.Backend); err == nil && host.backend.name == interception.BackendLegacy {
-		err = requireNetRaw("write rules")
+	if host.choice, err = chooseBackend(ctx, opts.Backend); err == nil {
+		host.backend = host.first
+		err = host.backend.requireCapability()
 	}
 	if err == nil {
 		host.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
@@ -80,12 +85,88 @@ func (h *Host) Close() {
 // Families returns the families whose connections have to be intercepted here.
 func (h *Host) Families() []ruleset.Family { return h.families }
 
-// String returns the backend and its version, for messages.
-func (h *Host) String() string { return "iptables-" + string(h.backend.name) + " " + h.backend.version }
+// String implements Namespace. It names the backend, and why it was chosen.
+func (h *Host) String() string {
+	if h.backend.why != "" {
+		return fmt.Sprintf("%s (%s)", h.backend, h.backend.why)
+	}
+	return h.backend.String()
+}
 
-// Save implements Namespace. It runs no command for a family without tables, such
-// as a new pod's.
-func (h *Host) Save(ctx context.Context, family ruleset.Family) (string, error) {
+// Native implements Namespace.
+func (h *Host) Native() bool { return h.backend.native() }
+
+// Formers implements Namespace.
+func (h *Host) Formers() []Namespace {
+	var all []Namespace
+	for _, b := range h.formers {
+		all = append(all, &Host{backend: b, netlink: h.netlink, families: h.families, printed: map[ruleset.Family][]string{}})
+	}
+	return all
+}
+
+// Rules implements Namespace.
+func (h *Host) Rules(ctx context.Context, family ruleset.Family) (ruleset.RuleSet, error) {
+	if h.Native() {
+		return readTable(family, h.netlink)
+	}
+	text, err := h.save(ctx, family)
+	if err != nil {
+		return ruleset.RuleSet{}, err
+	}
+	rs, err := ruleset.Parse(family, text)
+	if err != nil {
+		return ruleset.RuleSet{}, fmt.Errorf("parsing the saved rules: %w", err)
+	}
+	return rs, nil
+}
+
+// Replace implements Namespace.
+func (h *Host) Replace(want []ruleset.RuleSet) error {
+	var tables []nft.Table
+	for _, wanted := range want {
+		if _, err := h.ForgetProof(wanted.Family); err != nil {
+			return err
+		}
+		table, err := nft.Compile(wanted)
+		if err != nil {
+			return err
+		}
+		tables = append(tables, table)
+	}
+	there, err := h.nativeFamilies(want)
+	if err != nil {
+		return err
+	}
+	transaction, err := replaceTables(there, tables)
+	if err != nil {
+		return err
+	}
+	return transaction.commit()
+}
+
+// nativeFamilies returns those of the families that have Shunt's native table.
+func (h *Host) nativeFamilies(of []ruleset.RuleSet) ([]ruleset.Family, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, fmt.Errorf("opening a socket to nf_tables: %w", err)
+	}
+	var there []ruleset.Family
+	for _, rs := range of {
+		own, err := ownTable(conn, rs.Family)
+		if err != nil {
+			return nil, err
+		}
+		if own != nil {
+			there = append(there, rs.Family)
+		}
+	}
+	return there, nil
+}
+
+// save returns what iptables-save prints of a family. It runs no command for a
+// family without tables, such as a new pod's.
+func (h *Host) save(ctx context.Context, family ruleset.Family) (string, error) {
 	text, err := h.backend.save(ctx, family)
 	if err != nil && h.backend.name == interception.BackendNFT {
 		text, err = h.saveByChain(ctx, family, err)
@@ -120,13 +201,9 @@ func (h *Host) DeleteTables(ctx context.Context, family ruleset.Family) error {
 	if h.backend.name == interception.BackendLegacy {
 		return nil
 	}
-	text, err := h.Save(ctx, family)
+	rs, err := h.Rules(ctx, family)
 	if err != nil {
 		return err
-	}
-	rs, err := ruleset.Parse(family, text)
-	if err != nil {
-		return fmt.Errorf("parsing the saved rules: %w", err)
 	}
 	for _, t := range rs.Tables {
 		if !madeAndEmpty(t) {
@@ -190,6 +267,15 @@ func requireNetAdmin() error {
 	}
 	return fmt.Errorf("the capability NET_ADMIN is missing; " +
 		"an init container needs it in securityContext.capabilities.add, and runAsUser 0 for it to take effect")
+}
+
+// requireCapability returns an error if a backend cannot be used for lack of a
+// capability that others do without.
+func (b backend) requireCapability() error {
+	if b.name == interception.BackendLegacy {
+		return requireNetRaw("write rules")
+	}
+	return nil
 }
 
 // requireNetRaw returns an error if iptables-legacy, which opens a raw socket,

@@ -3,19 +3,33 @@ package kernel
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
 // Namespace is a network namespace whose backend and families are settled. It has
-// the methods that Apply needs, and no others.
+// the methods that Apply needs, and no others. A backend either has tables of
+// iptables, which Restore and DeleteTables change one by one, or a native table,
+// which Replace makes for all families at once.
 type Namespace interface {
-	// Save returns all netfilter rules of a family as iptables-save prints them. It
-	// changes nothing.
-	Save(ctx context.Context, family ruleset.Family) (string, error)
+	fmt.Stringer // the backend, for messages
+	// Rules returns all netfilter rules of a family that are where the backend keeps
+	// Shunt's: those of others in iptables' tables too. It changes nothing.
+	Rules(ctx context.Context, family ruleset.Family) (ruleset.RuleSet, error)
+	// Native reports whether the backend has a native table.
+	Native() bool
+	// Replace makes the native tables of some families what is given, all at once or
+	// not at all. A family without rules has no table.
+	Replace(want []ruleset.RuleSet) error
 	// Restore runs a transaction, table by table. After an error the first tables
 	// may be changed.
 	Restore(ctx context.Context, tx Transaction) error
+	// DeleteTables deletes the empty tables that Shunt made, if the backend can.
+	DeleteTables(ctx context.Context, family ruleset.Family) error
+	// Formers returns the same namespace by the other backends that may hold rules
+	// of Shunt, from before its backend was another.
+	Formers() []Namespace
 	// Routing returns the addresses, rules and routes that AddRouting added, and
 	// those of others that come before them.
 	Routing(family ruleset.Family) (ruleset.Routing, error)
@@ -24,8 +38,6 @@ type Namespace interface {
 	AddRouting(family ruleset.Family, add ruleset.Routing) error
 	// RemoveRouting removes what AddRouting added.
 	RemoveRouting(family ruleset.Family, remove ruleset.Routing) error
-	// DeleteTables deletes the empty tables that Shunt made, if the backend can.
-	DeleteTables(ctx context.Context, family ruleset.Family) error
 }
 
 var (

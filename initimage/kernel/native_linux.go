@@ -92,6 +92,7 @@ type nativeReader struct {
 	table  string
 	links  map[uint32]string // names of interfaces, by index
 	sets   map[string][]setElement
+	own    bool // Shunt's table: rules keep their comments, and a set of any size is read
 }
 
 // read puts together the chains of the table and their rules.
@@ -122,9 +123,27 @@ func (r *nativeReader) read(chains []*nftables.Chain) (ruleset.Table, error) {
 		if err != nil {
 			return table, fmt.Errorf("chain %s: %w", name, err)
 		}
+		for i := range rules {
+			if r.own {
+				rules[i].Comment = commentOf(attrs[unix.NFTA_RULE_USERDATA])
+			}
+		}
 		table.Chains[i].Rules = append(table.Chains[i].Rules, rules...)
 	}
 	return table, nil
+}
+
+// commentOf returns the comment in a rule's user data, a list of types, sizes and
+// values. Anybody may have written it.
+func commentOf(data []byte) string {
+	const kindComment = 0 // NFTNL_UDATA_RULE_COMMENT
+	for len(data) >= 2 && len(data) >= 2+int(data[1]) {
+		if data[0] == kindComment {
+			return text(data[2 : 2+int(data[1])])
+		}
+		data = data[2+int(data[1]):]
+	}
+	return ""
 }
 
 // nativeHooks are the hooks of nf_tables, by iptables' name of the chain that is

@@ -194,7 +194,40 @@ func (n *nativeRule) setMeta(key uint32, loaded operand) {
 	}
 }
 
+// fib loads what the routing table says of an address. Its type is understood.
+func (n *nativeRule) fib(attrs attributeMap) error {
+	loaded := operand{size: 4}
+	if bigEndian(attrs[unix.NFTA_FIB_RESULT]) == unix.NFT_FIB_RESULT_ADDRTYPE {
+		switch bigEndian(attrs[unix.NFTA_FIB_FLAGS]) {
+		case unix.NFTA_FIB_F_SADDR:
+			loaded.property = propertySourceType
+		case unix.NFTA_FIB_F_DADDR:
+			loaded.property = propertyDestinationType
+		}
+	}
+	n.load(attrs[unix.NFTA_FIB_DREG], loaded)
+	return nil
+}
+
+// reject reads the answer to the sender.
+func (n *nativeRule) reject(attrs attributeMap) ruleset.Target {
+	code := attrs[unix.NFTA_REJECT_ICMP_CODE]
+	if n.reader.own && bigEndian(attrs[unix.NFTA_REJECT_TYPE]) == unix.NFT_REJECT_ICMP_UNREACH && len(code) == 1 {
+		switch {
+		case n.reader.family == ruleset.IPv4 && code[0] == 3:
+			return ruleset.Reject{With: "icmp-port-unreachable"}
+		case n.reader.family == ruleset.IPv6 && code[0] == 4:
+			return ruleset.Reject{With: "icmp6-port-unreachable"}
+		}
+	}
+	return ruleset.Reject{}
+}
+
 func (n *nativeRule) setConnection(key uint32, loaded operand) {
+	if key == unix.NFT_CT_ZONE && loaded.property == propertyConstant && len(loaded.value) >= 2 {
+		n.addTarget(ruleset.ConntrackZone{Zone: binary.NativeEndian.Uint16(loaded.value)})
+		return
+	}
 	if key != unix.NFT_CT_MARK {
 		return
 	}

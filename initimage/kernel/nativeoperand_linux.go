@@ -44,6 +44,8 @@ const (
 	propertyMark
 	propertyConnMark
 	propertyState
+	propertySourceType
+	propertyDestinationType
 )
 
 // bits returns the mask of an operand that is a mark, and the value that is xor-ed
@@ -251,6 +253,11 @@ func (r *nativeReader) valueMatch(loaded operand, value []byte, negated bool) ru
 		return nil
 	case propertyState:
 		return stateMatch(loaded, number, negated)
+	case propertySourceType, propertyDestinationType:
+		if number == unix.RTN_LOCAL {
+			return ruleset.AddressType{Destination: loaded.property == propertyDestinationType, Not: negated}
+		}
+		return nil
 	}
 	if loaded.mask != nil {
 		return nil
@@ -263,16 +270,21 @@ func (r *nativeReader) valueMatch(loaded operand, value []byte, negated bool) ru
 	case propertyOutInterface:
 		return ruleset.OutInterface{Name: interfaceName(value), Not: negated}
 	case propertyInIndex, propertyOutIndex:
-		name, known := r.links[number]
-		switch {
-		case !known:
-			return nil
-		case loaded.property == propertyInIndex:
-			return ruleset.InInterface{Name: name, Not: negated}
-		}
-		return ruleset.OutInterface{Name: name, Not: negated}
+		return r.indexMatch(loaded.property, number, negated)
 	}
 	return nil
+}
+
+// indexMatch returns the match of an interface by its number; nil if there is none.
+func (r *nativeReader) indexMatch(p property, number uint32, negated bool) ruleset.Match {
+	name, known := r.links[number]
+	switch {
+	case !known:
+		return nil
+	case p == propertyInIndex:
+		return ruleset.InInterface{Name: name, Not: negated}
+	}
+	return ruleset.OutInterface{Name: name, Not: negated}
 }
 
 // stateMatch returns the match of conntrack's state. A state is a bit: "ct state

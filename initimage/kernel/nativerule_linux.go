@@ -57,7 +57,7 @@ func (n *nativeRule) finish() {
 // addAlternatives adds conditions, any of which is enough.
 func (n *nativeRule) addAlternatives(alternatives ...[]ruleset.Match) {
 	n.finish()
-	if len(alternatives)*len(n.alternatives) > maxAlternatives {
+	if len(alternatives)*len(n.alternatives) > maxAlternatives && !n.reader.own {
 		alternatives = [][]ruleset.Match{{opaque("set")}}
 	}
 	var ways [][]ruleset.Match
@@ -145,7 +145,8 @@ func expressionReaders() map[string]func(n *nativeRule, attrs attributeMap) erro
 		"target": does(func(_ *nativeRule, attrs attributeMap) ruleset.Target {
 			return ruleset.OpaqueTarget{Args: []string{"-j", text(attrs[matchName])}}
 		}),
-		"notrack": always(ruleset.NoTrack{}), "reject": always(ruleset.Reject{}),
+		"notrack": always(ruleset.NoTrack{}), "reject": does((*nativeRule).reject),
+		"fib":      (*nativeRule).fib,
 		"queue":    always(ruleset.OpaqueTarget{Args: []string{"-j", "NFQUEUE"}}),
 		"synproxy": always(ruleset.OpaqueTarget{Args: []string{"-j", "SYNPROXY"}}),
 		"fwd":      always(unknownTarget("fwd")),
@@ -170,7 +171,7 @@ func (n *nativeRule) addExpression(name string, attrs attributeMap) error {
 
 // destinations are the attributes that name the register to load, of expressions
 // that are not understood.
-var destinations = map[string]uint16{"fib": 1, "socket": 2, "rt": 1, "numgen": 1, "hash": 2, "osf": 1, "tunnel": 2, "xfrm": 1}
+var destinations = map[string]uint16{"socket": 2, "rt": 1, "numgen": 1, "hash": 2, "osf": 1, "tunnel": 2, "xfrm": 1}
 
 func (n *nativeRule) load(register []byte, o operand) { n.registers[slot(register)] = o }
 

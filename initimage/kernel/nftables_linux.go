@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -36,6 +37,45 @@ func nftTables(family ruleset.Family) ([]string, error) {
 		}
 	}
 	return names, nil
+}
+
+// nftHoldsOurs reports whether one of iptables' tables in nf_tables has a chain of
+// Shunt. It runs no command.
+func nftHoldsOurs() (bool, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return false, fmt.Errorf("opening a socket to nf_tables: %w", err)
+	}
+	for _, family := range ruleset.Families {
+		chains, err := conn.ListChainsOfTableFamily(nftFamily(family))
+		if err != nil {
+			return false, fmt.Errorf("listing the chains of nf_tables: %w", err)
+		}
+		for _, c := range chains {
+			if strings.HasPrefix(c.Name, ruleset.ChainPrefix) && slices.Contains(iptablesTables, c.Table.Name) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// nativeContent returns whether the native table of Shunt is there.
+func nativeContent() (int, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return holdsNothing, fmt.Errorf("opening a socket to nf_tables: %w", err)
+	}
+	for _, family := range ruleset.Families {
+		own, err := ownTable(conn, family)
+		if err != nil {
+			return holdsNothing, err
+		}
+		if own != nil {
+			return holdsOurs, nil
+		}
+	}
+	return holdsNothing, nil
 }
 
 // unknownToKernel reports whether an error means that the kernel has no nf_tables,

@@ -10,33 +10,51 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/nft"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// Others implements VerifiableNamespace. Call it after Save: of iptables' tables in
-// nf_tables, it reads those natively that Save did not print.
+// Others implements VerifiableNamespace. Call it after Rules: of iptables' tables in
+// nf_tables, it reads those natively that no iptables-save printed. Without an
+// iptables-nft in the image that is all of them.
 func (h *Host) Others(ctx context.Context, family ruleset.Family) ([]ruleset.RuleSet, error) {
 	var others []ruleset.RuleSet
 	var printed []string
-	other := interception.BackendNFT
-	if h.backend.name == other {
-		other, printed = interception.BackendLegacy, h.printed[family]
+	if h.backend.name == interception.BackendNFT {
+		printed = slices.Clone(h.printed[family])
 	}
-	names, err := backend{name: other}.tables(family)
-	if err != nil {
-		return nil, err
-	}
-	if len(names) > 0 {
-		rs, err := readOther(ctx, other, family)
+	for _, name := range backends {
+		b := backend{name: name}
+		if b.native() || name == h.backend.name {
+			continue
+		}
+		names, err := b.tables(family)
+		if err != nil {
+			return nil, err
+		}
+		if len(names) == 0 {
+			continue
+		}
+		found, err := findBackend(name)
+		if err != nil && name == interception.BackendNFT {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		rs, err := readOther(ctx, found, family)
 		if err != nil {
 			return nil, err
 		}
 		others = append(others, rs)
-		if other == interception.BackendNFT {
+		if name == interception.BackendNFT {
 			for _, t := range rs.Tables {
 				printed = append(printed, t.Name)
 			}
 		}
+	}
+	if h.Native() {
+		printed = append(printed, nft.TableName)
 	}
 	native, err := nativeRules(family, printed, h.netlink)
 	if err != nil {
@@ -45,21 +63,17 @@ func (h *Host) Others(ctx context.Context, family ruleset.Family) ([]ruleset.Rul
 	return slices.DeleteFunc(append(others, native), ruleset.RuleSet.Empty), nil
 }
 
-// readOther returns the rules of the backend that is not used.
-func readOther(ctx context.Context, name interception.Backend, family ruleset.Family) (ruleset.RuleSet, error) {
-	b, err := findBackend(name)
-	if err != nil {
-		return ruleset.RuleSet{}, err
-	}
+// readOther returns the rules of a backend of iptables that is not used.
+func readOther(ctx context.Context, b backend, family ruleset.Family) (ruleset.RuleSet, error) {
 	text, err := b.save(ctx, family)
 	if err != nil {
 		return ruleset.RuleSet{}, err
 	}
 	rs, err := ruleset.Parse(family, text)
 	if err != nil {
-		return ruleset.RuleSet{}, fmt.Errorf("parsing the rules of iptables-%s: %w", name, err)
+		return ruleset.RuleSet{}, fmt.Errorf("parsing the rules of iptables-%s: %w", b.name, err)
 	}
-	rs.Party = "iptables-" + string(name)
+	rs.Party = "iptables-" + string(b.name)
 	return rs, nil
 }
 

@@ -21,6 +21,11 @@ import (
 // all that a killed run can leave behind.
 type piecewise struct {
 	*Fake
+	*script
+}
+
+// script says which effects fail, of a namespace by all its backends.
+type script struct {
 	// failOnce, from 1, is an effect that fails while those after it succeed. From killAt on, all
 	// effects fail. 0 is never.
 	failOnce, killAt int
@@ -52,9 +57,20 @@ func (p *piecewise) write(do func() error) error {
 	return err
 }
 
-func (p *piecewise) Save(ctx context.Context, family ruleset.Family) (text string, err error) {
-	err = p.try(func() error { text, err = p.Fake.Save(ctx, family); return err })
-	return text, err
+func (p *piecewise) Rules(ctx context.Context, family ruleset.Family) (rs ruleset.RuleSet, err error) {
+	err = p.try(func() error { rs, err = p.Fake.Rules(ctx, family); return err })
+	return rs, err
+}
+
+func (p *piecewise) Formers() []Namespace {
+	if p.Former == nil {
+		return nil
+	}
+	return []Namespace{&piecewise{p.Former, p.script}}
+}
+
+func (p *piecewise) Replace(want []ruleset.RuleSet) error {
+	return p.write(func() error { return p.Fake.Replace(want) })
 }
 
 func (p *piecewise) Routing(family ruleset.Family) (r ruleset.Routing, err error) {
@@ -148,37 +164,92 @@ func (g goal) reach(ns Namespace) error {
 	return err
 }
 
+// kind is one of the ways in which a namespace gets from one goal to another: by one backend, or
+// from one to another.
+type kind struct {
+	name         string
+	native, from bool // the backend that is wanted, and the one before, has a native table
+}
+
+var kinds = []kind{
+	{"iptables", false, false}, {"native", true, true},
+	{"iptables to native", true, false}, {"native to iptables", false, true},
+}
+
+func (k kind) changesBackend() bool { return k.native != k.from }
+
 // forEachPair runs a test from every goal to every other.
 func forEachPair(t *testing.T, test func(t *testing.T, states reached, j judge, from, to goal)) {
-	all, states := goals(t), reached{}
+	all := goals(t)
 	packets := map[ruleset.Family][]ruleset.Packet{}
 	for _, family := range ruleset.Families {
 		packets[family] = packetsOf(t, family)
 	}
-	for _, from := range all {
-		for _, to := range all {
-			if from.name != to.name {
-				j := newJudge(states.at(t, from), states.at(t, to), packets)
-				t.Run(from.name+" to "+to.name, func(t *testing.T) { test(t, states, j, from, to) })
+	for _, k := range kinds {
+		states := reached{kind: k, states: map[string]*Fake{}}
+		goals := all
+		if k.changesBackend() {
+			goals = all[:4] // the way there is cut off whatever the goals are
+		}
+		for _, from := range goals {
+			for _, to := range goals {
+				if from.name != to.name || k.changesBackend() {
+					j := newJudge(k, states.at(t, from), states.end(t, to), packets)
+					t.Run(k.name+", "+from.name+" to "+to.name, func(t *testing.T) { test(t, states, j, from, to) })
+				}
 			}
 		}
 	}
 }
 
 // reached caches the states of goals; there are far fewer goals than runs.
-type reached map[string]map[ruleset.Family]ruleset.RuleSet
+type reached struct {
+	kind   kind
+	states map[string]*Fake
+}
 
-// at returns a namespace that has reached a goal, with rules of others beside ours.
+// at returns a namespace that has reached a goal by the backend before, with rules of others beside
+// ours in iptables' tables.
 func (r reached) at(t *testing.T, g goal) *piecewise {
 	t.Helper()
-	if r[g.name] == nil {
-		ns := &piecewise{Fake: beside(t)}
+	before := r.fresh(t, g, r.kind.from)
+	if !r.kind.changesBackend() {
+		return &piecewise{before, &script{}}
+	}
+	now := &Fake{Sets: map[ruleset.Family]ruleset.RuleSet{}, IsNative: r.kind.native, Former: before, Faults: before.Faults}
+	for family, rs := range before.Sets {
+		now.Sets[family] = ruleset.RuleSet{Family: family, Routing: rs.Routing}
+		before.Sets[family] = withoutRouting(rs)
+	}
+	return &piecewise{now, &script{}}
+}
+
+// end returns the namespace as a run from nothing to a goal leaves it.
+func (r reached) end(t *testing.T, g goal) *piecewise {
+	t.Helper()
+	ns := r.at(t, goal{name: "nothing"})
+	if err := g.reach(ns); err != nil {
+		t.Fatal(err)
+	}
+	return ns
+}
+
+// fresh returns a namespace that has reached a goal by one backend.
+func (r reached) fresh(t *testing.T, g goal, native bool) *Fake {
+	t.Helper()
+	key := fmt.Sprint(g.name, native)
+	if r.states[key] == nil {
+		ns := &piecewise{NewFake(), &script{}}
+		if !native {
+			ns.Fake = beside(t)
+		}
+		ns.IsNative = native
 		if err := g.reach(ns); err != nil {
 			t.Fatal(err)
 		}
-		r[g.name] = ns.Sets
+		r.states[key] = ns.Fake
 	}
-	return &piecewise{Fake: &Fake{Sets: maps.Clone(r[g.name])}}
+	return &Fake{Sets: maps.Clone(r.states[key].Sets), IsNative: native, Faults: &Faults{}}
 }
 
 // beside returns a Fake in which others have rules that a walk can follow.
@@ -250,11 +321,16 @@ func packetsOf(t *testing.T, family ruleset.Family) []ruleset.Packet {
 	return all
 }
 
-// outcomes returns where every reference packet of one family ends.
-func outcomes(rs ruleset.RuleSet, packets []ruleset.Packet) []ruleset.Outcome {
+// outcomes returns where every reference packet of one family ends, with the rules of all backends.
+func (p *piecewise) outcomes(family ruleset.Family, packets []ruleset.Packet) []ruleset.Outcome {
+	sets := []ruleset.RuleSet{p.Sets[family]}
+	if p.Former != nil {
+		sets = append(sets, p.Former.Sets[family])
+	}
+	stack := ruleset.NewStack(p.Sets[family].Routing, sets...)
 	ends := make([]ruleset.Outcome, len(packets))
-	for i, p := range packets {
-		ends[i] = ruleset.Trace(rs, referenceHost, p).Outcome
+	for i, packet := range packets {
+		ends[i] = stack.Trace(referenceHost, packet, nil).Outcome
 	}
 	return ends
 }
@@ -271,15 +347,16 @@ const (
 
 // judge knows the postures of one pair of goals.
 type judge struct {
+	kind          kind
 	packets       map[ruleset.Family][]ruleset.Packet
 	before, after map[ruleset.Family][]ruleset.Outcome
 }
 
-func newJudge(start, end *piecewise, packets map[ruleset.Family][]ruleset.Packet) judge {
-	j := judge{packets, map[ruleset.Family][]ruleset.Outcome{}, map[ruleset.Family][]ruleset.Outcome{}}
+func newJudge(k kind, start, end *piecewise, packets map[ruleset.Family][]ruleset.Packet) judge {
+	j := judge{k, packets, map[ruleset.Family][]ruleset.Outcome{}, map[ruleset.Family][]ruleset.Outcome{}}
 	for _, family := range ruleset.Families {
-		j.before[family] = outcomes(start.Sets[family], j.packets[family])
-		j.after[family] = outcomes(end.Sets[family], j.packets[family])
+		j.before[family] = start.outcomes(family, j.packets[family])
+		j.after[family] = end.outcomes(family, j.packets[family])
 	}
 	return j
 }
@@ -289,25 +366,39 @@ func (j judge) changes(family ruleset.Family) bool {
 	return !slices.Equal(j.before[family], j.after[family])
 }
 
+// equal reports whether all packets end where they are wanted. Those that a native backend routes
+// apart before its rules are there, or still does after they are gone, may be as before and as
+// after: only a proxy of Shunt has such packets, and without rules it has no work.
+func (j judge) equal(family ruleset.Family, now, wanted []ruleset.Outcome) bool {
+	for i, packet := range j.packets[family] {
+		apart := j.kind.native && (packet.Mark != 0 || packet.Interface == "lo" && packet.Src.IsValid())
+		between := now[i] == j.before[family][i] || now[i] == j.after[family][i]
+		if now[i] != wanted[i] && (!apart || !between) {
+			return false
+		}
+	}
+	return true
+}
+
 // posture returns what a family does. If it is half open, why names the packet.
-func (j judge) posture(set ruleset.RuleSet) (p posture, why string) {
-	now := outcomes(set, j.packets[set.Family])
+func (j judge) posture(ns *piecewise, family ruleset.Family) (p posture, why string) {
+	now := ns.outcomes(family, j.packets[family])
 	switch {
-	case set.Routing.Unreachable:
-		for i, packet := range j.packets[set.Family] {
+	case ns.Sets[family].Routing.Unreachable:
+		for i, packet := range j.packets[family] {
 			if crosses(packet, now[i]) {
 				return halfOpen, fmt.Sprintf("cut off, but %s: %s", packet, now[i])
 			}
 		}
 		return cutAway, ""
-	case slices.Equal(now, j.before[set.Family]):
+	case j.equal(family, now, j.before[family]):
 		return asBefore, ""
-	case slices.Equal(now, j.after[set.Family]):
+	case j.equal(family, now, j.after[family]):
 		return asAfter, ""
 	}
-	for i, packet := range j.packets[set.Family] {
-		if now[i] != j.before[set.Family][i] {
-			why += fmt.Sprintf("%s: %s, before %s, after %s\n", packet, now[i], j.before[set.Family][i], j.after[set.Family][i])
+	for i, packet := range j.packets[family] {
+		if now[i] != j.before[family][i] {
+			why += fmt.Sprintf("%s: %s, before %s, after %s\n", packet, now[i], j.before[family][i], j.after[family][i])
 		}
 	}
 	return halfOpen, why
@@ -327,7 +418,7 @@ func crosses(p ruleset.Packet, end ruleset.Outcome) bool {
 func (j judge) check(ns *piecewise) (seen []posture, err error) {
 	byPosture := map[posture]ruleset.Family{}
 	for _, family := range ruleset.Families {
-		p, why := j.posture(ns.Sets[family])
+		p, why := j.posture(ns, family)
 		seen = append(seen, p)
 		if p == halfOpen {
 			return seen, fmt.Errorf("%s is half open: %s", family, why)
@@ -349,7 +440,7 @@ func TestEveryPrefixIsSafe(t *testing.T) {
 	t.Parallel()
 	kills, seen := 0, map[posture]int{}
 	forEachPair(t, func(t *testing.T, states reached, j judge, from, to goal) {
-		fresh, left := dump(t, states.at(t, to).Fake), map[string]bool{}
+		fresh, left := dump(t, states.end(t, to).Fake), map[string]bool{}
 		for n := 1; ; n++ {
 			ns := states.at(t, from)
 			ns.arm(0, n)
@@ -358,7 +449,7 @@ func TestEveryPrefixIsSafe(t *testing.T) {
 				break
 			}
 			kills++
-			state := ns.Sets[ruleset.IPv4].String() + ns.Sets[ruleset.IPv6].String()
+			state := dump(t, ns.Fake)
 			if left[state] {
 				continue // equal to the earlier kill: effect n-1 only read
 			}
@@ -429,7 +520,7 @@ func TestEveryFailureIsUndone(t *testing.T) {
 // and Remove leaves nothing of Shunt's in them.
 func TestOthersMoveIn(t *testing.T) {
 	for _, goal := range goals(t) {
-		ns := reached{}.at(t, goal)
+		ns := reached{states: map[string]*Fake{}}.at(t, goal)
 		made := 0
 		for _, family := range ruleset.Families {
 			for _, table := range ns.Sets[family].Tables {

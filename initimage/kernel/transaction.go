@@ -114,12 +114,12 @@ func leftEmpty(have, want ruleset.Table) bool {
 	return madeAndEmpty(others)
 }
 
-// plan returns the change from what a namespace holds to what is wanted of Shunt's
+// planTables returns the change from what a namespace holds to what is wanted of Shunt's
 // rules. In each table it fills the chains first, and inserts the jumps last, at
 // the head of the built-in chains: a rule of others that accepts a packet must not
 // come before ours. It leaves out tables that are right already, so a second run
 // changes nothing.
-func plan(have, want ruleset.RuleSet) Transaction {
+func planTables(have, want ruleset.RuleSet) Transaction {
 	tx := Transaction{Family: want.Family}
 	for _, name := range []string{"raw", "mangle", "nat", "filter"} {
 		change := planTable(tableOf(have, name), tableOf(have.Owned(), name), tableOf(want, name))

@@ -14,7 +14,7 @@ import (
 // is a target that nobody has.
 const unprintable = "UNPRINTABLE_BY_IPTABLES"
 
-// saveByChain replaces Save where iptables-save fails: at a rule of nft that
+// saveByChain replaces save where iptables-save fails: at a rule of nft that
 // iptables cannot express, it stops. saveByChain lists every chain by itself. For a
 // chain of ours it is enough to know that it is not as it should be: the next
 // change empties it. A chain of others cannot be changed then, which is an error.

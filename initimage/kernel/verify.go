@@ -12,9 +12,9 @@ import (
 // VerifiableNamespace is a Namespace with the further methods that Verify needs.
 type VerifiableNamespace interface {
 	Namespace
-	// Others returns the rules of a family that Save does not print and that the
-	// kernel applies all the same: those of the other backend, and those of
-	// nf_tables that iptables does not know.
+	// Others returns the rules of a family that Rules does not return and that the
+	// kernel applies all the same: those of other backends, and those of native
+	// tables of others.
 	Others(ctx context.Context, family ruleset.Family) ([]ruleset.RuleSet, error)
 	// Addresses returns the namespace's own addresses, without those of lo, and the
 	// interfaces that have them.
@@ -46,7 +46,10 @@ func Verify(ctx context.Context, ns VerifiableNamespace, want, holds []ruleset.R
 		if err != nil {
 			return verdict, fmt.Errorf("%w: reading the %s rules of others: %w", ErrPreflight, wanted.Family, err)
 		}
-		found := compare(wanted, have, others, host)
+		found := compare(asRead(ns, wanted), have, owned(ns, have), others, host)
+		if found.Findings, err = appendStale(ctx, ns, wanted.Family, found.Findings); err != nil {
+			return verdict, err
+		}
 		for _, f := range found.Findings {
 			verdict.Findings = append(verdict.Findings, wanted.Family.String()+": "+f)
 		}
@@ -81,13 +84,26 @@ func heldOrRead(ctx context.Context, ns Namespace, family ruleset.Family, holds 
 	return read(ctx, ns, family)
 }
 
-// compare returns what is wrong with what a family holds.
-func compare(want, have ruleset.RuleSet, others []ruleset.RuleSet, host ruleset.Host) Verdict {
+// appendStale adds a finding for each other backend that holds rules of Shunt.
+func appendStale(ctx context.Context, ns Namespace, family ruleset.Family, findings []string) ([]string, error) {
+	for _, former := range ns.Formers() {
+		rs, err := former.Rules(ctx, family)
+		if err != nil {
+			return nil, fmt.Errorf("%w: reading the %s rules of %s: %w", ErrPreflight, family, former, err)
+		}
+		if !owned(former, rs).Empty() {
+			findings = append(findings, fmt.Sprintf("rules of Shunt are in %s, too: run shunt-init again", former))
+		}
+	}
+	return findings, nil
+}
+
+// compare returns what is wrong with what a family holds, of which own is Shunt's.
+func compare(want, have, own ruleset.RuleSet, others []ruleset.RuleSet, host ruleset.Host) Verdict {
 	var verdict Verdict
 	if have.Routing.Unreachable {
 		verdict.Findings = append(verdict.Findings, "cut off from outside: a change was cut short; run shunt-init again")
 	}
-	own := have.Owned()
 	own.Routing.Unreachable = false
 	for _, line := range ruleset.Diff(want, own) {
 		verdict.Findings = append(verdict.Findings, "differs from what is wanted (- missing, + not wanted): "+line)

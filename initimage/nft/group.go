@@ -156,7 +156,7 @@ func Normal(rs ruleset.RuleSet) ruleset.RuleSet {
 // rules returns a rule for each prefix of the group's set, or one for all ports.
 func (g group) rules() []ruleset.Rule {
 	one := func(more ...ruleset.Match) ruleset.Rule {
-		return ruleset.Rule{Matches: withProtocol(slices.Concat(g.matches, more)), Target: g.target, Comment: g.comment}
+		return ruleset.Rule{Matches: WithProtocol(slices.Concat(g.matches, more)), Target: g.target, Comment: g.comment}
 	}
 	switch {
 	case g.set == nil:
@@ -171,9 +171,9 @@ func (g group) rules() []ruleset.Rule {
 	return all
 }
 
-// withProtocol gives matches of ports the protocol whose ports they are, as
+// WithProtocol gives matches of ports the protocol whose ports they are, as
 // iptables prints it.
-func withProtocol(matches []ruleset.Match) []ruleset.Match {
+func WithProtocol(matches []ruleset.Match) []ruleset.Match {
 	protocol := ""
 	for _, m := range matches {
 		if p, is := m.(ruleset.Protocol); is && !p.Not {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
@@ -114,9 +115,9 @@ func match(family ruleset.Family, m ruleset.Match) string {
 	case ruleset.Destination:
 		return fmt.Sprintf("%s daddr %s%s", keyword(family), not(m.Not), address(m.Prefix))
 	case ruleset.InInterface:
-		return fmt.Sprintf("iifname %s\"%s\"", not(m.Not), wildcard(m.Name))
+		return "iifname " + not(m.Not) + wildcard(m.Name)
 	case ruleset.OutInterface:
-		return fmt.Sprintf("oifname %s\"%s\"", not(m.Not), wildcard(m.Name))
+		return "oifname " + not(m.Not) + wildcard(m.Name)
 	case ruleset.Protocol:
 		return "meta l4proto " + not(m.Not) + m.Name
 	case ruleset.Ports:
@@ -127,23 +128,9 @@ func match(family ruleset.Family, m ruleset.Match) string {
 	case ruleset.SYN:
 		return "tcp flags & (fin | syn | rst | ack) " + equals(m.Not) + " syn"
 	case ruleset.Owner:
-		key, id := "skuid", strconv.FormatUint(uint64(m.First), 10)
-		if m.Group {
-			key = "skgid"
-		}
-		if m.Last != m.First {
-			id += "-" + strconv.FormatUint(uint64(m.Last), 10)
-		}
-		return "meta " + key + " " + not(m.Not) + id
+		return owner(m)
 	case ruleset.Mark:
-		key := "meta mark"
-		if m.Connection {
-			key = "ct mark"
-		}
-		if m.Mask == allBits {
-			return fmt.Sprintf("%s %s%#x", key, not(m.Not), m.Value)
-		}
-		return fmt.Sprintf("%s & %#x %s %#x", key, m.Mask, equals(m.Not), m.Value)
+		return mark(m)
 	case ruleset.Conntrack:
 		words := make([]string, len(m.States))
 		for i, s := range m.States {
@@ -160,6 +147,28 @@ func match(family ruleset.Family, m ruleset.Match) string {
 	}
 }
 
+func owner(m ruleset.Owner) string {
+	key, id := "skuid", strconv.FormatUint(uint64(m.First), 10)
+	if m.Group {
+		key = "skgid"
+	}
+	if m.Last != m.First {
+		id += "-" + strconv.FormatUint(uint64(m.Last), 10)
+	}
+	return "meta " + key + " " + not(m.Not) + id
+}
+
+func mark(m ruleset.Mark) string {
+	key := "meta mark"
+	if m.Connection {
+		key = "ct mark"
+	}
+	if m.Mask == allBits {
+		return fmt.Sprintf("%s %s%#x", key, not(m.Not), m.Value)
+	}
+	return fmt.Sprintf("%s & %#x %s %#x", key, m.Mask, equals(m.Not), m.Value)
+}
+
 const allBits = 1<<32 - 1
 
 func equals(negated bool) string {
@@ -169,12 +178,13 @@ func equals(negated bool) string {
 	return "=="
 }
 
-// wildcard turns iptables' name of many interfaces into nft's.
+// wildcard quotes the name of an interface, and turns iptables' name of many into
+// nft's.
 func wildcard(name string) string {
 	if stem, many := strings.CutSuffix(name, "+"); many {
-		return stem + "*"
+		name = stem + "*"
 	}
-	return name
+	return `"` + name + `"`
 }
 
 // action prints a target that check knows.
@@ -216,4 +226,17 @@ func action(family ruleset.Family, t ruleset.Target) string {
 	default:
 		panic(fmt.Sprintf("check let %T pass", t))
 	}
+}
+
+// Text prints a rule set as its backend takes it: as nft -f reads it if that is a
+// native table, or else as iptables-restore does. The routing follows as comments.
+func Text(rs ruleset.RuleSet, backend interception.Backend) (string, error) {
+	if backend != interception.BackendNFTables {
+		return rs.String(), nil
+	}
+	table, err := Compile(rs)
+	if err != nil {
+		return "", err
+	}
+	return table.String() + ruleset.RuleSet{Family: rs.Family, Routing: rs.Routing}.String(), nil
 }

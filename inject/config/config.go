@@ -38,10 +38,12 @@ type Config struct {
 	// ImagePullSecrets are added to every pod, for both images.
 	ImagePullSecrets []corev1.LocalObjectReference `json:"imagePullSecrets,omitempty"`
 
-	// Backend is the kernel interface that shunt-init writes to: auto, nft or
-	// legacy. Only legacy gives the init container NET_RAW and a writable
-	// /run. With auto, shunt-init uses nft. It fails if the pod's new network
-	// namespace already has legacy rules, from a CNI plug-in; set legacy then.
+	// Backend is the kernel interface that shunt-init writes to: auto, nft (iptables
+	// over nf_tables), nftables (a native table) or legacy. Only legacy gives the
+	// init container NET_RAW and a writable /run. With auto, shunt-init uses nft, or
+	// nftables if the image or the kernel lacks what nft needs. It fails if the pod's
+	// new network namespace already has legacy rules, from a CNI plug-in; set legacy
+	// then.
 	Backend interception.Backend `json:"backend"`
 
 	// ProxyUID and ProxyGID are the proxy's user and group, 1 to 2147483647. The

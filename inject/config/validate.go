@@ -40,8 +40,7 @@ func (c Config) Validate() field.ErrorList {
 	errs = append(errs, CheckImage(field.NewPath("proxyImage"), c.ProxyImage)...)
 	errs = append(errs, checkAllowedImages(field.NewPath("allowedProxyImages"), c.AllowedProxyImages)...)
 	errs = append(errs, checkOneOf("pullPolicy", c.PullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
-	errs = append(errs, checkOneOf("backend", c.Backend,
-		interception.BackendAuto, interception.BackendNFT, interception.BackendLegacy)...)
+	errs = append(errs, checkOneOf("backend", c.Backend, interception.Backends...)...)
 	errs = append(errs, checkRange("proxyUID", c.ProxyUID, maxID)...)
 	errs = append(errs, checkRange("proxyGID", c.ProxyGID, maxID)...)
 	errs = append(errs, CheckResources(field.NewPath("initResources"), c.InitResources)...)

@@ -184,6 +184,7 @@ func wholeOf(t *testing.T, ns *netns.NS) whole {
 		whole["ip "+what] = run(t, ns, "ip", strings.Fields(what)...)
 	}
 	for _, family := range ruleset.Families {
+		whole["nftables "+family.String()] = save(t, ns, interception.BackendNFTables, family)
 		whole["nft "+family.String()] = withoutChance(save(t, ns, interception.BackendNFT, family))
 		file := map[ruleset.Family]string{ruleset.IPv4: "ip_tables_names", ruleset.IPv6: "ip6_tables_names"}[family]
 		if names := run(t, ns, "cat", "/proc/thread-self/net/"+file); names != "" {
@@ -218,9 +219,17 @@ ip {family} rule add fwmark 0x77 lookup 77
 ip {family} route add local default dev lo table 77
 ip {family} rule add pref 50 fwmark 0x539 lookup 78`
 
+// commandsWith returns the backend whose commands others use where Shunt uses some backend.
+func commandsWith(backend interception.Backend) interception.Backend {
+	if backend == interception.BackendNFTables {
+		return interception.BackendNFT
+	}
+	return backend
+}
+
 func putOthers(t *testing.T, pod *netns.NS, backend interception.Backend) {
 	t.Helper()
-	runRules(t, pod, strings.ReplaceAll(othersRules, "{iptables}", "{iptables}-"+string(backend)))
+	runRules(t, pod, strings.ReplaceAll(othersRules, "{iptables}", "{iptables}-"+string(commandsWith(backend))))
 }
 
 // TestRemoveGivesBack checks that a namespace is byte for byte what it was once everything of Shunt

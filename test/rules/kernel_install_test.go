@@ -72,6 +72,7 @@ func TestTraffic(t *testing.T) {
 	installers := map[string]func(*testing.T, *netns.NS, interception.Spec){
 		"package-nft":    byPackage(interception.BackendNFT),
 		"package-legacy": byPackage(interception.BackendLegacy),
+		"package-native": byPackage(interception.BackendNFTables),
 		"shunt-init":     byCommand,
 		"shunt-init-over-the-other-mode": func(t *testing.T, pod *netns.NS, spec interception.Spec) {
 			other := map[interception.Mode]interception.Mode{
@@ -127,8 +128,9 @@ func TestWithoutIPv6(t *testing.T) {
 					t.Fatal(err)
 				}
 				apply(t, pod, interception.Default(), opts)
-				if rules := save(t, pod, interception.BackendNFT, ruleset.IPv6); strings.Contains(rules, "-A ") {
-					t.Errorf("IPv6 rules without IPv6:\n%s", rules)
+				nft, native := save(t, pod, interception.BackendNFT, ruleset.IPv6), save(t, pod, interception.BackendNFTables, ruleset.IPv6)
+				if strings.Contains(nft, "-A ") || native != "" {
+					t.Errorf("IPv6 rules without IPv6:\n%s%s", nft, native)
 				}
 				if names := run(t, pod, "cat", "/proc/thread-self/net/ip6_tables_names"); names != "" {
 					t.Errorf("IPv6 tables without IPv6: %q", names)

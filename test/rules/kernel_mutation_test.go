@@ -42,7 +42,7 @@ func TestVerifyFindsEveryMutant(t *testing.T) {
 	t.Parallel()
 	bin := buildShuntInit(t)
 	var mutants, found atomic.Int64
-	for _, backend := range backends {
+	for _, backend := range iptablesBackends {
 		for _, text := range mutatedArguments {
 			t.Run(string(backend)+" "+text, func(t *testing.T) {
 				t.Parallel()
@@ -247,12 +247,16 @@ func ofRouting(built ruleset.RuleSet) []mutant {
 func (m *mutation) ofOtherBackend(family ruleset.Family) []mutant {
 	other := map[interception.Backend]interception.Backend{
 		interception.BackendNFT: interception.BackendLegacy, interception.BackendLegacy: interception.BackendNFT,
+		interception.BackendNFTables: interception.BackendNFT,
 	}[m.opts.Backend]
+	table, target := "nat", "REDIRECT --to-ports 9"
+	if m.opts.Backend == interception.BackendNFTables {
+		table, target = "raw", "CT --notrack" // nat of iptables comes after ours, and gets what is left alone
+	}
 	var mutants []mutant
 	for _, chain := range []string{"OUTPUT", "PREROUTING"} {
-		rule := chain + " -p tcp -j REDIRECT --to-ports 9"
-		mutants = append(mutants, mutant{"other backend: " + rule,
-			[]string{iptables(family, other, "nat") + "-A " + rule}, []string{iptables(family, other, "nat") + "-D " + rule}})
+		rule, command := chain+" -p tcp -j "+target, iptables(family, other, table)
+		mutants = append(mutants, mutant{"other backend: " + rule, []string{command + "-A " + rule}, []string{command + "-D " + rule}})
 	}
 	return mutants
 }

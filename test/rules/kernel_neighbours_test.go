@@ -81,7 +81,7 @@ func TestNeighbours(t *testing.T) {
 	t.Parallel()
 	bin := buildShuntInit(t)
 	for _, n := range neighbours(t) {
-		for _, backend := range backends {
+		for _, backend := range iptablesBackends {
 			for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {
 				orders := []string{"first", "later"}
 				if backend == interception.BackendLegacy {

@@ -25,7 +25,7 @@ func TestKillThenAnother(t *testing.T) {
 	adoptOrphans(t)
 	const rounds = 40
 	bin := buildShuntInit(t)
-	for _, backend := range backends {
+	for _, backend := range iptablesBackends {
 		t.Run(string(backend), func(t *testing.T) {
 			t.Parallel()
 			pod := newLab(t).Pod
@@ -67,7 +67,7 @@ func TestOrphanWritesNothing(t *testing.T) {
 	t.Parallel()
 	adoptOrphans(t)
 	bin := buildShuntInit(t)
-	for _, backend := range backends {
+	for _, backend := range iptablesBackends {
 		t.Run(string(backend), func(t *testing.T) {
 			t.Parallel()
 			pod, slow := quietLab(t).Pod, newSlowRestore(t, backend)

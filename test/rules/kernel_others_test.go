@@ -34,6 +34,8 @@ var othersArguments = []struct {
 	{interception.BackendLegacy, "-m REDIRECT"},
 	{interception.BackendNFT, "-m TPROXY"},
 	{interception.BackendNFT, "--system=ambient"},
+	{interception.BackendNFTables, "-m REDIRECT --redirect-dns --capture-all-dns"},
+	{interception.BackendNFTables, "-m TPROXY"},
 }
 
 // crossingsOfOthers are connections that show what rules of others do, for each system those that

@@ -34,7 +34,7 @@ const (
 func TestSourcePortsDoNotRunOut(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy")
 	t.Parallel()
-	for _, backend := range backends {
+	for _, backend := range iptablesBackends {
 		for _, podIP := range []netip.Addr{netns.PodIPv4, netns.PodIPv6} {
 			t.Run(fmt.Sprintf("%s to %s", backend, podIP), func(t *testing.T) {
 				t.Parallel()

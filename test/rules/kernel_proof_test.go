@@ -106,7 +106,7 @@ func TestFailedProbeHoldsBack(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "ip")
 	t.Parallel()
 	bin := buildShuntInit(t)
-	for _, backend := range backends {
+	for _, backend := range iptablesBackends {
 		for name, obstacle := range obstacles {
 			if backend == interception.BackendLegacy && name != "notrack of native nft" {
 				continue // one is enough: each lost probe takes its time
@@ -198,7 +198,7 @@ func TestProofIsOfWhatIsThere(t *testing.T) {
 	t.Parallel()
 	bin := buildShuntInit(t)
 	for _, backend := range backends {
-		iptables := "iptables-" + string(backend)
+		iptables := "iptables-" + string(commandsWith(backend))
 		changes := map[string]func(*testing.T, *netns.NS){
 			"a rule of others":       commanded(iptables + " -A INPUT -s 203.0.113.1 -j DROP"),
 			"a policy of others":     commanded(iptables + " -P FORWARD DROP"),

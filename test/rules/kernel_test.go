@@ -19,12 +19,16 @@ import (
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
-var backends = []interception.Backend{interception.BackendNFT, interception.BackendLegacy}
+// iptablesBackends run iptables' commands. backends are all.
+var (
+	iptablesBackends = []interception.Backend{interception.BackendNFT, interception.BackendLegacy}
+	backends         = []interception.Backend{interception.BackendNFT, interception.BackendLegacy, interception.BackendNFTables}
+)
 
 // TestKernel, the third executor, installs the rules of every case twice in a namespace, reads
 // them back, and sends real connections through them.
 func TestKernel(t *testing.T) {
-	netns.Require(t, "iptables-nft", "iptables-legacy")
+	netns.Require(t, "iptables-nft", "iptables-legacy", "nft")
 	t.Parallel()
 	for _, backend := range backends {
 		for _, c := range corpus(t) {
@@ -96,6 +100,11 @@ func installTwice(t *testing.T, pod *netns.NS, spec interception.Spec, opts inte
 // checkReadBack compares what the kernel holds with what was built.
 func checkReadBack(t *testing.T, pod *netns.NS, backend interception.Backend, built ruleset.RuleSet, before routing) {
 	t.Helper()
+	if backend == interception.BackendNFTables {
+		checkNativeReadBack(t, pod, built)
+		checkRouting(t, built, before, readRouting(t, pod, built.Family))
+		return
+	}
 	text := save(t, pod, backend, built.Family)
 	read, err := ruleset.Parse(built.Family, text)
 	if err != nil {
@@ -138,26 +147,31 @@ func checkRouting(t *testing.T, built ruleset.RuleSet, before, after routing) {
 	}
 }
 
-// checkOtherBackend checks that the other backend has no rules. Listing legacy tables creates them,
-// so it checks that they do not exist; listing nft's creates nothing.
+// checkOtherBackend checks that other backends have no rules. Listing legacy tables creates them, so
+// it checks that they do not exist; listing nft's creates nothing.
 func checkOtherBackend(t *testing.T, pod *netns.NS, backend interception.Backend) {
 	t.Helper()
-	if backend == interception.BackendNFT {
+	if backend != interception.BackendLegacy {
 		names := run(t, pod, "cat", "/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names")
 		if names != "" {
-			t.Errorf("with nft there are the legacy tables %q", names)
+			t.Errorf("with %s there are the legacy tables %q", backend, names)
 		}
-		return
 	}
-	for _, family := range ruleset.Families {
-		if text := save(t, pod, interception.BackendNFT, family); strings.Contains(text, "-A ") {
-			t.Errorf("with legacy there are nft rules:\n%s", text)
+	for _, other := range []interception.Backend{interception.BackendNFT, interception.BackendNFTables} {
+		for _, family := range ruleset.Families {
+			text := save(t, pod, other, family)
+			if other != backend && (strings.Contains(text, "-A ") || other == interception.BackendNFTables && text != "") {
+				t.Errorf("with %s there are rules of %s:\n%s", backend, other, text)
+			}
 		}
 	}
 }
 
 func save(t *testing.T, pod *netns.NS, backend interception.Backend, family ruleset.Family) string {
 	t.Helper()
+	if backend == interception.BackendNFTables {
+		return listNative(t, pod, family)
+	}
 	tool := map[ruleset.Family]string{ruleset.IPv4: "iptables-", ruleset.IPv6: "ip6tables-"}[family]
 	return run(t, pod, tool+string(backend)+"-save")
 }
