@@ -33,6 +33,7 @@ import (
 	"github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/initimage/kernel"
+	"github.com/shunt-dev/shunt/initimage/nft"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
@@ -192,7 +193,11 @@ func dryRun(spec interception.Spec, opts interception.Options, stdout io.Writer)
 		if family == ruleset.IPv6 && opts.IPv6 == interception.IPv6Off {
 			continue
 		}
-		if _, err := fmt.Fprintf(stdout, "# %s\n%s", family, ruleset.Build(spec, family)); err != nil {
+		text, err := nft.Text(ruleset.Build(spec, family), opts.Backend)
+		if err == nil {
+			_, err = fmt.Fprintf(stdout, "# %s\n%s", family, text)
+		}
+		if err != nil {
 			return fmt.Errorf("printing the rules: %w", err)
 		}
 	}

@@ -12,18 +12,21 @@ import (
 	"github.com/shunt-dev/shunt/cmd/internal/injectflags"
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/nft"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/config"
 )
 
-const rulesLong = `Print the iptables rules of a pod, or of shunt-init's flags, in the format of iptables-save.
+const rulesLong = `Print the rules of a pod, or of shunt-init's flags, in the format of iptables-save, or with --backend nftables as nft -f
+takes them.
 
 Comments show the routing that the rules need. Nothing is changed, and no Linux kernel is needed. For an injected pod, the rules
 are those of its init container; for any other pod, those that injection would give it.
 
   shunt rules -f deployment.yaml
   shunt rules -m TPROXY -o 3306 --family 6
+  shunt rules -m TPROXY --backend nftables | nft -c -f -
 
 Usage:
   shunt rules [--family 4|6|both] [-R] [--config FILE] -f FILE
@@ -51,7 +54,7 @@ type rulesArgs struct {
 func newRules(name string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "rules [-f FILE | shunt-init's flags]",
-		Short: "Print the iptables rules of a pod, or of shunt-init's flags",
+		Short: "Print the rules of a pod, or of shunt-init's flags",
 		// shunt-init's flags are parsed by shunt-init's own parser.
 		DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -154,7 +157,11 @@ func printRules(stdout io.Writer, spec interception.Spec, opts interception.Opti
 		if !wanted {
 			continue
 		}
-		if _, err := fmt.Fprintf(stdout, "# %s\n%s", family, ruleset.Build(spec, family)); err != nil {
+		text, err := nft.Text(ruleset.Build(spec, family), opts.Backend)
+		if err == nil {
+			_, err = fmt.Fprintf(stdout, "# %s\n%s", family, text)
+		}
+		if err != nil {
 			return fmt.Errorf("print the rules: %w", err)
 		}
 	}
