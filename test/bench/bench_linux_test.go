@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/kernel"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 	"github.com/shunt-dev/shunt/test/bench"
 	"github.com/shunt-dev/shunt/test/netns"
@@ -22,7 +24,7 @@ var results []bench.Result
 // the floor's CPU time fits into that of the way, both taken in turns. The
 // namespaces are made outside the time that is measured.
 func BenchmarkInstall(b *testing.B) {
-	netns.Require(b, "iptables-nft", "iptables-legacy", "go")
+	netns.Require(b, "iptables-nft", "iptables-legacy", "nft", "go")
 	dir := b.TempDir()
 	shuntInit := build(b, dir)
 	count := newCounter(b, filepath.Join(dir, "shims"), shuntInit)
@@ -106,7 +108,19 @@ func run(ctx context.Context, ns *netns.NS, commands []command, env []string) (t
 }
 
 // rulesIn returns the rules of a family that the setting's backend holds.
-func rulesIn(ctx context.Context, ns *netns.NS, s setting, family ruleset.Family) (ruleset.RuleSet, error) {
+func rulesIn(ctx context.Context, ns *netns.NS, s setting, family ruleset.Family) (rs ruleset.RuleSet, err error) {
+	if s.backend == interception.BackendNFTables {
+		err = ns.Do(func() error {
+			host, err := kernel.Open(ctx, interception.Options{Backend: s.backend, IPv6: interception.IPv6Off})
+			if err != nil {
+				return err
+			}
+			defer host.Close()
+			rs, err = host.Rules(ctx, family)
+			return err
+		})
+		return rs, err
+	}
 	text, err := ns.Command(ctx, s.program(family, "save")).CombinedOutput()
 	if err != nil {
 		return ruleset.RuleSet{}, fmt.Errorf("saving the %s rules: %w: %s", family, err, text)

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/nft"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
@@ -90,6 +92,9 @@ func (c counter) processes(b *testing.B, s setting, w way) int {
 		}
 		want := ruleset.Build(s.spec(), family)
 		want.Routing = ruleset.Routing{} // iptables-save does not show it
+		if s.backend == interception.BackendNFTables {
+			want = nft.Normal(want)
+		}
 		if diff := ruleset.Diff(want, have.Owned()); diff != nil {
 			b.Fatalf("%s, %s leaves other rules than it should: %q", s, w.name, diff)
 		}

@@ -37,7 +37,9 @@ func tables() []table {
 		{performance, "proxies", func() string { return bench.ProxiedTable(compared) + "\n" + bench.BarsTable(compared) },
 			len(compared), len(proxies), proxied},
 		{performance, "pod start", func() string { return bench.Table(start) }, len(start), 8, nil},
-		{benchmarks, "install", func() string { return bench.Table(results) }, len(results), len(settings()) * waysOfEach, nil},
+		{benchmarks, "install", func() string { return bench.Table(results) }, len(results), allWays(), nil},
+		{benchmarks, "lists", func() string { return bench.ListTable(listBackends, listCosts) },
+			len(listCosts), len(listBackends) * len(listLengths), nil},
 		{benchmarks, "rule costs", func() string { return bench.RuleCostTable(backends, ruleCosts) }, len(ruleCosts), len(prices()), nil},
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/nft"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
@@ -35,7 +36,7 @@ func (s setting) families() []ruleset.Family {
 // in each backend.
 func settings() []setting {
 	var all []setting
-	for _, backend := range []interception.Backend{interception.BackendNFT, interception.BackendLegacy} {
+	for _, backend := range []interception.Backend{interception.BackendNFT, interception.BackendNFTables, interception.BackendLegacy} {
 		for _, system := range []interception.System{interception.SystemRedirect, interception.SystemTProxy} {
 			for _, stack := range []string{"single", "dual"} {
 				all = append(all, setting{backend, system, stack})
@@ -56,8 +57,16 @@ type way struct {
 	before, timed []command
 }
 
-// waysOfEach is how many ways a setting has.
-const waysOfEach = 6
+// allWays is how many ways all settings have.
+func allWays() int {
+	n := 0
+	for _, s := range settings() {
+		if n += 6; s.backend == interception.BackendNFTables {
+			n-- // without a call a rule
+		}
+	}
+	return n
+}
 
 // ways returns the ways to install a setting's rules, the first of them the
 // floor that the others are measured against. Files that they read are
@@ -72,14 +81,37 @@ func (s setting) ways(b *testing.B, shuntInit, dir string) []way {
 		args = append(args, "--ipv6=off")
 	}
 	verified, unverified := []command{args}, []command{append(args[:len(args):len(args)], "--skip-verify")}
-	return []way{
-		{id: "floor", name: "iptables-restore, no routing", timed: s.restores(b, dir)},
-		{id: "calls", name: "an iptables call a rule, no routing", timed: s.calls(b)},
+	floors := []way{{id: "floor", name: "nft -f, no routing", timed: s.loads(b, dir)}}
+	if s.backend != interception.BackendNFTables {
+		floors = []way{
+			{id: "floor", name: "iptables-restore, no routing", timed: s.restores(b, dir)},
+			{id: "calls", name: "an iptables call a rule, no routing", timed: s.calls(b)},
+		}
+	}
+	return append(floors, []way{
 		{id: "first", name: "shunt-init --skip-verify", timed: unverified},
 		{id: "first-verified", name: "shunt-init", timed: verified},
 		{id: "again", name: "shunt-init --skip-verify, again", before: unverified, timed: unverified},
 		{id: "again-verified", name: "shunt-init, again", before: verified, timed: verified},
+	}...)
+}
+
+// loads is one call of nft(8), with the tables of all families.
+func (s setting) loads(b *testing.B, dir string) []command {
+	b.Helper()
+	var text string
+	for _, family := range s.families() {
+		table, err := nft.Compile(ruleset.Build(s.spec(), family))
+		if err != nil {
+			b.Fatal(err)
+		}
+		text += table.String()
 	}
+	file := filepath.Join(dir, strings.ReplaceAll(s.String(), " ", "-")+".nft")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	return []command{{"nft", "-f", file}}
 }
 
 // program is a command of iptables of the setting's backend, such as save.
