@@ -196,6 +196,9 @@ func (b *batch) answers(fd, question int) error {
 	return errors.Join(errs...)
 }
 
+// wholeBatch is what an error is about that no message has caused.
+const wholeBatch = "the transaction"
+
 // batchError is what the kernel says of one message.
 type batchError struct {
 	errno      unix.Errno
@@ -251,7 +254,7 @@ func (b *batch) answer(message []byte, number int) error {
 	if errno == 0 {
 		return nil
 	}
-	failed := &batchError{errno: unix.Errno(errno), what: "the transaction"}
+	failed := &batchError{errno: unix.Errno(errno), what: wholeBatch}
 	if number < 1 || number > len(b.parts) {
 		return failed
 	}

@@ -89,7 +89,7 @@ func (h *Host) require(b backend, want []ruleset.RuleSet, sure bool) error {
 }
 
 // requireNative has the kernel try to make the tables, unless it has made some
-// before.
+// before. One element of each set is enough.
 func requireNative(want []ruleset.RuleSet) error {
 	if held, err := nativeContent(); err != nil || held == holdsOurs {
 		return err
@@ -99,6 +99,9 @@ func requireNative(want []ruleset.RuleSet) error {
 		table, err := nft.Compile(wanted)
 		if err != nil {
 			return err
+		}
+		for i, s := range table.Sets {
+			table.Sets[i].Prefixes, table.Sets[i].Ports = s.Prefixes[:min(1, len(s.Prefixes))], s.Ports[:min(1, len(s.Ports))]
 		}
 		tables = append(tables, table)
 	}
@@ -120,11 +123,12 @@ var modules = map[string]string{
 // kernel says ENOENT for an expression or a type of chain that it does not know, and
 // EOPNOTSUPP for a set.
 func explainLacking(err error) error {
-	if unknownToKernel(err) && len(failuresOf(err)) == 0 {
+	failures := failuresOf(err)
+	if unknownToKernel(err) && (len(failures) == 0 || failures[0].what == wholeBatch) {
 		return fmt.Errorf("this kernel lacks %w", &lackingError{[]string{"nf_tables: modprobe nf_tables, or --backend legacy"}})
 	}
 	var lacking []string
-	for _, failed := range failuresOf(err) {
+	for _, failed := range failures {
 		if failed.errno != unix.ENOENT && failed.errno != unix.EOPNOTSUPP {
 			return err
 		}

@@ -86,6 +86,13 @@ func TestRequireNamesTheModule(t *testing.T) {
 			t.Errorf("nf_tables changed: generation %d, %v", generation, err)
 		}
 		var lacking *lackingError
+		for _, errno := range []unix.Errno{unix.EOPNOTSUPP, unix.EINVAL} { // what a kernel without nf_tables says to a batch
+			for _, err := range []error{errno, errors.Join(&batchError{errno: errno, what: wholeBatch})} {
+				if explained := explainLacking(err); !errors.As(explained, &lacking) || !strings.Contains(explained.Error(), "modprobe nf_tables") {
+					t.Errorf("%v is explained as %v", err, explained)
+				}
+			}
+		}
 		if err := explainLacking(&batchError{errno: unix.EEXIST, what: "elements of set a"}); errors.As(err, &lacking) {
 			t.Errorf("elements that are there are explained as %v", err)
 		}

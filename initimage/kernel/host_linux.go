@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -108,7 +107,7 @@ func (h *Host) Formers() []Namespace {
 // Rules implements Namespace.
 func (h *Host) Rules(ctx context.Context, family ruleset.Family) (ruleset.RuleSet, error) {
 	if h.Native() {
-		return readTable(family, h.netlink)
+		return readTable(family)
 	}
 	text, err := h.save(ctx, family)
 	if err != nil {
@@ -147,13 +146,9 @@ func (h *Host) Replace(want []ruleset.RuleSet) error {
 
 // nativeFamilies returns those of the families that have Shunt's native table.
 func (h *Host) nativeFamilies(of []ruleset.RuleSet) ([]ruleset.Family, error) {
-	conn, err := nftables.New()
-	if err != nil {
-		return nil, fmt.Errorf("opening a socket to nf_tables: %w", err)
-	}
 	var there []ruleset.Family
 	for _, rs := range of {
-		own, err := ownTable(conn, rs.Family)
+		own, err := ownTable(rs.Family)
 		if err != nil {
 			return nil, err
 		}

@@ -23,16 +23,12 @@ import (
 // does not know, and a rule without one of its conditions means something else.
 func nativeRules(family ruleset.Family, printed []string, links *netlink.Handle) (ruleset.RuleSet, error) {
 	result := ruleset.RuleSet{Family: family, Party: "nftables"}
-	conn, err := nftables.New()
-	if err != nil {
-		return result, fmt.Errorf("opening a socket to nf_tables: %w", err)
-	}
 	names, err := linkNames(links)
 	if err != nil {
 		return result, err
 	}
 	for _, kind := range []nftables.TableFamily{nftFamily(family), nftables.TableFamilyINet, nftables.TableFamilyNetdev} {
-		tables, err := conn.ListTablesOfFamily(kind)
+		tables, err := listTables(kind)
 		if unknownToKernel(err) {
 			continue
 		}
@@ -42,18 +38,18 @@ func nativeRules(family ruleset.Family, printed []string, links *netlink.Handle)
 		if len(tables) == 0 {
 			continue
 		}
-		chains, err := conn.ListChainsOfTableFamily(kind)
+		chains, err := listChains(kind)
 		if err != nil {
 			return result, fmt.Errorf("listing the chains: %w", err)
 		}
 		for _, t := range tables {
-			if kind == nftFamily(family) && slices.Contains(printed, t.Name) || dormant(t) {
+			if kind == nftFamily(family) && slices.Contains(printed, t.name) || t.dormant {
 				continue
 			}
-			r := nativeReader{family: family, kind: kind, table: t.Name, links: names, sets: map[string][]setElement{}}
+			r := nativeReader{family: family, kind: kind, table: t.name, links: names, sets: map[string][]setElement{}}
 			table, err := r.read(chains)
 			if err != nil {
-				return result, fmt.Errorf("table %s %s: %w", nativeFamilies[kind], t.Name, err)
+				return result, fmt.Errorf("table %s %s: %w", nativeFamilies[kind], t.name, err)
 			}
 			result.Tables = append(result.Tables, table)
 		}
@@ -71,14 +67,6 @@ func linkNames(links *netlink.Handle) (map[uint32]string, error) {
 		names[uint32(l.Attrs().Index)] = l.Attrs().Name
 	}
 	return names, nil
-}
-
-// dormant reports whether the kernel does not call a table's chains
-// (NFT_TABLE_F_DORMANT). The flags are in network byte order, and google/nftables
-// v0.3.0 reads them in this machine's.
-func dormant(t *nftables.Table) bool {
-	const flagDormant = 1
-	return bigEndian(binary.NativeEndian.AppendUint32(nil, t.Flags))&flagDormant != 0
 }
 
 var nativeFamilies = map[nftables.TableFamily]string{

@@ -6,24 +6,21 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/nftables"
-	"github.com/vishvananda/netlink"
-
 	"github.com/shunt-dev/shunt/initimage/nft"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
 // ownTable returns Shunt's table of a family; nil if there is none.
-func ownTable(conn *nftables.Conn, family ruleset.Family) (*nftables.Table, error) {
-	tables, err := conn.ListTablesOfFamily(nftFamily(family))
+func ownTable(family ruleset.Family) (*nativeTable, error) {
+	tables, err := listTables(nftFamily(family))
 	if unknownToKernel(err) {
 		return nil, nil //nolint:nilnil // a kernel without nf_tables has none of its tables
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listing the tables: %w", err)
 	}
-	if i := slices.IndexFunc(tables, func(t *nftables.Table) bool { return t.Name == nft.TableName }); i >= 0 {
-		return tables[i], nil
+	if i := slices.IndexFunc(tables, func(t nativeTable) bool { return t.name == nft.TableName }); i >= 0 {
+		return &tables[i], nil
 	}
 	return nil, nil //nolint:nilnil // as documented
 }
@@ -31,32 +28,24 @@ func ownTable(conn *nftables.Conn, family ruleset.Family) (*nftables.Table, erro
 // readTable reads Shunt's table of a family back, as the rules that it was compiled
 // from: what nft.Normal gives. What is not as Compile makes it becomes something
 // that no rule set has. Without a table there are no rules.
-func readTable(family ruleset.Family, links *netlink.Handle) (ruleset.RuleSet, error) {
+func readTable(family ruleset.Family) (ruleset.RuleSet, error) {
 	nothing := ruleset.RuleSet{Family: family}
-	conn, err := nftables.New()
-	if err != nil {
-		return nothing, fmt.Errorf("opening a socket to nf_tables: %w", err)
-	}
-	own, err := ownTable(conn, family)
+	own, err := ownTable(family)
 	if err != nil || own == nil {
 		return nothing, err
 	}
-	chains, err := conn.ListChainsOfTableFamily(nftFamily(family))
+	chains, err := listChains(nftFamily(family))
 	if err != nil {
 		return nothing, fmt.Errorf("listing the chains: %w", err)
 	}
-	names, err := linkNames(links)
-	if err != nil {
-		return nothing, err
-	}
 	r := nativeReader{
-		family: family, kind: nftFamily(family), table: nft.TableName, links: names, sets: map[string][]setElement{}, own: true,
+		family: family, kind: nftFamily(family), table: nft.TableName, sets: map[string][]setElement{}, own: true,
 	}
 	table, err := r.read(chains)
 	if err != nil {
 		return nothing, fmt.Errorf("table %s: %w", nft.TableName, err)
 	}
-	return fromTable(family, table, dormant(own)), nil
+	return fromTable(family, table, own.dormant), nil
 }
 
 // fromTable gives chains back to the tables of iptables that they stand for.

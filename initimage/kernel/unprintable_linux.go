@@ -19,11 +19,7 @@ const unprintable = "UNPRINTABLE_BY_IPTABLES"
 // chain of ours it is enough to know that it is not as it should be: the next
 // change empties it. A chain of others cannot be changed then, which is an error.
 func (h *Host) saveByChain(ctx context.Context, family ruleset.Family, why error) (string, error) {
-	conn, err := nftables.New()
-	if err != nil {
-		return "", fmt.Errorf("opening a socket to nf_tables: %w", err)
-	}
-	chains, err := conn.ListChainsOfTableFamily(nftFamily(family))
+	chains, err := listChains(nftFamily(family))
 	if err != nil {
 		return "", fmt.Errorf("listing the chains of nf_tables: %w", err)
 	}

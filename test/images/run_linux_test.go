@@ -33,7 +33,7 @@ func testRuns(t *testing.T, architectures map[string]built) {
 	image := architectures[runtime.GOARCH]
 	root := image.unpack(t)
 	t.Run("every command", func(t *testing.T) { testCommands(t, image, root) })
-	for _, backend := range []interception.Backend{interception.BackendNFT, interception.BackendLegacy} {
+	for _, backend := range []interception.Backend{interception.BackendNFT, interception.BackendNFTables, interception.BackendLegacy} {
 		for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {
 			t.Run(fmt.Sprintf("%s/%s", backend, mode), func(t *testing.T) {
 				t.Parallel()
