@@ -1,5 +1,6 @@
 # The images with a container engine, one target each, for linux/amd64 and linux/arm64:
 #   docker buildx build --platform linux/amd64,linux/arm64 --build-arg VERSION=v0.1.0 --target init    -t shunt-init:v0.1.0 .
+#   docker buildx build --platform linux/amd64,linux/arm64 --build-arg VERSION=v0.1.0 --target init-nftables -t shunt-init-nftables:v0.1.0 .
 #   docker buildx build --platform linux/amd64,linux/arm64 --build-arg VERSION=v0.1.0 --target webhook -t shunt-webhook:v0.1.0 .
 # Releases are built by hack/images.sh, without an engine: the same programs, and of Debian only what they need.
 
@@ -20,6 +21,12 @@ RUN apt-get update && apt-get install -y --no-install-recommends iptables && rm 
 COPY --from=build /out/shunt-init /usr/local/bin/shunt-init
 ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 # hadolint ignore=DL3002
+USER 0:0
+ENTRYPOINT ["/usr/local/bin/shunt-init"]
+
+# The init container for the backend nftables needs no program beside it.
+FROM scratch AS init-nftables
+COPY --from=build /out/shunt-init /usr/local/bin/shunt-init
 USER 0:0
 ENTRYPOINT ["/usr/local/bin/shunt-init"]
 

@@ -4,7 +4,7 @@
 #
 # DIR, which must be empty, then has
 #   shunt-VERSION-<os>-<arch>.tar.gz (.zip for Windows)   the programs, and the licence
-#   shunt-init-VERSION.tar, shunt-webhook-VERSION.tar     the images, OCI archives of both architectures
+#   shunt-init-VERSION.tar, shunt-init-nftables-VERSION.tar, shunt-webhook-VERSION.tar     the images, OCI archives of both architectures
 #   shunt-<version>.tgz                                   the Helm chart
 #   install.yaml, install-self-signed.yaml                config/default and config/self-signed
 #   *.cdx.json                                            what is in each archive and image, as CycloneDX
@@ -73,7 +73,7 @@ images() {
   done
   hack/images.sh --arch "$(IFS=, && echo "${arches[*]}")" --tag "$version" --repository "${REPOSITORY:-docker.io/library}" \
     --programs "$work/programs" "$work/images"
-  for name in shunt-init shunt-webhook; do
+  for name in shunt-init shunt-init-nftables shunt-webhook; do
     mv "$work/images/$name.tar" "$out/$name-$version.tar"
   done
   for name in "$work"/images/*.cdx.json; do

@@ -1,4 +1,4 @@
-// Command images puts Shunt's two images together, as OCI layouts, without a
+// Command images puts Shunt's images together, as OCI layouts, without a
 // container engine: each has one static program of the project's, and
 // shunt-init has iptables below it, out of Debian's packages. hack/images.sh
 // calls it. The Dockerfile is the way with an engine.
@@ -29,6 +29,11 @@ var images = map[string]v1.Config{
 		Env:        []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 		Entrypoint: []string{"/usr/local/bin/shunt-init"},
 		Labels:     map[string]string{"org.opencontainers.image.title": "Shunt's init container: intercepts a pod's traffic with iptables"},
+	},
+	"shunt-init-nftables": {
+		User:       "0:0",
+		Entrypoint: []string{"/usr/local/bin/shunt-init"},
+		Labels:     map[string]string{"org.opencontainers.image.title": "Shunt's init container without iptables: for the backend nftables"},
 	},
 	"shunt-webhook": {
 		User:         "65532:65532",
@@ -66,7 +71,8 @@ func run() error {
 			if name == "shunt-init" {
 				debian = filepath.Join(*packages, arch)
 			}
-			image, err := build(config, arch, time.Unix(*epoch, 0).UTC(), debian, filepath.Join(*programs, "linux-"+arch, name))
+			program := filepath.Join(*programs, "linux-"+arch, filepath.Base(config.Entrypoint[0]))
+			image, err := build(config, arch, time.Unix(*epoch, 0).UTC(), debian, program)
 			if err != nil {
 				return fmt.Errorf("build %s for %s: %w", name, arch, err)
 			}

@@ -25,6 +25,7 @@ func testSettings(t *testing.T, images map[string]map[string]built) {
 			User: "0:0", Entrypoint: []string{"/usr/local/bin/shunt-init"},
 			Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 		},
+		"shunt-init-nftables": {User: "0:0", Entrypoint: []string{"/usr/local/bin/shunt-init"}},
 		"shunt-webhook": {
 			User: "65532:65532", Entrypoint: []string{"/shunt-webhook"},
 			ExposedPorts: map[string]struct{}{"9443/tcp": {}, "8081/tcp": {}, "8080/tcp": {}},
@@ -123,6 +124,11 @@ func testFiles(t *testing.T, images map[string]map[string]built) {
 	for arch, b := range images["shunt-webhook"] {
 		if got := slices.Collect(maps.Keys(b.contents)); !slices.Equal(got, []string{"shunt-webhook"}) {
 			t.Errorf("shunt-webhook for %s holds %q, want one program", arch, got)
+		}
+	}
+	for arch, b := range images["shunt-init-nftables"] {
+		if got := slices.Collect(maps.Keys(b.contents)); !slices.Equal(got, []string{"usr/local/bin/shunt-init"}) || b.unpacked() > 8e6 {
+			t.Errorf("shunt-init-nftables for %s holds %q, %d bytes unpacked; want one program of less than 8 MB", arch, got, b.unpacked())
 		}
 	}
 	for arch, b := range images["shunt-init"] {

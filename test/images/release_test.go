@@ -55,6 +55,9 @@ func require(t *testing.T) {
 	}
 }
 
+// imageNames are the images of a release.
+var imageNames = []string{"shunt-init", "shunt-init-nftables", "shunt-webhook"}
+
 // TestRelease makes a release and holds all that is in it to what is said of
 // it.
 func TestRelease(t *testing.T) {
@@ -62,7 +65,7 @@ func TestRelease(t *testing.T) {
 	folder := t.TempDir()
 	makeRelease(t, folder)
 	images := map[string]map[string]built{}
-	for _, name := range []string{"shunt-init", "shunt-webhook"} {
+	for _, name := range imageNames {
 		known, architectures := openArchive(t, filepath.Join(folder, name+"-"+version+".tar")).image(t)
 		if want := repository + "/" + name + ":" + version; known != want {
 			t.Errorf("containerd would know it as %q, want %q", known, want)
@@ -75,6 +78,7 @@ func TestRelease(t *testing.T) {
 	t.Run("settings", func(t *testing.T) { testSettings(t, images) })
 	t.Run("files", func(t *testing.T) { testFiles(t, images) })
 	t.Run("runs", func(t *testing.T) { testRuns(t, images["shunt-init"]) })
+	t.Run("runs without iptables", func(t *testing.T) { testRunsAlone(t, images["shunt-init-nftables"]) })
 	t.Run("checksums", func(t *testing.T) { testChecksums(t, folder) })
 	t.Run("programs", func(t *testing.T) { testPrograms(t, folder) })
 	t.Run("chart", func(t *testing.T) { testChart(t, folder) })
@@ -108,10 +112,12 @@ func read(t *testing.T, place ...string) string {
 func testChecksums(t *testing.T, folder string) {
 	want := []string{
 		"install-self-signed.yaml", "install.yaml", "shunt-0.0.1-rc.7.tgz",
-		"shunt-init-" + version + ".tar", "shunt-webhook-" + version + ".tar",
+		"shunt-init-" + version + ".tar", "shunt-init-nftables-" + version + ".tar", "shunt-webhook-" + version + ".tar",
 	}
 	for _, platform := range []string{"linux-amd64", "linux-arm64"} {
-		want = append(want, "shunt-init-"+version+"-"+platform+".cdx.json", "shunt-webhook-"+version+"-"+platform+".cdx.json")
+		for _, name := range imageNames {
+			want = append(want, name+"-"+version+"-"+platform+".cdx.json")
+		}
 		want = append(want, "shunt-"+version+"-"+platform+".cdx.json", "shunt-"+version+"-"+platform+".tar.gz")
 	}
 	want = append(want, "shunt-"+version+"-windows-amd64.cdx.json", "shunt-"+version+"-windows-amd64.zip")
@@ -295,10 +301,10 @@ func testPush(t *testing.T, folder string) {
 	}()
 	host := "127.0.0.1:" + port + "/shunt"
 	pushed := strings.Fields(command(t, filepath.Join(project, "hack/push.sh"), version, folder, host))
-	for i, name := range []string{"shunt-init", "shunt-webhook"} {
+	for i, name := range imageNames {
 		var index struct{ Manifests []descriptor }
 		decode(t, openArchive(t, filepath.Join(folder, name+"-"+version+".tar"))["index.json"], &index)
-		if want := host + "/" + name + "@" + index.Manifests[0].Digest; len(pushed) != 2 || pushed[i] != want {
+		if want := host + "/" + name + "@" + index.Manifests[0].Digest; len(pushed) != len(imageNames) || pushed[i] != want {
 			t.Errorf("hack/push.sh prints %q, want %s", pushed, want)
 		}
 		if digest := strings.TrimSpace(command(t, crane, "digest", host+"/"+name+":"+version)); digest != index.Manifests[0].Digest {

@@ -45,6 +45,22 @@ func testRuns(t *testing.T, architectures map[string]built) {
 	}
 }
 
+// testRunsAlone runs the init container in the image that holds its program and nothing else, with
+// the configuration's default backend.
+func testRunsAlone(t *testing.T, architectures map[string]built) {
+	netns.Require(t)
+	image := architectures[runtime.GOARCH]
+	root := image.unpack(t)
+	for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {
+		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
+			testMode(t, container.Node{
+				Root: root, Programs: map[string]string{"": filepath.Join(root, image.settings.Entrypoint[0])}, EmptyDirs: t.TempDir(),
+			}, interception.BackendAuto, mode)
+		})
+	}
+}
+
 // testMode has a fresh pod intercepted, and then verified, from the image.
 func testMode(t *testing.T, node container.Node, backend interception.Backend, mode interception.Mode) {
 	lab, err := netns.NewLab()
