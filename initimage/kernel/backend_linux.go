@@ -125,7 +125,7 @@ func chooseNew(holds map[interception.Backend]int) (choice, error) {
 	for i, name := range order {
 		b, err := findBackend(name)
 		if err != nil {
-			if holds[name] == holdsForeign {
+			if name == legacy && holds[name] == holdsForeign { // nobody else can read them
 				return choice{}, fmt.Errorf("this namespace has %s tables: %w", name, err)
 			}
 			why = fmt.Sprintf("there is no iptables-%s", name)

@@ -88,7 +88,8 @@ func TestRequireNamesTheModule(t *testing.T) {
 		var lacking *lackingError
 		for _, errno := range []unix.Errno{unix.EOPNOTSUPP, unix.EINVAL} { // what a kernel without nf_tables says to a batch
 			for _, err := range []error{errno, errors.Join(&batchError{errno: errno, what: wholeBatch})} {
-				if explained := explainLacking(err); !errors.As(explained, &lacking) || !strings.Contains(explained.Error(), "modprobe nf_tables") {
+				explained := explainLacking(err)
+				if !errors.As(explained, &lacking) || !strings.Contains(explained.Error(), "modprobe nf_tables") {
 					t.Errorf("%v is explained as %v", err, explained)
 				}
 			}

@@ -279,6 +279,13 @@ func TestRefusedByTheKernel(t *testing.T) {
 			cmd.Env = append(cmd.Environ(), "PATH="+t.TempDir())
 			checkPreflightError(t, pod, cmd, "iptables-")
 		}
+		withLegacy := quietLab(t).Pod
+		putOthers(t, withLegacy, interception.BackendLegacy)
+		cmd := withLegacy.Command(t.Context(), bin)
+		cmd.Env = append(cmd.Environ(), "PATH="+t.TempDir())
+		checkPreflightError(t, withLegacy, cmd, "legacy tables", "iptables-legacy")
+
+		putOthers(t, pod, interception.BackendNFT)
 		for _, args := range [][]string{{"-m", "TPROXY"}, {"-m", "TPROXY", "--verify"}, {"--remove"}} {
 			cmd := pod.Command(t.Context(), bin, args...)
 			cmd.Env = append(cmd.Environ(), "PATH="+t.TempDir())
