@@ -33,6 +33,14 @@ type Lab struct {
 // eth0.
 var aliasRanges = []netip.Prefix{netip.MustParsePrefix("198.18.0.0/24"), netip.MustParsePrefix("2001:2::/120")}
 
+// Ports that the kernel gives to connections of each namespace. A transparent proxy
+// in the pod connects from its client's address. If it drew the client's port, too,
+// its connection to the app would be the client's own, and stall.
+const (
+	podPorts     = "32768 46999"
+	outsidePorts = "47000 60999"
+)
+
 // NewLab makes a Lab whose pod has eth0 and the named interfaces. The n-th of
 // those, counted from 1, has the addresses 10.n.0.1 and fd00:n::1.
 func NewLab(interfaces ...string) (*Lab, error) {
@@ -60,6 +68,11 @@ func (l *Lab) build() (err error) {
 	}
 	if l.Outside, err = New("outside"); err != nil {
 		return err
+	}
+	for ns, ports := range map[*NS]string{l.Pod: podPorts, l.Outside: outsidePorts} {
+		if err := ns.Sysctl("net/ipv4/ip_local_port_range", ports); err != nil {
+			return err
+		}
 	}
 	if err := l.connect("eth0", PodIPv4, PodIPv6); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -173,7 +174,8 @@ func listen(t *testing.T, ns *netns.NS, network string, at string, o netns.Liste
 	t.Cleanup(func() { _ = server.Close() })
 }
 
-// TestLabReaches crosses a lab without rules in every direction.
+// TestLabReaches crosses a lab without rules in every direction. No port that the kernel draws in
+// the pod may be one that it draws outside.
 func TestLabReaches(t *testing.T) {
 	lab := newLab(t, "net1", "net2")
 	for _, wildcard := range []string{"0.0.0.0:7000", "[::]:7000"} {
@@ -209,6 +211,7 @@ func TestLabReaches(t *testing.T) {
 		{lab.Outside, "[fd00::1]:7000", outside("2001:db8::3", "net1"), "pod", "2001:db8::3"},
 		{lab.Outside, "[fd00:1::1]:7000", outside("2001:db8::3", "net1"), "pod", "2001:db8::3"},
 	}
+	ports := map[*netns.NS][]uint16{}
 	for _, tt := range tests {
 		for _, network := range []string{"tcp", "udp"} {
 			to := netip.MustParseAddrPort(tt.to)
@@ -220,7 +223,11 @@ func TestLabReaches(t *testing.T) {
 			if reply.Server != tt.want || reply.Local != to || reply.Remote.Addr().String() != tt.sees {
 				t.Errorf("%s %s from %s: got %+v, want %s to see %s", network, to, tt.from.Name(), reply, tt.want, tt.sees)
 			}
+			ports[tt.from] = append(ports[tt.from], reply.Remote.Port())
 		}
+	}
+	if pod, outside := ports[lab.Pod], ports[lab.Outside]; slices.Max(pod) >= slices.Min(outside) {
+		t.Errorf("the pod drew the ports %d, the outside %d: a proxy in the pod may draw its client's", pod, outside)
 	}
 }
 
