@@ -2,8 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"fmt"
-	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -12,7 +10,6 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 var _ = Describe("kubectl shunt check", Label(short), func() {
@@ -99,27 +96,9 @@ var _ = Describe("kubectl shunt check of what is broken", func() {
 
 	It("names an init image that cannot be had", func(ctx SpecContext) {
 		namespace := newNamespace(ctx, true)
-		const image, none = "shunt-init:dev", "shunt-init:forgotten"
-		use := func(ctx context.Context, old, now string) {
-			GinkgoHelper()
-			configMap := &corev1.ConfigMap{}
-			Expect(api.Get(ctx, client.ObjectKey{Namespace: system, Name: "shunt-injector"}, configMap)).To(Succeed())
-			changed := strings.Replace(configMap.Data["config.yaml"], "initImage: "+old, "initImage: "+now, 1)
-			Expect(changed).NotTo(Equal(configMap.Data["config.yaml"]))
-			configMap.Data["config.yaml"] = changed
-			Expect(api.Update(ctx, configMap)).To(Succeed())
-			Eventually(ctx, func(g Gomega) {
-				// kubelet writes the file of a pod that changes at once, and of any other after up to a minute.
-				kubectl(ctx, "-n", system, "annotate", "pods", "--all", "--overwrite", fmt.Sprint("e2e=", time.Now().UnixNano()))
-				for range 6 { // each replica has read it, as far as can be told
-					pod := newPod(namespace, "tried")
-					g.Expect(api.Create(ctx, pod, client.DryRunAll)).To(Succeed())
-					g.Expect(pod.Spec.InitContainers[0].Image).To(Equal(now))
-				}
-			}).WithTimeout(2 * time.Minute).WithPolling(2 * time.Second).Should(Succeed())
-		}
-		use(ctx, image, none)
-		DeferCleanup(func(ctx SpecContext) { use(ctx, none, image) }, NodeTimeout(3*time.Minute))
+		const none = "shunt-init:forgotten"
+		useInitImage(ctx, initImage, none)
+		DeferCleanup(func(ctx SpecContext) { useInitImage(ctx, none, initImage) }, NodeTimeout(3*time.Minute))
 		web := newDeployment(namespace, "web")
 		web.Spec.Replicas = new(int32(2))
 		create(ctx, web)

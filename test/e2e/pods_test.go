@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -24,6 +25,7 @@ const (
 	statusKey   = "sidecar.istio.io/status"
 	enabledKey  = "istio-injection"
 	application = "shunt-e2e-app:dev"
+	initImage   = "shunt-init:dev" // of testdata/default/config.yaml
 )
 
 // newNamespace makes a namespace whose pods are injected, or not, and deletes it when the spec
@@ -153,6 +155,27 @@ func podOf(ctx context.Context, namespace, name string) *corev1.Pod {
 		g.Expect(isReady(&pods.Items[0])).To(BeTrue(), conditions(&pods.Items[0]))
 	}).WithTimeout(90 * time.Second).WithPolling(200 * time.Millisecond).Should(Succeed())
 	return &pods.Items[0]
+}
+
+// useInitImage changes the init image in the configuration, and waits until both replicas use it.
+func useInitImage(ctx context.Context, old, now string) {
+	GinkgoHelper()
+	configMap := &corev1.ConfigMap{}
+	Expect(api.Get(ctx, client.ObjectKey{Namespace: system, Name: "shunt-injector"}, configMap)).To(Succeed())
+	changed := strings.Replace(configMap.Data["config.yaml"], "initImage: "+old, "initImage: "+now, 1)
+	Expect(changed).NotTo(Equal(configMap.Data["config.yaml"]))
+	configMap.Data["config.yaml"] = changed
+	Expect(api.Update(ctx, configMap)).To(Succeed())
+	Eventually(ctx, func(g Gomega) {
+		// kubelet writes the file of a pod that changes at once, and of any other after up to a minute.
+		kubectl(ctx, "-n", system, "annotate", "pods", "--all", "--overwrite", fmt.Sprint("e2e=", time.Now().UnixNano()))
+		for range 6 { // each replica has read it, as far as can be told
+			pod := newPod("default", "tried")
+			pod.Labels["sidecar.istio.io/inject"] = "true"
+			g.Expect(api.Create(ctx, pod, client.DryRunAll)).To(Succeed())
+			g.Expect(pod.Spec.InitContainers[0].Image).To(Equal(now))
+		}
+	}).WithTimeout(2 * time.Minute).WithPolling(2 * time.Second).Should(Succeed())
 }
 
 // injected reports whether a pod has the proxy, completely.

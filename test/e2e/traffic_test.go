@@ -18,33 +18,7 @@ import (
 var proxies = map[bool]string{true: "127.0.0.6", false: "::6"}
 
 var _ = Describe("traffic", Label(short), func() {
-	It("comes from the proxy's address by REDIRECT, and after a patch to TPROXY from the client's", func(ctx SpecContext) {
-		namespace := newNamespace(ctx, true)
-		service := newService(namespace, "server")
-		create(ctx, newDeployment(namespace, "server"), service, newPod(namespace, "client"))
-		client := ready(ctx, namespace, "client")
-
-		By("REDIRECT: from the proxy's address, whoever calls")
-		server := podOf(ctx, namespace, "server")
-		Expect(injected(server)).To(BeTrue())
-		for _, to := range destinations(server, service) {
-			Expect(call(ctx, namespace, client.Name, to.url)).To(Equal(proxies[to.v4]), "from the client to %s", to.url)
-			callItself(ctx, server, to)
-		}
-		Expect(kubectl(ctx, "-n", namespace, "logs", server.Name, "-c", "app")).To(ContainSubstring("from 127.0.0.6"))
-
-		By("TPROXY: from the client's own address")
-		kubectl(ctx, "-n", namespace, "patch", "deployment", "server", "-p",
-			`{"spec":{"template":{"metadata":{"annotations":{"`+modeKey+`":"TPROXY"}}}}}`)
-		rolledOut(ctx, namespace, "deployment/server")
-		server = podOf(ctx, namespace, "server")
-		for _, to := range destinations(server, service) {
-			Expect(call(ctx, namespace, client.Name, to.url)).To(Equal(addressOf(client, to.v4)), "from the client to %s", to.url)
-			callItself(ctx, server, to)
-		}
-		Expect(kubectl(ctx, "-n", namespace, "logs", server.Name, "-c", "app")).
-			To(ContainSubstring("from " + client.Status.PodIP))
-	})
+	It("comes from the proxy's address by REDIRECT, and after a patch to TPROXY from the client's", switchModes)
 
 	It("passes between pods with and without the proxy, both ways", func(ctx SpecContext) {
 		namespace := newNamespace(ctx, true)
@@ -103,6 +77,35 @@ var _ = Describe("a pod's end", Label(short), func() {
 		Entry("in TPROXY", "TPROXY"),
 	)
 })
+
+// switchModes calls a server in REDIRECT and, after a patch of its Deployment, in TPROXY.
+func switchModes(ctx SpecContext) {
+	namespace := newNamespace(ctx, true)
+	service := newService(namespace, "server")
+	create(ctx, newDeployment(namespace, "server"), service, newPod(namespace, "client"))
+	client := ready(ctx, namespace, "client")
+
+	By("REDIRECT: from the proxy's address, whoever calls")
+	server := podOf(ctx, namespace, "server")
+	Expect(injected(server)).To(BeTrue())
+	for _, to := range destinations(server, service) {
+		Expect(call(ctx, namespace, client.Name, to.url)).To(Equal(proxies[to.v4]), "from the client to %s", to.url)
+		callItself(ctx, server, to)
+	}
+	Expect(kubectl(ctx, "-n", namespace, "logs", server.Name, "-c", "app")).To(ContainSubstring("from 127.0.0.6"))
+
+	By("TPROXY: from the client's own address")
+	kubectl(ctx, "-n", namespace, "patch", "deployment", "server", "-p",
+		`{"spec":{"template":{"metadata":{"annotations":{"`+modeKey+`":"TPROXY"}}}}}`)
+	rolledOut(ctx, namespace, "deployment/server")
+	server = podOf(ctx, namespace, "server")
+	for _, to := range destinations(server, service) {
+		Expect(call(ctx, namespace, client.Name, to.url)).To(Equal(addressOf(client, to.v4)), "from the client to %s", to.url)
+		callItself(ctx, server, to)
+	}
+	Expect(kubectl(ctx, "-n", namespace, "logs", server.Name, "-c", "app")).
+		To(ContainSubstring("from " + client.Status.PodIP))
+}
 
 // callItself lets a pod call itself: by its own address, which bypasses the proxy, and through its
 // Service, which must answer whatever the source address that kube-proxy gives to the connection.

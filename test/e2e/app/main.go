@@ -6,6 +6,7 @@
 //	                           keeps those on 9001 open, and sends each its last words when it is told to end
 //	app hold ADDRESS           opens idle connections, and reports what each received until its end
 //	app get URL                prints the answer of a URL; tries for 20 s
+//	app resolve ADDRESS        answers DNS queries on 53: every name has this IPv4 address
 //	app touch FILE             makes a file: what a lifecycle hook leaves behind
 //	app stat FILE              succeeds if it exists: a probe by command
 //	app exit CODE              exits with a code
@@ -38,6 +39,8 @@ func run(args []string) (int, error) {
 		return 0, get(argument)
 	case "hold":
 		return 0, hold(argument)
+	case "resolve":
+		return 0, resolve(argument)
 	case "touch":
 		file, err := os.Create(argument)
 		if err != nil {
