@@ -175,10 +175,20 @@ func (r *Routing) canonical() {
 // local reports whether a packet is routed to this host whatever its destination.
 // The sending socket is bound to an interface, or to "".
 func (r Routing) local(src netip.Addr, mark uint32, bound string) bool {
-	return slices.ContainsFunc(r.Rules, func(p PolicyRule) bool {
+	_, local := r.deciding(src, mark, bound)
+	return local
+}
+
+// deciding returns the rule for which such a packet is routed to this host.
+func (r Routing) deciding(src netip.Addr, mark uint32, bound string) (rule PolicyRule, found bool) {
+	i := slices.IndexFunc(r.Rules, func(p PolicyRule) bool {
 		return p.Narrowed == "" && mark&p.Mask == p.Mark &&
 			(!p.Source.IsValid() || p.Source.Contains(src)) &&
 			(p.OutInterface == "" || p.OutInterface == bound) &&
 			slices.Contains(r.Routes, LocalRoute{Table: p.Table})
 	})
+	if i < 0 {
+		return PolicyRule{}, false
+	}
+	return r.Rules[i], true
 }

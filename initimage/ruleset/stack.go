@@ -21,6 +21,9 @@ type Stack struct {
 	routing Routing
 	hooks   map[string][]base
 	current traversal // of the packet that is walked
+	// decided says of rules whose matches are not understood whether they accept
+	// the packet; see Follow.
+	decided map[*Rule]bool
 }
 
 // base is a chain that the kernel calls.

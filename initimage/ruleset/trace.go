@@ -26,6 +26,12 @@ type Path struct {
 	Untracked bool
 	// Zone is the zone of conntrack that the packet's connection is in.
 	Zone uint16
+	// Hooks are the places that the packet passed, in the kernel's order, with the
+	// chains that it went through there, whether or not a rule took part.
+	Hooks []Hook
+	// Undecided is the rule whose matches are not understood, if the outcome is
+	// unknown for that.
+	Undecided *Rule
 }
 
 // maxRules bounds a walk. A rule set that a kernel has accepted stays far below it.
@@ -74,7 +80,7 @@ func (s *Stack) trace(host *Host, packet Packet, assumed Assumption, steps bool)
 	}
 	return Path{
 		Steps: walk.steps, RulesMet: walk.rulesMet, Outcome: walk.outcome(), Answer: walk.answer(packet),
-		Untracked: walk.State == Untracked, Zone: walk.zone,
+		Untracked: walk.State == Untracked, Zone: walk.zone, Hooks: walk.hooks, Undecided: walk.undecided,
 	}
 }
 
@@ -122,13 +128,17 @@ type traversal struct {
 	steps      []Step
 	rulesMet   int
 
-	recording bool // the steps are wanted
+	recording bool // the steps and hooks are wanted
+	hooks     []Hook
+	undecided *Rule
 }
 
 // addStep records a rule that takes part.
-func (h *traversal) addStep(b *base, c *Chain, number int, r Rule, foreign bool) {
+func (h *traversal) addStep(b *base, c *Chain, number int, r Rule, foreign bool, depth int) {
 	if h.recording {
-		h.steps = append(h.steps, Step{b.table, c.Name, number, r, foreign})
+		step := Step{b.table, c.Name, number, r, foreign}
+		h.steps = append(h.steps, step)
+		h.meet(step, depth, len(c.Rules))
 	}
 }
 
@@ -158,7 +168,9 @@ func (h *traversal) localTable() bool {
 // chooseInterface sets the interface that the packet leaves by, and drops the
 // packet if there is none.
 func (h *traversal) chooseInterface() {
-	if h.out = h.route(); h.out == "" {
+	h.out = h.route()
+	h.routed(h.out)
+	if h.out == "" {
 		h.seal(Dropped)
 	}
 }
@@ -203,8 +215,11 @@ func (h *traversal) input() {
 		return
 	}
 	hook := "INPUT"
-	if h.fate != TProxied && h.route() != loopbackName {
-		hook = "FORWARD"
+	if h.fate != TProxied {
+		way := h.route()
+		if h.routed(way); way != loopbackName {
+			hook = "FORWARD"
+		}
 	}
 	h.taken = hook == "INPUT" && !h.host.local(h.Dst)
 	h.passHook(hook)
@@ -258,17 +273,26 @@ func (h *traversal) sealed() bool {
 // the hook its chains see the first one.
 func (h *traversal) passHook(hook string) {
 	h.hook, h.translated = hook, false
+	if !h.sealed() {
+		h.enter(hook)
+	}
 	seen, leaves := h.out, h.out
 	for i := range h.stack.hooks[hook] {
 		b := &h.stack.hooks[hook][i]
-		if h.sealed() || b.nat && (h.translated || h.skipsNAT(hook)) {
+		if h.sealed() {
+			break
+		}
+		if b.nat && (h.translated || h.skipsNAT(hook)) {
+			h.begin(b, h.whyNotNAT())
 			continue
 		}
+		h.begin(b, "")
 		entering := hook == "PREROUTING" || hook == "OUTPUT"
 		h.tracked = h.looped || !entering || b.priority > priorityConntrack
-		dst, mark := h.Dst, h.Packet.Mark
+		before := h.Packet
 		h.pass(b)
-		if changed := dst != h.Dst || mark != h.Packet.Mark; changed && hook == "OUTPUT" && b.reroutes && !h.sealed() {
+		h.end(&before)
+		if changed := before.Dst != h.Dst || before.Mark != h.Packet.Mark; changed && hook == "OUTPUT" && b.reroutes && !h.sealed() {
 			h.chooseInterface()
 			leaves, h.out = h.out, seen
 		}
@@ -279,7 +303,7 @@ func (h *traversal) passHook(hook string) {
 // pass walks one chain, and applies its policy at its end.
 func (h *traversal) pass(b *base) {
 	if end := h.walk(b, b.chain, 0); end != actionAccept && b.chain.Policy == string(Drop) && !h.sealed() {
-		h.addStep(b, b.chain, 0, Rule{Target: Drop}, true)
+		h.addStep(b, b.chain, 0, Rule{Target: Drop}, true, 0)
 		h.seal(Dropped)
 	}
 }
@@ -313,7 +337,7 @@ func (h *traversal) walk(b *base, chain *Chain, depth int) action {
 		if !h.meets(rule) {
 			continue
 		}
-		h.addStep(b, chain, i+1, *rule, b.foreign || !ownedChain(chain.Name) && !rule.Owned())
+		h.addStep(b, chain, i+1, *rule, b.foreign || !ownedChain(chain.Name) && !rule.Owned(), depth)
 		end := h.apply(b, rule, depth)
 		if h.sealed() {
 			return actionStop
@@ -325,6 +349,7 @@ func (h *traversal) walk(b *base, chain *Chain, depth int) action {
 			return end
 		}
 	}
+	h.leave(b, chain, depth)
 	return actionContinue
 }
 
@@ -332,7 +357,8 @@ func (h *traversal) apply(b *base, rule *Rule, depth int) action {
 	if rule.passive() {
 		return actionContinue
 	}
-	if h.assumed == nil && rule.opaque() {
+	if h.assumed == nil && rule.opaque() && !h.stack.decided[rule] {
+		h.undecided = rule
 		h.seal(Unknown)
 		return actionStop
 	}
@@ -355,7 +381,7 @@ func (h *traversal) apply(b *base, rule *Rule, depth int) action {
 
 func (h *traversal) meets(r *Rule) bool {
 	for _, m := range r.Matches {
-		if _, opaque := m.(OpaqueMatch); opaque && !h.assumed.holds(r) || !opaque && !m.matches(h) {
+		if _, opaque := m.(OpaqueMatch); opaque && !h.accepts(r) || !opaque && !m.matches(h) {
 			return false
 		}
 	}

@@ -1,0 +1,381 @@
+package trace
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+// Bounds of a journey. Nobody reads more; rules that need more go in circles.
+const (
+	maxHops  = 8 // connections of the proxy
+	maxForks = 5 // rules of which it is not known whether they match
+)
+
+// ID of a process of which nothing is known: an ordinary user.
+const appID = 1000
+
+// Walk follows a connection through the pod.
+//
+// Every connection that the proxy gets it answers with one of its own: to the
+// original destination, from 127.0.0.6 or ::6, or with a transparent proxy from the
+// client's address with a mark, to the app; from the pod's address to the rest.
+func Walk(pod Pod, c Connection) Journey {
+	side := pod.Side(c.Packet.Family)
+	if side == nil {
+		return Journey{Connection: c, End: End{Kind: EndUnknown,
+			Text: fmt.Sprintf("nothing is known of the pod's %s", c.Packet.Family)}}
+	}
+	w := walker{proxy: pod.Proxy, side: side, host: side.Walked(), stack: ruleset.NewStack(side.Routing, side.Sets...)}
+	return w.journey(c, nil)
+}
+
+// walker walks the journeys of one question.
+type walker struct {
+	proxy Proxy
+	side  *Side
+	host  ruleset.Host
+	stack *ruleset.Stack
+}
+
+// decision says of a rule that is not understood whether it accepts the packet of
+// one leg.
+type decision struct {
+	leg     int
+	rule    *ruleset.Rule
+	accepts bool
+}
+
+// journey follows a connection until it ends, or until a rule decides of which it is
+// not known whether it matches: then it follows both ways.
+func (w *walker) journey(c Connection, decided []decision) Journey {
+	j := Journey{Connection: c, Unread: w.side.Unread}
+	undecided := w.forth(&j, decided)
+	if undecided == nil && j.End.Kind != EndLoop && j.End.Kind != EndBlocked {
+		undecided = w.back(&j, decided)
+	}
+	if undecided == nil {
+		return j
+	}
+	last := j.Legs[len(j.Legs)-1]
+	step := last.Path.Steps[len(last.Path.Steps)-1]
+	j.End = End{Kind: EndUnknown, Text: fmt.Sprintf("it is not known whether a rule matches: %s", step)}
+	if len(decided) == maxForks {
+		return j
+	}
+	leg := len(j.Legs) - 1
+	fork := Fork{Rule: step}
+	fork.If = w.journey(c, append(slices.Clone(decided), decision{leg, undecided, true}))
+	fork.Unless = w.journey(c, append(slices.Clone(decided), decision{leg, undecided, false}))
+	if fork.If.End == fork.Unless.End {
+		j.End = fork.If.End
+	}
+	j.Fork = &fork
+	return j
+}
+
+// leg walks the packet of the journey's next leg and adds it.
+func (w *walker) leg(j *Journey, title string, from Actor, packet ruleset.Packet, decided []decision) *Leg {
+	known := map[*ruleset.Rule]bool{}
+	for _, d := range decided {
+		if d.leg == len(j.Legs) {
+			known[d.rule] = d.accepts
+		}
+	}
+	path := w.stack.Follow(w.host, packet, known)
+	if !packet.Src.IsValid() {
+		packet.Src = path.Answer.Dst
+	}
+	j.Legs = append(j.Legs, Leg{Title: title, From: from, Packet: packet, Path: path, Decides: decides(path)})
+	return &j.Legs[len(j.Legs)-1]
+}
+
+// forth follows the connection and those that the proxy opens for it, and sets the
+// journey's end. It returns the rule that has to be decided, if one has to.
+func (w *walker) forth(j *Journey, decided []decision) *ruleset.Rule {
+	from, packet, title := j.Connection.From, j.Connection.Packet, w.title(j.Connection)
+	seen := map[ruleset.Packet]bool{}
+	for range maxHops {
+		leg := w.leg(j, title, from, packet, decided)
+		if leg.Path.Undecided != nil {
+			leg.Outcome = "It is not known whether this rule matches."
+			return leg.Path.Undecided
+		}
+		end, role := w.arrive(leg, len(j.Legs) > 1)
+		if role == "" {
+			j.End = end
+			return nil
+		}
+		if from == TheProxy {
+			seen[leg.Packet] = true
+		}
+		if problem := w.unbindable(role); problem != "" {
+			j.End = End{Kind: EndBlocked, Proxied: true, Text: problem}
+			return nil
+		}
+		from, title = TheProxy, titles[role]
+		packet = w.hop(leg, role)
+		if seen[packet] {
+			break
+		}
+	}
+	last := &j.Legs[len(j.Legs)-1]
+	j.End = End{Kind: EndLoop, Proxied: true, Text: fmt.Sprintf(
+		"a loop: the proxy's own connection comes back to the proxy, which opens the same again (%s)", reason(last))}
+	last.Outcome += " This is the proxy's own connection, so it goes round for ever."
+	return nil
+}
+
+// role is what the proxy does with a connection that it got.
+type role string
+
+const (
+	roleInbound  role = "inbound"
+	roleOutbound role = "outbound"
+	roleDNS      role = "dns"
+)
+
+var titles = map[role]string{
+	roleInbound:  "The proxy connects to the app",
+	roleOutbound: "The proxy connects to where the app wanted to go",
+	roleDNS:      "The proxy asks a DNS server itself",
+}
+
+// title is what a connection is, for people.
+func (w *walker) title(c Connection) string {
+	own := w.side.local(c.Packet.Dst)
+	switch {
+	case c.From == Outside:
+		return "A client connects to the pod"
+	case c.From == TheProxy && own:
+		return "The proxy connects to its own pod"
+	case c.From == TheProxy:
+		return "The proxy opens a connection of its own"
+	case own:
+		return "The app connects to its own pod"
+	}
+	return "The app opens a connection"
+}
+
+// arrive says where a leg ended. It returns the role in which the proxy goes on
+// with it, or "" and the journey's end.
+func (w *walker) arrive(leg *Leg, proxied bool) (End, role) {
+	outcome, packet := leg.Path.Outcome, leg.Packet
+	to := netip.AddrPortFrom(packet.Dst, packet.DstPort)
+	switch outcome.Fate {
+	case ruleset.Dropped, ruleset.Rejected:
+		word := "dropped"
+		if outcome.Fate == ruleset.Rejected {
+			word = "rejected, and the sender is told"
+		}
+		leg.Outcome = fmt.Sprintf("It is %s: %s.", word, reason(leg))
+		return End{Kind: EndBlocked, Proxied: proxied, Text: fmt.Sprintf("it is %s (%s)", word, reason(leg))}, ""
+	case ruleset.Redirected, ruleset.TProxied:
+		if !w.proxy.listens(outcome.Port) {
+			leg.Outcome = fmt.Sprintf("It is sent to port %d of this pod, which is not one of the proxy's.", outcome.Port)
+			return End{Kind: EndApp, Proxied: proxied, Sees: packet.Src, Text: fmt.Sprintf(
+				"the process that listens on port %d gets it (%s)", outcome.Port, reason(leg))}, ""
+		}
+		how := fmt.Sprintf("it asks the kernel where the connection was going: %s", to)
+		if outcome.Fate == ruleset.TProxied {
+			how = fmt.Sprintf("its socket has the address that the connection was going to: %s", to)
+		}
+		leg.Outcome = fmt.Sprintf("The proxy gets it, on port %d; %s.", outcome.Port, how)
+		return End{}, w.roleOf(outcome, packet)
+	case ruleset.Rewritten:
+		leg.Outcome = fmt.Sprintf("It gets another destination (%s) and leaves the pod.", reason(leg))
+		return End{Kind: EndOutside, Proxied: proxied, Sees: packet.Src, Text: fmt.Sprintf(
+			"it leaves the pod for another destination than %s (%s)", to, reason(leg))}, ""
+	case ruleset.Unknown:
+		leg.Outcome = fmt.Sprintf("It is not known what happens: %s.", reason(leg))
+		return End{Kind: EndUnknown, Proxied: proxied, Text: "it is not known what a rule does: " + reason(leg)}, ""
+	case ruleset.Local:
+		leg.Outcome = fmt.Sprintf("It stays in the pod, though %s is not an address of the pod.", packet.Dst)
+		return End{Kind: EndBlocked, Proxied: proxied, Text: fmt.Sprintf(
+			"it is kept in the pod, where nothing listens for %s", to)}, ""
+	}
+	return w.unchanged(leg, proxied), ""
+}
+
+// unchanged is where a leg ends that no rule diverts.
+func (w *walker) unchanged(leg *Leg, proxied bool) End {
+	packet := leg.Packet
+	to := netip.AddrPortFrom(packet.Dst, packet.DstPort)
+	why := "no rule diverts it"
+	if leg.Decides != nil {
+		why = reason(leg)
+	}
+	past := ""
+	if !proxied {
+		past = ", past the proxy"
+	}
+	if !w.side.local(packet.Dst) {
+		if packet.Direction == ruleset.In {
+			leg.Outcome = "It is not for this pod."
+			return End{Kind: EndBlocked, Text: fmt.Sprintf("%s is not an address of the pod", packet.Dst)}
+		}
+		leg.Outcome = fmt.Sprintf("It leaves the pod for %s: %s.", to, why)
+		return End{Kind: EndOutside, Proxied: proxied, Sees: packet.Src, Text: fmt.Sprintf("it leaves the pod for %s%s (%s)", to, past, why)}
+	}
+	if w.proxy.listens(packet.DstPort) && leg.From == TheProxy {
+		leg.Outcome = fmt.Sprintf("It comes to port %d, the proxy's own: %s.", packet.DstPort, why)
+		return End{Kind: EndLoop, Proxied: true, Text: fmt.Sprintf(
+			"port %d is the proxy's own: it connects to itself, unless it closes such connections, as Envoy does in Shunt's pods", packet.DstPort)}
+	}
+	leg.Outcome = fmt.Sprintf("It reaches what listens on %s: %s.", to, why)
+	return End{Kind: EndApp, Proxied: proxied, Sees: packet.Src, Text: fmt.Sprintf("it reaches what listens on %s%s (%s)", to, past, why)}
+}
+
+// roleOf says what the proxy does with a connection that it got on a port.
+func (w *walker) roleOf(outcome ruleset.Outcome, packet ruleset.Packet) role {
+	switch {
+	case outcome.Fate == ruleset.TProxied:
+		return roleInbound
+	case outcome.Port == w.proxy.DNS:
+		return roleDNS
+	case outcome.Port == w.proxy.Inbound && outcome.Port == w.proxy.Outbound && !w.side.local(packet.Dst):
+		return roleOutbound
+	case outcome.Port == w.proxy.Inbound:
+		return roleInbound
+	}
+	return roleOutbound
+}
+
+// hop returns the first packet of the connection that the proxy opens for one that
+// it got.
+func (w *walker) hop(leg *Leg, as role) ruleset.Packet {
+	got := leg.Packet
+	packet := ruleset.Packet{
+		Direction: ruleset.Out, Family: got.Family, Protocol: got.Protocol, Dst: got.Dst, DstPort: got.DstPort,
+		UID: w.proxy.UID, GID: w.proxy.GID, State: ruleset.New, Src: w.side.address(),
+	}
+	if w.proxy.MarkAll {
+		packet.Mark = w.proxy.Mark
+	}
+	if as != roleInbound {
+		if w.side.local(packet.Dst) {
+			packet.Src = packet.Dst
+		}
+		return packet
+	}
+	switch {
+	case w.proxy.Transparent:
+		packet.Src, packet.Mark = got.Src, w.proxy.Mark
+	case w.proxy.Inbound == w.proxy.Outbound:
+		packet.Dst = loopback(got.Family)
+		packet.Src = packet.Dst
+	default:
+		packet.Src = passthrough(got.Family)
+	}
+	return packet
+}
+
+// passthrough is the source address of a proxy's connections to the app that is not
+// transparent.
+func passthrough(family ruleset.Family) netip.Addr {
+	if family == ruleset.IPv6 {
+		return netip.MustParseAddr("::6")
+	}
+	return netip.MustParseAddr("127.0.0.6")
+}
+
+func loopback(family ruleset.Family) netip.Addr {
+	if family == ruleset.IPv6 {
+		return netip.IPv6Loopback()
+	}
+	return netip.MustParseAddr("127.0.0.1")
+}
+
+// unbindable says why the proxy cannot open its connection; "" if it can.
+func (w *walker) unbindable(as role) string {
+	source := passthrough(w.side.Family)
+	if as != roleInbound || w.proxy.Transparent || w.proxy.Inbound == w.proxy.Outbound || source.Is4() || w.side.local(source) {
+		return ""
+	}
+	return fmt.Sprintf("the proxy cannot connect to the app: lo has no address %s/128, from which it connects", source)
+}
+
+// back follows the answers, the last connection's first. It returns the rule that
+// has to be decided, if one has to.
+func (w *walker) back(j *Journey, decided []decision) *ruleset.Rule {
+	for i := len(j.Legs) - 1; i >= 0; i-- {
+		gone := j.Legs[i]
+		packet, from := w.answerOf(&gone)
+		leg := w.leg(j, answerTitle(from, gone), from, packet, decided)
+		leg.Answer = true
+		if leg.Path.Undecided != nil {
+			leg.Outcome = "It is not known whether this rule matches."
+			return leg.Path.Undecided
+		}
+		if problem := w.returns(&gone, leg); problem != "" {
+			leg.Outcome = capital(problem) + "."
+			j.End = End{Kind: EndLost, Proxied: j.End.Proxied, Text: problem}
+			return nil
+		}
+	}
+	return nil
+}
+
+// answerOf returns the first packet of the answer to a leg, and who sends it.
+func (w *walker) answerOf(gone *Leg) (ruleset.Packet, Actor) {
+	packet := gone.Path.Answer
+	fate := gone.Path.Outcome.Fate
+	switch {
+	case packet.Direction == ruleset.In:
+		return packet, Outside
+	case (fate == ruleset.Redirected || fate == ruleset.TProxied) && w.proxy.listens(gone.Path.Outcome.Port):
+		packet.UID, packet.GID = w.proxy.UID, w.proxy.GID
+		if w.proxy.MarkAll {
+			packet.Mark = w.proxy.Mark
+		}
+		return packet, TheProxy
+	}
+	return packet, App
+}
+
+func answerTitle(from Actor, gone Leg) string {
+	to := map[Actor]string{App: "the app", TheProxy: "the proxy", Outside: "the client"}[gone.From]
+	switch from {
+	case Outside:
+		return "The answer from outside comes back to " + to
+	case TheProxy:
+		return "The proxy answers " + to
+	}
+	return "The app answers " + to
+}
+
+// returns says why an answer does not come back to who opened the connection, or
+// sets its outcome and returns "".
+func (w *walker) returns(gone, leg *Leg) string {
+	outcome, who := leg.Path.Outcome, map[Actor]string{App: "the app", TheProxy: "the proxy", Outside: "the client"}[gone.From]
+	switch outcome.Fate {
+	case ruleset.Dropped, ruleset.Rejected:
+		return fmt.Sprintf("the answer to %s does not come back: it is dropped (%s)", who, reason(leg))
+	case ruleset.Redirected, ruleset.TProxied, ruleset.Rewritten:
+		return fmt.Sprintf("the answer to %s does not come back: it is diverted (%s)", who, reason(leg))
+	case ruleset.Unknown:
+		return fmt.Sprintf("it is not known whether the answer to %s comes back (%s)", who, reason(leg))
+	}
+	translated := gone.Path.Outcome.Fate == ruleset.Redirected
+	switch {
+	case translated && leg.Path.Untracked:
+		return fmt.Sprintf("the answer to %s is not recognized: conntrack does not track it, and nat cannot give it its addresses back", who)
+	case translated && leg.Path.Zone != gone.Path.Zone:
+		return fmt.Sprintf("the answer to %s is not recognized: it is in zone %d of conntrack, and the connection in zone %d",
+			who, leg.Path.Zone, gone.Path.Zone)
+	}
+	stays := outcome.Fate == ruleset.Local || w.side.local(leg.Packet.Dst) || leg.Packet.Direction == ruleset.In
+	switch {
+	case gone.From == Outside && stays:
+		return "the answer does not leave the pod: it is kept for a socket of the proxy"
+	case gone.From != Outside && !stays:
+		return fmt.Sprintf("the app's answer leaves the pod for %s, and the proxy waits for it in vain: nothing routes it back in", leg.Packet.Dst)
+	case gone.From == Outside:
+		leg.Outcome = fmt.Sprintf("It leaves the pod for %s.", netip.AddrPortFrom(leg.Packet.Dst, leg.Packet.DstPort))
+	default:
+		leg.Outcome = "It reaches the socket of " + who + "."
+	}
+	return ""
+}
