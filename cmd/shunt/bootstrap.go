@@ -8,6 +8,7 @@ import (
 
 	"github.com/shunt-dev/shunt/cmd/internal/injectflags"
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
+	"github.com/shunt-dev/shunt/cmd/shunt/internal/source"
 	"github.com/shunt-dev/shunt/initimage/envoy"
 )
 
@@ -19,27 +20,27 @@ Linux 5.7 or newer. To see the file of a running pod:
   kubectl exec POD -c shunt-proxy -- cat /shunt/envoy.yaml`
 
 func newBootstrap(name string) *cobra.Command {
-	var files sources
+	var files source.Files
 	var namespace string
 	cmd := &cobra.Command{
 		Use: "bootstrap -f FILE", Short: "Print the Envoy bootstrap of a pod", Long: bootstrapLong, Args: noArguments,
 		Example: examples(name, "bootstrap -f pod.yaml", "bootstrap -f manifests/ -R --config injector.yaml"),
 	}
-	files.addFlags(cmd.Flags())
+	files.AddFlags(cmd.Flags())
 	addNamespace(cmd, &namespace)
 	injectflags.Add(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := injectflags.Config(cmd.Flags())
-		if err := usage(errors.Join(err, files.check(), checkNamespace(namespace))); err != nil {
+		if err := usage(errors.Join(err, files.Check(), checkNamespace(namespace))); err != nil {
 			return err
 		}
-		inputs, err := files.read(cmd.InOrStdin())
+		inputs, err := files.Read(cmd.InOrStdin())
 		if err != nil {
 			return err
 		}
-		injector := manifest.Injector{Config: cfg, Namespace: namespace, Namespaces: namespacesOf(inputs)}
+		injector := manifest.Injector{Config: cfg, Namespace: namespace, Namespaces: source.NamespacesOf(inputs)}
 		first := true
-		return eachInterception(injector, inputs, cmd.ErrOrStderr(), func(pod manifest.Interception) error {
+		return source.EachInterception(injector, inputs, cmd.ErrOrStderr(), func(pod manifest.Interception) error {
 			if pod.Options.Envoy == "" {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s: no bootstrap: the proxy is not Envoy\n", pod.Place)
 				return nil

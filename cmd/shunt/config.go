@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/shunt-dev/shunt/cmd/internal/injectflags"
+	"github.com/shunt-dev/shunt/cmd/shunt/internal/source"
 	"github.com/shunt-dev/shunt/inject"
 )
 
@@ -44,7 +45,7 @@ func newValidate(name string) *cobra.Command {
 					fmt.Fprintf(cmd.OutOrStdout(), "%s: valid\n", display(file))
 				}
 				if file == "-" {
-					stdin = eof{}
+					stdin = source.EOF{}
 				}
 			}
 			return errors.Join(errs...)

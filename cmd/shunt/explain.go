@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
+	"github.com/shunt-dev/shunt/cmd/shunt/internal/source"
 	"github.com/shunt-dev/shunt/inject"
 )
 
@@ -25,11 +26,11 @@ func checkExplain(cmd *cobra.Command, output string) error {
 
 // explain prints for every pod of the files where its settings come from;
 // nothing where any of them is wrong.
-func explain(cmd *cobra.Command, inputs []input, injector manifest.Injector, given map[string]string, output string) error {
+func explain(cmd *cobra.Command, inputs []source.Input, injector manifest.Injector, given map[string]string, output string) error {
 	all := []manifest.Explanation{}
 	var errs []error
 	for _, in := range inputs {
-		for _, doc := range in.docs {
+		for _, doc := range in.Docs {
 			explanations, notes, err := injector.Explain(doc, given)
 			for _, note := range notes {
 				fmt.Fprintln(cmd.ErrOrStderr(), note)

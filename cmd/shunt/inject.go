@@ -11,6 +11,7 @@ import (
 
 	"github.com/shunt-dev/shunt/cmd/internal/injectflags"
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
+	"github.com/shunt-dev/shunt/cmd/shunt/internal/source"
 )
 
 const injectLong = `Print manifests with the proxy injected into every pod.
@@ -29,7 +30,7 @@ configuration file, a flag, or the default. The labels of a Namespace among the 
 output names the label or rule that decides.`
 
 func newInject(name string) *cobra.Command {
-	var files sources
+	var files source.Files
 	out := printer{become: "injected"}
 	var namespace string
 	var explained bool
@@ -39,7 +40,7 @@ func newInject(name string) *cobra.Command {
 			"inject -f deployment.yaml | kubectl apply -f -", "inject -f manifests/ -R -o diff",
 			"inject -f namespace.yaml -f deployment.yaml --explain"),
 	}
-	files.addFlags(cmd.Flags())
+	files.AddFlags(cmd.Flags())
 	out.addFlags(cmd.Flags())
 	addNamespace(cmd, &namespace)
 	injectflags.Add(cmd.Flags())
@@ -49,18 +50,18 @@ func newInject(name string) *cobra.Command {
 		if explained {
 			err = errors.Join(err, checkExplain(cmd, out.output))
 		}
-		if err := usage(errors.Join(err, files.check(), out.check(), checkNamespace(namespace))); err != nil {
+		if err := usage(errors.Join(err, files.Check(), out.check(), checkNamespace(namespace))); err != nil {
 			return err
 		}
-		inputs, err := files.read(cmd.InOrStdin())
+		inputs, err := files.Read(cmd.InOrStdin())
 		if err != nil {
 			return err
 		}
-		injector := manifest.Injector{Config: cfg, Version: version, Namespace: namespace, Namespaces: namespacesOf(inputs)}
+		injector := manifest.Injector{Config: cfg, Version: version, Namespace: namespace, Namespaces: source.NamespacesOf(inputs)}
 		if explained {
 			return explain(cmd, inputs, injector, given, out.output)
 		}
-		return convert(cmd, inputs, out, files.ofFolder(), injector.Inject)
+		return convert(cmd, inputs, out, files.OfFolder(), injector.Inject)
 	}
 	return cmd
 }
@@ -76,21 +77,10 @@ func checkNamespace(namespace string) error {
 	return nil
 }
 
-// namespacesOf collects the Namespaces of all files.
-func namespacesOf(inputs []input) manifest.Namespaces {
-	all := manifest.Namespaces{}
-	for _, in := range inputs {
-		for _, doc := range in.docs {
-			all.Add(doc)
-		}
-	}
-	return all
-}
-
 // convert changes each document and prints all of them, or none if any of them
 // is wrong. If counted, its last line on stderr counts the workloads.
 func convert(
-	cmd *cobra.Command, inputs []input, out printer, counted bool, change func(manifest.Document) (manifest.Outcome, error),
+	cmd *cobra.Command, inputs []source.Input, out printer, counted bool, change func(manifest.Document) (manifest.Outcome, error),
 ) error {
 	outputs, tally, err := changeAll(change, inputs, cmd.ErrOrStderr())
 	switch {
@@ -111,13 +101,13 @@ func convert(
 // changeAll returns the documents of each input, changed. The error joins all
 // that is wrong with any of them.
 func changeAll(
-	change func(manifest.Document) (manifest.Outcome, error), inputs []input, stderr io.Writer,
+	change func(manifest.Document) (manifest.Outcome, error), inputs []source.Input, stderr io.Writer,
 ) ([][]manifest.Document, manifest.Tally, error) {
 	var tally manifest.Tally
 	outputs := make([][]manifest.Document, len(inputs))
 	var errs []error
 	for i, in := range inputs {
-		for _, doc := range in.docs {
+		for _, doc := range in.Docs {
 			outcome, err := change(doc)
 			for _, note := range outcome.Notes {
 				fmt.Fprintln(stderr, note)

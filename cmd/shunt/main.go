@@ -16,6 +16,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/shunt-dev/shunt/cmd/shunt/internal/source"
 )
 
 // version is set by the linker.
@@ -56,11 +58,12 @@ func usage(err error) error {
 
 func exitCode(err error) int {
 	var wrong usageError
+	var wrongSource *source.ArgsError
 	var unasked clusterError
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.As(err, &wrong):
+	case errors.As(err, &wrong), errors.As(err, &wrongSource):
 		return exitUsage
 	case errors.As(err, &unasked):
 		return exitCluster

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
+	"github.com/shunt-dev/shunt/cmd/shunt/internal/source"
 )
 
 var update = flag.Bool("update", false, "rewrite the wanted parts of testdata/cases")
@@ -187,7 +188,7 @@ func TestPeopleUndone(t *testing.T) {
 		}
 		for _, f := range inputs(archive) {
 			name := strings.TrimSuffix(filepath.Base(file), ".txtar") + "/" + f.Name
-			if !slices.Contains(endings, filepath.Ext(f.Name)) {
+			if !slices.Contains(source.Endings, filepath.Ext(f.Name)) {
 				continue
 			}
 			seen[name] = true

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
+	"github.com/shunt-dev/shunt/cmd/shunt/internal/source"
 )
 
 // Values of --output.
@@ -36,7 +37,7 @@ func (p *printer) check() error {
 }
 
 // print writes what became of the inputs' documents.
-func (p *printer) print(stdout io.Writer, inputs []input, outputs [][]manifest.Document) error {
+func (p *printer) print(stdout io.Writer, inputs []source.Input, outputs [][]manifest.Document) error {
 	all := slices.Concat(outputs...)
 	text := manifest.Join(all)
 	var err error
@@ -55,10 +56,10 @@ func (p *printer) print(stdout io.Writer, inputs []input, outputs [][]manifest.D
 	return nil
 }
 
-func (p *printer) diff(inputs []input, outputs [][]manifest.Document) ([]byte, error) {
+func (p *printer) diff(inputs []source.Input, outputs [][]manifest.Document) ([]byte, error) {
 	var all []byte
 	for i, in := range inputs {
-		changes, err := manifest.Diff(in.name, p.become, in.docs, outputs[i])
+		changes, err := manifest.Diff(in.Name, p.become, in.Docs, outputs[i])
 		if err != nil {
 			return nil, err
 		}

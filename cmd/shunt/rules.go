@@ -9,13 +9,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/shunt-dev/shunt/cmd/internal/injectflags"
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
+	"github.com/shunt-dev/shunt/cmd/shunt/internal/source"
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/initimage/nft"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 	"github.com/shunt-dev/shunt/inject/annotation"
-	"github.com/shunt-dev/shunt/inject/config"
 )
 
 const rulesLong = `Print the rules of a pod, or of shunt-init's flags, in the format of iptables-save, or with --backend nftables as nft -f
@@ -44,11 +43,10 @@ Flags of shunt-init:
 
 // rulesArgs holds the arguments of the command itself, and in rest those of shunt-init.
 type rulesArgs struct {
-	help     bool
-	families []ruleset.Family // nil if not given
-	files    sources
-	config   *string // file; nil if not given
-	rest     []string
+	help      bool
+	families  []ruleset.Family // nil if not given
+	manifests source.Manifests
+	rest      []string
 }
 
 func newRules(name string) *cobra.Command {
@@ -66,7 +64,7 @@ func newRules(name string) *cobra.Command {
 				long := strings.ReplaceAll(rulesLong, "  shunt ", "  "+name+" ")
 				_, err := io.WriteString(cmd.OutOrStdout(), long+interception.Usage())
 				return err
-			case len(parsed.files.names) > 0:
+			case len(parsed.manifests.Files.Names) > 0:
 				return rulesOfFiles(parsed, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 			}
 			spec, opts, err := interception.ParseArgs(parsed.rest)
@@ -93,7 +91,7 @@ func parseRules(args []string) (rulesArgs, error) {
 			parsed.help = true
 			continue
 		case "-R", "--recursive":
-			parsed.files.recursive = true
+			parsed.manifests.Files.Recursive = true
 			continue
 		case "--":
 			continue
@@ -112,9 +110,9 @@ func parseRules(args []string) (rulesArgs, error) {
 		case "--family":
 			family = &value
 		case "--config":
-			parsed.config = &value
+			parsed.manifests.Config = &value
 		default:
-			parsed.files.names = append(parsed.files.names, value)
+			parsed.manifests.Files.Names = append(parsed.manifests.Files.Names, value)
 		}
 	}
 	if err := parsed.check(); err != nil {
@@ -124,13 +122,13 @@ func parseRules(args []string) (rulesArgs, error) {
 }
 
 func (a *rulesArgs) check() error {
-	named := len(a.files.names) > 0
+	named := len(a.manifests.Files.Names) > 0
 	switch {
 	case named && len(a.rest) > 0:
 		return fmt.Errorf("%q with -f; accepted: -f, or shunt-init's flags", a.rest[0])
-	case !named && a.files.recursive:
+	case !named && a.manifests.Files.Recursive:
 		return errors.New("--recursive without -f; accepted: with -f and a folder")
-	case !named && a.config != nil:
+	case !named && a.manifests.Config != nil:
 		return errors.New("--config without -f; accepted: with -f")
 	}
 	return nil
@@ -168,26 +166,9 @@ func printRules(stdout io.Writer, spec interception.Spec, opts interception.Opti
 	return nil
 }
 
-// injector returns the configuration that pods are injected with.
-func (a *rulesArgs) injector() (config.Config, error) {
-	if a.config == nil {
-		return config.Default(), nil
-	}
-	return injectflags.ReadFile(*a.config)
-}
-
 // rulesOfFiles prints the rules of every pod, each under its name.
 func rulesOfFiles(args rulesArgs, stdin io.Reader, stdout, stderr io.Writer) error {
-	cfg, err := args.injector()
-	if err != nil {
-		return usage(err)
-	}
-	inputs, err := args.files.read(stdin)
-	if err != nil {
-		return err
-	}
-	injector := manifest.Injector{Config: cfg, Namespace: "default", Namespaces: namespacesOf(inputs)}
-	return eachInterception(injector, inputs, stderr, func(pod manifest.Interception) error {
+	return args.manifests.Each(stdin, stderr, func(pod manifest.Interception) error {
 		if pod.Mode == interception.ModeNone {
 			fmt.Fprintf(stderr, "%s: no rules: %s is NONE\n", pod.Place, annotation.InterceptionModeKey)
 			return nil
@@ -195,35 +176,4 @@ func rulesOfFiles(args rulesArgs, stdin io.Reader, stdout, stderr io.Writer) err
 		fmt.Fprintf(stdout, "# %s\n", pod.Place)
 		return printRules(stdout, pod.Spec, pod.Options, args.families)
 	})
-}
-
-// eachInterception calls show for each pod of the inputs that has an init
-// container of ours, or would have one, and names the others on stderr.
-func eachInterception(
-	injector manifest.Injector, inputs []input, stderr io.Writer, show func(manifest.Interception) error,
-) error {
-	found := 0
-	var errs []error
-	var names []string
-	for _, in := range inputs {
-		names = append(names, in.name)
-		for _, doc := range in.docs {
-			pods, notes, err := injector.Interceptions(doc)
-			errs = append(errs, err)
-			for _, note := range notes {
-				fmt.Fprintln(stderr, note)
-			}
-			found += len(pods) + len(notes)
-			for _, pod := range pods {
-				errs = append(errs, show(pod))
-			}
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	if found == 0 {
-		return fmt.Errorf("%s: no pod found; accepted: %s, List", strings.Join(names, ", "), strings.Join(manifest.Kinds(), ", "))
-	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
+	"github.com/shunt-dev/shunt/cmd/shunt/internal/source"
 )
 
 const uninjectLong = `Print manifests with the proxy removed, as they were before injection.
@@ -16,7 +17,7 @@ cluster. Where inject only added lines, the file comes back byte for byte; elsew
 Pods that are not injected, or were injected by another injector, are left as they are and named on stderr.`
 
 func newUninject(name string) *cobra.Command {
-	var files sources
+	var files source.Files
 	out := printer{become: "restored"}
 	var namespace string
 	cmd := &cobra.Command{
@@ -24,14 +25,14 @@ func newUninject(name string) *cobra.Command {
 		Example: examples(name,
 			"uninject -f injected.yaml | kubectl apply -f -", "uninject -f manifests/ -R -o diff"),
 	}
-	files.addFlags(cmd.Flags())
+	files.AddFlags(cmd.Flags())
 	out.addFlags(cmd.Flags())
 	addNamespace(cmd, &namespace)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := usage(errors.Join(files.check(), out.check(), checkNamespace(namespace))); err != nil {
+		if err := usage(errors.Join(files.Check(), out.check(), checkNamespace(namespace))); err != nil {
 			return err
 		}
-		inputs, err := files.read(cmd.InOrStdin())
+		inputs, err := files.Read(cmd.InOrStdin())
 		if err != nil {
 			return err
 		}

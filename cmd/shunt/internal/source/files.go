@@ -1,4 +1,4 @@
-package main
+package source
 
 import (
 	"errors"
@@ -14,48 +14,50 @@ import (
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
 )
 
-// endings lists the file names that are read in a folder, as kubectl does.
-var endings = []string{".json", ".yaml", ".yml"}
+// Endings are the file names that are read in a folder, as kubectl does.
+var Endings = []string{".json", ".yaml", ".yml"}
 
-// sources holds the manifests that the user names.
-type sources struct {
-	names     []string
-	recursive bool
+// Files are the manifests that the user names.
+type Files struct {
+	Names     []string
+	Recursive bool
 }
 
-func (s *sources) addFlags(fs *pflag.FlagSet) {
-	fs.StringArrayVarP(&s.names, "filename", "f", nil,
-		"manifest file, folder of them (*"+strings.Join(endings, ", *")+"), or - for stdin; can be repeated")
-	fs.BoolVarP(&s.recursive, "recursive", "R", false, "read subfolders too")
+// AddFlags adds the flags that name them.
+func (f *Files) AddFlags(fs *pflag.FlagSet) {
+	fs.StringArrayVarP(&f.Names, "filename", "f", nil,
+		"manifest file, folder of them (*"+strings.Join(Endings, ", *")+"), or - for stdin; can be repeated")
+	fs.BoolVarP(&f.Recursive, "recursive", "R", false, "read subfolders too")
 }
 
-func (s *sources) check() error {
-	if len(s.names) == 0 {
+// Check returns an error if no file is named.
+func (f *Files) Check() error {
+	if len(f.Names) == 0 {
 		return errors.New("--filename: Required value; accepted: a file, a folder, or - for stdin")
 	}
 	return nil
 }
 
-// input is a file as the user named it.
-type input struct {
-	name string
-	docs []manifest.Document
+// Input is a file as the user named it.
+type Input struct {
+	Name string
+	Docs []manifest.Document
 }
 
-// read opens every file, in the order of the flags; those of a folder in that
+// Read opens every file, in the order of the flags; those of a folder in that
 // of their names. "-" is stdin, and can be named once.
-func (s *sources) read(stdin io.Reader) ([]input, error) {
-	var all []input
-	for _, name := range s.names {
+func (f *Files) Read(stdin io.Reader) ([]Input, error) {
+	var all []Input
+	for _, name := range f.Names {
 		if name == "-" {
 			text, err := io.ReadAll(stdin)
 			if all, err = appendInput(all, "stdin", text, err); err != nil {
 				return nil, err
 			}
-			stdin = eof{}
+			stdin = EOF{}
 			continue
 		}
-		files, err := s.files(name)
+		files, err := f.files(name)
 		if err != nil {
 			return nil, fmt.Errorf("read manifests: %w", err)
 		}
@@ -70,32 +72,32 @@ func (s *sources) read(stdin io.Reader) ([]input, error) {
 }
 
 // appendInput takes what reading a file gave.
-func appendInput(all []input, name string, text []byte, err error) ([]input, error) {
+func appendInput(all []Input, name string, text []byte, err error) ([]Input, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read manifests: %w", err)
 	}
-	return append(all, input{name, manifest.Split(name, text)}), nil
+	return append(all, Input{name, manifest.Split(name, text)}), nil
 }
 
 // files returns the name itself, or the manifests of the folder of that name.
-func (s *sources) files(name string) ([]string, error) {
+func (f *Files) files(name string) ([]string, error) {
 	about, err := os.Stat(name)
 	if err != nil || !about.IsDir() {
 		return []string{name}, err
 	}
-	files, err := s.folder(name)
+	files, err := f.folder(name)
 	if err == nil && len(files) == 0 {
-		err = fmt.Errorf("%s: no manifest in this folder; accepted: *%s", name, strings.Join(endings, ", *"))
-		if !s.recursive {
+		err = fmt.Errorf("%s: no manifest in this folder; accepted: *%s", name, strings.Join(Endings, ", *"))
+		if !f.Recursive {
 			err = fmt.Errorf("%w; --recursive reads its subfolders too", err)
 		}
 	}
 	return files, err
 }
 
-// ofFolder reports whether any of the names is a folder's.
-func (s *sources) ofFolder() bool {
-	return slices.ContainsFunc(s.names, func(name string) bool {
+// OfFolder reports whether any of the names is a folder's.
+func (f *Files) OfFolder() bool {
+	return slices.ContainsFunc(f.Names, func(name string) bool {
 		about, err := os.Stat(name)
 		return err == nil && about.IsDir()
 	})
@@ -104,7 +106,7 @@ func (s *sources) ofFolder() bool {
 // folder lists the manifests of a folder. A link to a file is read, as a
 // mounted ConfigMap has them; one to a folder is not followed, and so none
 // can lead in a circle.
-func (s *sources) folder(name string) ([]string, error) {
+func (f *Files) folder(name string) ([]string, error) {
 	entries, err := os.ReadDir(name)
 	if err != nil {
 		return nil, err
@@ -113,8 +115,8 @@ func (s *sources) folder(name string) ([]string, error) {
 	for _, entry := range entries {
 		path := filepath.Join(name, entry.Name())
 		if entry.IsDir() {
-			if s.recursive {
-				below, err := s.folder(path)
+			if f.Recursive {
+				below, err := f.folder(path)
 				if err != nil {
 					return nil, err
 				}
@@ -122,7 +124,7 @@ func (s *sources) folder(name string) ([]string, error) {
 			}
 			continue
 		}
-		if !slices.Contains(endings, filepath.Ext(path)) {
+		if !slices.Contains(Endings, filepath.Ext(path)) {
 			continue
 		}
 		about, err := os.Stat(path)
@@ -136,9 +138,10 @@ func (s *sources) folder(name string) ([]string, error) {
 	return files, nil
 }
 
-// eof takes the place of stdin once it has been read.
-type eof struct{}
+// EOF takes the place of stdin once it has been read.
+type EOF struct{}
 
-func (eof) Read([]byte) (int, error) {
+// Read fails.
+func (EOF) Read([]byte) (int, error) {
 	return 0, errors.New("stdin was read already; accepted: - once")
 }

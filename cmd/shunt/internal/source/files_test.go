@@ -1,4 +1,4 @@
-package main
+package source
 
 import (
 	"os"
@@ -32,20 +32,20 @@ func TestLinks(t *testing.T) {
 		}
 	}
 	for _, test := range []struct {
-		source sources
+		source Files
 		want   []string
 	}{
-		{sources{names: []string{"mounted"}}, []string{"mounted/a.yaml"}},
-		{sources{names: []string{"link"}}, []string{"link/a.yaml"}},
-		{sources{names: []string{"elsewhere"}, recursive: true}, []string{"elsewhere/b.yaml"}},
+		{Files{Names: []string{"mounted"}}, []string{"mounted/a.yaml"}},
+		{Files{Names: []string{"link"}}, []string{"link/a.yaml"}},
+		{Files{Names: []string{"elsewhere"}, Recursive: true}, []string{"elsewhere/b.yaml"}},
 	} {
-		inputs, err := test.source.read(strings.NewReader(""))
+		inputs, err := test.source.Read(strings.NewReader(""))
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got []string
 		for _, in := range inputs {
-			got = append(got, filepath.ToSlash(in.name))
+			got = append(got, filepath.ToSlash(in.Name))
 		}
 		if diff := cmp.Diff(test.want, got); diff != "" {
 			t.Errorf("%v (-want +got):\n%s", test.source, diff)

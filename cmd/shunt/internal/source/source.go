@@ -1,0 +1,80 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/shunt-dev/shunt/initimage/trace"
+)
+
+// Streams are what a source reads besides its files, and where it writes notes.
+type Streams struct {
+	Stdin  io.Reader
+	Stderr io.Writer
+}
+
+// kind is one way to name the pods of a command.
+type kind interface {
+	addFlags(fs *pflag.FlagSet)
+	name() string // of its flag, for messages: "--filename"
+	given() bool
+	check() error // of its flags, once they are parsed
+	read(ctx context.Context, streams Streams) ([]trace.Pod, error)
+}
+
+// Source is where the rules of pods are read from. Without a flag it is the rules
+// of shunt-init, with its flags behind --.
+type Source struct {
+	kinds []kind
+	args  []string // flags of shunt-init
+	dash  bool     // they are given
+}
+
+// New returns a source of which nothing is known yet.
+func New() *Source { return &Source{kinds: []kind{&Manifests{}}} }
+
+// AddFlags adds the flags of all sources.
+func (s *Source) AddFlags(fs *pflag.FlagSet) {
+	for _, k := range s.kinds {
+		k.addFlags(fs)
+	}
+}
+
+// SetArgs takes the flags of shunt-init, which stand behind --.
+func (s *Source) SetArgs(args []string) { s.args, s.dash = args, true }
+
+// Check returns what is wrong with the flags: at most one source is to be named.
+func (s *Source) Check() error {
+	var given, known []string
+	var errs []error
+	for _, k := range s.kinds {
+		known = append(known, k.name())
+		if k.given() {
+			given = append(given, k.name())
+		}
+		errs = append(errs, k.check())
+	}
+	if s.dash {
+		given = append(given, "-- "+strings.Join(s.args, " "))
+	}
+	if len(given) > 1 {
+		errs = append(errs, fmt.Errorf("%s: given together; accepted: one of %s, or shunt-init's flags behind --",
+			strings.Join(given, " and "), strings.Join(known, ", ")))
+	}
+	return errors.Join(errs...)
+}
+
+// Read returns the pods of the source.
+func (s *Source) Read(ctx context.Context, streams Streams) ([]trace.Pod, error) {
+	if i := slices.IndexFunc(s.kinds, kind.given); i >= 0 {
+		return s.kinds[i].read(ctx, streams)
+	}
+	pod, err := OfFlags(s.args)
+	return []trace.Pod{pod}, err
+}
