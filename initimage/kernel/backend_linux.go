@@ -184,21 +184,24 @@ func contentOf(ctx context.Context, name interception.Backend, others bool) (int
 // hasTables reports whether a backend of iptables has any table of either family
 // here.
 func hasTables(name interception.Backend) (bool, error) {
-	for _, family := range ruleset.Families {
-		names, err := backend{name: name}.tables(family)
-		if err != nil || len(names) > 0 {
-			return len(names) > 0, err
-		}
-	}
-	return false, nil
+	names, err := backend{name: name}.tables(ruleset.Families...)
+	return len(names) > 0, err
 }
 
 // tables returns the names of the tables that a backend has here.
-func (b backend) tables(family ruleset.Family) ([]string, error) {
+func (b backend) tables(families ...ruleset.Family) ([]string, error) {
 	if b.name == interception.BackendNFT {
-		return nftTables(family)
+		return nftTables(families...)
 	}
-	return legacyTables(family)
+	var all []string
+	for _, family := range families {
+		names, err := legacyTables(family)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, names...)
+	}
+	return all, nil
 }
 
 // save returns the rules of a family as iptables-save prints them. It runs no

@@ -99,15 +99,16 @@ func (b *batch) try() error {
 // send sends the batch and returns what the kernel says to it, but not to the
 // question with some number.
 func (b *batch) send(question int) error {
-	fd, err := openNetfilter()
+	socket, err := openNetfilter()
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	if err := unix.Sendto(fd, b.framed(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	defer socket.close()
+	socket.prepareForBatch()
+	if err := socket.send(b.framed()); err != nil {
 		return fmt.Errorf("sending a transaction of %d bytes to nf_tables: %w", len(b.data), err)
 	}
-	return b.answers(fd, question)
+	return b.answers(socket, question)
 }
 
 // framed returns the messages between those that begin and end a batch. The kernel
@@ -138,47 +139,28 @@ func (b *batch) framed() []byte {
 // as one message: 10,000 prefixes of IPv6 are 1 MB.
 const batchMemory = 16 << 20
 
-// openNetfilter opens a socket to netfilter. The kernel refuses large buffers to a
-// root that is one in its own user namespace only; then long lists do not fit.
-func openNetfilter() (int, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
-	if err != nil {
-		return 0, fmt.Errorf("opening a socket to nf_tables: %w", err)
-	}
+// prepareForBatch gives a socket large buffers, and asks for errors in words. The
+// kernel refuses large buffers to a root that is one in its own user namespace only;
+// then long lists do not fit.
+func (s netfilterSocket) prepareForBatch() {
 	for forced, option := range map[int]int{unix.SO_SNDBUFFORCE: unix.SO_SNDBUF, unix.SO_RCVBUFFORCE: unix.SO_RCVBUF} {
-		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, forced, batchMemory) != nil {
-			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, batchMemory)
+		if unix.SetsockoptInt(int(s), unix.SOL_SOCKET, forced, batchMemory) != nil {
+			_ = unix.SetsockoptInt(int(s), unix.SOL_SOCKET, option, batchMemory)
 		}
 	}
 	for _, option := range []int{unix.NETLINK_EXT_ACK, unix.NETLINK_CAP_ACK} {
-		_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, option, 1) // older kernels say less
+		_ = unix.SetsockoptInt(int(s), unix.SOL_NETLINK, option, 1) // older kernels say less
 	}
-	return fd, nil
 }
 
-// answers reads what the kernel has answered. It has done so when sending returns.
-func (b *batch) answers(fd, question int) error {
+// answers reads what the kernel has answered.
+func (b *batch) answers(socket netfilterSocket, question int) error {
 	var errs []error
 	done := false
-	buffer := make([]byte, 64<<10)
 	for {
-		n, _, err := unix.Recvfrom(fd, buffer, unix.MSG_DONTWAIT)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if errors.Is(err, unix.EAGAIN) {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("reading the answer of nf_tables: %w", err)
-		}
-		for rest := buffer[:n]; len(rest) >= unix.SizeofNlMsghdr; {
-			size := int(binary.NativeEndian.Uint32(rest))
-			if size < unix.SizeofNlMsghdr || size > len(rest) {
-				return fmt.Errorf("reading the answer of nf_tables: a message of %d bytes in %d", size, len(rest))
-			}
-			number := int(binary.NativeEndian.Uint32(rest[8:]))
-			err := b.answer(rest[:size], number)
+		err := socket.receive(unix.MSG_DONTWAIT, func(message []byte) error {
+			number := int(binary.NativeEndian.Uint32(message[8:]))
+			err := b.answer(message, number)
 			switch {
 			case number == question && question > 0 && err != nil:
 				done = true
@@ -187,7 +169,13 @@ func (b *batch) answers(fd, question int) error {
 			case number == len(b.parts):
 				done = true
 			}
-			rest = rest[min(len(rest), (size+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1)):]
+			return nil
+		})
+		if errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("reading the answer of nf_tables: %w", err)
 		}
 	}
 	if len(errs) == 0 && !done {

@@ -2,14 +2,18 @@ package kernel
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+	"golang.org/x/tools/txtar"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/initimage/nft"
@@ -170,4 +174,75 @@ func TestBatchOfLongLists(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestSampleNeedsTheSame compares what the samples need of a kernel with what whole tables do, for
+// each rule case: expressions, with the property that they read or write, and types of chains and
+// sets.
+func TestSampleNeedsTheSame(t *testing.T) {
+	cases, err := filepath.Glob("../../test/rules/testdata/cases/*.txtar")
+	if err != nil || len(cases) == 0 {
+		t.Fatal("no cases", err)
+	}
+	compared := 0
+	for _, path := range cases {
+		archive, err := txtar.ParseFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, section := range archive.Files {
+			if section.Name != "args" {
+				continue
+			}
+			args := strings.Fields(strings.ReplaceAll(string(section.Data), "''", "\x00"))
+			for i := range args {
+				args[i] = strings.Trim(args[i], "\x00'")
+			}
+			if _, _, err := interception.ParseArgs(args); err != nil {
+				continue // a case of bad arguments
+			}
+			compared++
+			for _, table := range tablesOf(t, args...) {
+				whole, small := mustBatch(t, nil, []nft.Table{table}), mustBatch(t, nil, []nft.Table{sample(table)})
+				if diff := cmp.Diff(needs(whole), needs(small)); diff != "" {
+					t.Errorf("%s, %s (-table +sample):\n%s", filepath.Base(path), table.Family, diff)
+				}
+				if n := len(small.parts); n > 45 {
+					t.Errorf("%s, %s: the sample takes %d messages of %d", filepath.Base(path), table.Family, n, len(whole.parts))
+				}
+			}
+		}
+	}
+	if compared < len(cases)/2 {
+		t.Errorf("only %d of %d cases were compared", compared, len(cases))
+	}
+}
+
+// needs returns what a transaction needs of a kernel.
+func needs(b *batch) map[string]bool {
+	all := map[string]bool{}
+	for i, p := range b.parts {
+		message := b.data[p.start:]
+		if i+1 < len(b.parts) {
+			message = b.data[p.start:b.parts[i+1].start]
+		}
+		attrs := attributes(message[unix.SizeofNlMsghdr+4:])
+		switch kind := binary.NativeEndian.Uint16(message[4:]) & 0xff; kind {
+		case unix.NFT_MSG_NEWCHAIN:
+			all[fmt.Sprintf("chain %q %x", attrs[unix.NFTA_CHAIN_TYPE], attrs[unix.NFTA_CHAIN_HOOK])] = true
+		case unix.NFT_MSG_NEWSET:
+			all[fmt.Sprintf("set of %x, %x", attrs[unix.NFTA_SET_KEY_TYPE], attrs[unix.NFTA_SET_FLAGS])] = true
+		case unix.NFT_MSG_NEWRULE:
+			for _, e := range list(attrs[unix.NFTA_RULE_EXPRESSIONS]) {
+				name, data := text(attributes(e)[unix.NFTA_EXPR_NAME]), attributes(attributes(e)[unix.NFTA_EXPR_DATA])
+				key := []byte{}
+				if name == "ct" || name == "meta" {
+					key = append(key, data[unix.NFTA_CT_KEY]...)
+					key = append(key, byte(min(1, len(data[unix.NFTA_CT_SREG])+len(data[unix.NFTA_META_SREG]))))
+				}
+				all[fmt.Sprintf("expression %s %x", name, key)] = true
+			}
+		}
+	}
+	return all
 }

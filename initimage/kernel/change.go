@@ -27,7 +27,7 @@ func newChange(ns Namespace, have, want ruleset.RuleSet) change {
 		add: missing(want.Routing, have.Routing), remove: missing(have.Routing, want.Routing),
 	}
 	if ns.Native() {
-		next.rules = ruleset.Diff(withoutRouting(want), withoutRouting(have)) != nil
+		next.rules = !withoutRouting(want).Equal(withoutRouting(have))
 		return next
 	}
 	next.tx = planTables(have, want)

@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -88,8 +90,8 @@ func (h *Host) require(b backend, want []ruleset.RuleSet, sure bool) error {
 	return nil
 }
 
-// requireNative has the kernel try to make the tables, unless it has made some
-// before. One element of each set is enough.
+// requireNative has the kernel try to make samples of the tables, unless it has made
+// some before.
 func requireNative(want []ruleset.RuleSet) error {
 	if held, err := nativeContent(); err != nil || held == holdsOurs {
 		return err
@@ -100,16 +102,60 @@ func requireNative(want []ruleset.RuleSet) error {
 		if err != nil {
 			return err
 		}
-		for i, s := range table.Sets {
-			table.Sets[i].Prefixes, table.Sets[i].Ports = s.Prefixes[:min(1, len(s.Prefixes))], s.Ports[:min(1, len(s.Ports))]
-		}
-		tables = append(tables, table)
+		tables = append(tables, sample(table))
 	}
 	transaction, err := replaceTables(nil, tables)
 	if err != nil {
 		return err
 	}
 	return explainLacking(transaction.try())
+}
+
+// sample returns a table that needs of a kernel all that the whole table does: its
+// chains, one element of each set that a rule looks in, and the first of the rules
+// that differ in values alone.
+func sample(whole nft.Table) nft.Table {
+	small, seen := nft.Table{Family: whole.Family}, map[any]bool{}
+	for _, c := range whole.Chains {
+		chain, before := nft.Chain{Name: c.Name, Hook: c.Hook}, len(seen)
+		for _, r := range c.Rules {
+			e := encoder{family: whole.Family}
+			e.rule(r)
+			for _, one := range e.exprs {
+				seen[kindOf(one)] = true
+			}
+			if r.Set != nil {
+				seen[r.Set.Ports == nil] = true
+			}
+			if len(seen) == before {
+				continue
+			}
+			before = len(seen)
+			chain.Rules = append(chain.Rules, r)
+			if s := r.Set; s != nil && !hasSet(small, s.Name) {
+				small.Sets = append(small.Sets, nft.Set{
+					Name: s.Name, Source: s.Source, Prefixes: s.Prefixes[:min(1, len(s.Prefixes))], Ports: s.Ports[:min(1, len(s.Ports))],
+				})
+			}
+		}
+		small.Chains = append(small.Chains, chain)
+	}
+	return small
+}
+
+func hasSet(t nft.Table, name string) bool {
+	return slices.ContainsFunc(t.Sets, func(s nft.Set) bool { return s.Name == name })
+}
+
+// kindOf returns what the kernel has to know for an expression, whatever its values.
+func kindOf(e expr.Any) any {
+	switch e := e.(type) {
+	case *expr.Meta:
+		return expr.Meta{Key: e.Key, SourceRegister: e.SourceRegister}
+	case *expr.Ct:
+		return expr.Ct{Key: e.Key, SourceRegister: e.SourceRegister}
+	}
+	return reflect.TypeOf(e)
 }
 
 // modules are the kernel's modules of what may be missing; %s is 4 or 6. Everything

@@ -133,30 +133,21 @@ func (h *Host) Replace(want []ruleset.RuleSet) error {
 		}
 		tables = append(tables, table)
 	}
-	there, err := h.nativeFamilies(want)
+	own, err := ownTables()
 	if err != nil {
 		return err
+	}
+	var there []ruleset.Family
+	for _, t := range tables {
+		if _, is := own[t.Family]; is {
+			there = append(there, t.Family)
+		}
 	}
 	transaction, err := replaceTables(there, tables)
 	if err != nil {
 		return err
 	}
 	return transaction.commit()
-}
-
-// nativeFamilies returns those of the families that have Shunt's native table.
-func (h *Host) nativeFamilies(of []ruleset.RuleSet) ([]ruleset.Family, error) {
-	var there []ruleset.Family
-	for _, rs := range of {
-		own, err := ownTable(rs.Family)
-		if err != nil {
-			return nil, err
-		}
-		if own != nil {
-			there = append(there, rs.Family)
-		}
-	}
-	return there, nil
 }
 
 // save returns what iptables-save prints of a family. It runs no command for a
@@ -285,15 +276,9 @@ func requireNetRaw(wanted string) error {
 
 // capable reports whether this thread has a capability.
 func capable(number int) (bool, error) {
-	text, err := os.ReadFile("/proc/thread-self/status")
-	if err != nil {
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &sets[0]); err != nil {
 		return false, fmt.Errorf("reading the capabilities of this process: %w", err)
 	}
-	for line := range strings.Lines(string(text)) {
-		var effective uint64
-		if n, _ := fmt.Sscanf(line, "CapEff: %x", &effective); n == 1 {
-			return effective&(1<<number) != 0, nil
-		}
-	}
-	return false, nil
+	return sets[number/32].Effective&(1<<(number%32)) != 0, nil
 }

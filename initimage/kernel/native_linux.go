@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/initimage/ruleset"
@@ -27,15 +26,12 @@ func nativeRules(family ruleset.Family, printed []string, links *netlink.Handle)
 	if err != nil {
 		return result, err
 	}
+	tables, err := listTables()
+	if err != nil {
+		return result, err
+	}
 	for _, kind := range []nftables.TableFamily{nftFamily(family), nftables.TableFamilyINet, nftables.TableFamilyNetdev} {
-		tables, err := listTables(kind)
-		if unknownToKernel(err) {
-			continue
-		}
-		if err != nil {
-			return result, fmt.Errorf("listing the tables: %w", err)
-		}
-		if len(tables) == 0 {
+		if !slices.ContainsFunc(tables, func(t nativeTable) bool { return t.kind == kind }) {
 			continue
 		}
 		chains, err := listChains(kind)
@@ -43,7 +39,7 @@ func nativeRules(family ruleset.Family, printed []string, links *netlink.Handle)
 			return result, fmt.Errorf("listing the chains: %w", err)
 		}
 		for _, t := range tables {
-			if kind == nftFamily(family) && slices.Contains(printed, t.name) || t.dormant {
+			if t.kind != kind || kind == nftFamily(family) && slices.Contains(printed, t.name) || t.dormant {
 				continue
 			}
 			r := nativeReader{family: family, kind: kind, table: t.name, links: names, sets: map[string][]setElement{}}
@@ -101,7 +97,7 @@ func (r *nativeReader) read(chains []*nftables.Chain) (ruleset.Table, error) {
 		return table, fmt.Errorf("listing the rules: %w", err)
 	}
 	for _, message := range messages {
-		attrs := attributes(message)
+		attrs := message.attributes()
 		name := text(attrs[unix.NFTA_RULE_CHAIN])
 		i := slices.IndexFunc(table.Chains, func(c ruleset.Chain) bool { return c.Name == name })
 		if i < 0 || text(attrs[unix.NFTA_RULE_TABLE]) != r.table {
@@ -165,18 +161,13 @@ func (r *nativeReader) base(c *nftables.Chain) *ruleset.Base {
 
 // dump asks nf_tables for everything of one kind in the table. The name is that of
 // a set.
-func (r *nativeReader) dump(message, tableAttribute int, name string) ([][]byte, error) {
-	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, unix.NLM_F_DUMP)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(r.kind), Version: unix.NFNETLINK_V0})
-	req.AddData(nl.NewRtAttr(tableAttribute, nl.ZeroTerminated(r.table)))
-	if name != "" {
-		req.AddData(nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(name)))
-	}
-	messages, err := req.Execute(unix.NETLINK_NETFILTER, 0)
-	for i, m := range messages {
-		messages[i] = m[min(nl.SizeofNfgenmsg, len(m)):]
-	}
-	return messages, err
+func (r *nativeReader) dump(message int, tableAttribute uint16, name string) ([]answer, error) {
+	return askNFTables(message, unix.NLM_F_DUMP, r.kind, func(question *batch) {
+		question.text(tableAttribute, r.table)
+		if name != "" {
+			question.text(unix.NFTA_SET_ELEM_LIST_SET, name)
+		}
+	})
 }
 
 // setElement is one value of a set or one range, and its verdict in a verdict map.
@@ -196,7 +187,7 @@ func (r *nativeReader) elements(set string) ([]setElement, error) {
 	}
 	var bounds []bound
 	for _, message := range messages {
-		for _, element := range list(attributes(message)[unix.NFTA_SET_ELEM_LIST_ELEMENTS]) {
+		for _, element := range list(message.attributes()[unix.NFTA_SET_ELEM_LIST_ELEMENTS]) {
 			attrs := attributes(element)
 			b := bound{setElement: setElement{first: attributes(attrs[unix.NFTA_SET_ELEM_KEY])[unix.NFTA_DATA_VALUE]}}
 			b.last = attributes(attrs[setElementKeyEnd])[unix.NFTA_DATA_VALUE]
@@ -257,32 +248,6 @@ func before(value []byte) []byte {
 		}
 	}
 	return less
-}
-
-// attributes returns netlink attributes by their type; none if they do not parse.
-func attributes(data []byte) map[uint16][]byte {
-	all := map[uint16][]byte{}
-	parsed, err := nl.ParseRouteAttr(data)
-	if err != nil {
-		return all
-	}
-	for _, a := range parsed {
-		all[a.Attr.Type&nl.NLA_TYPE_MASK] = a.Value
-	}
-	return all
-}
-
-// list returns the elements of a nested list of attributes.
-func list(data []byte) [][]byte {
-	parsed, err := nl.ParseRouteAttr(data)
-	if err != nil {
-		return nil
-	}
-	var all [][]byte
-	for _, a := range parsed {
-		all = append(all, a.Value)
-	}
-	return all
 }
 
 func text(value []byte) string { return strings.TrimRight(string(value), "\x00") }

@@ -104,9 +104,6 @@ func slot(register []byte) uint32 {
 	return r - 4
 }
 
-// attributeMap holds the attributes of an expression by their type.
-type attributeMap = map[uint16][]byte
-
 // Attributes and values that x/sys/unix does not name
 // (linux/netfilter/nf_tables.h).
 const (

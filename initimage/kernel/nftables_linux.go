@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/initimage/ruleset"
@@ -19,17 +18,15 @@ var iptablesTables = []string{"raw", "mangle", "nat", "filter", "security"}
 
 // nftTables returns which of iptables' tables nf_tables has in this namespace. It
 // asks the kernel; iptables-nft-save would be another process.
-func nftTables(family ruleset.Family) ([]string, error) {
-	tables, err := listTables(nftFamily(family))
-	if unknownToKernel(err) {
-		return nil, nil // a kernel without nf_tables has none of its tables
-	}
+func nftTables(families ...ruleset.Family) ([]string, error) {
+	tables, err := listTables()
 	if err != nil {
-		return nil, fmt.Errorf("listing the tables of nf_tables: %w", err)
+		return nil, err
 	}
 	var names []string
 	for _, t := range tables {
-		if slices.Contains(iptablesTables, t.name) {
+		ofFamily := slices.ContainsFunc(families, func(f ruleset.Family) bool { return nftFamily(f) == t.kind })
+		if ofFamily && slices.Contains(iptablesTables, t.name) {
 			names = append(names, t.name)
 		}
 	}
@@ -38,24 +35,29 @@ func nftTables(family ruleset.Family) ([]string, error) {
 
 // nativeTable is a table of nf_tables.
 type nativeTable struct {
+	kind    nftables.TableFamily
 	name    string
 	dormant bool // the kernel does not call its chains
 }
 
-// listTables returns the tables of a family of nf_tables. This package asks for
-// tables and chains itself: that takes a quarter of the CPU time that google/nftables
-// takes.
-func listTables(kind nftables.TableFamily) ([]nativeTable, error) {
-	messages, err := dumpNative(kind, unix.NFT_MSG_GETTABLE)
+// listTables returns the tables of all families of nf_tables. A kernel without
+// nf_tables has none.
+func listTables() ([]nativeTable, error) {
+	messages, err := dumpNative(nftables.TableFamilyUnspecified, unix.NFT_MSG_GETTABLE)
+	if unknownToKernel(err) {
+		return nil, nil
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("listing the tables of nf_tables: %w", err)
 	}
 	const flagDormant = 1 // NFT_TABLE_F_DORMANT
 	var all []nativeTable
 	for _, message := range messages {
-		attrs := attributes(message)
+		attrs := message.attributes()
 		flags := bigEndian(attrs[unix.NFTA_TABLE_FLAGS])
-		all = append(all, nativeTable{name: text(attrs[unix.NFTA_TABLE_NAME]), dormant: flags&flagDormant != 0})
+		all = append(all, nativeTable{
+			kind: message.family(), name: text(attrs[unix.NFTA_TABLE_NAME]), dormant: flags&flagDormant != 0,
+		})
 	}
 	return all, nil
 }
@@ -68,7 +70,7 @@ func listChains(kind nftables.TableFamily) ([]*nftables.Chain, error) {
 	}
 	var all []*nftables.Chain
 	for _, message := range messages {
-		attrs := attributes(message)
+		attrs := message.attributes()
 		c := &nftables.Chain{
 			Name:  text(attrs[unix.NFTA_CHAIN_NAME]),
 			Table: &nftables.Table{Name: text(attrs[unix.NFTA_CHAIN_TABLE]), Family: kind},
@@ -88,14 +90,8 @@ func listChains(kind nftables.TableFamily) ([]*nftables.Chain, error) {
 }
 
 // dumpNative asks nf_tables for everything of one kind in a family.
-func dumpNative(kind nftables.TableFamily, message int) ([][]byte, error) {
-	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, unix.NLM_F_DUMP)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(kind), Version: unix.NFNETLINK_V0})
-	messages, err := req.Execute(unix.NETLINK_NETFILTER, 0)
-	for i, m := range messages {
-		messages[i] = m[min(nl.SizeofNfgenmsg, len(m)):]
-	}
-	return messages, err
+func dumpNative(kind nftables.TableFamily, message int) ([]answer, error) {
+	return askNFTables(message, unix.NLM_F_DUMP, kind, func(*batch) {})
 }
 
 // nftHoldsOurs reports whether one of iptables' tables in nf_tables has a chain of
@@ -117,16 +113,11 @@ func nftHoldsOurs() (bool, error) {
 
 // nativeContent returns whether the native table of Shunt is there.
 func nativeContent() (int, error) {
-	for _, family := range ruleset.Families {
-		own, err := ownTable(family)
-		if err != nil {
-			return holdsNothing, err
-		}
-		if own != nil {
-			return holdsOurs, nil
-		}
+	own, err := ownTables()
+	if err != nil || len(own) == 0 {
+		return holdsNothing, err
 	}
-	return holdsNothing, nil
+	return holdsOurs, nil
 }
 
 // unknownToKernel reports whether an error means that the kernel has no nf_tables,

@@ -10,19 +10,21 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// ownTable returns Shunt's table of a family; nil if there is none.
-func ownTable(family ruleset.Family) (*nativeTable, error) {
-	tables, err := listTables(nftFamily(family))
-	if unknownToKernel(err) {
-		return nil, nil //nolint:nilnil // a kernel without nf_tables has none of its tables
-	}
+// ownTables returns Shunt's tables by their families.
+func ownTables() (map[ruleset.Family]nativeTable, error) {
+	tables, err := listTables()
 	if err != nil {
-		return nil, fmt.Errorf("listing the tables: %w", err)
+		return nil, err
 	}
-	if i := slices.IndexFunc(tables, func(t nativeTable) bool { return t.name == nft.TableName }); i >= 0 {
-		return &tables[i], nil
+	own := map[ruleset.Family]nativeTable{}
+	for _, t := range tables {
+		for _, family := range ruleset.Families {
+			if t.kind == nftFamily(family) && t.name == nft.TableName {
+				own[family] = t
+			}
+		}
 	}
-	return nil, nil //nolint:nilnil // as documented
+	return own, nil
 }
 
 // readTable reads Shunt's table of a family back, as the rules that it was compiled
@@ -30,8 +32,9 @@ func ownTable(family ruleset.Family) (*nativeTable, error) {
 // that no rule set has. Without a table there are no rules.
 func readTable(family ruleset.Family) (ruleset.RuleSet, error) {
 	nothing := ruleset.RuleSet{Family: family}
-	own, err := ownTable(family)
-	if err != nil || own == nil {
+	tables, err := ownTables()
+	own, there := tables[family]
+	if err != nil || !there {
 		return nothing, err
 	}
 	chains, err := listChains(nftFamily(family))

@@ -1,15 +1,14 @@
 package kernel
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/initimage/ruleset"
@@ -61,18 +60,18 @@ func (h *Host) RememberProof(ctx context.Context, holds []ruleset.RuleSet) error
 // AddRouting calls it before it cuts a family off, so that no change begins with a
 // proof.
 func (h *Host) ForgetProof(family ruleset.Family) (there bool, err error) {
-	routes, err := h.proofs(family)
-	if err != nil {
-		return false, err
-	}
-	for _, found := range routes {
-		route := proofRoute(family)
-		route.Priority = found.Priority
-		if err := h.netlink.RouteDel(route); err != nil && !errors.Is(err, unix.ESRCH) {
-			return false, fmt.Errorf("forgetting the proof of %s, in routing table %d: %w", family, proofTable, err)
+	route := proofRoute(family)
+	route.Type = unix.RTN_UNSPEC // without one, and without a metric, the first of any
+	for {
+		err := h.netlink.RouteDel(route)
+		if errors.Is(err, unix.ESRCH) {
+			return there, nil
 		}
+		if err != nil {
+			return there, fmt.Errorf("forgetting the proof of %s, in routing table %d: %w", family, proofTable, err)
+		}
+		there = true
 	}
-	return len(routes) > 0, nil
 }
 
 func proofRoute(family ruleset.Family) *netlink.Route {
@@ -110,27 +109,15 @@ func (h *Host) fingerprint(ctx context.Context, rs ruleset.RuleSet) (uint32, err
 // nftGeneration returns the number of changes that nf_tables has seen in this
 // namespace; 0 if the kernel has no nf_tables.
 func nftGeneration() (uint32, error) {
-	request := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0)
-	request.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: nl.NFNETLINK_V0})
-	answers, err := request.Execute(unix.NETLINK_NETFILTER, 0)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
+	answers, err := askNFTables(unix.NFT_MSG_GETGEN, 0, nftables.TableFamilyUnspecified, func(*batch) {})
+	if unknownToKernel(err) {
 		return 0, nil
 	}
 	if err != nil {
 		return 0, fmt.Errorf("asking nf_tables for its generation: %w", err)
 	}
-	for _, answer := range answers {
-		attributes, err := nl.ParseRouteAttr(answer[nl.SizeofNfgenmsg:])
-		if err != nil {
-			return 0, fmt.Errorf("reading the generation of nf_tables: %w", err)
-		}
-		for _, a := range attributes {
-			if a.Attr.Type == unix.NFTA_GEN_ID {
-				var id uint32
-				err := binary.Read(bytes.NewReader(a.Value), binary.BigEndian, &id)
-				return id, err
-			}
-		}
+	if len(answers) != 1 {
+		return 0, fmt.Errorf("asking nf_tables for its generation: %d answers", len(answers))
 	}
-	return 0, nil
+	return bigEndian(answers[0].attributes()[unix.NFTA_GEN_ID]), nil
 }

@@ -15,6 +15,11 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
+// lo is the link that has the index 1 in every namespace (LOOPBACK_IFINDEX).
+var lo = &netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: "lo", Index: loopbackIndex}}
+
+const loopbackIndex = 1
+
 // routingProtocol marks our rules and routes. rtnetlink(7) leaves the numbers above
 // RTPROT_STATIC to users; iproute2 names no such number.
 const routingProtocol = 133
@@ -40,9 +45,9 @@ func (h *Host) Routing(family ruleset.Family) (ruleset.Routing, error) {
 }
 
 func (h *Host) addresses(family ruleset.Family) ([]netip.Prefix, error) {
-	lo, err := h.netlink.LinkByName("lo")
-	if err != nil {
-		return nil, err
+	ofFamily := func(p netip.Prefix) bool { return p.Addr().Is6() == (family == ruleset.IPv6) }
+	if !slices.ContainsFunc(passthroughSources, ofFamily) {
+		return nil, nil
 	}
 	addrs, err := h.netlink.AddrList(lo, netlinkFamily(family))
 	if err != nil {
@@ -165,10 +170,6 @@ type routingEffects struct {
 }
 
 func (h *Host) change(family ruleset.Family, routing ruleset.Routing, effects routingEffects) error {
-	lo, err := h.netlink.LinkByName("lo")
-	if err != nil {
-		return fmt.Errorf("finding lo: %w", err)
-	}
 	ignored := func(err error) bool {
 		return err == nil || errors.Is(err, effects.ignore) || errors.Is(err, unix.ESRCH)
 	}

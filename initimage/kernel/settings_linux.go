@@ -70,8 +70,11 @@ func sysctl(path string) (string, error) {
 // that it came in by, and drops it if there is none. For IPv6 there is a link-local
 // address.
 func (h *Host) requireAddress(system interception.System) error {
+	if system == interception.SystemTProxy {
+		return nil
+	}
 	uplink := h.egressInterface(probeNets[ruleset.IPv4].beyond)
-	if system == interception.SystemTProxy || uplink == 0 {
+	if uplink == 0 {
 		return nil
 	}
 	link, err := h.netlink.LinkByIndex(uplink)

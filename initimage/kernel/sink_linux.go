@@ -170,9 +170,6 @@ func probeRules(family ruleset.Family) []*netlink.Rule {
 	return []*netlink.Rule{visit, link}
 }
 
-// loopbackIndex is the index of lo in every namespace (LOOPBACK_IFINDEX).
-const loopbackIndex = 1
-
 // maxEgressInterfaces bounds what is probed in a pod with very many interfaces.
 const maxEgressInterfaces = 16
 

@@ -1,10 +1,39 @@
 package ruleset
 
-import "strings"
+import (
+	"reflect"
+	"slices"
+	"strings"
+)
 
-// Equal reports whether two rule sets print alike.
+// Equal reports whether two rule sets print alike. It prints them only if that is in
+// doubt: most often, all of their rules are the same, or one has none.
 func (rs RuleSet) Equal(other RuleSet) bool {
-	return rs.Family == other.Family && rs.String() == other.String()
+	switch {
+	case rs.Family != other.Family || rs.countRules() != other.countRules():
+		return false
+	case rs.same(other):
+		return true
+	}
+	return rs.String() == other.String()
+}
+
+func (rs RuleSet) countRules() (n int) {
+	for _, t := range rs.Tables {
+		for _, c := range t.Chains {
+			n += len(c.Rules)
+		}
+	}
+	return n
+}
+
+// same reports whether all that is printed of two rule sets is the same.
+func (rs RuleSet) same(other RuleSet) bool {
+	return reflect.DeepEqual(rs.Routing, other.Routing) && slices.EqualFunc(rs.Tables, other.Tables, func(a, b Table) bool {
+		return a.Name == b.Name && slices.EqualFunc(a.Chains, b.Chains, func(a, b Chain) bool {
+			return a.Name == b.Name && a.Policy == b.Policy && reflect.DeepEqual(a.Rules, b.Rules)
+		})
+	})
 }
 
 // Diff returns what got lacks of want ("- line") and what it has beyond ("+ line"),
