@@ -25,6 +25,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -52,14 +53,29 @@ func main() {
 	// The iptables commands need room in the same container's limit.
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(memoryLimit)
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout)
-	stop()
+	err := run(untilSignal{context.Background()}, os.Args[1:], os.Stdout)
 	for line := range strings.Lines(message(err)) {
 		fmt.Fprintln(os.Stderr, "shunt-init: "+strings.TrimSuffix(line, "\n"))
 	}
 	os.Exit(exitCode(err))
 }
+
+// untilSignal is a context that a signal cancels. It catches signals from when
+// somebody first waits for it: catching them takes two threads, and a run without
+// commands is over before they would be of use. Until then a signal ends the
+// process, which is safe at any time.
+type untilSignal struct{ context.Context }
+
+var caught = sync.OnceValue(func() context.Context {
+	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	return ctx
+})
+
+// Done implements context.Context.
+func (untilSignal) Done() <-chan struct{} { return caught().Done() }
+
+// Err implements context.Context.
+func (untilSignal) Err() error { return caught().Err() }
 
 func message(err error) string {
 	if err == nil {

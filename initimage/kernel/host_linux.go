@@ -2,7 +2,9 @@ package kernel
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -210,7 +212,7 @@ func FamiliesOf(wanted interception.IPv6) ([]ruleset.Family, error) {
 	if wanted == interception.IPv6Off {
 		return []ruleset.Family{ruleset.IPv4}, nil
 	}
-	text, err := os.ReadFile("/proc/thread-self/net/if_inet6")
+	text, err := readProc("/proc/thread-self/net/if_inet6")
 	if err != nil && !os.IsNotExist(err) {
 		return nil, fmt.Errorf("looking for IPv6 addresses: %w", err)
 	}
@@ -221,6 +223,28 @@ func FamiliesOf(wanted interception.IPv6) ([]ruleset.Family, error) {
 		return nil, fmt.Errorf("--ipv6=on, but this namespace has no IPv6 address; accepted here: auto, off")
 	}
 	return []ruleset.Family{ruleset.IPv4}, nil
+}
+
+// readProc reads a file of /proc, without Go's poller: os.ReadFile would start it.
+func readProc(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var text []byte
+	for part := make([]byte, 4<<10); ; {
+		n, err := unix.Read(fd, part)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+		case n == 0:
+			return text, nil
+		default:
+			text = append(text, part[:n]...)
+		}
+	}
 }
 
 // requireIPv6OnLoopback returns an error if IPv6 is disabled on lo alone. No system

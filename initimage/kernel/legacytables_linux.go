@@ -23,7 +23,7 @@ func legacyTables(family ruleset.Family) ([]string, error) {
 	if family == ruleset.IPv6 {
 		file = "/proc/thread-self/net/ip6_tables_names"
 	}
-	text, err := os.ReadFile(file)
+	text, err := readProc(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

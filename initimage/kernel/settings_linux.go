@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -58,7 +57,7 @@ func requireSysctls(system interception.System) error {
 // sysctl reads a sysctl of this thread's network namespace by its path below
 // /proc/sys. It returns "" if the kernel does not have it.
 func sysctl(path string) (string, error) {
-	text, err := os.ReadFile(filepath.Join("/proc/sys", path))
+	text, err := readProc(filepath.Join("/proc/sys", path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
