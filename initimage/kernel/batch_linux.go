@@ -83,27 +83,32 @@ func (b *batch) commit() error {
 	if len(b.parts) == 0 {
 		return nil
 	}
-	return b.send(0)
+	socket, err := openNetfilter()
+	if err != nil {
+		return err
+	}
+	defer socket.close()
+	return b.send(socket, 0)
 }
 
 // try has the kernel check the batch as it would on carrying it out, and changes
 // nothing: the last message is a question, for which the kernel takes the whole
 // batch back.
 func (b *batch) try() error {
+	socket, err := openNetfilter()
+	if err != nil {
+		return err
+	}
+	defer socket.close()
 	b.add("", unix.NFT_MSG_GETGEN, unix.AF_UNSPEC, 0)
-	err := b.send(len(b.parts))
+	err = b.send(socket, len(b.parts))
 	b.parts = b.parts[:len(b.parts)-1]
 	return err
 }
 
 // send sends the batch and returns what the kernel says to it, but not to the
 // question with some number.
-func (b *batch) send(question int) error {
-	socket, err := openNetfilter()
-	if err != nil {
-		return err
-	}
-	defer socket.close()
+func (b *batch) send(socket netfilterSocket, question int) error {
 	socket.prepareForBatch()
 	if err := socket.send(b.framed()); err != nil {
 		return fmt.Errorf("sending a transaction of %d bytes to nf_tables: %w", len(b.data), err)

@@ -70,15 +70,15 @@ func guardProbes(link, peer int) (bool, error) {
 	return true, nil
 }
 
-// unguardProbes undoes guardProbes.
-func unguardProbes() error {
-	conn, err := nftables.New()
-	if err != nil {
-		return fmt.Errorf("opening a socket to nf_tables: %w", err)
-	}
-	conn.DelTable(guardTable)
-	if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) && !unknownToKernel(err) {
-		return fmt.Errorf("table %s: %w", guardTable.Name, err)
+// unguardProbes undoes guardProbes. The kernel frees what it deletes some time
+// later, and closing a socket to netfilter waits for that. So the caller closes this
+// one when something else has taken as long.
+func unguardProbes(socket netfilterSocket) error {
+	b := &batch{}
+	b.add("the table "+guardTable.Name, unix.NFT_MSG_DELTABLE, byte(guardTable.Family), 0)
+	b.text(unix.NFTA_TABLE_NAME, guardTable.Name)
+	if err := b.send(socket, 0); err != nil && !errors.Is(err, unix.ENOENT) && !unknownToKernel(err) {
+		return fmt.Errorf("deleting %w", err)
 	}
 	return nil
 }

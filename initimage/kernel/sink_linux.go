@@ -236,7 +236,11 @@ func (h *Host) closeSink() error {
 	if err != nil {
 		return fmt.Errorf("finding the link %s: %w", probeLink, err)
 	}
-	errs := []error{unguardProbes()}
+	var errs []error
+	if socket, err := openNetfilter(); !unknownToKernel(err) {
+		defer socket.close() // after the link is gone
+		errs = append(errs, err, unguardProbes(socket))
+	}
 	for _, family := range ruleset.Families {
 		errs = append(errs, h.removeProbeRouting(family))
 	}
