@@ -57,6 +57,7 @@ var anotherValue = map[string]func(*config.Config){
 	"tcpKeepalive.time":        func(c *config.Config) { c.TCPKeepalive.Time.Duration = 99 * time.Second },
 	"tcpKeepalive.interval":    func(c *config.Config) { c.TCPKeepalive.Interval.Duration = 99 * time.Second },
 	"tcpKeepalive.probes":      func(c *config.Config) { c.TCPKeepalive.Probes = 99 },
+	"excludeOutboundIPRanges":  func(c *config.Config) { c.ExcludeOutboundIPRanges = "10.0.0.0/8" },
 	"dropInvalid":              func(c *config.Config) { c.DropInvalid = true },
 	"drainDuration": func(c *config.Config) {
 		c.NativeSidecar, c.DrainDuration.Duration = config.NativeSidecarDisabled, 9*time.Second

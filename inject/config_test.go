@@ -48,6 +48,7 @@ func TestValidateNamesEachSetting(t *testing.T) {
 		"tcpKeepalive.time":            func(c *config.Config) { c.TCPKeepalive.Time.Duration = 0 },
 		"tcpKeepalive.interval":        func(c *config.Config) { c.TCPKeepalive.Interval.Duration = 10 * time.Hour },
 		"tcpKeepalive.probes":          func(c *config.Config) { c.TCPKeepalive.Probes = 128 },
+		"excludeOutboundIPRanges":      func(c *config.Config) { c.ExcludeOutboundIPRanges = "file:" },
 		"proxyUID":                     func(c *config.Config) { c.ProxyUID = 0 },
 		"proxyGID":                     func(c *config.Config) { c.ProxyGID = 1 << 31 },
 		"initResources.limits[memory]": func(c *config.Config) { c.InitResources.Limits["memory"] = resource.MustParse("-1") },

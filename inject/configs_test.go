@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,9 +16,9 @@ import (
 	"github.com/shunt-dev/shunt/inject"
 )
 
-// TestConfigCases reads the configurations of testdata/configs: config.yaml,
-// and in want.txt a line for each error that it is refused with, or the word
-// accepted.
+// TestConfigCases reads the configurations of testdata/configs: config.yaml, files
+// beside it, and in want.txt a line for each error that it is refused with, or the
+// word accepted.
 func TestConfigCases(t *testing.T) {
 	files, err := filepath.Glob("testdata/configs/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -32,19 +33,30 @@ func TestConfigCases(t *testing.T) {
 			if len(archive.Files) == 0 || archive.Files[0].Name != "config.yaml" {
 				t.Fatal("the first file is not config.yaml")
 			}
-			_, err = inject.ParseConfig(archive.Files[0].Data)
+			want := slices.IndexFunc(archive.Files, func(f txtar.File) bool { return f.Name == "want.txt" })
+			if want < 0 {
+				want, archive.Files = len(archive.Files), append(archive.Files, txtar.File{Name: "want.txt"})
+			}
+			_, err = inject.ParseConfigFile(archive.Files[0].Data, func(name string) ([]byte, error) {
+				for _, f := range archive.Files[1:want] {
+					if f.Name == name {
+						return f.Data, nil
+					}
+				}
+				return nil, fmt.Errorf("there is no %s", name)
+			})
 			got := verdict(err)
 			if *update {
-				archive.Files = []txtar.File{archive.Files[0], {Name: "want.txt", Data: []byte(got)}}
+				archive.Files[want].Data = []byte(got)
 				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
 					t.Fatal(err)
 				}
 				return
 			}
-			if len(archive.Files) != 2 || archive.Files[1].Name != "want.txt" {
-				t.Fatal("the second of two files is not want.txt")
+			if want != len(archive.Files)-1 {
+				t.Fatal("the last file is not want.txt")
 			}
-			if diff := cmp.Diff(string(archive.Files[1].Data), got); diff != "" {
+			if diff := cmp.Diff(string(archive.Files[want].Data), got); diff != "" {
 				t.Errorf("verdict (-want +got):\n%s", diff)
 			}
 		})

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
@@ -24,6 +25,7 @@ type Injector struct {
 	version string
 
 	always, never config.Selectors
+	excluded      interception.Prefixes // destinations, unless the pod's annotations have others
 }
 
 // DevVersion is the version of a program that no release built.
@@ -35,6 +37,7 @@ func NewInjector(cfg config.Config) *Injector {
 	return &Injector{
 		cfg: cfg, sidecar: sidecar.NewMaker(cfg), version: DevVersion,
 		always: config.CompileSelectors(cfg.AlwaysInjectSelector), never: config.CompileSelectors(cfg.NeverInjectSelector),
+		excluded: cfg.ExcludedRanges(),
 	}
 }
 
@@ -75,12 +78,17 @@ func Restore(pod *corev1.Pod) (edit *podplan.Edit, ok bool) {
 }
 
 // ParseConfig reads a configuration from one YAML or JSON document; see
-// config.Decode. The error has everything that is wrong with it.
-func ParseConfig(text []byte) (config.Config, error) {
+// config.Decode. No file is beside it. The error has everything that is wrong with
+// it.
+func ParseConfig(text []byte) (config.Config, error) { return ParseConfigFile(text, nil) }
+
+// ParseConfigFile is ParseConfig for a document that has other files beside it.
+func ParseConfigFile(text []byte, beside config.ReadFile) (config.Config, error) {
 	cfg, wrong, err := config.Decode(text)
 	if err != nil {
 		return config.Config{}, fmt.Errorf("read the injector's configuration: %w", err)
 	}
+	wrong = append(wrong, cfg.ReadFiles(beside)...)
 	// A setting that could not be read whole is not judged further.
 	unread := sets.New[string]()
 	for _, err := range wrong {

@@ -70,6 +70,64 @@ func TestLongLists(t *testing.T) {
 	}
 }
 
+// TestLongListOfTheConfiguration: a list for every pod has a bound of its own, and
+// counts among the ranges of a pod that does not set another.
+func TestLongListOfTheConfiguration(t *testing.T) {
+	ranges := make([]string, 3_856) // of 16 bytes and a comma
+	for i := range ranges {
+		ranges[i] = fmt.Sprintf("1%02d.1%02d.1%02d.0/25", i/10_000, i/100%100, i%100)
+	}
+	parse := func(count int) (config.Config, error) {
+		return inject.ParseConfigFile([]byte(configType+"excludeOutboundIPRanges: file:cdn.txt\n"), func(string) ([]byte, error) {
+			return []byte(strings.Join(ranges[:count], "\n")), nil
+		})
+	}
+	const refusal = "3856 ranges, merged, are 65551 bytes in every pod; accepted: 65536"
+	if _, err := parse(3_856); err == nil || !strings.Contains(err.Error(), refusal) {
+		t.Errorf("one range too many: %v", err)
+	}
+	cfg, err := parse(3_855)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const included, excluded = annotation.IncludeOutboundIPRangesKey, annotation.ExcludeOutboundIPRangesKey
+	for name, c := range map[string]struct {
+		annotations map[string]string
+		excluded    int
+		want        string
+	}{
+		"alone":         {nil, 3_855, ""},
+		"overridden":    {map[string]string{excluded: "10.0.0.0/8"}, 1, ""},
+		"taken away":    {map[string]string{excluded: ""}, 0, ""},
+		"with included": {map[string]string{included: words(6_145, "fd00:%x::/32")}, 3_855, ""},
+		"with too many included": {map[string]string{included: words(6_146, "fd00:%x::/32")}, 0,
+			included + "]: Invalid value: |10001 ranges; accepted: 10000 in " + included +
+				" and the configuration's excludeOutboundIPRanges together"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := cases.Small()
+			pod.Annotations = c.annotations
+			result := inject.Inject(pod, enabled, cfg)
+			if result.Inject != (c.want == "") {
+				t.Fatalf("%s: %v", result.Reason, result.Errors)
+			}
+			for part := range strings.SplitSeq(c.want, "|") {
+				if c.want != "" && !strings.Contains(result.Errors.ToAggregate().Error(), part) {
+					t.Errorf("%v, want %s", result.Errors, part)
+				}
+			}
+			if result.Pod == nil {
+				return
+			}
+			startable(t, result.Pod)
+			spec, _, err := interception.ParseArgs(podplan.Container(result.Pod, podplan.InitContainerName).Args)
+			if err != nil || len(spec.OutboundExcludeCIDRs) != c.excluded {
+				t.Errorf("%d ranges are excluded, want %d; error %v", len(spec.OutboundExcludeCIDRs), c.excluded, err)
+			}
+		})
+	}
+}
+
 // startable holds that Linux takes every argument of what was injected.
 func startable(t *testing.T, pod *corev1.Pod) {
 	t.Helper()

@@ -24,6 +24,7 @@ func (in *Injector) plan(
 ) (*podplan.Plan, Decision) {
 	annotated := podFaults(problems)
 	annotated.AddAll(unsatisfiable(pod, req, cfg))
+	annotated.AddAll(req.TooManyRanges(in.excluded))
 	annotated.Merge(in.sidecar.Check(pod, req, cfg))
 	taken := takenNames(pod, sidecar.ConfiguredVolumes(req, cfg))
 	taken.Merge(takenPaths(pod, req))
@@ -78,6 +79,9 @@ func (in *Injector) settle(pod *corev1.Pod, req annotation.Request, cfg config.C
 	}
 	if req.Mode != interception.ModeNone {
 		plan.Spec = req.Spec
+		if !req.Source.Has(annotation.ExcludeOutboundIPRangesKey) {
+			plan.Spec.OutboundExcludeCIDRs = in.excluded
+		}
 		plan.Spec.ProxyUIDs = []uint32{numericID(cfg.ProxyUID)}
 		plan.Spec.ProxyGIDs = []uint32{numericID(cfg.ProxyGID)}
 		plan.Spec.DropInvalid = cfg.DropInvalid

@@ -148,7 +148,7 @@ func TestDebugServerEnds(t *testing.T) {
 // are not the default at the start, and later those that changed.
 func TestReloadSaysWhatChanged(t *testing.T) {
 	r := newReloading(t, time.Hour)
-	r.file.Parse = func(text []byte) (config.Config, error) {
+	r.file.Parse = func(text []byte, _ config.ReadFile) (config.Config, error) {
 		cfg, _, err := config.Decode(append([]byte("apiVersion: shunt.dev/v1alpha1\nkind: InjectorConfiguration\n"), text...))
 		return cfg, err
 	}

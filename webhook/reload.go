@@ -26,8 +26,9 @@ const (
 type ConfigFile struct {
 	// Path of the file; empty if there is none.
 	Path string
-	// Parse returns the configuration that a start with this text would use.
-	Parse func(text []byte) (config.Config, error)
+	// Parse returns the configuration that a start with this text would use. It may
+	// read files of the same folder.
+	Parse func(text []byte, beside config.ReadFile) (config.Config, error)
 }
 
 // reloader makes a Handler follow a file. It is a manager's Runnable.
@@ -40,7 +41,7 @@ type reloader struct {
 	self    *corev1.ObjectReference
 	poll    time.Duration
 
-	seen    string // the text or the error of the last reading
+	seen    string // the texts or errors of the last reading
 	started bool   // seen is set
 }
 
@@ -96,23 +97,25 @@ func (r *reloader) follow(ctx context.Context, changes <-chan fsnotify.Event, wa
 	}
 }
 
-// check reads the file. If it has changed, the Handler uses it; if it is bad, the
-// Handler keeps the last good configuration.
+// check reads the file, and those that it names. If one has changed, the Handler
+// uses it; if it is bad, the Handler keeps the last good configuration.
 func (r *reloader) check() {
-	text, err := os.ReadFile(r.file.Path)
-	seen := "text " + string(text)
-	if err != nil {
-		seen = "error " + err.Error()
+	seen := ""
+	read := func(name string) ([]byte, error) {
+		text, err := os.ReadFile(filepath.Join(filepath.Dir(r.file.Path), name))
+		seen += fmt.Sprintf("%s: %q, error %v\n", name, text, err)
+		return text, err
+	}
+	text, err := read(filepath.Base(r.file.Path))
+	var cfg config.Config
+	if err == nil {
+		cfg, err = r.file.Parse(text, read)
 	}
 	if r.started && seen == r.seen {
 		return
 	}
 	first := !r.started
 	r.started, r.seen = true, seen
-	var cfg config.Config
-	if err == nil {
-		cfg, err = r.file.Parse(text)
-	}
 	if err != nil {
 		r.metrics.reloaded(false, time.Now())
 		r.reject(err)

@@ -33,10 +33,17 @@ type reloading struct {
 
 var errImage = errors.New("proxyImage: accepted: an image")
 
-// imageOf returns the configuration of such a text.
-func imageOf(text []byte) (config.Config, error) {
+// imageOf returns the configuration of such a text, or of the file beside it that file: names.
+func imageOf(text []byte, beside config.ReadFile) (config.Config, error) {
 	cfg := config.Default()
 	cfg.ProxyImage = strings.TrimSpace(string(text))
+	if name, is := strings.CutPrefix(cfg.ProxyImage, "file:"); is {
+		text, err := beside(name)
+		if err != nil {
+			return config.Config{}, err
+		}
+		cfg.ProxyImage = string(text)
+	}
 	if cfg.ProxyImage == "" || cfg.ProxyImage == "bad" {
 		return config.Config{}, errImage
 	}
@@ -215,6 +222,33 @@ func TestReload(t *testing.T) {
 	mount(t, r.dir, "..6", "sixth")
 	r.wait(t, 4, 2)
 	r.check(t, "sixth", true, at)
+}
+
+// TestReloadOfAFileBeside checks that a change of a file that the configuration names is a change of
+// the configuration.
+func TestReloadOfAFileBeside(t *testing.T) {
+	const goodAt = "shunt_webhook_config_last_reload_success_timestamp_seconds"
+	r := newReloading(t, time.Hour)
+	beside := filepath.Join(r.dir, "image.txt")
+	write(t, beside, "first")
+	write(t, r.file.Path, "file:image.txt")
+	r.run(t)
+	r.wait(t, 1, 0)
+	r.check(t, "first", true, -1)
+
+	at := r.value(t, goodAt, "")
+	if err := os.Remove(beside); err != nil {
+		t.Fatal(err)
+	}
+	r.wait(t, 1, 1)
+	r.check(t, "first", false, at)
+
+	write(t, beside+".new", "second")
+	if err := os.Rename(beside+".new", beside); err != nil { // in one step: a file that is being written is empty first
+		t.Fatal(err)
+	}
+	r.wait(t, 2, 1)
+	r.check(t, "second", true, at)
 }
 
 // TestReloadOfAFolderThatIsReplaced checks that no change is lost when the folder is replaced.

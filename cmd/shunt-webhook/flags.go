@@ -82,8 +82,10 @@ func parse(args []string) (settings, error) {
 	values.config, err = withImages(injectflags.Config(values.flags))
 	errs := []error{err}
 	values.options.Config = webhook.ConfigFile{
-		Path:  injectflags.File(values.flags),
-		Parse: func(text []byte) (config.Config, error) { return withImages(injectflags.Parse(values.flags, text)) },
+		Path: injectflags.File(values.flags),
+		Parse: func(text []byte, beside config.ReadFile) (config.Config, error) {
+			return withImages(injectflags.Parse(values.flags, text, beside))
+		},
 	}
 	for _, word := range values.flags.Args() {
 		errs = append(errs, fmt.Errorf("unexpected argument %q; accepted: flags only", word))

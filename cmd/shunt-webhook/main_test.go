@@ -80,17 +80,22 @@ func TestFlagsOverrideOnReload(t *testing.T) {
 	if s.options.Config.Path != file {
 		t.Errorf("the file that is read again is %q, want %q", s.options.Config.Path, file)
 	}
-	got, err := s.options.Config.Parse([]byte(configType + "initImage: second\nrevision: from-file\n"))
+	got, err := s.options.Config.Parse([]byte(configType+"initImage: second\nrevision: from-file\n"), nil)
 	want := config.Default()
 	want.InitImage, want.Revision = "second", "from-flag"
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("error %v, configuration (-want +got):\n%s", err, diff)
 	}
+	ranges, err := s.options.Config.Parse([]byte(configType+"initImage: a\nexcludeOutboundIPRanges: file:cdn.txt\n"),
+		func(name string) ([]byte, error) { return []byte("10.0.0.0/8 # " + name), nil })
+	if err != nil || ranges.ExcludeOutboundIPRanges != "10.0.0.0/8" {
+		t.Errorf("of a file beside it are excluded %q, error %v", ranges.ExcludeOutboundIPRanges, err)
+	}
 	for text, says := range map[string]string{
 		"proxyImage: registry.invalid:5000/a": "--config: initImage: ", "initImage: a\nproxyImage: my.invalid/b": "--config: proxyImage: ",
 		"backend: bpf": `backend: Unsupported value: "bpf"`, "initImages: x": "initImages", "{": "--config " + file,
 	} {
-		if _, err := s.options.Config.Parse([]byte(configType + text)); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := s.options.Config.Parse([]byte(configType+text), nil); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: error %v, want one that says %s", text, err, says)
 		}
 	}

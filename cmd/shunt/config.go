@@ -11,6 +11,7 @@ import (
 	"github.com/shunt-dev/shunt/cmd/internal/injectflags"
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/source"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 func newConfig(name string) *cobra.Command {
@@ -63,24 +64,26 @@ func display(file string) string {
 
 func validate(file string, stdin io.Reader) error {
 	var text []byte
+	var beside config.ReadFile
 	var err error
 	if file == "-" {
 		text, err = io.ReadAll(stdin)
 	} else {
 		text, err = os.ReadFile(file)
+		beside = injectflags.Beside(file)
 	}
 	if err != nil {
 		return fmt.Errorf("read the configuration: %w", err)
 	}
 	place := display(file) + ": "
-	text, key, err := injectflags.OfConfigMap(text)
+	text, key, beside, err := injectflags.OfConfigMap(text, beside)
 	if err != nil {
 		return fmt.Errorf("%s%w", place, err)
 	}
 	if key != "" {
 		place += "data[" + key + "]: "
 	}
-	if _, err = inject.ParseConfig(text); err != nil {
+	if _, err = inject.ParseConfigFile(text, beside); err != nil {
 		return injectflags.Faults(place, err)
 	}
 	return nil

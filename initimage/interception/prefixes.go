@@ -1,6 +1,8 @@
 package interception
 
 import (
+	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -56,6 +58,49 @@ func ParsePrefixes(text string) (Prefixes, error) {
 	}
 	slices.SortFunc(set, netip.Prefix.Compare)
 	return slices.Compact(set), nil
+}
+
+// ParsePrefixLines reads addresses and CIDR ranges as ParsePrefixes does, from the
+// lines of a file. A line holds one or several, separated by commas; a # begins a
+// comment. The error names the line.
+func ParsePrefixLines(text string) (Prefixes, error) {
+	var set Prefixes
+	number := 0
+	for line := range strings.Lines(text) {
+		number++
+		line, _, _ = strings.Cut(line, "#")
+		prefixes, err := ParsePrefixes(line)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", number, err)
+		}
+		set = append(set, prefixes...)
+	}
+	slices.SortFunc(set, netip.Prefix.Compare)
+	return slices.Compact(set), nil
+}
+
+// Merged returns the same addresses in as few ranges as can be: without ranges that
+// others contain, and with one range for two halves.
+func (ps Prefixes) Merged() Prefixes {
+	sorted := slices.Clone(ps)
+	slices.SortFunc(sorted, func(a, b netip.Prefix) int { // a wider range before those in it
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	})
+	merged := sorted[:0]
+	for _, p := range sorted {
+		if last := len(merged) - 1; last >= 0 && merged[last].Overlaps(p) {
+			continue
+		}
+		merged = append(merged, p)
+		for last := len(merged) - 1; last > 0; last-- {
+			whole, err := merged[last].Addr().Prefix(merged[last].Bits() - 1)
+			if err != nil || merged[last-1].Bits() != merged[last].Bits() || !whole.Contains(merged[last-1].Addr()) {
+				break
+			}
+			merged = append(merged[:last-1], whole)
+		}
+	}
+	return merged
 }
 
 // ParseCIDRs reads "*" as all addresses and anything else as ParsePrefixes does.

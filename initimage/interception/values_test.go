@@ -1,6 +1,9 @@
 package interception_test
 
 import (
+	"math/rand/v2"
+	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
@@ -126,4 +129,79 @@ func TestParseIDs(t *testing.T) {
 		{text: "root", invalid: true},
 		{text: "1,,2", invalid: true},
 	})
+}
+
+func TestParsePrefixLines(t *testing.T) {
+	const accepted = "IPv4 and IPv6 addresses and CIDR ranges such as 10.0.0.0/8 or fd00::/8, separated by commas"
+	for text, want := range map[string]string{
+		"":                                     "",
+		"# nothing\n\n":                        "",
+		"10.0.0.0/8":                           "10.0.0.0/8",
+		"10.0.0.0/8\r\nfd00::/8 # b\n":         "10.0.0.0/8,fd00::/8",
+		"192.0.2.1, 10.0.0.0/8#a\n192.0.2.1\n": "10.0.0.0/8,192.0.2.1/32",
+		"10.0.0.0/8\n\n10.0.0.0/33":            `line 3: invalid value "10.0.0.0/33": accepted: ` + accepted,
+		"10.0.0.0/8 10.1.0.0/16":               `line 1: invalid value "10.0.0.0/8 10.1.0.0/16": accepted: ` + accepted,
+		"::ffff:10.0.0.0/104":                  `line 1: invalid value "::ffff:10.0.0.0/104": accepted: ` + accepted,
+	} {
+		prefixes, err := interception.ParsePrefixLines(text)
+		got := prefixes.String()
+		if err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}
+
+func TestMerged(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                                  "",
+		"10.0.0.0/8,10.1.0.0/16,10.0.0.0/8": "10.0.0.0/8",
+		"10.0.0.0/9,10.128.0.0/9":           "10.0.0.0/8",
+		"10.128.0.0/9,11.0.0.0/9":           "10.128.0.0/9,11.0.0.0/9",
+		"192.0.2.0,192.0.2.1,192.0.2.2/31,192.0.2.4/30":                 "192.0.2.0/29",
+		"0.0.0.0/0,10.0.0.0/8,::/1,8000::/1":                            "0.0.0.0/0,::/0",
+		"0.0.0.0/1,128.0.0.0/1,fd00::/8":                                "0.0.0.0/0,fd00::/8",
+		"255.255.255.254,255.255.255.255":                               "255.255.255.254/31",
+		"2001:db8::/33,2001:db8:8000::/33,2001:db8:4000::/34":           "2001:db8::/32",
+		"10.0.0.0/24,10.0.1.0/24,10.0.3.0/24,10.0.2.0/25":               "10.0.0.0/23,10.0.2.0/25,10.0.3.0/24",
+		"10.0.0.0/24,10.0.1.0/24,10.0.3.0/24,10.0.2.0/25,10.0.2.128/25": "10.0.0.0/22",
+	} {
+		prefixes, err := interception.ParsePrefixes(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := prefixes.Merged().String(); got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+}
+
+// TestMergedIsTheSame compares random lists with their merged ones, address by address: the same
+// addresses are in both, and no two ranges of a merged one could be one.
+func TestMergedIsTheSame(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // no secret
+	for range 2000 {
+		var ranges interception.Prefixes
+		for range 1 + random.IntN(40) {
+			address := netip.AddrFrom4([4]byte{192, 0, 2, byte(random.IntN(256))})
+			ranges = append(ranges, netip.PrefixFrom(address, 24+random.IntN(9)).Masked())
+		}
+		merged := ranges.Merged()
+		for i := range 256 {
+			address := netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})
+			contains := func(p netip.Prefix) bool { return p.Contains(address) }
+			if slices.ContainsFunc(ranges, contains) != slices.ContainsFunc(merged, contains) {
+				t.Fatalf("%s is in one of %s and %s", address, ranges, merged)
+			}
+		}
+		for i, a := range merged {
+			for _, b := range merged[i+1:] {
+				if a.Overlaps(b) || a.Bits() == b.Bits() && netip.PrefixFrom(a.Addr(), a.Bits()-1).Masked().Contains(b.Addr()) {
+					t.Fatalf("%s has %s and %s", merged, a, b)
+				}
+			}
+		}
+	}
 }

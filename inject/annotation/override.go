@@ -25,6 +25,9 @@ func (r *Request) Override(cfg config.Config, pod *corev1.Pod) config.Config {
 		cfg.DNSCapture = config.DNSCaptureNone
 	}
 	r.overrideDetection(&cfg)
+	if r.Source.Has(ExcludeOutboundIPRangesKey) {
+		cfg.ExcludeOutboundIPRanges = r.Spec.OutboundExcludeCIDRs.String()
+	}
 	cfg.AccessLog = cmp.Or(r.accessLog, cfg.AccessLog)
 	cfg.LogLevel = cmp.Or(r.logLevel, cfg.LogLevel)
 	cfg.ComponentLogLevel = cmp.Or(r.ComponentLogLevel, cfg.ComponentLogLevel)

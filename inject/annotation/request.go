@@ -162,7 +162,6 @@ func Read(pod *corev1.Pod, ns Namespace) (Request, []Problem) {
 	problems = append(problems, misspeltInject(PodAnnotation, pod.Annotations)...)
 	problems = append(problems, misspeltInject(PodLabel, pod.Labels)...)
 	problems = append(problems, req.unsupportedInMode(problems)...)
-	problems = append(problems, req.tooManyRanges()...)
 	return req, append(problems, req.contradictions()...)
 }
 
@@ -171,20 +170,22 @@ func Read(pod *corev1.Pod, ns Namespace) (Request, []Problem) {
 // docs/shunt-init.md lists how much it needs.
 const maxRanges = 10_000
 
-// tooManyRanges returns a problem with the longer list if both together have more
-// than maxRanges.
-func (r *Request) tooManyRanges() []Problem {
-	included, excluded := len(r.Spec.OutboundCIDRs.Prefixes), len(r.Spec.OutboundExcludeCIDRs)
+// TooManyRanges returns an error for the longer list if both together have more
+// than maxRanges. configured are excluded where no annotation says what is.
+func (r *Request) TooManyRanges(configured interception.Prefixes) field.ErrorList {
+	included, excluded, whose := len(r.Spec.OutboundCIDRs.Prefixes), len(r.Spec.OutboundExcludeCIDRs), ExcludeOutboundIPRangesKey
+	if !r.Source.Has(ExcludeOutboundIPRangesKey) {
+		excluded, whose = len(configured), "the configuration's excludeOutboundIPRanges"
+	}
 	if included+excluded <= maxRanges {
 		return nil
 	}
 	key := IncludeOutboundIPRangesKey
-	if excluded > included {
+	if excluded > included && r.Source.Has(ExcludeOutboundIPRangesKey) {
 		key = ExcludeOutboundIPRangesKey
 	}
-	detail := fmt.Sprintf("%d ranges; accepted: %d in %s and %s together", included+excluded, maxRanges,
-		IncludeOutboundIPRangesKey, ExcludeOutboundIPRangesKey)
-	return []Problem{{Key: key, Place: r.Source.Place(key), Err: r.Source.Invalid(key, detail)}}
+	return field.ErrorList{r.Source.Invalid(key, fmt.Sprintf("%d ranges; accepted: %d in %s and %s together", included+excluded, maxRanges,
+		IncludeOutboundIPRangesKey, whose))}
 }
 
 // Size returns the bytes of all keys and values, which Kubernetes limits.

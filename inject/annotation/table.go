@@ -91,9 +91,9 @@ var trafficAnnotations = []Row{
 		read: into(interception.ParseCIDRs, func(r *Request) *interception.CIDRs { return &r.Spec.OutboundCIDRs }),
 	},
 	{
-		Key: ExcludeOutboundIPRangesKey, Places: settingPlaces,
+		Key: ExcludeOutboundIPRangesKey, Places: settingPlaces, Field: "excludeOutboundIPRanges",
 		Sets:     "destinations that bypass the proxy",
-		Accepted: acceptedRanges, Default: "none", Flag: "istio-service-exclude-cidr",
+		Accepted: acceptedRanges, Default: ofConfiguration + "none", Flag: "istio-service-exclude-cidr",
 		read: into(interception.ParsePrefixes, func(r *Request) *interception.Prefixes { return &r.Spec.OutboundExcludeCIDRs }),
 	},
 	{

@@ -46,6 +46,11 @@ type Config struct {
 	// then.
 	Backend interception.Backend `json:"backend"`
 
+	// ExcludeOutboundIPRanges are destinations that bypass the proxy: ranges
+	// separated by commas or, as file:NAME, those in the lines of a file beside the
+	// configuration's, which ReadFiles puts in its place.
+	ExcludeOutboundIPRanges string `json:"excludeOutboundIPRanges"`
+
 	// ProxyUID and ProxyGID are the proxy's user and group, 1 to 2147483647. The
 	// rules recognise its connections by them. No container of a pod may have
 	// them, unless the annotation allowProxyIdentity is true.

@@ -275,10 +275,33 @@ func TestRefusedValues(t *testing.T) {
 		"networkPolicy: {apiServerPorts: [https]}":        "apiServerPorts",
 		"prometheus: {enabled: \"yes\"}":                  "enabled",
 		"clientCA: /etc/ca.crt":                           "clientCA",
+		"injectorFiles: {config.yaml: \"\"}":              "injectorFiles",
+		"injectorFiles: {a/b: \"\"}":                      "injectorFiles",
+		"injectorFiles: {cdn.txt: [10.0.0.0/8]}":          "injectorFiles",
 	} {
 		if _, err := rendered(t, values); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: error %v, want one that says %s", values, err, says)
 		}
+	}
+}
+
+// TestInjectorFiles: files of the configuration are keys of its ConfigMap.
+func TestInjectorFiles(t *testing.T) {
+	got, err := rendered(t, `
+injector: {excludeOutboundIPRanges: "file:cdn.txt"}
+injectorFiles: {cdn.txt: "# the CDN's\n192.0.2.0/24\n\n2001:db8::/32\n", other.txt: 10.0.0.0/8}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := got["ConfigMap shunt-injector"]["data"].(map[string]any)
+	if configuration := data["config.yaml"].(map[string]any); configuration["excludeOutboundIPRanges"] != "file:cdn.txt" {
+		t.Errorf("the configuration is %v", configuration)
+	}
+	delete(data, "config.yaml")
+	want := map[string]any{"cdn.txt": "# the CDN's\n192.0.2.0/24\n\n2001:db8::/32\n", "other.txt": "10.0.0.0/8"}
+	if diff := cmp.Diff(want, data); diff != "" {
+		t.Errorf("the other keys (-want +got):\n%s", diff)
 	}
 }
 

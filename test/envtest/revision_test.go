@@ -24,11 +24,11 @@ import (
 
 const canaryFolder = "../../config/overlays/revision"
 
-// serveCanary serves the revision of the overlay, as its manifests have it.
-func serveCanary(ctx context.Context) *instance {
+// serveCanary serves the revision of the overlay, as its manifests have it, with a
+// configuration.
+func serveCanary(ctx context.Context, cfg config.Config) *instance {
 	GinkgoHelper()
 	objects := objectsFrom(canaryFolder)
-	cfg := config.Default()
 	for _, arg := range theOne[appsv1.Deployment](objects, "Deployment").Spec.Template.Spec.Containers[0].Args {
 		if revision, is := strings.CutPrefix(arg, "--revision="); is {
 			cfg.Revision = revision
@@ -100,7 +100,7 @@ var _ = Describe("two revisions side by side", Ordered, func() {
 	var canary *instance
 
 	BeforeAll(func(ctx SpecContext) {
-		canary = serveCanary(ctx)
+		canary = serveCanary(ctx, config.Default())
 		// The API server takes a moment to heed a new configuration.
 		ns := newNamespace(ctx, map[string]string{annotation.RevisionKey: "canary"})
 		Eventually(ctx, func(g Gomega) {

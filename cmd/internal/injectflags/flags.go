@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/pflag"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
@@ -65,11 +66,11 @@ func readFile(fs *pflag.FlagSet, path string, origins map[string]string) (config
 	if err != nil {
 		return config.Config{}, fmt.Errorf("--%s: %w", configFile, err)
 	}
-	cfg, err := Parse(fs, text)
+	cfg, err := Parse(fs, text, Beside(path))
 	if err != nil {
 		return config.Config{}, err
 	}
-	if text, _, err = OfConfigMap(text); err != nil {
+	if text, _, _, err = OfConfigMap(text, nil); err != nil {
 		return config.Config{}, err
 	}
 	fields, err := config.Fields(text)
@@ -89,14 +90,19 @@ func ReadFile(path string) (config.Config, error) {
 	return Config(fs)
 }
 
+// Beside reads files of the same folder.
+func Beside(path string) config.ReadFile {
+	return func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(filepath.Dir(path), name)) }
+}
+
 // Parse is Config where the file has been read. It is for a file that is read
 // again: the flags win over each of its versions. A ConfigMap may hold it.
-func Parse(fs *pflag.FlagSet, text []byte) (config.Config, error) {
-	text, _, err := OfConfigMap(text)
+func Parse(fs *pflag.FlagSet, text []byte, beside config.ReadFile) (config.Config, error) {
+	text, _, beside, err := OfConfigMap(text, beside)
 	if err != nil {
 		return config.Config{}, fmt.Errorf("--%s %s: %w", configFile, File(fs), err)
 	}
-	cfg, err := inject.ParseConfig(text)
+	cfg, err := inject.ParseConfigFile(text, beside)
 	if err != nil {
 		return config.Config{}, Faults(fmt.Sprintf("--%s %s: ", configFile, File(fs)), err)
 	}

@@ -3,6 +3,7 @@ package check
 import (
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -189,7 +190,11 @@ func (s Snapshot) fileSettings(in installation) (settings, error) {
 		return cfg, err
 	}
 	cfg.text = "valid"
-	if cfg.Config, err = injectflags.Parse(flags, []byte(content)); err != nil {
+	beside := func(name string) ([]byte, error) {
+		content, err := s.content(in.deployment.Namespace, *volume.ConfigMap, path.Join(path.Dir(rest), name))
+		return []byte(content), err
+	}
+	if cfg.Config, err = injectflags.Parse(flags, []byte(content), beside); err != nil {
 		return cfg, err
 	}
 	cfg.fields, err = config.Fields([]byte(content))
@@ -210,7 +215,7 @@ func (s Snapshot) content(namespace string, source corev1.ConfigMapVolumeSource,
 	}
 	content, ok := found.Data[key]
 	if !ok {
-		return "", fmt.Errorf("data[%s]: Required value: accepted: the injector's configuration", key)
+		return "", fmt.Errorf("data[%s]: Required value: accepted: a file of the injector's configuration", key)
 	}
 	return content, nil
 }
