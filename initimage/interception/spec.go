@@ -63,6 +63,12 @@ const (
 	SSHPort uint16 = 22
 )
 
+// MaxRanges is how many IP ranges a pod may have, and how many shunt-init gives to
+// iptables, where each becomes a rule. It writes and reads them within the memory of
+// a small container: docs/shunt-init.md lists how much it needs. A native table
+// bears more, but little more fits in a pod's annotations.
+const MaxRanges = 10_000
+
 // Spec states which connections of a pod go through its proxy. The zero value is
 // not useful: start from Default.
 type Spec struct {

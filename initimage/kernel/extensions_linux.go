@@ -22,24 +22,24 @@ import (
 // nf_tables, so that the kernel need not have them.
 var emulated = []string{"tcp", "udp", "mark", "comment"}
 
-// Require finds out whether the kernel can take the rule sets, and names what it
-// lacks. If no backend was asked for, Require goes on to one that can. It changes
-// nothing. Its errors are ErrPreflight.
-func (h *Host) Require(want []ruleset.RuleSet) error {
-	err := h.require(h.backend, want, len(h.others) > 0)
+// Require finds out whether the backend and the kernel can take the rule sets of a
+// spec, and names what they lack. If no backend was asked for, Require goes on to
+// one that can. It changes nothing. Its errors are ErrPreflight.
+func (h *Host) Require(spec interception.Spec, want []ruleset.RuleSet) error {
+	err := h.require(h.backend, spec, want, len(h.others) > 0)
 	for _, other := range h.others {
 		var lacking *lackingError
 		if !errors.As(err, &lacking) {
 			break
 		}
 		b, missing := findBackend(other)
-		if missing == nil && b.requireCapability() == nil && h.require(b, want, true) == nil {
+		if missing == nil && b.requireCapability() == nil && h.require(b, spec, want, true) == nil {
 			b.why = fmt.Sprintf("%s would need %s", h.backend, lacking)
 			h.backend, err = b, nil
 		}
 	}
 	if err != nil {
-		err = h.require(h.backend, want, false)
+		err = h.require(h.backend, spec, want, false)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrPreflight, err)
@@ -52,16 +52,30 @@ type lackingError struct{ what []string }
 
 func (e *lackingError) Error() string { return strings.Join(e.what, ", ") }
 
+// shortLists are the most IP ranges for which auto prefers iptables, which has a rule
+// for each. A new connection is compared with one after the other: 1,000 cost it
+// 10 µs, and 10,000 cost it 130 µs (docs/benchmarks.md). And in a user namespace
+// more may exceed what the kernel takes as one message.
+const shortLists = 1_000
+
 // require finds out whether a backend can take the rule sets. If the kernel cannot
 // answer, that is an error if the caller has to be sure; otherwise writing the rules
-// will tell.
-func (h *Host) require(b backend, want []ruleset.RuleSet, sure bool) error {
+// will tell. Nor does a backend of iptables get long lists then, if another can have
+// them.
+func (h *Host) require(b backend, spec interception.Spec, want []ruleset.RuleSet, sure bool) error {
 	lacks := h.lacks
 	if lacks == nil {
 		lacks = lacksExtension
 	}
 	if b.native() {
 		return requireNative(want)
+	}
+	ranges := len(spec.OutboundCIDRs.Prefixes) + len(spec.OutboundExcludeCIDRs)
+	switch {
+	case ranges > interception.MaxRanges:
+		return fmt.Errorf("%w; accepted over iptables: %d ranges, or --backend nftables", rulesForRanges(ranges), interception.MaxRanges)
+	case sure && ranges > shortLists:
+		return rulesForRanges(ranges)
 	}
 	var lacking []string
 	for _, set := range want {
@@ -88,6 +102,10 @@ func (h *Host) require(b backend, want []ruleset.RuleSet, sure bool) error {
 		return fmt.Errorf("this kernel lacks %w", &lackingError{lacking})
 	}
 	return nil
+}
+
+func rulesForRanges(count int) error {
+	return &lackingError{[]string{fmt.Sprintf("%d rules for as many IP ranges", count)}}
 }
 
 // requireNative has the kernel try to make samples of the tables, unless it has made

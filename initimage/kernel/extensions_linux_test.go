@@ -3,6 +3,7 @@ package kernel
 import (
 	"bytes"
 	"errors"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -27,7 +28,7 @@ func TestRequireTakesEverySystem(t *testing.T) {
 	for args, spec := range systems(t) {
 		for _, name := range backends {
 			h := &Host{backend: backend{name: name}}
-			if err := h.Require(both(spec)); err != nil {
+			if err := h.Require(spec, both(spec)); err != nil {
 				t.Errorf("%s over %s: %v", args, name, err)
 			}
 		}
@@ -43,7 +44,7 @@ func TestRequireNamesWhatIsMissing(t *testing.T) {
 		}},
 	}}}}}
 	h := &Host{backend: backend{name: interception.BackendNFT}}
-	err := h.Require([]ruleset.RuleSet{rs})
+	err := h.Require(interception.Default(), []ruleset.RuleSet{rs})
 	if !errors.Is(err, ErrPreflight) {
 		t.Fatalf("error %v", err)
 	}
@@ -108,22 +109,67 @@ func TestRequireGoesOn(t *testing.T) {
 			Name: "INPUT", Rules: []ruleset.Rule{{Target: ruleset.Reject{With: "icmp-port-unreachable"}}}}}}}}}
 		h := &Host{backend: backend{name: interception.BackendNFT}}
 		h.others = []interception.Backend{interception.BackendNFTables}
-		if err := h.Require(want); err != nil || h.Native() {
+		if err := h.Require(interception.Default(), want); err != nil || h.Native() {
 			t.Errorf("with all extensions it chose %s: %v", h, err)
 		}
 		foreign := ruleset.OpaqueMatch{Args: []string{"-m", "nosuchmatch"}}
 		want[0].Tables[0].Chains[0].Rules[0].Matches = []ruleset.Match{foreign}
-		if err := h.Require(want); !errors.Is(err, ErrPreflight) || h.Native() {
+		if err := h.Require(interception.Default(), want); !errors.Is(err, ErrPreflight) || h.Native() {
 			t.Errorf("no backend can take the rules, and it chose %s: %v", h, err)
 		}
 		h.lacks = func(ruleset.Family, ruleset.Extension) (bool, error) { return false, errUnanswered }
 		want[0].Tables[0].Chains[0].Rules[0].Matches = nil
-		if err := h.Require(want); err != nil || !h.Native() || !strings.Contains(h.String(), "iptables-nft would need nft_compat") {
+		if err := h.Require(interception.Default(), want); err != nil || !h.Native() || !strings.Contains(h.String(), "iptables-nft would need nft_compat") {
 			t.Errorf("without nft_compat it chose %s: %v", h, err)
 		}
 		h = &Host{backend: backend{name: interception.BackendNFT}, lacks: h.lacks}
-		if err := h.Require(want); err != nil || h.Native() {
+		if err := h.Require(interception.Default(), want); err != nil || h.Native() {
 			t.Errorf("asked for, it is left for %s: %v", h, err)
+		}
+	})
+}
+
+// TestRequireBoundsIPTables holds what each backend bears: one of iptables the most ranges, and not
+// one more; and auto leaves it where another can have a list that is not short.
+func TestRequireBoundsIPTables(t *testing.T) {
+	inNamespace(t, func() {
+		const most = interception.MaxRanges
+		for _, c := range []struct {
+			first  interception.Backend
+			others []interception.Backend
+			ranges int
+			want   string // the backend, or the error
+		}{
+			{interception.BackendNFT, nil, most, "iptables-nft"},
+			{interception.BackendNFT, nil, most + 1, "10001 rules for as many IP ranges; accepted over iptables: 10000 ranges, or --backend nftables"},
+			{interception.BackendLegacy, nil, most + 1, "accepted over iptables: 10000 ranges, or --backend nftables"},
+			{interception.BackendNFTables, nil, most + 1, "nftables"},
+			{interception.BackendNFT, backends, shortLists, "iptables-nft"},
+			{interception.BackendNFT, backends, shortLists + 1, "nftables (iptables-nft would need 1001 rules for as many IP ranges)"},
+			{interception.BackendLegacy, backends, most + 1, "nftables (iptables-legacy would need 10001 rules for as many IP ranges)"},
+			{interception.BackendNFT, []interception.Backend{interception.BackendLegacy}, most, "iptables-nft"},
+			{interception.BackendNFT, []interception.Backend{interception.BackendLegacy}, most + 1, "--backend nftables"},
+		} {
+			spec := interception.Default()
+			for i := range c.ranges {
+				p := netip.PrefixFrom(netip.AddrFrom4([4]byte{100, byte(i >> 8), byte(i), 128}), 25)
+				if i%2 == 0 {
+					spec.OutboundExcludeCIDRs = append(spec.OutboundExcludeCIDRs, p)
+				} else {
+					spec.OutboundCIDRs = interception.CIDRs{Prefixes: append(spec.OutboundCIDRs.Prefixes, p)}
+				}
+			}
+			h := &Host{backend: backend{name: c.first}}
+			h.others = c.others
+			got := ""
+			if err := h.Require(spec, []ruleset.RuleSet{ruleset.Build(spec, ruleset.IPv4)}); err == nil {
+				got = h.String()
+			} else if got = err.Error(); !errors.Is(err, ErrPreflight) {
+				t.Errorf("%s with %d ranges: %v is no ErrPreflight", c.first, c.ranges, err)
+			}
+			if !strings.HasSuffix(got, c.want) {
+				t.Errorf("%s with %d ranges: %q, want %q", c.first, c.ranges, got, c.want)
+			}
 		}
 	})
 }

@@ -165,26 +165,21 @@ func Read(pod *corev1.Pod, ns Namespace) (Request, []Problem) {
 	return req, append(problems, req.contradictions()...)
 }
 
-// maxRanges is how many IP ranges a pod may have. Each becomes a rule, and
-// shunt-init writes and reads them within the memory of a small container:
-// docs/shunt-init.md lists how much it needs.
-const maxRanges = 10_000
-
 // TooManyRanges returns an error for the longer list if both together have more
-// than maxRanges. configured are excluded where no annotation says what is.
+// than interception.MaxRanges. configured are excluded where no annotation says what is.
 func (r *Request) TooManyRanges(configured interception.Prefixes) field.ErrorList {
 	included, excluded, whose := len(r.Spec.OutboundCIDRs.Prefixes), len(r.Spec.OutboundExcludeCIDRs), ExcludeOutboundIPRangesKey
 	if !r.Source.Has(ExcludeOutboundIPRangesKey) {
 		excluded, whose = len(configured), "the configuration's excludeOutboundIPRanges"
 	}
-	if included+excluded <= maxRanges {
+	if included+excluded <= interception.MaxRanges {
 		return nil
 	}
 	key := IncludeOutboundIPRangesKey
 	if excluded > included && r.Source.Has(ExcludeOutboundIPRangesKey) {
 		key = ExcludeOutboundIPRangesKey
 	}
-	return field.ErrorList{r.Source.Invalid(key, fmt.Sprintf("%d ranges; accepted: %d in %s and %s together", included+excluded, maxRanges,
+	return field.ErrorList{r.Source.Invalid(key, fmt.Sprintf("%d ranges; accepted: %d in %s and %s together", included+excluded, interception.MaxRanges,
 		IncludeOutboundIPRangesKey, whose))}
 }
 

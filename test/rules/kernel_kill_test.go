@@ -33,12 +33,18 @@ type journey struct {
 	kills int
 }
 
-// journeys have 100 kills on each backend.
+// journeys have 100 kills on each backend. changes has 24 of the second one between two backends.
 var journeys = []journey{
 	{"fresh to tproxy", [2][]string{nil, {"-m", "TPROXY"}}, 16},
 	{"redirect and tproxy", [2][]string{{"-m", "REDIRECT"}, {"-m", "TPROXY"}}, 32},
 	{"tproxy and ambient", [2][]string{{"-m", "TPROXY"}, {"--system", "ambient"}}, 26},
 	{"tproxy and nothing", [2][]string{{"-m", "TPROXY"}, {"--remove"}}, 26},
+}
+
+var changes = [][2]interception.Backend{
+	{interception.BackendNFT, interception.BackendNFTables},
+	{interception.BackendLegacy, interception.BackendNFTables},
+	{interception.BackendNFT, interception.BackendLegacy},
 }
 
 // TestKill kills shunt-init with SIGKILL at random moments of real changes. Then the pod must be as
@@ -62,9 +68,18 @@ func TestKill(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, uint64(i*len(backends)+n))) //nolint:gosec // moments, not secrets
 			t.Run(j.name+" "+string(backend), func(t *testing.T) {
 				t.Parallel()
-				(&killing{journey: j, bin: bin, backend: backend, seen: seen, rng: rng}).run(t)
+				(&killing{journey: j, bin: bin, backends: [2]interception.Backend{backend, backend}, seen: seen, rng: rng}).run(t)
 			})
 		}
+	}
+	for n, both := range changes {
+		j := journey{"redirect and tproxy", journeys[1].ends, 24}
+		kills += j.kills
+		rng := rand.New(rand.NewPCG(seed, uint64(len(journeys)*len(backends)+n))) //nolint:gosec // moments, not secrets
+		t.Run(fmt.Sprintf("%s, %s and %s", j.name, both[0], both[1]), func(t *testing.T) {
+			t.Parallel()
+			(&killing{journey: j, bin: bin, backends: both, seen: seen, rng: rng}).run(t)
+		})
 	}
 	t.Cleanup(func() { seen.report(t, kills) })
 }
@@ -92,13 +107,13 @@ func (c *tally) report(t *testing.T, kills int) {
 	}
 }
 
-// killing holds the kills of one journey on one backend.
+// killing holds the kills of one journey, on one backend or from one to another.
 type killing struct {
 	journey
-	bin     string
-	backend interception.Backend
-	rng     *rand.Rand
-	seen    *tally
+	bin      string
+	backends [2]interception.Backend // at each end
+	rng      *rand.Rand
+	seen     *tally
 
 	ground  *ground // nil if each run needs an untouched namespace
 	views   [2]map[string]view
@@ -156,7 +171,7 @@ func (k *killing) measure(t *testing.T) {
 		if args != nil {
 			run(t, fresh, k.bin, k.args(end)...)
 		}
-		k.wanted[end] = stateOf(t, fresh, k.backend)
+		k.wanted[end] = stateOf(t, fresh, k.backends[end])
 	}
 	if !k.fresh() {
 		k.ground = ground
@@ -167,7 +182,7 @@ func (k *killing) measure(t *testing.T) {
 // args returns those of the run to one end. It skips the verification, which changes nothing that
 // stays and which TestKillInVerification covers.
 func (k *killing) args(end int) []string {
-	args := append(slices.Clone(k.ends[end]), "--backend="+string(k.backend))
+	args := append(slices.Clone(k.ends[end]), "--backend="+string(k.backends[end]))
 	if slices.Contains(args, "--remove") {
 		return args
 	}
@@ -191,8 +206,11 @@ func (k *killing) trial(t *testing.T, to int, alone bool) (ok bool) {
 		k.lengths[to] = (3*k.lengths[to] + time.Since(start)) / 4
 	}
 	run(t, ground.lab.Pod, k.bin, k.args(to)...)
-	if diff := cmp.Diff(k.wanted[to], stateOf(t, ground.lab.Pod, k.backend)); diff != "" {
+	if diff := cmp.Diff(k.wanted[to], stateOf(t, ground.lab.Pod, k.backends[to])); diff != "" {
 		t.Errorf("killed after %s, and run again (-fresh +got):\n%s", moment, diff)
+	}
+	if k.backends[0] != k.backends[1] {
+		checkOnly(t, ground.lab.Pod, k.backends[to])
 	}
 	return killed
 }
@@ -281,7 +299,7 @@ func (k *killing) postures(views map[string]view, to int) (map[string]string, er
 	postures := map[string]string{}
 	for family, v := range views {
 		before, after := k.views[1-to][family], k.views[to][family]
-		if k.backend == interception.BackendNFTables {
+		if k.backends[0] == interception.BackendNFTables && k.backends[1] == k.backends[0] {
 			v = v.routedApart(before, after)
 		}
 		switch {

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// mostRanges is the most that the injector accepts.
-	mostRanges = 10_000
+	// mostRanges is the most that the injector accepts, and iptables gets.
+	mostRanges = interception.MaxRanges
 	// initMemory is the init container's limit of 64Mi, minus the program, twice, in the folder
 	// that it shares.
 	initMemory = 64<<20 - 2*6<<20
@@ -35,7 +35,7 @@ func TestLongLists(t *testing.T) {
 				t.Run(fmt.Sprint(backend, " ", mode, " ", family), func(t *testing.T) {
 					t.Parallel()
 					spec := interception.Default()
-					spec.System, spec.OutboundExcludeCIDRs = systemOf(mode), manyRanges(family)
+					spec.System, spec.OutboundExcludeCIDRs = systemOf(mode), manyRanges(family, mostRanges)
 					opts := interception.DefaultOptions()
 					opts.Backend = backend
 					args := interception.Args(spec, opts)
@@ -65,10 +65,39 @@ func systemOf(mode interception.Mode) interception.System {
 	return interception.SystemRedirect
 }
 
-// manyRanges returns the longest such list.
-func manyRanges(family ruleset.Family) interception.Prefixes {
+// TestTooLongLists gives shunt-init a range more than iptables gets: it takes a native table if nobody
+// asked for another backend, and touches nothing otherwise.
+func TestTooLongLists(t *testing.T) {
+	netns.Require(t, "iptables-nft", "iptables-legacy")
+	t.Parallel()
+	bin, spec := buildShuntInit(t), interception.Default()
+	spec.OutboundExcludeCIDRs = manyRanges(ruleset.IPv4, mostRanges+1)
+	for _, backend := range iptablesBackends {
+		opts := interception.DefaultOptions()
+		opts.Backend = backend
+		pod := quietLab(t).Pod
+		checkPreflightError(t, pod, pod.Command(t.Context(), bin, interception.Args(spec, opts)...),
+			"10001 rules for as many IP ranges; accepted over iptables: 10000 ranges, or --backend nftables")
+		run(t, pod, bin, "-m", "REDIRECT", "--backend="+string(backend), "--skip-verify")
+		checkPreflightError(t, pod, pod.Command(t.Context(), bin, interception.Args(spec, interception.DefaultOptions())...),
+			"or --backend nftables") // auto stays with the backend that has the rules
+	}
+	pod := quietLab(t).Pod
+	said := run(t, pod, bin, append(interception.Args(spec, interception.DefaultOptions()), "--skip-verify")...)
+	if want := "over nftables (iptables-nft 1."; !strings.Contains(said, want) || !strings.Contains(said, " would need 10001 rules") {
+		t.Errorf("by itself it says %q, want %q", said, want)
+	}
+	spec.OutboundExcludeCIDRs = nil
+	if said := run(t, pod, bin, interception.Args(spec, interception.DefaultOptions())...); !strings.Contains(said, "it holds the rules already") {
+		t.Errorf("without the list it says %q", said)
+	}
+	checkOnly(t, pod, interception.BackendNFTables)
+}
+
+// manyRanges returns a long list that cannot be merged.
+func manyRanges(family ruleset.Family, count int) interception.Prefixes {
 	var ranges interception.Prefixes
-	for i := range mostRanges {
+	for i := range count {
 		addr, bits := netip.AddrFrom4([4]byte{100, byte(i >> 8), byte(i), 128}), 25
 		if family == ruleset.IPv6 {
 			addr, bits = netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(i >> 8), byte(i), byte(i >> 8), byte(i)}), 64

@@ -29,12 +29,12 @@ func TestKillThenAnother(t *testing.T) {
 		t.Run(string(backend), func(t *testing.T) {
 			t.Parallel()
 			pod := newLab(t).Pod
-			k := &killing{journey: journeys[1], bin: bin, backend: backend}
+			k := &killing{journey: journeys[1], bin: bin, backends: [2]interception.Backend{backend, backend}}
 			start := time.Now()
 			run(t, pod, bin, k.args(1)...)
 			length := time.Since(start)
 			run(t, pod, bin, k.args(0)...)
-			wanted := stateOf(t, pod, k.backend)
+			wanted := stateOf(t, pod, backend)
 			for i := range rounds {
 				cmd := pod.Command(t.Context(), bin, k.args(1)...)
 				cmd.SysProcAttr.Setpgid = true
@@ -48,7 +48,7 @@ func TestKillThenAnother(t *testing.T) {
 				if err := awaitEnd(cmd.Process.Pid); err != nil {
 					t.Fatal(err)
 				}
-				if diff := cmp.Diff(wanted, stateOf(t, pod, k.backend)); diff != "" {
+				if diff := cmp.Diff(wanted, stateOf(t, pod, backend)); diff != "" {
 					t.Fatalf("round %d: something of the killed run came after (-wanted +got):\n%s", i, diff)
 				}
 			}
