@@ -172,6 +172,48 @@ func TestTwoAtOnce(t *testing.T) {
 	}
 }
 
+// TestTwoBackendsAtOnce starts two runs together that ask for different backends. Both must succeed,
+// and the rules be in one of the backends, as a fresh run leaves them.
+func TestTwoBackendsAtOnce(t *testing.T) {
+	netns.Require(t, "iptables-nft", "iptables-legacy")
+	t.Parallel()
+	const rounds, arguments = 10, "-m TPROXY"
+	bin := buildShuntInit(t)
+	for _, both := range changes {
+		t.Run(fmt.Sprintf("%s and %s", both[0], both[1]), func(t *testing.T) {
+			t.Parallel()
+			pod, fresh, last := quietLab(t).Pod, map[interception.Backend]state{}, map[interception.Backend]int{}
+			for _, backend := range both {
+				fresh[backend] = freshStates(t, bin, backend, []string{arguments})[arguments]
+			}
+			for i := range rounds {
+				ended := make(chan error, len(both))
+				for _, backend := range both {
+					go func() {
+						out, err := pod.Command(t.Context(), bin, argumentsOn(backend, arguments, skipVerify)...).CombinedOutput()
+						if err != nil {
+							err = fmt.Errorf("%s: %w: %s", backend, err, out)
+						}
+						ended <- err
+					}()
+				}
+				for range both {
+					if err := <-ended; err != nil {
+						t.Fatal(err)
+					}
+				}
+				n := slices.IndexFunc(both[:], func(b interception.Backend) bool { return cmp.Equal(fresh[b], stateOf(t, pod, b)) })
+				if n < 0 {
+					t.Fatalf("round %d: neither: %s", i, cmp.Diff(fresh[both[0]], stateOf(t, pod, both[0])))
+				}
+				checkOnly(t, pod, both[n])
+				last[both[n]]++
+			}
+			t.Logf("%d rounds, ended by %v", rounds, last)
+		})
+	}
+}
+
 // whole is everything in a namespace that rules could be made of, as text.
 type whole map[string]string
 
