@@ -14,9 +14,6 @@ const (
 	maxForks = 5 // rules of which it is not known whether they match
 )
 
-// ID of a process of which nothing is known: an ordinary user.
-const appID = 1000
-
 // Walk follows a connection through the pod.
 //
 // Every connection that the proxy gets it answers with one of its own: to the
@@ -123,7 +120,7 @@ func (w *walker) forth(j *Journey, decided []decision) *ruleset.Rule {
 	}
 	last := &j.Legs[len(j.Legs)-1]
 	j.End = End{Kind: EndLoop, Proxied: true, Text: fmt.Sprintf(
-		"a loop: the proxy's own connection comes back to the proxy, which opens the same again (%s)", reason(last))}
+		"a loop: the proxy's own connection comes back to the proxy, which opens the same again (%s)", last.why())}
 	last.Outcome += " This is the proxy's own connection, so it goes round for ever."
 	return nil
 }
@@ -170,13 +167,13 @@ func (w *walker) arrive(leg *Leg, proxied bool) (End, role) {
 		if outcome.Fate == ruleset.Rejected {
 			word = "rejected, and the sender is told"
 		}
-		leg.Outcome = fmt.Sprintf("It is %s: %s.", word, reason(leg))
-		return End{Kind: EndBlocked, Proxied: proxied, Text: fmt.Sprintf("it is %s (%s)", word, reason(leg))}, ""
+		leg.Outcome = fmt.Sprintf("It is %s (%s).", word, leg.why())
+		return End{Kind: EndBlocked, Proxied: proxied, Text: fmt.Sprintf("it is %s (%s)", word, leg.why())}, ""
 	case ruleset.Redirected, ruleset.TProxied:
 		if !w.proxy.listens(outcome.Port) {
 			leg.Outcome = fmt.Sprintf("It is sent to port %d of this pod, which is not one of the proxy's.", outcome.Port)
 			return End{Kind: EndApp, Proxied: proxied, Sees: packet.Src, Text: fmt.Sprintf(
-				"the process that listens on port %d gets it (%s)", outcome.Port, reason(leg))}, ""
+				"it reaches what listens on port %d", outcome.Port)}, ""
 		}
 		how := fmt.Sprintf("it asks the kernel where the connection was going: %s", to)
 		if outcome.Fate == ruleset.TProxied {
@@ -185,12 +182,12 @@ func (w *walker) arrive(leg *Leg, proxied bool) (End, role) {
 		leg.Outcome = fmt.Sprintf("The proxy gets it, on port %d; %s.", outcome.Port, how)
 		return End{}, w.roleOf(outcome, packet)
 	case ruleset.Rewritten:
-		leg.Outcome = fmt.Sprintf("It gets another destination (%s) and leaves the pod.", reason(leg))
+		leg.Outcome = fmt.Sprintf("It gets another destination (%s) and leaves the pod.", leg.why())
 		return End{Kind: EndOutside, Proxied: proxied, Sees: packet.Src, Text: fmt.Sprintf(
-			"it leaves the pod for another destination than %s (%s)", to, reason(leg))}, ""
+			"it leaves the pod for another destination than %s", to)}, ""
 	case ruleset.Unknown:
-		leg.Outcome = fmt.Sprintf("It is not known what happens: %s.", reason(leg))
-		return End{Kind: EndUnknown, Proxied: proxied, Text: "it is not known what a rule does: " + reason(leg)}, ""
+		leg.Outcome = fmt.Sprintf("It is not known what happens: %s.", leg.why())
+		return End{Kind: EndUnknown, Proxied: proxied, Text: "it is not known what a rule does: " + leg.why()}, ""
 	case ruleset.Local:
 		leg.Outcome = fmt.Sprintf("It stays in the pod, though %s is not an address of the pod.", packet.Dst)
 		return End{Kind: EndBlocked, Proxied: proxied, Text: fmt.Sprintf(
@@ -203,44 +200,36 @@ func (w *walker) arrive(leg *Leg, proxied bool) (End, role) {
 func (w *walker) unchanged(leg *Leg, proxied bool) End {
 	packet := leg.Packet
 	to := netip.AddrPortFrom(packet.Dst, packet.DstPort)
-	why := "no rule diverts it"
-	if leg.Decides != nil {
-		why = reason(leg)
+	end := End{Kind: EndApp, Proxied: proxied, Sees: packet.Src, Text: fmt.Sprintf("it reaches what listens on %s", to)}
+	switch {
+	case !w.side.local(packet.Dst) && packet.Direction == ruleset.In:
+		leg.Outcome = "It is not for this pod."
+		return End{Kind: EndBlocked, Text: fmt.Sprintf("%s is not an address of the pod", packet.Dst)}
+	case !w.side.local(packet.Dst):
+		end.Kind, end.Text = EndOutside, fmt.Sprintf("it leaves the pod for %s", to)
+	case w.proxy.listens(packet.DstPort) && leg.From == TheProxy:
+		end = End{Kind: EndLoop, Proxied: true, Text: fmt.Sprintf("port %d is the proxy's own: it connects to itself, "+
+			"unless it closes such connections, as Envoy does in Shunt's pods", packet.DstPort)}
 	}
-	past := ""
-	if !proxied {
-		past = ", past the proxy"
+	leg.Outcome = fmt.Sprintf("It reaches what listens on %s (%s).", to, leg.why())
+	if end.Kind == EndOutside {
+		leg.Outcome = fmt.Sprintf("It leaves the pod for %s (%s).", to, leg.why())
 	}
-	if !w.side.local(packet.Dst) {
-		if packet.Direction == ruleset.In {
-			leg.Outcome = "It is not for this pod."
-			return End{Kind: EndBlocked, Text: fmt.Sprintf("%s is not an address of the pod", packet.Dst)}
-		}
-		leg.Outcome = fmt.Sprintf("It leaves the pod for %s: %s.", to, why)
-		return End{Kind: EndOutside, Proxied: proxied, Sees: packet.Src, Text: fmt.Sprintf("it leaves the pod for %s%s (%s)", to, past, why)}
-	}
-	if w.proxy.listens(packet.DstPort) && leg.From == TheProxy {
-		leg.Outcome = fmt.Sprintf("It comes to port %d, the proxy's own: %s.", packet.DstPort, why)
-		return End{Kind: EndLoop, Proxied: true, Text: fmt.Sprintf(
-			"port %d is the proxy's own: it connects to itself, unless it closes such connections, as Envoy does in Shunt's pods", packet.DstPort)}
-	}
-	leg.Outcome = fmt.Sprintf("It reaches what listens on %s: %s.", to, why)
-	return End{Kind: EndApp, Proxied: proxied, Sees: packet.Src, Text: fmt.Sprintf("it reaches what listens on %s%s (%s)", to, past, why)}
+	return end
 }
 
 // roleOf says what the proxy does with a connection that it got on a port.
 func (w *walker) roleOf(outcome ruleset.Outcome, packet ruleset.Packet) role {
+	onePort := w.proxy.Inbound == w.proxy.Outbound
 	switch {
 	case outcome.Fate == ruleset.TProxied:
 		return roleInbound
 	case outcome.Port == w.proxy.DNS:
 		return roleDNS
-	case outcome.Port == w.proxy.Inbound && outcome.Port == w.proxy.Outbound && !w.side.local(packet.Dst):
+	case outcome.Port != w.proxy.Inbound, onePort && !w.side.local(packet.Dst):
 		return roleOutbound
-	case outcome.Port == w.proxy.Inbound:
-		return roleInbound
 	}
-	return roleOutbound
+	return roleInbound
 }
 
 // hop returns the first packet of the connection that the proxy opens for one that
@@ -352,16 +341,16 @@ func (w *walker) returns(gone, leg *Leg) string {
 	outcome, who := leg.Path.Outcome, map[Actor]string{App: "the app", TheProxy: "the proxy", Outside: "the client"}[gone.From]
 	switch outcome.Fate {
 	case ruleset.Dropped, ruleset.Rejected:
-		return fmt.Sprintf("the answer to %s does not come back: it is dropped (%s)", who, reason(leg))
+		return fmt.Sprintf("the answer to %s does not come back: it is dropped (%s)", who, leg.why())
 	case ruleset.Redirected, ruleset.TProxied, ruleset.Rewritten:
-		return fmt.Sprintf("the answer to %s does not come back: it is diverted (%s)", who, reason(leg))
+		return fmt.Sprintf("the answer to %s does not come back: it is diverted (%s)", who, leg.why())
 	case ruleset.Unknown:
-		return fmt.Sprintf("it is not known whether the answer to %s comes back (%s)", who, reason(leg))
+		return fmt.Sprintf("it is not known whether the answer to %s comes back (%s)", who, leg.why())
 	}
 	translated := gone.Path.Outcome.Fate == ruleset.Redirected
 	switch {
 	case translated && leg.Path.Untracked:
-		return fmt.Sprintf("the answer to %s is not recognized: conntrack does not track it, and nat cannot give it its addresses back", who)
+		return fmt.Sprintf("the answer to %s is not recognized: conntrack does not track it, and nat cannot restore its addresses", who)
 	case translated && leg.Path.Zone != gone.Path.Zone:
 		return fmt.Sprintf("the answer to %s is not recognized: it is in zone %d of conntrack, and the connection in zone %d",
 			who, leg.Path.Zone, gone.Path.Zone)
@@ -371,11 +360,15 @@ func (w *walker) returns(gone, leg *Leg) string {
 	case gone.From == Outside && stays:
 		return "the answer does not leave the pod: it is kept for a socket of the proxy"
 	case gone.From != Outside && !stays:
-		return fmt.Sprintf("the app's answer leaves the pod for %s, and the proxy waits for it in vain: nothing routes it back in", leg.Packet.Dst)
+		return fmt.Sprintf("the app's answer leaves the pod for %s, and the proxy waits for it in vain: nothing routes it back in",
+			leg.Packet.Dst)
 	case gone.From == Outside:
-		leg.Outcome = fmt.Sprintf("It leaves the pod for %s.", netip.AddrPortFrom(leg.Packet.Dst, leg.Packet.DstPort))
+		leg.Outcome = fmt.Sprintf("It leaves the pod for %s.", endpoint(leg.Packet.Dst, leg.Packet.DstPort))
 	default:
 		leg.Outcome = "It reaches the socket of " + who + "."
+	}
+	if translated {
+		leg.Outcome += fmt.Sprintf(" nat gives it the address back that %s called: %s.", who, endpoint(gone.Packet.Dst, gone.Packet.DstPort))
 	}
 	return ""
 }

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/shunt-dev/shunt/cmd/shunt/internal/source"
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+	"github.com/shunt-dev/shunt/initimage/trace"
+)
+
+const traceLong = `Show which way a connection goes through a pod, and why.
+
+It names every hook, table and chain in the order in which the kernel runs them, and the rule that decides. It goes on where the
+proxy opens a connection of its own, and on the way back, until the bytes reach the app or leave the pod. Nothing is changed, and
+no Linux kernel is needed.
+
+Without --to it lists the paths that matter: in, out, loopback, the pod's own address, DNS, probes, and the exceptions that the rules
+make, for IPv4 and IPv6.
+
+The rules are those of shunt-init, whose flags stand behind --, unless a flag names another source.`
+
+// question is the connection that the user asks for.
+type question struct {
+	from, to       string
+	udp            bool
+	uid, gid, mark *uint32
+}
+
+func newTrace(name string) *cobra.Command {
+	rules := source.New()
+	var asked question
+	var output string
+	cmd := &cobra.Command{
+		Use: "trace [--from app|proxy|ADDR --to ADDR:PORT] [-f FILE | -- shunt-init's flags]", Short: "Show which way a connection goes, and why",
+		Long: traceLong,
+		Example: examples(name,
+			"trace", "trace -f deployment.yaml --from app --to 10.0.0.9:443",
+			"trace --from 10.0.0.9 --to 10.0.0.1:8080 -- -m TPROXY", "trace --from app --to [fd00::9]:443 -o json"),
+		Args: func(cmd *cobra.Command, args []string) error { return noArguments(cmd, beforeDash(cmd, args)) },
+	}
+	rules.AddFlags(cmd.Flags())
+	asked.addFlags(cmd.Flags())
+	cmd.Flags().StringVarP(&output, "output", "o", traceFormats[0], "output format: "+strings.Join(traceFormats, ", "))
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if dash := cmd.ArgsLenAtDash(); dash >= 0 {
+			rules.SetArgs(args[dash:])
+		}
+		packet, err := asked.packet()
+		if err := usage(errors.Join(rules.Check(), err, checkTraceOutput(output))); err != nil {
+			return err
+		}
+		pods, err := rules.Read(cmd.Context(), source.Streams{Stdin: cmd.InOrStdin(), Stderr: cmd.ErrOrStderr()})
+		if err != nil {
+			return err
+		}
+		answers := make([]trace.Answer, len(pods))
+		for i, pod := range pods {
+			answers[i] = trace.Answer{Pod: pod, Paths: asked.paths(pod, packet)}
+		}
+		return printTrace(cmd.OutOrStdout(), output, answers)
+	}
+	return cmd
+}
+
+// beforeDash returns the arguments that do not stand behind --.
+func beforeDash(cmd *cobra.Command, args []string) []string {
+	if dash := cmd.ArgsLenAtDash(); dash >= 0 {
+		return args[:dash]
+	}
+	return args
+}
+
+// traceFormats are the values of --output, the default first.
+var traceFormats = []string{"text", "json"}
+
+func checkTraceOutput(output string) error {
+	for _, known := range traceFormats {
+		if output == known {
+			return nil
+		}
+	}
+	return fmt.Errorf("--output: invalid value %q; accepted: %s", output, strings.Join(traceFormats, ", "))
+}
+
+func printTrace(stdout io.Writer, output string, answers []trace.Answer) error {
+	switch output {
+	case "json":
+		return printJSON(stdout, trace.Document(answers))
+	}
+	return trace.Text(stdout, answers)
+}
+
+func (q *question) addFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&q.from, "from", "", "who opens the connection: app, proxy, or an address of another host "+
+		"(default app; for a connection to the pod's own address, another host)")
+	fs.StringVar(&q.to, "to", "", "where to: ADDRESS:PORT")
+	fs.BoolVar(&q.udp, "udp", false, "with --to: udp rather than tcp")
+	number := func(into **uint32, name, usage string) {
+		fs.Func(name, usage, func(text string) error {
+			n, err := strconv.ParseUint(text, 0, 32)
+			if err != nil {
+				return fmt.Errorf("invalid value %q; accepted: 0 to %d", text, uint32(1<<32-1))
+			}
+			value := uint32(n)
+			*into = &value
+			return nil
+		})
+	}
+	number(&q.uid, "uid", "with --from app or proxy: user `id` of the process (default 1000, or the proxy's)")
+	number(&q.gid, "gid", "with --from app or proxy: group `id` of the process (default 1000, or the proxy's)")
+	number(&q.mark, "mark", "with --from app or proxy: packet `mark` of the socket")
+}
+
+// packet returns the packet that the question is about, as far as it is known
+// without a pod; nil if there is no question.
+func (q *question) packet() (*ruleset.Packet, error) {
+	owned := q.uid != nil || q.gid != nil || q.mark != nil
+	if q.to == "" {
+		if q.from != "" || q.udp || owned {
+			return nil, errors.New("--to: Required value with --from, --udp, --uid, --gid or --mark; accepted: ADDRESS:PORT")
+		}
+		return nil, nil
+	}
+	to, err := netip.ParseAddrPort(q.to)
+	if err != nil || to.Port() == 0 {
+		return nil, fmt.Errorf("--to: invalid value %q; accepted: ADDRESS:PORT, [ADDRESS]:PORT", q.to)
+	}
+	packet := &ruleset.Packet{
+		Protocol: "tcp", Family: ruleset.IPv4, Dst: to.Addr().Unmap().WithZone(""), DstPort: to.Port(), UID: 1000, GID: 1000, State: ruleset.New,
+	}
+	if !packet.Dst.Is4() {
+		packet.Family = ruleset.IPv6
+	}
+	if q.udp {
+		packet.Protocol = "udp"
+	}
+	if q.from == "" || q.from == string(trace.App) || q.from == string(trace.TheProxy) {
+		return packet, nil
+	}
+	source, err := netip.ParseAddrPort(q.from)
+	if err != nil {
+		var addr netip.Addr
+		addr, err = netip.ParseAddr(q.from)
+		source = netip.AddrPortFrom(addr, 0)
+	}
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("--from: invalid value %q; accepted: app, proxy, ADDRESS, ADDRESS:PORT", q.from)
+	case !packet.Family.Of(source.Addr().Unmap()):
+		return nil, fmt.Errorf("--from: invalid value %q with --to %s; accepted: addresses of one family", q.from, q.to)
+	}
+	packet.Src, packet.SrcPort = source.Addr().Unmap().WithZone(""), source.Port()
+	return packet, nil
+}
+
+// paths returns the journey that is asked for, or the paths that matter.
+func (q *question) paths(pod trace.Pod, packet *ruleset.Packet) []trace.Path {
+	if packet == nil {
+		return trace.Paths(pod)
+	}
+	connection := trace.Asked(pod, trace.Actor(q.from), *packet)
+	if connection.From != trace.Outside {
+		for _, given := range []struct{ value, into *uint32 }{
+			{q.uid, &connection.Packet.UID}, {q.gid, &connection.Packet.GID}, {q.mark, &connection.Packet.Mark},
+		} {
+			if given.value != nil {
+				*given.into = *given.value
+			}
+		}
+	}
+	return []trace.Path{{Family: packet.Family, Journey: trace.Walk(pod, connection)}}
+}

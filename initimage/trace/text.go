@@ -1,0 +1,288 @@
+package trace
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+// Text prints answers for people: a single journey step by step, and more of them
+// as a table.
+func Text(out io.Writer, answers []Answer) error {
+	for i, answer := range answers {
+		if i > 0 {
+			fmt.Fprintln(out)
+		}
+		printer := printer{out: out}
+		printer.pod(answer.Pod)
+		if len(answer.Paths) == 1 {
+			printer.journey(&answer.Paths[0].Journey, 0)
+		} else {
+			printer.table(answer)
+		}
+		if printer.err != nil {
+			return fmt.Errorf("print the journey: %w", printer.err)
+		}
+	}
+	return nil
+}
+
+// printer prints until it fails.
+type printer struct {
+	out io.Writer
+	err error
+}
+
+func (p *printer) printf(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.out, format, args...)
+	}
+}
+
+// pod prints whose rules are walked, and what of them was made up or not read.
+func (p *printer) pod(pod Pod) {
+	p.printf("# %s\n", pod.Name)
+	var invented []string
+	for i := range pod.Sides {
+		side := &pod.Sides[i]
+		if side.Invented {
+			invented = append(invented, text(side.address()))
+		}
+		for _, line := range side.Unread {
+			p.printf("# %s: not understood, so what follows may be wrong about it: %s\n", side.Family, line)
+		}
+	}
+	if len(invented) > 0 {
+		p.printf("# No running pod is asked: %s for its address, and those of others, are examples.\n", strings.Join(invented, " and "))
+	}
+}
+
+// journey prints a journey from one of its legs on.
+func (p *printer) journey(j *Journey, from int) {
+	if from == 0 {
+		p.printf("\n%s\n", describe(j.Connection.Packet))
+		p.verdict(j)
+	}
+	for i := from; i < len(j.Legs); i++ {
+		p.leg(&j.Legs[i], i+1)
+	}
+	if j.Fork == nil {
+		return
+	}
+	for _, way := range []struct {
+		word string
+		j    *Journey
+	}{{"matches", &j.Fork.If}, {"does not match", &j.Fork.Unless}} {
+		p.printf("\n--- If the rule %s ---\n", way.word)
+		p.verdict(way.j)
+		p.journey(way.j, max(1, len(j.Legs)-1))
+	}
+}
+
+// verdict prints how a journey ends.
+func (p *printer) verdict(j *Journey) {
+	if j.End.Kind != EndApp && j.End.Kind != EndOutside {
+		p.printf("=> %s: %s.\n", strings.ToUpper(string(j.End.Kind)), j.End.Text)
+		return
+	}
+	through := "directly, not through the proxy"
+	if j.End.Proxied {
+		through = "through the proxy"
+	}
+	p.printf("=> %s, %s.\n", capital(j.End.Text), through)
+	p.printf("   Because: %s.\n", j.because())
+	if j.End.Sees.IsValid() {
+		p.printf("   The receiver sees %s as its client.\n", j.End.Sees)
+	}
+}
+
+// leg prints a packet's way, hook by hook.
+func (p *printer) leg(l *Leg, number int) {
+	p.printf("\n%d. %s: %s\n", number, l.Title, describe(l.Packet))
+	deciding, decided := l.deciding()
+	for h, hook := range l.Path.Hooks {
+		if hook.Name == ruleset.RoutingHook {
+			p.printf("   %-12s %s\n", "routing", hook.Route)
+			continue
+		}
+		if len(hook.Passes) == 0 {
+			p.printf("   %-12s no rules\n", hook.Name)
+			continue
+		}
+		name := hook.Name
+		for i, pass := range hook.Passes {
+			p.printf("   %-12s %s\n", name, passed(pass))
+			name = ""
+			for m, met := range pass.Met {
+				if met.Number == 0 && met.Depth == 0 && (m == 0 || met.Rule.Target != ruleset.Drop) {
+					continue // passed has said it, or nothing is to be said
+				}
+				mark := ""
+				if decided && deciding == (place{h, i, m}) {
+					mark = "   <== this rule decides"
+				}
+				p.printf("   %-12s %s%s%s\n", "", strings.Repeat("  ", met.Depth+1), line(met, pass.Met[:m]), mark)
+				if mark != "" && met.Rule.Comment != "" {
+					p.printf("   %-12s %s%s\n", "", strings.Repeat("  ", met.Depth+3), met.Rule)
+				}
+			}
+			for _, change := range pass.Changes {
+				p.printf("   %-12s   the packet's %s is now %s, was %s\n", "", change.Field, change.After, change.Before)
+			}
+		}
+	}
+	p.printf("   %s\n", l.Outcome)
+}
+
+// passed says of a base chain whether any rule of it accepted the packet.
+func passed(pass ruleset.Pass) string {
+	name := pass.Table + " " + pass.Chain
+	switch {
+	case pass.Skipped != "":
+		return name + ": not asked: " + pass.Skipped
+	case len(pass.Met) == 1 && pass.Met[0].Number == 0 && pass.Met[0].Depth == 0:
+		return fmt.Sprintf("%s: %s", name, none(pass.Met[0]))
+	}
+	return name
+}
+
+// none says that a chain ended without a rule that ends it.
+func none(met ruleset.Met) string {
+	then := ""
+	switch {
+	case met.Rule.Target == ruleset.Drop:
+		then = ", and its policy drops the packet"
+	case met.Depth > 0:
+		then = ", back to the chain before"
+	}
+	switch met.Of {
+	case 0:
+		return "no rules" + then
+	case 1:
+		return "its one rule does not match" + then
+	}
+	return fmt.Sprintf("none of its %d rules matches%s", met.Of, then)
+}
+
+// line is one rule that accepted the packet, or the end of a chain.
+func line(met ruleset.Met, before []ruleset.Met) string {
+	place := fmt.Sprintf("rule %d of %d", met.Number, met.Of)
+	if met.Depth > 0 {
+		place = met.Chain + " " + place
+	}
+	switch {
+	case met.Number == 0 && slices.ContainsFunc(before, func(m ruleset.Met) bool { return m.Number > 0 && m.Chain == met.Chain }):
+		if met.Depth == 0 {
+			return "end of the chain: its policy drops the packet"
+		}
+		return met.Chain + ": end of the chain, back to the chain before"
+	case met.Number == 0:
+		return met.Chain + ": " + none(met)
+	case met.Rule.Comment == "":
+		return place + ": " + met.Rule.String()
+	}
+	return fmt.Sprintf("%s: %s -> %s", place, Reason(met.Step), Does(met.Rule))
+}
+
+// describe prints a packet for people.
+func describe(packet ruleset.Packet) string {
+	var words []string
+	if packet.Src.IsValid() {
+		words = append(words, endpoint(packet.Src, packet.SrcPort), "->")
+	} else {
+		words = append(words, "to")
+	}
+	words = append(words, endpoint(packet.Dst, packet.DstPort))
+	text := packet.Protocol + " " + strings.Join(words, " ")
+	if packet.Direction == ruleset.In && packet.Interface != "" {
+		text += ", in by " + packet.Interface
+	}
+	if packet.Direction == ruleset.Out {
+		text += fmt.Sprintf(", uid %d, gid %d", packet.UID, packet.GID)
+	}
+	if packet.Mark != 0 {
+		text += fmt.Sprintf(", mark %#x", packet.Mark)
+	}
+	if packet.ConnMark != 0 {
+		text += fmt.Sprintf(", connection mark %#x", packet.ConnMark)
+	}
+	return text
+}
+
+// endpoint prints an address and, if it is known, a port.
+func endpoint(addr netip.Addr, port uint16) string {
+	if port == 0 {
+		return addr.String()
+	}
+	return netip.AddrPortFrom(addr, port).String()
+}
+
+// table prints one path a line, under its family.
+func (p *printer) table(answer Answer) {
+	for _, family := range ruleset.Families {
+		var rows []Path
+		for _, path := range answer.Paths {
+			if path.Family == family {
+				rows = append(rows, path)
+			}
+		}
+		if len(rows) == 0 {
+			continue
+		}
+		p.printf("\n%s\n", family)
+		table := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(table, "PATH\tCONNECTION\tWAY\tSEEN FROM\tBECAUSE")
+		for _, path := range rows {
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", path.Name, path.what(), path.Journey.Way(), seen(path.Journey), path.Journey.because())
+		}
+		if err := table.Flush(); err != nil && p.err == nil {
+			p.err = err
+		}
+	}
+	p.printf("\nSEEN FROM is the address that the receiver sees. Ask for one of them with --from and --to to see each step.\n")
+}
+
+// what says which connections a path stands for.
+func (p Path) what() string {
+	if len(p.Like) == 0 {
+		return p.About + ": " + shortly(p.Journey.Connection.Packet)
+	}
+	return p.About + ": " + p.like()
+}
+
+func shortly(packet ruleset.Packet) string {
+	return packet.Protocol + " " + endpoint(packet.Dst, packet.DstPort)
+}
+
+// Way says in a few words where a journey leads.
+func (j Journey) Way() string {
+	through := "direct"
+	if j.End.Proxied {
+		through = "proxy"
+		i := slices.IndexFunc(j.Legs, func(l Leg) bool {
+			return l.Path.Outcome.Fate == ruleset.Redirected || l.Path.Outcome.Fate == ruleset.TProxied
+		})
+		if i >= 0 {
+			through = fmt.Sprintf("proxy :%d", j.Legs[i].Path.Outcome.Port)
+		}
+	}
+	switch j.End.Kind {
+	case EndApp:
+		return through + " -> app"
+	case EndOutside:
+		return through + " -> outside"
+	}
+	return strings.ToUpper(string(j.End.Kind))
+}
+
+func seen(j Journey) string {
+	if !j.End.Sees.IsValid() {
+		return "-"
+	}
+	return j.End.Sees.String()
+}
