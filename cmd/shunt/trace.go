@@ -43,7 +43,7 @@ func newTrace(name string) *cobra.Command {
 		Long: traceLong,
 		Example: examples(name,
 			"trace", "trace -f deployment.yaml --from app --to 10.0.0.9:443",
-			"trace --from 10.0.0.9 --to 10.0.0.1:8080 -- -m TPROXY", "trace --from app --to [fd00::9]:443 -o json"),
+			"trace --from 10.0.0.9 --to 10.0.0.1:8080 -- -m TPROXY", "trace --from app --to [fd00::9]:443 -o mermaid"),
 		Args: func(cmd *cobra.Command, args []string) error { return noArguments(cmd, beforeDash(cmd, args)) },
 	}
 	rules.AddFlags(cmd.Flags())
@@ -79,7 +79,7 @@ func beforeDash(cmd *cobra.Command, args []string) []string {
 }
 
 // traceFormats are the values of --output, the default first.
-var traceFormats = []string{"text", "json"}
+var traceFormats = []string{"text", "json", "mermaid", "dot"}
 
 func checkTraceOutput(output string) error {
 	for _, known := range traceFormats {
@@ -94,6 +94,10 @@ func printTrace(stdout io.Writer, output string, answers []trace.Answer) error {
 	switch output {
 	case "json":
 		return printJSON(stdout, trace.Document(answers))
+	case "mermaid":
+		return trace.Mermaid(stdout, answers)
+	case "dot":
+		return trace.Dot(stdout, answers)
 	}
 	return trace.Text(stdout, answers)
 }
