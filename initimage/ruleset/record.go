@@ -39,18 +39,18 @@ type Met struct {
 type Change struct{ Field, Before, After string }
 
 // Follow walks a packet through all rules of the stack as Trace does, with nothing
-// assumed. A rule whose matches are not understood accepts the packet or not, as
+// assumed, and records in Path.Hooks all that the packet passed. A rule whose matches are not understood accepts the packet or not, as
 // decided says. If decided does not name it, the packet's fate is unknown, and
 // Path.Undecided is the rule.
 func (s *Stack) Follow(host Host, packet Packet, decided map[*Rule]bool) Path {
-	s.decided = decided
-	defer func() { s.decided = nil }()
+	s.decided, s.following = decided, true
+	defer func() { s.decided, s.following = nil, false }()
 	return s.trace(&host, packet, nil, true)
 }
 
 // enter records that the packet comes to a hook.
 func (h *traversal) enter(hook string) {
-	if h.recording {
+	if h.stack.following {
 		h.hooks = append(h.hooks, Hook{Name: hook, Packet: h.Packet, In: h.in, Out: h.out})
 	}
 }
@@ -58,7 +58,7 @@ func (h *traversal) enter(hook string) {
 // begin records that the packet comes to a base chain, and why it passes it by if
 // it does.
 func (h *traversal) begin(b *base, skipped string) {
-	if h.recording {
+	if h.stack.following {
 		at := &h.hooks[len(h.hooks)-1]
 		at.Passes = append(at.Passes, Pass{Table: b.table, Chain: b.chain.Name, Priority: b.priority, Foreign: b.foreign, Skipped: skipped})
 	}
@@ -66,7 +66,7 @@ func (h *traversal) begin(b *base, skipped string) {
 
 // end records what a base chain did to the packet.
 func (h *traversal) end(before *Packet) {
-	if !h.recording {
+	if !h.stack.following {
 		return
 	}
 	at := &h.hooks[len(h.hooks)-1]
@@ -85,7 +85,7 @@ func (h *traversal) end(before *Packet) {
 
 // meet records a rule that accepted the packet, or with number 0 the end of a chain.
 func (h *traversal) meet(step Step, depth, of int) {
-	if h.recording && len(h.hooks) > 0 {
+	if h.stack.following && len(h.hooks) > 0 {
 		at := &h.hooks[len(h.hooks)-1]
 		pass := &at.Passes[len(at.Passes)-1]
 		pass.Met = append(pass.Met, Met{step, depth, of})
@@ -94,7 +94,7 @@ func (h *traversal) meet(step Step, depth, of int) {
 
 // routed records which way the routing tables send the packet, and why.
 func (h *traversal) routed(out string) {
-	if !h.recording {
+	if !h.stack.following {
 		return
 	}
 	way := out
@@ -116,7 +116,7 @@ func (h *traversal) routed(out string) {
 // leave records the end of a chain that no rule has ended: Number 0, with the policy
 // of a base chain, or RETURN. A policy that drops is recorded by pass.
 func (h *traversal) leave(b *base, c *Chain, depth int) {
-	if !h.recording || depth == 0 && c.Policy == string(Drop) {
+	if !h.stack.following || depth == 0 && c.Policy == string(Drop) {
 		return
 	}
 	target := Return

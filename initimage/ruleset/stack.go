@@ -23,7 +23,8 @@ type Stack struct {
 	current traversal // of the packet that is walked
 	// decided says of rules whose matches are not understood whether they accept
 	// the packet; see Follow.
-	decided map[*Rule]bool
+	decided   map[*Rule]bool
+	following bool // what is passed is recorded, too
 }
 
 // base is a chain that the kernel calls.

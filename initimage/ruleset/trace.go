@@ -27,7 +27,8 @@ type Path struct {
 	// Zone is the zone of conntrack that the packet's connection is in.
 	Zone uint16
 	// Hooks are the places that the packet passed, in the kernel's order, with the
-	// chains that it went through there, whether or not a rule took part.
+	// chains that it went through there, whether or not a rule took part. Only Follow
+	// records them.
 	Hooks []Hook
 	// Undecided is the rule whose matches are not understood, if the outcome is
 	// unknown for that.
@@ -128,7 +129,7 @@ type traversal struct {
 	steps      []Step
 	rulesMet   int
 
-	recording bool // the steps and hooks are wanted
+	recording bool // the steps are wanted
 	hooks     []Hook
 	undecided *Rule
 }
