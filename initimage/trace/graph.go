@@ -234,7 +234,7 @@ func mermaidText(lines ...string) string {
 
 func (g *graph) dot() string {
 	var b strings.Builder
-	b.WriteString("digraph trace {\n  node [shape=box fontname=sans]\n  edge [fontname=sans]\n")
+	b.WriteString("digraph trace {\n  labeljust=l\n  node [shape=box fontname=sans]\n  edge [fontname=sans]\n")
 	for i, f := range g.frames {
 		fmt.Fprintf(&b, "  subgraph cluster_%d {\n    label=%s fontname=sans\n", i+1, dotText(f.title))
 		for _, box := range f.boxes {

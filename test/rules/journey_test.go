@@ -2,6 +2,7 @@ package rules
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/shunt-dev/shunt/initimage/ruleset"
@@ -56,4 +57,56 @@ func opener(packet ruleset.Packet, proxy trace.Proxy) trace.Actor {
 		return trace.TheProxy
 	}
 	return trace.App
+}
+
+// TestIdentify reads the proxy back from the rules of each case. Of a port that no
+// packet is sent to it need not know.
+func TestIdentify(t *testing.T) {
+	for _, test := range corpus(t) {
+		if test.Refused() {
+			continue
+		}
+		spec, _, err := test.Spec()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sides []trace.Side
+		for _, family := range ruleset.Families {
+			set := ruleset.Build(spec, family)
+			sides = append(sides, trace.Side{Family: family, Sets: []ruleset.RuleSet{set}, Routing: set.Routing})
+		}
+		got, want := trace.Identify(sides), trace.ProxyOf(spec)
+		if strings.HasSuffix(test.Name, "-outbound-none") || strings.HasSuffix(test.Name, "-owner-groups-none") {
+			want.Outbound = 0
+		}
+		if test.Name == "tproxy-inbound-none" {
+			want.Inbound, want.Transparent, want.Mark = 0, false, 0
+		}
+		if got != want {
+			t.Errorf("%s:\n%+v, want\n%+v", test.Name, got, want)
+		}
+	}
+}
+
+// TestIdentifyListings reads the proxy of the reference listings.
+func TestIdentifyListings(t *testing.T) {
+	want := map[string]trace.Proxy{
+		"redirect": {UID: 1337, GID: 1337, Inbound: 15006, Outbound: 15001},
+		"tproxy":   {UID: 1337, GID: 1337, Inbound: 15006, Outbound: 15001, Mark: 0x539, Transparent: true},
+		"dns":      {UID: 1337, GID: 1337, Inbound: 15006, Outbound: 15001, DNS: 15053},
+		"ambient":  {UID: 1337, GID: 1337, Inbound: 15006, Outbound: 15001, Mark: 0x539, MarkAll: true, Transparent: true},
+		"legacy":   {UID: 1337, GID: 1337, Inbound: 15001, Outbound: 15001},
+	}
+	for _, listing := range Listings {
+		for _, family := range ruleset.Families {
+			set, err := listing.Read("testdata/listings", family)
+			if err != nil {
+				t.Fatal(err)
+			}
+			side := trace.Side{Family: family, Sets: []ruleset.RuleSet{set}, Routing: set.Routing}
+			if got := trace.Identify([]trace.Side{side}); got != want[listing.Name] {
+				t.Errorf("%s, %s: %+v, want %+v", listing.Name, family, got, want[listing.Name])
+			}
+		}
+	}
 }
