@@ -2,6 +2,7 @@ package trace
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/shunt-dev/shunt/initimage/ruleset"
@@ -9,33 +10,72 @@ import (
 
 // decides returns the rule that decides where a packet goes; nil if none does.
 //
-//	the packet ends     | the rule that decides
-//	diverted or blocked | the last one that can do so
-//	unchanged           | the last one that let it off in nat or mangle, where packets are diverted
-//	kept in the pod     | the last one that marked it, for the routing that keeps it
+//	the packet ends | the rule that decides: the last one that
+//	diverted        | gives it another destination or socket
+//	blocked         | drops or rejects it, or sends it nowhere
+//	unchanged       | lets it off in nat or mangle, where packets are diverted
+//	kept in the pod | gives it a mark, for the routing that keeps it
+//	unknown         | it comes to
 func decides(path ruleset.Path) *ruleset.Step {
 	for i := len(path.Steps) - 1; i >= 0; i-- {
-		step := path.Steps[i]
-		if !step.Acts() {
-			continue
-		}
+		step := &path.Steps[i]
+		effect := effectOf(step.Rule.Target)
+		wanted := false
 		switch path.Outcome.Fate {
+		case ruleset.Redirected, ruleset.Rewritten, ruleset.TProxied:
+			wanted = effect == diverts
+		case ruleset.Dropped, ruleset.Rejected:
+			wanted = effect == blocks
 		case ruleset.Direct:
-			_, verdict := step.Rule.Target.(ruleset.Verdict)
-			table := step.Table[strings.LastIndexByte(step.Table, ' ')+1:]
-			if verdict && (table == "nat" || table == "mangle") {
-				return &step
-			}
+			wanted = effect == letsOff && slices.Contains([]string{"nat", "mangle"}, step.Table[strings.LastIndexByte(step.Table, ' ')+1:])
 		case ruleset.Local:
-			switch step.Rule.Target.(type) {
-			case ruleset.SetMark, ruleset.RestoreMark:
-				return &step
-			}
+			wanted = effect == marks
 		default:
-			return &step
+			wanted = true
+		}
+		if wanted {
+			return step
 		}
 	}
 	return nil
+}
+
+// effect is what a target does, as far as it decides where packets go.
+type effect int
+
+const (
+	noEffect effect = iota
+	diverts
+	blocks
+	letsOff
+	marks
+)
+
+func effectOf(target ruleset.Target) effect {
+	switch target := target.(type) {
+	case ruleset.Redirect, ruleset.DNAT, ruleset.TProxy:
+		return diverts
+	case ruleset.Nowhere, ruleset.Reject:
+		return blocks
+	case ruleset.Verdict:
+		if target == ruleset.Drop {
+			return blocks
+		}
+		return letsOff
+	case ruleset.SetMark, ruleset.RestoreMark:
+		return marks
+	case ruleset.Sequence:
+		for _, each := range slices.Backward(target) {
+			if effect := effectOf(each); effect != noEffect {
+				return effect
+			}
+		}
+	case ruleset.OpaqueTarget:
+		if len(target.Args) > 1 {
+			return map[string]effect{"REDIRECT": diverts, "DNAT": diverts, "TPROXY": diverts, "MARK": marks}[target.Args[1]]
+		}
+	}
+	return noEffect
 }
 
 // place is that of a Met in a leg's hooks.
@@ -115,21 +155,33 @@ func capital(sentence string) string {
 	return strings.ToUpper(sentence[:1]) + sentence[1:]
 }
 
-// why says why a leg goes where it goes, or that no rule decides it. A rule that
-// diverts often does nothing else, in a chain of its own; then the jump to that
-// chain says why.
+// why says why a leg goes where it goes. A rule that diverts often does nothing
+// else, in a chain of its own; then the jump to that chain says why.
 func (l *Leg) why() string {
 	if l.Decides == nil {
-		return "no rule decides it"
+		return l.withoutRule()
 	}
-	switch l.Decides.Rule.Target.(type) {
-	case ruleset.Redirect, ruleset.TProxy, ruleset.DNAT:
-		for i := len(l.Path.Steps) - 1; i >= 0; i-- {
-			jump, ok := l.Path.Steps[i].Rule.Target.(ruleset.Jump)
-			if ok && jump.Chain == l.Decides.Chain && l.Path.Steps[i].Table == l.Decides.Table {
-				return Reason(l.Path.Steps[i])
+	if effectOf(l.Decides.Rule.Target) == diverts {
+		for _, step := range slices.Backward(l.Path.Steps) {
+			jump, ok := step.Rule.Target.(ruleset.Jump)
+			if ok && jump.Chain == l.Decides.Chain && step.Table == l.Decides.Table {
+				return Reason(step)
 			}
 		}
 	}
 	return Reason(*l.Decides)
+}
+
+// withoutRule says why a leg goes where it goes that no rule decides.
+func (l *Leg) withoutRule() string {
+	last := len(l.Path.Hooks) - 1
+	switch {
+	case l.Path.Outcome.Fate != ruleset.Dropped:
+		return "no rule diverts it"
+	case last >= 0 && l.Path.Hooks[last].Name == ruleset.RoutingHook && l.Path.Hooks[last].Out == "":
+		return "there is no route"
+	case l.Packet.Direction == ruleset.In && (ruleset.ThisHost(l.Packet.Src) || ruleset.ThisHost(l.Packet.Dst)):
+		return "the kernel takes no packet from outside with such an address"
+	}
+	return "the pod is cut off, as it is while its rules are changed"
 }

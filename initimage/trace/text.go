@@ -54,7 +54,7 @@ func (p *printer) pod(pod Pod) {
 			invented = append(invented, text(side.address()))
 		}
 		for _, line := range side.Unread {
-			p.printf("# %s: not understood, so what follows may be wrong about it: %s\n", side.Family, line)
+			p.printf("# %s: not understood: %s\n", side.Family, line)
 		}
 	}
 	if len(invented) > 0 {
@@ -65,7 +65,11 @@ func (p *printer) pod(pod Pod) {
 // journey prints a journey from one of its legs on.
 func (p *printer) journey(j *Journey, from int) {
 	if from == 0 {
-		p.printf("\n%s\n", describe(j.Connection.Packet))
+		question := j.Connection.Packet
+		if len(j.Legs) > 0 {
+			question = j.Legs[0].Packet // its source is known
+		}
+		p.printf("\n%s\n", describe(question))
 		p.verdict(j)
 	}
 	for i := from; i < len(j.Legs); i++ {
@@ -86,6 +90,9 @@ func (p *printer) journey(j *Journey, from int) {
 
 // verdict prints how a journey ends.
 func (p *printer) verdict(j *Journey) {
+	if len(j.Unread) > 0 {
+		p.printf("   Not certain: what the source has besides is not understood, and may send it another way.\n")
+	}
 	if j.End.Kind != EndApp && j.End.Kind != EndOutside {
 		p.printf("=> %s: %s.\n", strings.ToUpper(string(j.End.Kind)), j.End.Text)
 		return

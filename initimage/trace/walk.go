@@ -25,7 +25,11 @@ func Walk(pod Pod, c Connection) Journey {
 		return Journey{Connection: c, End: End{Kind: EndUnknown,
 			Text: fmt.Sprintf("nothing is known of the pod's %s", c.Packet.Family)}}
 	}
-	w := walker{proxy: pod.Proxy, side: side, host: side.Walked(), stack: ruleset.NewStack(side.Routing, side.Sets...)}
+	unread := slices.Clone(side.Unread)
+	for _, intruder := range side.Routing.Intruders {
+		unread = append(unread, "what this routing does: ip "+intruder)
+	}
+	w := walker{unread: unread, proxy: pod.Proxy, side: side, host: side.Walked(), stack: ruleset.NewStack(side.Routing, side.Sets...)}
 	return w.journey(c, nil)
 }
 
@@ -35,6 +39,8 @@ type walker struct {
 	side  *Side
 	host  ruleset.Host
 	stack *ruleset.Stack
+	// unread is what is not known of the side.
+	unread []string
 }
 
 // decision says of a rule that is not understood whether it accepts the packet of
@@ -48,7 +54,7 @@ type decision struct {
 // journey follows a connection until it ends, or until a rule decides of which it is
 // not known whether it matches: then it follows both ways.
 func (w *walker) journey(c Connection, decided []decision) Journey {
-	j := Journey{Connection: c, Unread: w.side.Unread}
+	j := Journey{Connection: c, Unread: w.unread}
 	undecided := w.forth(&j, decided)
 	if undecided == nil && j.End.Kind != EndLoop && j.End.Kind != EndBlocked {
 		undecided = w.back(&j, decided)
@@ -331,6 +337,9 @@ func answerTitle(from Actor, gone Leg) string {
 		return "The answer from outside comes back to " + to
 	case TheProxy:
 		return "The proxy answers " + to
+	}
+	if gone.From == App {
+		return "The answer goes back in the pod"
 	}
 	return "The app answers " + to
 }
