@@ -25,6 +25,10 @@ func (f Family) String() string {
 // Of reports whether addr is of the family.
 func (f Family) Of(addr netip.Addr) bool { return addr.Is4() == (f == IPv4) }
 
+// loopback6 is the prefix of the IPv6 address by which a process reaches its own
+// host.
+var loopback6 = hostPrefix(netip.IPv6Loopback())
+
 // loopback returns the address by which a process reaches its own host.
 func (f Family) loopback() netip.Addr {
 	if f == IPv6 {

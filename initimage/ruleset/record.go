@@ -102,8 +102,8 @@ func (h *traversal) routed(out string) {
 	case h.localTable():
 		way = fmt.Sprintf("lo: %s is an address of this pod", h.Dst)
 	case out == loopbackName:
-		if rule, ok := h.stack.routing.deciding(h.Src, h.Mark, h.bound); ok {
-			way = fmt.Sprintf("lo: ip rule %q, where every address is local", rule)
+		if rule := h.decidingRule(); rule != nil {
+			way = fmt.Sprintf("lo: ip rule %q, where every address is local", *rule)
 		}
 	case out == "":
 		way = "nowhere: no route"

@@ -172,23 +172,18 @@ func (r *Routing) canonical() {
 	})
 }
 
-// local reports whether a packet is routed to this host whatever its destination.
-// The sending socket is bound to an interface, or to "".
-func (r Routing) local(src netip.Addr, mark uint32, bound string) bool {
-	_, local := r.deciding(src, mark, bound)
-	return local
-}
-
-// deciding returns the rule for which such a packet is routed to this host.
-func (r Routing) deciding(src netip.Addr, mark uint32, bound string) (rule PolicyRule, found bool) {
-	i := slices.IndexFunc(r.Rules, func(p PolicyRule) bool {
-		return p.Narrowed == "" && mark&p.Mask == p.Mark &&
-			(!p.Source.IsValid() || p.Source.Contains(src)) &&
-			(p.OutInterface == "" || p.OutInterface == bound) &&
-			slices.Contains(r.Routes, LocalRoute{Table: p.Table})
+// decidingRule returns the policy rule for which the packet is routed to this host,
+// whatever its destination; nil if there is none.
+func (h *traversal) decidingRule() *PolicyRule {
+	routing := &h.stack.routing
+	i := slices.IndexFunc(routing.Rules, func(p PolicyRule) bool {
+		return p.Narrowed == "" && slices.Contains(routing.Routes, LocalRoute{Table: p.Table}) &&
+			h.marked(p.Mark, p.Mask) &&
+			(!p.Source.IsValid() || h.sourceIn(p.Source)) &&
+			(p.OutInterface == "" || h.boundTo(p.OutInterface))
 	})
 	if i < 0 {
-		return PolicyRule{}, false
+		return nil
 	}
-	return r.Rules[i], true
+	return &routing.Rules[i]
 }

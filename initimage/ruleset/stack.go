@@ -25,6 +25,7 @@ type Stack struct {
 	// the packet; see Follow.
 	decided   map[*Rule]bool
 	following bool // what is passed is recorded, too
+	survey    *Survey // is told what walks compare, if there is one
 }
 
 // base is a chain that the kernel calls.

@@ -69,9 +69,15 @@ func (s *Stack) trace(host *Host, packet Packet, assumed Assumption, steps bool)
 	}
 	if packet.Direction == Out && !packet.Src.IsValid() {
 		packet.Src = sourceFor(host, packet)
+		if s.survey != nil {
+			s.survey.choseSource(packet, host)
+		}
+	}
+	if s.survey != nil {
+		s.survey.opened(packet)
 	}
 	walk := &s.current
-	*walk = traversal{stack: s, host: host, assumed: assumed, recording: steps, Packet: packet, opens: packet.opens()}
+	*walk = traversal{stack: s, host: host, survey: s.survey, assumed: assumed, recording: steps, Packet: packet, opens: packet.opens()}
 	if packet.Direction == Out {
 		walk.bound = packet.Interface
 		walk.output()
@@ -113,6 +119,7 @@ func sourceFor(host *Host, p Packet) netip.Addr {
 type traversal struct {
 	Packet
 	stack      *Stack
+	survey     *Survey // is told what is compared, if there is one
 	host       *Host
 	assumed    Assumption
 	hook       string
@@ -150,9 +157,9 @@ const loopbackName = "lo"
 // table of local addresses comes before every rule (ip-rule(8), priority 0).
 func (h *traversal) route() string {
 	switch {
-	case h.localTable() || h.stack.routing.local(h.Src, h.Mark, h.bound):
+	case h.localTable() || h.decidingRule() != nil:
 		return loopbackName
-	case h.bound == loopbackName:
+	case h.boundTo(loopbackName):
 		return ""
 	}
 	return h.host.Uplink
@@ -162,8 +169,8 @@ func (h *traversal) route() string {
 // IPv6 it holds each address with its interface, and a socket that is bound to lo
 // does not find those of other interfaces.
 func (h *traversal) localTable() bool {
-	found := h.bound != loopbackName || h.Family == IPv4 || h.Dst.IsLoopback()
-	return found && h.host.local(h.Dst)
+	found := h.Family == IPv4 || !h.boundTo(loopbackName) || h.destinationLoopback()
+	return found && h.destinationLocal()
 }
 
 // chooseInterface sets the interface that the packet leaves by, and drops the
@@ -205,8 +212,8 @@ func (h *traversal) input() {
 	if h.Direction == In && h.cutOff(h.in) {
 		return // it may come in, but its answer cannot leave
 	}
-	fromOutside := h.in != loopbackName
-	if fromOutside && (h.Src == netip.IPv6Loopback() || h.Dst == netip.IPv6Loopback()) {
+	fromOutside := !h.cameBy(loopbackName)
+	if fromOutside && h.Family == IPv6 && (h.sourceIn(loopback6) || h.destinationIn(loopback6)) {
 		h.seal(Dropped) // before netfilter sees it
 		return
 	}
@@ -222,7 +229,7 @@ func (h *traversal) input() {
 			hook = "FORWARD"
 		}
 	}
-	h.taken = hook == "INPUT" && !h.host.local(h.Dst)
+	h.taken = hook == "INPUT" && !h.destinationLocal()
 	h.passHook(hook)
 }
 
@@ -230,7 +237,8 @@ func (h *traversal) input() {
 // addresses. For a destination in 127.0.0.0/8 that depends on the pod's
 // route_localnet, which others set.
 func (h *traversal) martian() bool {
-	return ThisHost(h.Src) || ThisHost(h.Dst) && (!h.Dst.Is4() || !h.Dst.IsLoopback() || h.host.NoLocalnet)
+	return h.sourceThisHost() || h.destinationThisHost() &&
+		(h.Family == IPv6 || h.host.NoLocalnet || !h.destinationLoopback())
 }
 
 // outcome returns where the packet ended.
@@ -252,7 +260,7 @@ func (h *traversal) answer(sent Packet) Packet {
 		Dst: sent.Src, DstPort: sent.SrcPort, UID: defaultID, GID: defaultID, ConnMark: h.ConnMark,
 		Interface: h.host.Uplink, State: Established,
 	}
-	if h.State == Untracked {
+	if h.hasState(Untracked) {
 		back.State, back.ConnMark, back.Midstream = New, 0, true
 	}
 	if outcome := h.outcome().Fate; sent.Direction == In || h.looped || outcome == Redirected {
@@ -291,9 +299,12 @@ func (h *traversal) passHook(hook string) {
 		entering := hook == "PREROUTING" || hook == "OUTPUT"
 		h.tracked = h.looped || !entering || b.priority > priorityConntrack
 		before := h.Packet
+		if h.survey != nil {
+			h.survey.remember()
+		}
 		h.pass(b)
 		h.end(&before)
-		if changed := before.Dst != h.Dst || before.Mark != h.Packet.Mark; changed && hook == "OUTPUT" && b.reroutes && !h.sealed() {
+		if hook == "OUTPUT" && b.reroutes && !h.sealed() && h.changedSince(&before) {
 			h.chooseInterface()
 			leaves, h.out = h.out, seen
 		}
@@ -315,15 +326,7 @@ func (h *traversal) skipsNAT(hook string) bool {
 }
 
 // opensTracked reports whether the packet opens a connection that conntrack tracks.
-func (h *traversal) opensTracked() bool { return h.State == New || h.State == Related }
-
-// conntrackState returns the state that conntrack gives the packet where it is now.
-func (h *traversal) conntrackState() State {
-	if !h.tracked && h.State != Untracked {
-		return Invalid
-	}
-	return h.State
-}
+func (h *traversal) opensTracked() bool { return h.hasState(New, Related) }
 
 func (h *traversal) seal(f Fate) { h.fate, h.port = f, 0 }
 

@@ -1,28 +1,25 @@
 package ruleset
 
 import (
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 )
 
-func (m Source) matches(h *traversal) bool       { return m.Prefix.Contains(h.Src) != m.Not }
-func (m Destination) matches(h *traversal) bool  { return m.Prefix.Contains(h.Dst) != m.Not }
-func (m InInterface) matches(h *traversal) bool  { return matchesName(m.Name, h.in) != m.Not }
+func (m Source) matches(h *traversal) bool       { return h.sourceIn(m.Prefix) != m.Not }
+func (m Destination) matches(h *traversal) bool  { return h.destinationIn(m.Prefix) != m.Not }
+func (m InInterface) matches(h *traversal) bool  { return h.cameBy(m.Name) != m.Not }
 func (m OutInterface) matches(h *traversal) bool { return matchesName(m.Name, h.out) != m.Not }
-func (m Protocol) matches(h *traversal) bool     { return m.accepts(h.Packet.Protocol) }
+func (m Protocol) matches(h *traversal) bool     { return h.isProtocol(m) }
 
 func (m Ports) matches(h *traversal) bool {
-	port := h.DstPort
-	if m.Source {
-		port = h.SrcPort
-	}
-	return (m.Protocol == "" || m.Protocol == h.Packet.Protocol) && m.Ranges.Contains(port) != m.Not
+	return (m.Protocol == "" || h.isProtocol(Protocol{Name: m.Protocol})) && h.portIn(m.Source, m.Ranges) != m.Not
 }
 
 // matches takes the first packet of a tcp connection for its SYN, also if another
 // connection announced it.
-func (m SYN) matches(h *traversal) bool { return h.Packet.Protocol == "tcp" && h.opens != m.Not }
+func (m SYN) matches(h *traversal) bool { return h.isProtocol(tcp) && h.opens != m.Not }
 
 // matches returns false for packets that no process of this host made: they have no
 // socket yet.
@@ -30,31 +27,28 @@ func (m Owner) matches(h *traversal) bool {
 	if h.hook != "OUTPUT" && h.hook != "POSTROUTING" {
 		return false
 	}
-	id := h.UID
-	if m.Group {
-		id = h.GID
-	}
-	return (m.First <= id && id <= m.Last) != m.Not
+	return h.ownedBy(m) != m.Not
 }
 
 func (m Mark) matches(h *traversal) bool {
-	mark := h.Packet.Mark
 	if m.Connection {
-		mark = h.connMark()
+		return h.connectionMarked(m.Value, m.Mask) != m.Not
 	}
-	return (mark&m.Mask == m.Value) != m.Not
+	return h.marked(m.Value, m.Mask) != m.Not
 }
 
 func (m Conntrack) matches(h *traversal) bool {
-	return slices.Contains(m.States, h.conntrackState()) != m.Not
+	if !h.tracked && !h.hasState(Untracked) { // conntrack has not seen it yet
+		return slices.Contains(m.States, Invalid) != m.Not
+	}
+	return h.hasState(m.States...) != m.Not
 }
 
 func (m AddressType) matches(h *traversal) bool {
-	a := h.Src
 	if m.Destination {
-		a = h.Dst
+		return h.destinationLocal() != m.Not
 	}
-	return h.host.local(a) != m.Not
+	return h.sourceLocal() != m.Not
 }
 
 // matches is never called: a walk is told which opaque rules accept.
@@ -91,30 +85,28 @@ func (Jump) apply(*traversal) action { return actionJump }
 // host's address for one that came in (iptables-extensions(8)).
 func (r Redirect) apply(h *traversal) action {
 	if h.hook == "OUTPUT" {
-		h.Dst = h.Family.loopback()
-	} else {
-		h.Dst = h.host.address(h.Family)
+		return h.rewritten(h.Family.loopback(), r.Port)
 	}
-	return h.rewritten(r.Port)
+	return h.rewritten(h.host.address(h.Family), r.Port)
 }
 
 func (d DNAT) apply(h *traversal) action {
-	if d.Address.IsValid() {
-		h.Dst = d.Address
-	}
-	return h.rewritten(d.Port)
+	return h.rewritten(d.Address, d.Port)
 }
 
-// rewritten gives the packet its new port; 0 keeps the old one. A packet that
-// TPROXY has given to a socket stays there.
-func (h *traversal) rewritten(port uint16) action {
+// rewritten gives the packet its new destination. An address that is not valid, and
+// port 0, keep the old one. A packet that TPROXY has given to a socket stays there.
+func (h *traversal) rewritten(address netip.Addr, port uint16) action {
 	h.translated = true
+	if address.IsValid() {
+		h.setDestination(address)
+	}
 	if port != 0 {
-		h.DstPort = port
+		h.setPort(port)
 	}
 	switch {
 	case h.fate == TProxied:
-	case h.host.local(h.Dst):
+	case h.destinationLocal():
 		h.fate, h.port = Redirected, h.DstPort
 	default:
 		h.fate, h.port = Rewritten, h.DstPort
@@ -124,49 +116,33 @@ func (h *traversal) rewritten(port uint16) action {
 
 // apply leaves the rest to the routing of what came in.
 func (Nowhere) apply(h *traversal) action {
-	h.Dst, h.translated = IPv4.unspecified(), true
+	h.setDestination(IPv4.unspecified())
+	h.translated = true
 	return actionAccept
 }
 
 func (t TProxy) apply(h *traversal) action {
-	h.Packet.Mark = h.Packet.Mark&^t.Mask ^ t.Mark
+	h.setMark(t.Mask, t.Mark)
 	h.fate, h.port = TProxied, t.Port
 	return actionAccept
 }
 
-// connMark returns the mark of the packet's connection, if conntrack knows one.
-func (h *traversal) connMark() uint32 {
-	if !h.tracked || h.State == Untracked {
-		return 0
-	}
-	return h.ConnMark
-}
-
-// markConnection does nothing to a packet that has no connection.
-func (h *traversal) markConnection(mark uint32) {
-	if h.tracked && h.State != Untracked {
-		h.ConnMark = mark
-	}
-}
-
 func (s SetMark) apply(h *traversal) action {
 	if s.Connection {
-		h.markConnection(h.ConnMark&^s.Mask ^ s.Value)
+		h.setConnectionMark(s.Mask, s.Value)
 	} else {
-		h.Packet.Mark = h.Packet.Mark&^s.Mask ^ s.Value
+		h.setMark(s.Mask, s.Value)
 	}
 	return actionContinue
 }
 
 func (s SaveMark) apply(h *traversal) action {
-	h.markConnection(h.ConnMark&^s.connection() ^ h.Packet.Mark&s.packet())
+	h.saveMark(s.connection(), s.packet())
 	return actionContinue
 }
 
 func (r RestoreMark) apply(h *traversal) action {
-	if h.tracked && h.State != Untracked {
-		h.Packet.Mark = h.Packet.Mark&^r.packet() ^ h.ConnMark&r.connection()
-	}
+	h.restoreMark(r.packet(), r.connection())
 	return actionContinue
 }
 
@@ -183,7 +159,7 @@ func (z ConntrackZone) apply(h *traversal) action {
 // late.
 func (NoTrack) apply(h *traversal) action {
 	if !h.tracked {
-		h.State = Untracked
+		h.setState(Untracked)
 	}
 	return actionContinue
 }

@@ -1,0 +1,247 @@
+package ruleset
+
+import (
+	"slices"
+)
+
+// Survey divides a box of packets into classes whose packets go exactly the same
+// way: they meet the same rules, and end alike.
+//
+// It takes a box, and walks one packet of it. Every comparison on the way narrows
+// the class to the packets for which it has the same result. A comparison looks at
+// one field, so that the class is a box, too. What is left of the box, at most one
+// box for each field, is divided next. So the classes are disjoint and cover
+// everything, and there are as many walks as classes.
+//
+// Several walks may narrow one class: of the packet, of the answer to it, and of a
+// connection that the proxy makes because of it. A Flow keeps which of their fields
+// are fields of the first packet.
+//
+//	for survey := NewSurvey(box); survey.Next(); {
+//		first := survey.Flow(template)
+//		path, answer := survey.Walk(stack, &host, first)
+//		class := survey.Class()
+//	}
+type Survey struct {
+	space *Space
+	todo  []Box
+	box   Box
+	mixed bool
+
+	// What the walks of this class have compared.
+	within  []Values     // the fields' values are among these, if there are any
+	without [][]Interval // and not among these
+	order   []Field      // in which fields were compared first
+
+	// Of the packet that is walked.
+	from   origins
+	before origins // when it came to the last chain
+	source Field   // of the source address, once it is chosen
+	host   *Host
+	own    Values // addresses of that host
+}
+
+// Flow is a packet, and where its fields come from.
+type Flow struct {
+	Packet Packet
+	from   origins
+}
+
+// origins tells which field of the first packet each field of a packet is; fixed
+// for none.
+type origins struct {
+	protocol, in, state, uid, gid, src, dst, srcPort, dstPort Field
+	mark, connMark                                            []groupOrigin
+}
+
+// groupOrigin is a field of marks, some bits of it flipped.
+type groupOrigin struct {
+	field   Field
+	flipped uint32
+}
+
+// NewSurvey returns a survey of some packets.
+func NewSurvey(box Box) *Survey {
+	n := box.space.fieldCount()
+	survey := &Survey{space: box.space, within: make([]Values, n), without: make([][]Interval, n)}
+	if !slices.ContainsFunc(box.values, func(v Values) bool { return v != nil && len(v) == 0 }) {
+		survey.todo = []Box{box}
+	}
+	return survey
+}
+
+// Next goes on to the next class. It returns false if all packets have been in one.
+func (v *Survey) Next() bool {
+	if len(v.todo) == 0 {
+		return false
+	}
+	last := len(v.todo) - 1
+	v.box, v.todo, v.mixed = v.todo[last], v.todo[:last], false
+	for _, f := range v.order {
+		v.within[f], v.without[f] = nil, v.without[f][:0]
+	}
+	v.order = v.order[:0]
+	return true
+}
+
+// Flow returns one packet of the box. What the box does not look at is as in the
+// template.
+func (v *Survey) Flow(template Packet) Flow {
+	flow := v.Fixed(template)
+	flow.Packet.Family = v.space.Family
+	origin := func(f Field) Field {
+		if v.box.values[f] == nil {
+			return fixed
+		}
+		v.space.put(&flow.Packet, f, v.box.values[f].pick(v.space.prefer[f]))
+		return f
+	}
+	flow.from.protocol, flow.from.in, flow.from.state = origin(FieldProtocol), origin(FieldInterface), origin(FieldState)
+	flow.from.uid, flow.from.gid = origin(FieldUID), origin(FieldGID)
+	flow.from.src, flow.from.dst = origin(FieldSrc), origin(FieldDst)
+	flow.from.srcPort, flow.from.dstPort = origin(FieldSrcPort), origin(FieldDstPort)
+	for group := range v.space.groups {
+		flow.from.mark[group].field = origin(v.space.markField(false, group))
+		flow.from.connMark[group].field = origin(v.space.markField(true, group))
+	}
+	return flow
+}
+
+// Fixed returns a packet that is the same for all packets of the class.
+func (v *Survey) Fixed(p Packet) Flow {
+	flow := Flow{Packet: p, from: origins{fixed, fixed, fixed, fixed, fixed, fixed, fixed, fixed, fixed, nil, nil}}
+	flow.from.mark, flow.from.connMark = make([]groupOrigin, len(v.space.groups)), make([]groupOrigin, len(v.space.groups))
+	for group := range v.space.groups {
+		flow.from.mark[group].field, flow.from.connMark[group].field = fixed, fixed
+	}
+	return flow
+}
+
+// TakeProtocol and the methods after it give a packet a field of another.
+func (f *Flow) TakeProtocol(of Flow) {
+	f.Packet.Protocol, f.from.protocol = of.Packet.Protocol, of.from.protocol
+}
+
+// TakeSource takes the source of another packet as the source.
+func (f *Flow) TakeSource(of Flow) { f.Packet.Src, f.from.src = of.Packet.Src, of.from.src }
+
+// TakeDestination takes the destination of another packet as the destination.
+func (f *Flow) TakeDestination(of Flow) { f.Packet.Dst, f.from.dst = of.Packet.Dst, of.from.dst }
+
+// TakePort takes the destination port of another packet as the destination port.
+func (f *Flow) TakePort(of Flow) {
+	f.Packet.DstPort, f.from.dstPort = of.Packet.DstPort, of.from.dstPort
+}
+
+// TakeMark takes the mark of another packet, or that of its connection.
+func (f *Flow) TakeMark(of Flow, connection bool) {
+	if connection {
+		f.Packet.ConnMark, f.from.connMark = of.Packet.ConnMark, slices.Clone(of.from.connMark)
+	} else {
+		f.Packet.Mark, f.from.mark = of.Packet.Mark, slices.Clone(of.from.mark)
+	}
+}
+
+// FreshPort gives a packet a source port that the kernel draws.
+func (v *Survey) FreshPort(f *Flow) {
+	if values := v.box.values[FieldHopPort]; values != nil {
+		f.Packet.SrcPort, f.from.srcPort = uint16(values.pick(v.space.prefer[FieldHopPort]).low), FieldHopPort
+	}
+}
+
+// Walk walks a packet through a stack, and narrows the class. It returns the path,
+// and the packet that the other end sends back.
+func (v *Survey) Walk(s *Stack, host *Host, f Flow) (Path, Flow) {
+	if v.host != host {
+		v.host, v.own = host, v.space.localValues(host)
+	}
+	v.from = f.from
+	v.from.mark, v.from.connMark = slices.Clone(f.from.mark), slices.Clone(f.from.connMark)
+	v.before.mark = make([]groupOrigin, len(v.space.groups))
+	v.source = f.from.src
+	s.survey = v
+	path := s.trace(host, f.Packet, nil, false)
+	s.survey = nil
+	back := v.Fixed(path.Answer)
+	back.from.protocol = f.from.protocol
+	back.from.src, back.from.srcPort, back.from.dst, back.from.dstPort = f.from.dst, f.from.dstPort, v.source, f.from.srcPort
+	if back.Packet.Direction == Out && path.Outcome.Fate == Redirected {
+		back.from.src, back.from.srcPort = v.from.dst, v.from.dstPort
+	}
+	if !path.Untracked {
+		back.from.connMark = v.from.connMark
+	}
+	return path, back
+}
+
+// Mixed reports whether the walks of the class have combined two marks bit by bit.
+// Then the class may hold packets that go another way.
+func (v *Survey) Mixed() bool { return v.mixed }
+
+// Class ends the walks of a class, and returns it.
+func (v *Survey) Class() Box {
+	class := Box{v.space, slices.Clone(v.box.values)}
+	for _, f := range v.order {
+		values := v.box.values[f]
+		if v.within[f] != nil {
+			values = values.And(v.within[f])
+		}
+		if len(v.without[f]) > 0 {
+			values = values.Without(Values(v.without[f]).sorted())
+		}
+		rest := v.box.values[f].Without(values)
+		if len(rest) == 0 {
+			continue
+		}
+		others := Box{v.space, slices.Clone(class.values)}
+		others.values[f] = rest
+		v.todo = append(v.todo, others)
+		class.values[f] = values
+	}
+	return class
+}
+
+// compared notes that a field was compared.
+func (v *Survey) compared(f Field) {
+	if v.within[f] == nil && len(v.without[f]) == 0 {
+		v.order = append(v.order, f)
+	}
+}
+
+// between narrows the class to the packets whose field is in an interval, or is not.
+func (v *Survey) between(f Field, i Interval, inside bool) {
+	switch {
+	case f == fixed:
+	case inside:
+		v.among(f, Values{i}, true)
+	default:
+		v.compared(f)
+		v.without[f] = append(v.without[f], i)
+	}
+}
+
+// among narrows the class to the packets whose field is in a set, or is not.
+func (v *Survey) among(f Field, set Values, inside bool) {
+	switch {
+	case f == fixed:
+		return
+	case !inside:
+		if len(set) > 0 {
+			v.compared(f)
+			v.without[f] = append(v.without[f], set...)
+		}
+		return
+	}
+	v.compared(f)
+	if v.within[f] == nil {
+		v.within[f] = set
+		return
+	}
+	v.within[f] = v.within[f].And(set)
+}
+
+// remember keeps where the fields come from that a chain may change.
+func (v *Survey) remember() {
+	v.before.dst = v.from.dst
+	copy(v.before.mark, v.from.mark)
+}
