@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/shunt-dev/shunt/initimage/nft"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
@@ -42,7 +43,7 @@ func nativeRules(family ruleset.Family, printed []string, links *netlink.Handle)
 			if t.kind != kind || kind == nftFamily(family) && slices.Contains(printed, t.name) || t.dormant {
 				continue
 			}
-			r := nativeReader{family: family, kind: kind, table: t.name, links: names, sets: map[string][]setElement{}}
+			r := nativeReader{family: family, kind: kind, table: t.name, links: names, sets: map[string][]nft.Element{}}
 			table, err := r.read(chains)
 			if err != nil {
 				return result, fmt.Errorf("table %s %s: %w", nativeFamilies[kind], t.name, err)
@@ -75,7 +76,7 @@ type nativeReader struct {
 	kind   nftables.TableFamily
 	table  string
 	links  map[uint32]string // names of interfaces, by index
-	sets   map[string][]setElement
+	sets   map[string][]nft.Element
 	own    bool // Shunt's table: rules keep their comments, and a set of any size is read
 }
 
@@ -170,14 +171,8 @@ func (r *nativeReader) dump(message int, tableAttribute uint16, name string) ([]
 	})
 }
 
-// setElement is one value of a set or one range, and its verdict in a verdict map.
-type setElement struct {
-	first, last []byte // last is nil for a single value
-	verdict     []byte
-}
-
 // elements returns what is in a set of the table.
-func (r *nativeReader) elements(set string) ([]setElement, error) {
+func (r *nativeReader) elements(set string) ([]nft.Element, error) {
 	if known, ok := r.sets[set]; ok {
 		return known, nil
 	}
@@ -189,9 +184,9 @@ func (r *nativeReader) elements(set string) ([]setElement, error) {
 	for _, message := range messages {
 		for _, element := range list(message.attributes()[unix.NFTA_SET_ELEM_LIST_ELEMENTS]) {
 			attrs := attributes(element)
-			b := bound{setElement: setElement{first: attributes(attrs[unix.NFTA_SET_ELEM_KEY])[unix.NFTA_DATA_VALUE]}}
-			b.last = attributes(attrs[setElementKeyEnd])[unix.NFTA_DATA_VALUE]
-			b.verdict = attributes(attrs[unix.NFTA_SET_ELEM_DATA])[unix.NFTA_DATA_VERDICT]
+			b := bound{Element: nft.Element{First: attributes(attrs[unix.NFTA_SET_ELEM_KEY])[unix.NFTA_DATA_VALUE]}}
+			b.Last = attributes(attrs[setElementKeyEnd])[unix.NFTA_DATA_VALUE]
+			b.Verdict = verdictOf(attributes(attrs[unix.NFTA_SET_ELEM_DATA])[unix.NFTA_DATA_VERDICT])
 			b.end = bigEndian(attrs[unix.NFTA_SET_ELEM_FLAGS])&unix.NFT_SET_ELEM_INTERVAL_END != 0
 			bounds = append(bounds, b)
 		}
@@ -203,14 +198,14 @@ func (r *nativeReader) elements(set string) ([]setElement, error) {
 // bound is an element as the kernel lists it: the first value of an interval or,
 // with end, the first value after one.
 type bound struct {
-	setElement
+	nft.Element
 	end bool
 }
 
 // intervals puts the bounds of a set together.
-func intervals(bounds []bound) []setElement {
+func intervals(bounds []bound) []nft.Element {
 	slices.SortStableFunc(bounds, func(a, b bound) int {
-		if order := bytes.Compare(a.first, b.first); order != 0 || a.end == b.end {
+		if order := bytes.Compare(a.First, b.First); order != 0 || a.end == b.end {
 			return order
 		}
 		if a.end { // an interval may begin where another ends
@@ -219,36 +214,24 @@ func intervals(bounds []bound) []setElement {
 		return 1
 	})
 	interval := slices.ContainsFunc(bounds, func(b bound) bool { return b.end })
-	var all []setElement
+	var all []nft.Element
 	for i, b := range bounds {
 		if b.end {
 			continue
 		}
-		if interval && b.last == nil { // it reaches up to the next bound
-			b.last = bytes.Repeat([]byte{0xff}, len(b.first))
+		if interval && b.Last == nil { // it reaches up to the next bound
+			b.Last = bytes.Repeat([]byte{0xff}, len(b.First))
 			if i+1 < len(bounds) {
-				b.last = before(bounds[i+1].first)
+				b.Last = nft.Before(bounds[i+1].First)
 			}
 		}
-		all = append(all, b.setElement)
+		all = append(all, b.Element)
 	}
 	return all
 }
 
 // setElementKeyEnd is NFTA_SET_ELEM_KEY_END.
 const setElementKeyEnd = 10
-
-// before returns the value that is one less, of the same size.
-func before(value []byte) []byte {
-	less := slices.Clone(value)
-	for i := len(less) - 1; i >= 0; i-- {
-		less[i]--
-		if less[i] != 0xff {
-			break
-		}
-	}
-	return less
-}
 
 func text(value []byte) string { return strings.TrimRight(string(value), "\x00") }
 

@@ -3,11 +3,11 @@ package kernel
 import (
 	"encoding/binary"
 	"fmt"
-	"math"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shunt-dev/shunt/initimage/nft"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
@@ -19,7 +19,7 @@ func (n *nativeRule) meta(attrs attributeMap) error {
 	}
 	loaded, known := metaOperands[key]
 	if !known {
-		loaded.size = 4
+		loaded = nft.Operand{}
 	}
 	n.load(attrs[unix.NFTA_META_DREG], loaded)
 	return nil
@@ -31,12 +31,12 @@ func (n *nativeRule) connection(attrs attributeMap) error {
 		n.setConnection(key, n.loaded(attrs[unix.NFTA_CT_SREG]))
 		return nil
 	}
-	loaded := operand{size: 4}
+	loaded := nft.Operand{}
 	switch key {
 	case unix.NFT_CT_STATE:
-		loaded.property = propertyState
+		loaded.Property = nft.PropertyState
 	case unix.NFT_CT_MARK:
-		loaded.property = propertyConnMark
+		loaded.Property = nft.PropertyConnMark
 	}
 	n.load(attrs[unix.NFTA_CT_DREG], loaded)
 	return nil
@@ -52,8 +52,8 @@ func (n *nativeRule) payload(attrs attributeMap) error {
 		return nil
 	}
 	ports := base == unix.NFT_PAYLOAD_TRANSPORT_HEADER && offset < 4
-	if ports || loaded.property == propertySource || loaded.property == propertyDestination {
-		n.addTarget(unknownTarget("payload set"))
+	if ports || loaded.Property == nft.PropertySource || loaded.Property == nft.PropertyDestination {
+		n.AddTarget(nft.UnknownTarget("payload set"))
 	}
 	return nil
 }
@@ -62,38 +62,44 @@ func (n *nativeRule) payload(attrs attributeMap) error {
 // goes.
 func (n *nativeRule) header(attrs attributeMap) error {
 	if attrs[unix.NFTA_EXTHDR_SREG] == nil {
-		n.load(attrs[unix.NFTA_EXTHDR_DREG], operand{})
+		n.load(attrs[unix.NFTA_EXTHDR_DREG], nft.Operand{})
 	}
 	return nil
 }
 
 func (n *nativeRule) byteorder(attrs attributeMap) error {
 	loaded := n.loaded(attrs[unix.NFTA_BYTEORDER_SREG])
-	loaded.network = !loaded.network
+	loaded.Network = !loaded.Network
 	n.load(attrs[unix.NFTA_BYTEORDER_DREG], loaded)
 	return nil
 }
 
+// operations are the comparisons by their codes.
+var operations = map[uint32]nft.Operation{
+	unix.NFT_CMP_EQ: nft.Equal, unix.NFT_CMP_NEQ: nft.NotEqual, unix.NFT_CMP_LT: nft.Less, unix.NFT_CMP_LTE: nft.LessOrEqual,
+	unix.NFT_CMP_GT: nft.Greater, unix.NFT_CMP_GTE: nft.GreaterOrEqual,
+}
+
 func (n *nativeRule) cmp(attrs attributeMap) error {
 	value := attributes(attrs[unix.NFTA_CMP_DATA])[unix.NFTA_DATA_VALUE]
-	n.addComparison(n.loaded(attrs[unix.NFTA_CMP_SREG]), bigEndian(attrs[unix.NFTA_CMP_OP]), value)
+	n.AddComparison(n.loaded(attrs[unix.NFTA_CMP_SREG]), operations[bigEndian(attrs[unix.NFTA_CMP_OP])], value)
 	return nil
 }
 
 func (n *nativeRule) inRange(attrs attributeMap) error {
-	between := setElement{
-		first: attributes(attrs[unix.NFTA_RANGE_FROM_DATA])[unix.NFTA_DATA_VALUE],
-		last:  attributes(attrs[unix.NFTA_RANGE_TO_DATA])[unix.NFTA_DATA_VALUE],
+	between := nft.Element{
+		First: attributes(attrs[unix.NFTA_RANGE_FROM_DATA])[unix.NFTA_DATA_VALUE],
+		Last:  attributes(attrs[unix.NFTA_RANGE_TO_DATA])[unix.NFTA_DATA_VALUE],
 	}
 	not := bigEndian(attrs[unix.NFTA_RANGE_OP]) == unix.NFT_RANGE_NEQ
-	n.addMembership(n.loaded(attrs[unix.NFTA_RANGE_SREG]), []setElement{between}, not)
+	n.AddMembership(n.loaded(attrs[unix.NFTA_RANGE_SREG]), []nft.Element{between}, not)
 	return nil
 }
 
 // nat adds the translation of a destination. Source addresses do not matter here.
 func (n *nativeRule) nat(attrs attributeMap) error {
 	if bigEndian(attrs[unix.NFTA_NAT_TYPE]) == natDestination {
-		n.addTarget(ruleset.DNAT{Address: n.address(attrs[unix.NFTA_NAT_REG_ADDR_MIN]), Port: n.port(attrs[unix.NFTA_NAT_REG_PROTO_MIN])})
+		n.AddTarget(ruleset.DNAT{Address: n.address(attrs[unix.NFTA_NAT_REG_ADDR_MIN]), Port: n.port(attrs[unix.NFTA_NAT_REG_PROTO_MIN])})
 	}
 	return nil
 }
@@ -109,7 +115,7 @@ func (n *nativeRule) tproxy(attrs attributeMap) ruleset.Target {
 // match adds a match of iptables' own kind.
 func (n *nativeRule) match(attrs attributeMap) error {
 	if name := text(attrs[matchName]); name != "comment" {
-		n.addOpaque(name)
+		n.AddOpaque(name)
 	}
 	return nil
 }
@@ -121,16 +127,19 @@ func (n *nativeRule) immediate(attrs attributeMap) error {
 	data := attributes(attrs[unix.NFTA_IMMEDIATE_DATA])
 	if verdict := data[unix.NFTA_DATA_VERDICT]; verdict != nil {
 		if t := verdictOf(verdict); t != nil {
-			n.addTarget(t)
+			n.AddTarget(t)
 		}
 		return nil
 	}
-	n.registers[slot(attrs[unix.NFTA_IMMEDIATE_DREG])] = operand{property: propertyConstant, value: data[unix.NFTA_DATA_VALUE]}
+	n.registers[slot(attrs[unix.NFTA_IMMEDIATE_DREG])] = nft.Operand{Property: nft.PropertyConstant, Value: data[unix.NFTA_DATA_VALUE]}
 	return nil
 }
 
 // verdictOf reads a verdict; nil for the one that continues.
 func verdictOf(data []byte) ruleset.Target {
+	if data == nil {
+		return nil
+	}
 	attrs := attributes(data)
 	chain := text(attrs[unix.NFTA_VERDICT_CHAIN])
 	switch code := int32(bigEndian(attrs[unix.NFTA_VERDICT_CODE])); code {
@@ -150,18 +159,18 @@ func verdictOf(data []byte) ruleset.Target {
 
 func (n *nativeRule) bitwise(attrs attributeMap) error {
 	loaded := n.registers[slot(attrs[unix.NFTA_BITWISE_SREG])]
-	if loaded.mask != nil || bigEndian(attrs[bitwiseOperation]) != 0 {
-		loaded = operand{} // a second mask, or a shift
+	if loaded.Mask != nil || bigEndian(attrs[bitwiseOperation]) != 0 {
+		loaded = nft.Operand{} // a second mask, or a shift
 	} else {
-		loaded.mask = attributes(attrs[unix.NFTA_BITWISE_MASK])[unix.NFTA_DATA_VALUE]
-		loaded.xor = attributes(attrs[unix.NFTA_BITWISE_XOR])[unix.NFTA_DATA_VALUE]
+		loaded.Mask = attributes(attrs[unix.NFTA_BITWISE_MASK])[unix.NFTA_DATA_VALUE]
+		loaded.Xor = attributes(attrs[unix.NFTA_BITWISE_XOR])[unix.NFTA_DATA_VALUE]
 	}
 	n.registers[slot(attrs[unix.NFTA_BITWISE_DREG])] = loaded
 	return nil
 }
 
 func (n *nativeRule) port(register []byte) uint16 {
-	if value := n.registers[slot(register)].value; register != nil && len(value) >= 2 {
+	if value := n.registers[slot(register)].Value; register != nil && len(value) >= 2 {
 		return binary.BigEndian.Uint16(value)
 	}
 	return 0
@@ -171,38 +180,27 @@ func (n *nativeRule) address(register []byte) netip.Addr {
 	if register == nil {
 		return netip.Addr{}
 	}
-	addr, _ := netip.AddrFromSlice(n.registers[slot(register)].value)
+	addr, _ := netip.AddrFromSlice(n.registers[slot(register)].Value)
 	return addr
 }
 
 // setMeta adds a statement that sets a property of the packet. Only the mark
 // matters here.
-func (n *nativeRule) setMeta(key uint32, loaded operand) {
-	if key != unix.NFT_META_MARK {
-		return
-	}
-	mask, xor := loaded.bits()
-	switch {
-	case loaded.property == propertyConstant:
-		n.addTarget(ruleset.SetMark{Value: native(loaded.value), Mask: math.MaxUint32})
-	case loaded.property == propertyMark:
-		n.addTarget(ruleset.SetMark{Value: xor, Mask: ^mask})
-	case loaded.property == propertyConnMark && xor == 0:
-		n.addTarget(ruleset.RestoreMark{Masks: ruleset.Masks{SpareConnection: ^mask}})
-	default:
-		n.addTarget(unknownTarget("meta mark set"))
+func (n *nativeRule) setMeta(key uint32, loaded nft.Operand) {
+	if key == unix.NFT_META_MARK {
+		n.SetMark(false, loaded)
 	}
 }
 
 // fib loads what the routing table says of an address. Its type is understood.
 func (n *nativeRule) fib(attrs attributeMap) error {
-	loaded := operand{size: 4}
+	loaded := nft.Operand{}
 	if bigEndian(attrs[unix.NFTA_FIB_RESULT]) == unix.NFT_FIB_RESULT_ADDRTYPE {
 		switch bigEndian(attrs[unix.NFTA_FIB_FLAGS]) {
 		case unix.NFTA_FIB_F_SADDR:
-			loaded.property = propertySourceType
+			loaded.Property = nft.PropertySourceType
 		case unix.NFTA_FIB_F_DADDR:
-			loaded.property = propertyDestinationType
+			loaded.Property = nft.PropertyDestinationType
 		}
 	}
 	n.load(attrs[unix.NFTA_FIB_DREG], loaded)
@@ -223,24 +221,13 @@ func (n *nativeRule) reject(attrs attributeMap) ruleset.Target {
 	return ruleset.Reject{}
 }
 
-func (n *nativeRule) setConnection(key uint32, loaded operand) {
-	if key == unix.NFT_CT_ZONE && loaded.property == propertyConstant && len(loaded.value) >= 2 {
-		n.addTarget(ruleset.ConntrackZone{Zone: binary.NativeEndian.Uint16(loaded.value)})
+func (n *nativeRule) setConnection(key uint32, loaded nft.Operand) {
+	if key == unix.NFT_CT_ZONE && loaded.Property == nft.PropertyConstant && len(loaded.Value) >= 2 {
+		n.AddTarget(ruleset.ConntrackZone{Zone: binary.NativeEndian.Uint16(loaded.Value)})
 		return
 	}
-	if key != unix.NFT_CT_MARK {
-		return
-	}
-	mask, xor := loaded.bits()
-	switch {
-	case loaded.property == propertyConstant:
-		n.addTarget(ruleset.SetMark{Connection: true, Value: native(loaded.value), Mask: math.MaxUint32})
-	case loaded.property == propertyConnMark:
-		n.addTarget(ruleset.SetMark{Connection: true, Value: xor, Mask: ^mask})
-	case loaded.property == propertyMark && xor == 0:
-		n.addTarget(ruleset.SaveMark{Masks: ruleset.Masks{SparePacket: ^mask}})
-	default:
-		n.addTarget(unknownTarget("ct mark set"))
+	if key == unix.NFT_CT_MARK {
+		n.SetMark(true, loaded)
 	}
 }
 
@@ -249,33 +236,22 @@ func (n *nativeRule) lookup(attrs attributeMap) error {
 	loaded := n.registers[slot(attrs[unix.NFTA_LOOKUP_SREG])]
 	set := text(attrs[unix.NFTA_LOOKUP_SET])
 	if attrs[unix.NFTA_LOOKUP_DREG] == nil {
-		if loaded.property == propertyUnknown {
-			n.addOpaque("set")
+		if loaded.Property == nft.PropertyUnknown {
+			n.AddOpaque("set")
 			return nil
 		}
 		elements, err := n.reader.elements(set)
-		n.addMembership(loaded, elements, bigEndian(attrs[lookupFlags])&lookupFlagInverse != 0)
+		n.AddMembership(loaded, elements, bigEndian(attrs[lookupFlags])&lookupFlagInverse != 0)
 		return err
 	}
 	if slot(attrs[unix.NFTA_LOOKUP_DREG]) != unix.NFT_REG_VERDICT {
-		n.registers[slot(attrs[unix.NFTA_LOOKUP_DREG])] = operand{}
+		n.registers[slot(attrs[unix.NFTA_LOOKUP_DREG])] = nft.Operand{}
 		return nil
 	}
 	elements, err := n.reader.elements(set)
 	if err != nil {
 		return err
 	}
-	n.finish()
-	for _, e := range elements[:min(len(elements), maxAlternatives)] {
-		one := &nativeRule{reader: n.reader, alternatives: n.alternatives}
-		one.addMembership(loaded, []setElement{e}, false)
-		verdict := verdictOf(e.verdict)
-		if one.neverMatches || verdict == nil {
-			continue
-		}
-		one.addTarget(verdict)
-		one.finish()
-		n.rules = append(n.rules, one.rules...)
-	}
+	n.AddVerdicts(loaded, elements)
 	return nil
 }

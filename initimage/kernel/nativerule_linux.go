@@ -1,97 +1,32 @@
 package kernel
 
 import (
-	"slices"
-
 	"golang.org/x/sys/unix"
 
+	"github.com/shunt-dev/shunt/initimage/nft"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// nativeRule translates one rule of nf_tables into iptables' rules. There is more
-// than one if it looks for several values, or acts before its last condition.
+// nativeRule decodes one rule of nf_tables.
 type nativeRule struct {
-	reader       *nativeReader
-	registers    map[uint32]operand
-	alternatives [][]ruleset.Match // any of them is enough
-	targets      ruleset.Sequence
-	neverMatches bool // no packet of the family meets it
-	rules        []ruleset.Rule
+	*nft.RuleMaker
+	reader    *nativeReader
+	registers map[uint32]nft.Operand
 }
 
-// maxAlternatives bounds the rules that one rule with a set becomes.
-const maxAlternatives = 256
-
 func (r *nativeReader) rules(expressions [][]byte) ([]ruleset.Rule, error) {
-	rule := &nativeRule{reader: r, registers: map[uint32]operand{}, alternatives: [][]ruleset.Match{nil}}
+	translator := nft.Translator{Family: r.family, Links: r.links, Own: r.own}
+	rule := &nativeRule{RuleMaker: translator.Rule(), reader: r, registers: map[uint32]nft.Operand{}}
 	for _, expression := range expressions {
 		attrs := attributes(expression)
 		if err := rule.addExpression(text(attrs[unix.NFTA_EXPR_NAME]), attributes(attrs[unix.NFTA_EXPR_DATA])); err != nil {
 			return nil, err
 		}
-		if rule.neverMatches {
-			return rule.rules, nil
+		if rule.Never {
+			break
 		}
 	}
-	rule.finish()
-	return rule.rules, nil
-}
-
-// finish makes rules of what has been collected.
-func (n *nativeRule) finish() {
-	var target ruleset.Target
-	switch len(n.targets) {
-	case 0:
-		return
-	case 1:
-		target = n.targets[0]
-	default:
-		target = slices.Clone(n.targets)
-	}
-	for _, matches := range n.alternatives {
-		n.rules = append(n.rules, ruleset.Rule{Matches: matches, Target: target})
-	}
-	n.targets = nil
-}
-
-// addAlternatives adds conditions, any of which is enough.
-func (n *nativeRule) addAlternatives(alternatives ...[]ruleset.Match) {
-	n.finish()
-	if len(alternatives)*len(n.alternatives) > maxAlternatives && !n.reader.own {
-		alternatives = [][]ruleset.Match{{opaque("set")}}
-	}
-	var ways [][]ruleset.Match
-	for _, way := range n.alternatives {
-		for _, more := range alternatives {
-			ways = append(ways, slices.Concat(way, more))
-		}
-	}
-	n.alternatives = ways
-	n.neverMatches = len(ways) == 0
-}
-
-func (n *nativeRule) addOpaque(what string) { n.addAlternatives([]ruleset.Match{opaque(what)}) }
-
-func opaque(what string) ruleset.Match { return ruleset.OpaqueMatch{Args: []string{"nft:" + what}} }
-
-// addTarget adds what the rule does. TPROXY ends an iptables rule and therefore
-// stays last; its rule sets what follows it as well.
-func (n *nativeRule) addTarget(t ruleset.Target) {
-	place := len(n.targets)
-	if place > 0 {
-		_, proxied := n.targets[place-1].(ruleset.TProxy)
-		if verdict, ends := t.(ruleset.Verdict); proxied && ends && verdict != ruleset.Drop {
-			return
-		}
-		if proxied {
-			place--
-		}
-	}
-	n.targets = slices.Insert(n.targets, place, t)
-}
-
-func unknownTarget(what string) ruleset.Target {
-	return ruleset.OpaqueTarget{Args: []string{"-j", "nft:" + what}}
+	return rule.Rules(), nil
 }
 
 // slot returns the place of a register, in words of four bytes. nf_tables counts
@@ -123,7 +58,7 @@ func expressionReaders() map[string]func(n *nativeRule, attrs attributeMap) erro
 	passive := func(*nativeRule, attributeMap) error { return nil }
 	does := func(target func(n *nativeRule, attrs attributeMap) ruleset.Target) func(*nativeRule, attributeMap) error {
 		return func(n *nativeRule, attrs attributeMap) error {
-			n.addTarget(target(n, attrs))
+			n.AddTarget(target(n, attrs))
 			return nil
 		}
 	}
@@ -146,7 +81,7 @@ func expressionReaders() map[string]func(n *nativeRule, attrs attributeMap) erro
 		"fib":      (*nativeRule).fib,
 		"queue":    always(ruleset.OpaqueTarget{Args: []string{"-j", "NFQUEUE"}}),
 		"synproxy": always(ruleset.OpaqueTarget{Args: []string{"-j", "SYNPROXY"}}),
-		"fwd":      always(unknownTarget("fwd")),
+		"fwd":      always(nft.UnknownTarget("fwd")),
 		// These do not change where a packet goes.
 		"counter": passive, "log": passive, "last": passive, "dup": passive, "masq": passive, "secmark": passive, "flow_offload": passive,
 	}
@@ -159,10 +94,10 @@ func (n *nativeRule) addExpression(name string, attrs attributeMap) error {
 		return known(n, attrs)
 	}
 	if register, loads := destinations[name]; loads {
-		n.load(attrs[register], operand{})
+		n.load(attrs[register], nft.Operand{})
 		return nil
 	}
-	n.addOpaque(name)
+	n.AddOpaque(name)
 	return nil
 }
 
@@ -170,6 +105,6 @@ func (n *nativeRule) addExpression(name string, attrs attributeMap) error {
 // that are not understood.
 var destinations = map[string]uint16{"socket": 2, "rt": 1, "numgen": 1, "hash": 2, "osf": 1, "tunnel": 2, "xfrm": 1}
 
-func (n *nativeRule) load(register []byte, o operand) { n.registers[slot(register)] = o }
+func (n *nativeRule) load(register []byte, o nft.Operand) { n.registers[slot(register)] = o }
 
-func (n *nativeRule) loaded(register []byte) operand { return n.registers[slot(register)] }
+func (n *nativeRule) loaded(register []byte) nft.Operand { return n.registers[slot(register)] }

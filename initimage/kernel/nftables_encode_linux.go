@@ -107,8 +107,8 @@ func (e *encoder) match(m ruleset.Match) {
 		e.ports(m.Ranges[0], m.Not)
 	case ruleset.SYN:
 		e.add(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
-			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{tcpFIN | tcpSYN | tcpRST | tcpACK}, Xor: []byte{0}},
-			equal([]byte{tcpSYN}, m.Not))
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{nft.OpeningFlags}, Xor: []byte{0}},
+			equal([]byte{nft.FlagSYN}, m.Not))
 	case ruleset.Owner:
 		e.owner(m)
 	case ruleset.Mark:

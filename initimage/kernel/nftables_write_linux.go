@@ -153,7 +153,7 @@ func setElements(s nft.Set) []nftables.SetElement {
 	var all []nftables.SetElement
 	for _, p := range s.Prefixes {
 		all = append(all, nftables.SetElement{Key: p.Addr().AsSlice()})
-		if after := lastAddress(p).Next(); after.IsValid() {
+		if after := nft.LastAddress(p).Next(); after.IsValid() {
 			all = append(all, nftables.SetElement{Key: after.AsSlice(), IntervalEnd: true})
 		}
 	}

@@ -1,38 +1,37 @@
-package kernel
+package nft
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
 // numbers returns the ends of a range of numbers.
-func (o operand) numbers(element setElement) (from, to uint32) {
-	last := element.last
+func (o Operand) numbers(element Element) (from, to uint32) {
+	last := element.Last
 	if last == nil {
-		last = element.first
+		last = element.First
 	}
-	switch o.property {
-	case propertySourcePort, propertyDestinationPort:
-		return bigEndian(element.first), bigEndian(last)
+	switch o.Property {
+	case PropertySourcePort, PropertyDestinationPort:
+		return bigEndian(element.First), bigEndian(last)
 	}
-	if o.network {
-		return bigEndian(element.first), bigEndian(last)
+	if o.Network {
+		return bigEndian(element.First), bigEndian(last)
 	}
-	return native(element.first), native(last)
+	return native(element.First), native(last)
 }
 
 func protocolName(number []byte) string {
 	switch {
-	case bytes.Equal(number, []byte{unix.IPPROTO_TCP}):
+	case bytes.Equal(number, []byte{protocolTCP}):
 		return "tcp"
-	case bytes.Equal(number, []byte{unix.IPPROTO_UDP}):
+	case bytes.Equal(number, []byte{protocolUDP}):
 		return "udp"
 	}
 	return fmt.Sprint(bigEndian(number))
@@ -67,32 +66,32 @@ const maxPrefixes = 32
 
 // prefixes returns the prefixes of an address, the first bytes of one, one with a
 // mask, or a range.
-func (r *nativeReader) prefixes(loaded operand, element setElement) ([]netip.Prefix, bool) {
-	size := map[ruleset.Family]int{ruleset.IPv4: 4, ruleset.IPv6: 16}[r.family]
-	if len(element.first) > size {
+func (r Translator) prefixes(loaded Operand, element Element) ([]netip.Prefix, bool) {
+	size := map[ruleset.Family]int{ruleset.IPv4: 4, ruleset.IPv6: 16}[r.Family]
+	if len(element.First) > size {
 		return nil, false
 	}
 	full := make([]byte, size)
-	copy(full, element.first)
+	copy(full, element.First)
 	first, _ := netip.AddrFromSlice(full)
-	bits := len(element.first) * 8
-	if loaded.mask != nil {
+	bits := len(element.First) * 8
+	if loaded.Mask != nil {
 		ones := 0
-		for ones < len(loaded.mask)*8 && loaded.mask[ones/8]&(0x80>>(ones%8)) != 0 {
+		for ones < len(loaded.Mask)*8 && loaded.Mask[ones/8]&(0x80>>(ones%8)) != 0 {
 			ones++
 		}
-		for i := ones; i < len(loaded.mask)*8; i++ {
-			if loaded.mask[i/8]&(0x80>>(i%8)) != 0 {
+		for i := ones; i < len(loaded.Mask)*8; i++ {
+			if loaded.Mask[i/8]&(0x80>>(i%8)) != 0 {
 				return nil, false
 			}
 		}
 		bits = ones
 	}
-	if element.last == nil || bytes.Equal(element.first, element.last) {
+	if element.Last == nil || bytes.Equal(element.First, element.Last) {
 		return []netip.Prefix{netip.PrefixFrom(first, bits).Masked()}, true
 	}
-	last, ok := netip.AddrFromSlice(element.last)
-	if !ok || len(element.first) != size || loaded.mask != nil {
+	last, ok := netip.AddrFromSlice(element.Last)
+	if !ok || len(element.First) != size || loaded.Mask != nil {
 		return nil, false
 	}
 	return between(first, last)
@@ -104,7 +103,7 @@ func between(first, last netip.Addr) (prefixes []netip.Prefix, ok bool) {
 		bits := first.BitLen()
 		for bits > 0 {
 			wider := netip.PrefixFrom(first, bits-1).Masked()
-			if wider.Addr() != first || lastAddress(wider).Compare(last) > 0 {
+			if wider.Addr() != first || LastAddress(wider).Compare(last) > 0 {
 				break
 			}
 			bits--
@@ -113,16 +112,46 @@ func between(first, last netip.Addr) (prefixes []netip.Prefix, ok bool) {
 		if prefixes = append(prefixes, p); len(prefixes) > maxPrefixes {
 			return nil, false
 		}
-		first = lastAddress(p).Next()
+		first = LastAddress(p).Next()
 	}
 	return prefixes, len(prefixes) > 0
 }
 
-func lastAddress(p netip.Prefix) netip.Addr {
+// LastAddress returns the last address of a prefix.
+func LastAddress(p netip.Prefix) netip.Addr {
 	value := p.Addr().AsSlice()
 	for i := p.Bits(); i < len(value)*8; i++ {
 		value[i/8] |= 0x80 >> (i % 8)
 	}
 	addr, _ := netip.AddrFromSlice(value)
 	return addr
+}
+
+// Before returns the value that is one less, of the same size.
+func Before(value []byte) []byte {
+	less := slices.Clone(value)
+	for i := len(less) - 1; i >= 0; i-- {
+		less[i]--
+		if less[i] != 0xff {
+			break
+		}
+	}
+	return less
+}
+
+// bigEndian reads a number of up to four bytes in network byte order.
+func bigEndian(value []byte) uint32 {
+	var n uint32
+	for _, b := range value[:min(4, len(value))] {
+		n = n<<8 | uint32(b)
+	}
+	return n
+}
+
+// native reads a number of four bytes in this machine's byte order.
+func native(value []byte) uint32 {
+	if len(value) != 4 {
+		return 0
+	}
+	return binary.NativeEndian.Uint32(value)
 }

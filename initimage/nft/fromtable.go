@@ -1,0 +1,76 @@
+package nft
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+// FromTable gives the chains of Shunt's table back to the tables of iptables that they
+// stand for. A table that is asleep is not called.
+func FromTable(family ruleset.Family, table ruleset.Table, asleep bool) ruleset.RuleSet {
+	rs := ruleset.RuleSet{Family: family}
+	for _, c := range table.Chains {
+		name, chain, _ := strings.Cut(c.Name, "_")
+		if wanted := baseOf(name, chain); asleep || !reflect.DeepEqual(c.Base, wanted) {
+			chain += " (elsewhere)" // the kernel calls it at another place, or not at all
+		}
+		i := slices.IndexFunc(rs.Tables, func(t ruleset.Table) bool { return t.Name == name })
+		if i < 0 {
+			i = len(rs.Tables)
+			rs.Tables = append(rs.Tables, ruleset.Table{Name: name})
+		}
+		rs.Tables[i].Chains = append(rs.Tables[i].Chains, ruleset.Chain{
+			Name: chain, Policy: c.Policy, Base: c.Base, Rules: fromRules(name, c.Rules),
+		})
+	}
+	rs.Canonical()
+	return rs
+}
+
+// baseOf returns where the kernel has to call a chain; nil for one that it does not
+// call.
+func baseOf(table, chain string) *ruleset.Base {
+	hook, known := HookOf(table, chain)
+	if !known {
+		return nil
+	}
+	return &ruleset.Base{
+		Hook: chain, Priority: int(hook.Priority), NAT: hook.Type == "nat", Route: hook.Type == "route",
+	}
+}
+
+// fromRules turns the rules of a chain into those that they were compiled from.
+func fromRules(table string, rules []ruleset.Rule) []ruleset.Rule {
+	var all []ruleset.Rule
+	for i := 0; i < len(rules); i++ {
+		r := rules[i]
+		r.Matches = WithProtocol(r.Matches)
+		switch t := r.Target.(type) {
+		case ruleset.Jump:
+			t.Chain = strings.TrimPrefix(t.Chain, ChainName(table, ""))
+			r.Target = t
+		case ruleset.Verdict:
+			if t == ruleset.Drop && table == "nat" {
+				r.Target = ruleset.Nowhere{}
+			}
+		case ruleset.TProxy:
+			if i+1 < len(rules) && dropsTheRest(r, rules[i+1]) {
+				i++
+			} else {
+				r.Target = ruleset.OpaqueTarget{Args: []string{"-j", "nft:tproxy without a drop behind it"}}
+			}
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+// dropsTheRest reports whether a rule drops what the rule before it, a tproxy, did
+// not give to anybody.
+func dropsTheRest(proxied, next ruleset.Rule) bool {
+	next.Matches = WithProtocol(next.Matches)
+	return next.Target == ruleset.Drop && next.Comment == Nobody && reflect.DeepEqual(proxied.Matches, next.Matches)
+}
