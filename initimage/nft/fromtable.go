@@ -2,7 +2,6 @@ package nft
 
 import (
 	"reflect"
-	"slices"
 	"strings"
 
 	"github.com/shunt-dev/shunt/initimage/ruleset"
@@ -12,14 +11,16 @@ import (
 // stand for. A table that is asleep is not called.
 func FromTable(family ruleset.Family, table ruleset.Table, asleep bool) ruleset.RuleSet {
 	rs := ruleset.RuleSet{Family: family}
+	places := map[string]int{}
 	for _, c := range table.Chains {
 		name, chain, _ := strings.Cut(c.Name, "_")
 		if wanted := baseOf(name, chain); asleep || !reflect.DeepEqual(c.Base, wanted) {
 			chain += " (elsewhere)" // the kernel calls it at another place, or not at all
 		}
-		i := slices.IndexFunc(rs.Tables, func(t ruleset.Table) bool { return t.Name == name })
-		if i < 0 {
+		i, known := places[name]
+		if !known {
 			i = len(rs.Tables)
+			places[name] = i
 			rs.Tables = append(rs.Tables, ruleset.Table{Name: name})
 		}
 		rs.Tables[i].Chains = append(rs.Tables[i].Chains, ruleset.Chain{

@@ -3,6 +3,7 @@ package nft
 import (
 	"bytes"
 	"math"
+	"reflect"
 	"slices"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
@@ -85,30 +86,43 @@ func (o Operand) bits() (mask, xor uint32) {
 	return native(o.Mask), native(o.Xor)
 }
 
-// AddComparison adds a comparison with a value.
+// AddComparison adds a comparison with a value. nft(8) writes a range as two of
+// them.
 func (n *RuleMaker) AddComparison(of Operand, operation Operation, value []byte) {
-	lowest, highest := make([]byte, len(value)), bytes.Repeat([]byte{0xff}, len(value))
-	after := slices.Clone(value)
-	for i := len(after) - 1; i >= 0; i-- {
-		if after[i]++; after[i] != 0 {
+	if from := n.from; from != nil && operation == LessOrEqual && reflect.DeepEqual(from.of, of) {
+		n.from = nil
+		n.AddMembership(of, []Element{{First: from.first, Last: value}}, false)
+		return
+	}
+	n.settle()
+	switch operation {
+	case Equal:
+		n.AddMembership(of, []Element{{First: value}}, false)
+	case NotEqual:
+		n.AddMembership(of, []Element{{First: value}}, true)
+	case Less:
+		n.AddMembership(of, []Element{{First: make([]byte, len(value)), Last: Before(value)}}, false)
+	case LessOrEqual:
+		n.AddMembership(of, []Element{{First: make([]byte, len(value)), Last: value}}, false)
+	case Greater:
+		n.AddMembership(of, []Element{{First: after(value), Last: highest(value)}}, false)
+	default:
+		n.from = &bound{of, value}
+	}
+}
+
+// highest returns the greatest value of the same size.
+func highest(value []byte) []byte { return bytes.Repeat([]byte{0xff}, len(value)) }
+
+// after returns the value that is one more, of the same size.
+func after(value []byte) []byte {
+	more := slices.Clone(value)
+	for i := len(more) - 1; i >= 0; i-- {
+		if more[i]++; more[i] != 0 {
 			break
 		}
 	}
-	equal := []Element{{First: value}}
-	switch operation {
-	case Equal:
-		n.AddMembership(of, equal, false)
-	case NotEqual:
-		n.AddMembership(of, equal, true)
-	case Less:
-		n.AddMembership(of, []Element{{First: lowest, Last: Before(value)}}, false)
-	case LessOrEqual:
-		n.AddMembership(of, []Element{{First: lowest, Last: value}}, false)
-	case Greater:
-		n.AddMembership(of, []Element{{First: after, Last: highest}}, false)
-	default:
-		n.AddMembership(of, []Element{{First: value, Last: highest}}, false)
-	}
+	return more
 }
 
 // AddMembership adds the condition that a property has one of some values or,

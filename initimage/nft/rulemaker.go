@@ -25,6 +25,13 @@ type RuleMaker struct {
 	alternatives [][]ruleset.Match // any of them is enough
 	targets      ruleset.Sequence
 	rules        []ruleset.Rule
+	from         *bound // of a range whose end may follow
+}
+
+// bound is the first value of a range that a property has to be in.
+type bound struct {
+	of    Operand
+	first []byte
 }
 
 // maxAlternatives bounds the rules that one rule with a set becomes.
@@ -36,9 +43,18 @@ func (r Translator) Rule() *RuleMaker { return &RuleMaker{of: r, alternatives: [
 // Rules ends the rule. What follows a condition that no packet meets is left out.
 func (n *RuleMaker) Rules() []ruleset.Rule {
 	if !n.Never {
+		n.settle()
 		n.finish()
 	}
 	return n.rules
+}
+
+// settle adds a range that has no end.
+func (n *RuleMaker) settle() {
+	if from := n.from; from != nil {
+		n.from = nil
+		n.AddMembership(from.of, []Element{{First: from.first, Last: highest(from.first)}}, false)
+	}
 }
 
 // finish makes rules of what has been collected.
@@ -60,6 +76,7 @@ func (n *RuleMaker) finish() {
 
 // addAlternatives adds conditions, any of which is enough.
 func (n *RuleMaker) addAlternatives(alternatives ...[]ruleset.Match) {
+	n.settle()
 	n.finish()
 	if len(alternatives)*len(n.alternatives) > maxAlternatives && !n.of.Own {
 		alternatives = [][]ruleset.Match{{opaque("set")}}
@@ -82,6 +99,7 @@ func opaque(what string) ruleset.Match { return ruleset.OpaqueMatch{Args: []stri
 // AddTarget adds what the rule does. TPROXY ends an iptables rule and therefore
 // stays last; its rule sets what follows it as well.
 func (n *RuleMaker) AddTarget(t ruleset.Target) {
+	n.settle()
 	place := len(n.targets)
 	if place > 0 {
 		_, proxied := n.targets[place-1].(ruleset.TProxy)
@@ -124,6 +142,7 @@ func (n *RuleMaker) SetMark(connection bool, to Operand) {
 
 // AddVerdicts adds a verdict map: each element with its verdict is a rule.
 func (n *RuleMaker) AddVerdicts(of Operand, elements []Element) {
+	n.settle()
 	n.finish()
 	for _, e := range elements[:min(len(elements), maxAlternatives)] {
 		one := &RuleMaker{of: n.of, alternatives: n.alternatives}

@@ -2,84 +2,108 @@ package ruleset
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
+// LineError is a line of a text that cannot be read.
+type LineError struct {
+	Line int // from 1
+	Text string
+	Err  error
+}
+
+// Error names the line.
+func (e *LineError) Error() string { return fmt.Sprintf("line %d: %q: %s", e.Line, e.Text, e.Err) }
+
+// Unwrap returns what is wrong with the line.
+func (e *LineError) Unwrap() error { return e.Err }
+
 // Parse reads what iptables-save writes, with or without counters, and the routing
 // lines that String adds. It keeps matches and targets that this package does not
-// understand as they are. A line of any other form is an error with its number and
-// text.
+// understand as they are. A line of any other form is a LineError.
 func Parse(family Family, text string) (RuleSet, error) {
-	set := RuleSet{Family: family}
-	var table *Table
+	reader := parser{set: RuleSet{Family: family}, tables: map[string]*parsedTable{}}
 	number := 0
 	for line := range strings.Lines(text) {
 		number++
 		line = strings.TrimSpace(line)
-		next, err := set.parseLine(table, line)
-		if err != nil {
-			return RuleSet{}, fmt.Errorf("line %d: %q: %w", number, line, err)
+		if err := reader.line(line); err != nil {
+			return RuleSet{}, &LineError{number, line, err}
 		}
-		table = next
 	}
-	if table != nil {
-		return RuleSet{}, fmt.Errorf("table %q has no COMMIT", table.Name)
+	if reader.open != nil {
+		return RuleSet{}, fmt.Errorf("table %q has no COMMIT", reader.open.Name)
 	}
-	set.resolveJumps()
-	set.Canonical()
-	return set, nil
+	for _, name := range reader.order {
+		table := reader.tables[name]
+		table.resolveJumps()
+		reader.set.Tables = append(reader.set.Tables, table.Table)
+	}
+	reader.set.Canonical()
+	return reader.set, nil
 }
 
-// parseLine reads one line and returns the table that the next one is in.
-func (rs *RuleSet) parseLine(table *Table, line string) (*Table, error) {
+// parser reads one text. It finds chains by name in constant time: strangers write
+// what is parsed, and others' rules have thousands of chains.
+type parser struct {
+	set    RuleSet
+	tables map[string]*parsedTable
+	order  []string     // of the tables
+	open   *parsedTable // the one that the next line is in; nil outside
+}
+
+// parsedTable is a table, and where its chains are.
+type parsedTable struct {
+	Table
+	places map[string]int
+}
+
+// line reads one line.
+func (p *parser) line(line string) (err error) {
 	switch {
 	case strings.HasPrefix(line, "#"):
-		rs.Routing.parseLine(rs.Family, strings.TrimSpace(strings.TrimPrefix(line, "#")))
-		return table, nil
+		p.set.Routing.parseLine(p.set.Family, strings.TrimSpace(strings.TrimPrefix(line, "#")))
+		return nil
 	case line == "":
-		return table, nil
+		return nil
 	case strings.HasPrefix(line, "*"):
-		if table != nil {
-			return nil, fmt.Errorf("table %q is still open", table.Name)
+		if p.open != nil {
+			return fmt.Errorf("table %q is still open", p.open.Name)
 		}
-		return rs.openTable(line[1:])
-	case table == nil:
-		return nil, fmt.Errorf("outside a table")
+		return p.openTable(line[1:])
+	case p.open == nil:
+		return fmt.Errorf("outside a table")
 	case line == "COMMIT":
-		return nil, nil
+		p.open = nil
+		return nil
 	case strings.HasPrefix(line, ":"):
-		return table, table.declare(line[1:])
+		return p.open.declare(line[1:])
 	default:
-		return table, rs.parseRule(table, line)
+		return p.open.addRule(p.set.Family, line)
 	}
 }
 
-// openTable returns the named table; a table that was committed before is
-// continued.
-func (rs *RuleSet) openTable(name string) (*Table, error) {
-	known := false
-	for _, t := range tableOrder {
-		known = known || t == name
+// openTable opens the named table; one that was committed before is continued.
+func (p *parser) openTable(name string) error {
+	if !slices.Contains(tableOrder, name) {
+		return fmt.Errorf("unknown table %q", name)
 	}
-	if !known {
-		return nil, fmt.Errorf("unknown table %q", name)
+	if p.tables[name] == nil {
+		p.tables[name] = &parsedTable{Table: Table{Name: name}, places: map[string]int{}}
+		p.order = append(p.order, name)
 	}
-	for i := range rs.Tables {
-		if rs.Tables[i].Name == name {
-			return &rs.Tables[i], nil
-		}
-	}
-	rs.Tables = append(rs.Tables, Table{Name: name})
-	return &rs.Tables[len(rs.Tables)-1], nil
+	p.open = p.tables[name]
+	return nil
 }
 
 // declare reads ":CHAIN POLICY [packets:bytes]".
-func (t *Table) declare(line string) error {
+func (t *parsedTable) declare(line string) error {
 	fields := strings.Fields(line)
 	if len(fields) < 2 || len(fields) > 3 {
 		return fmt.Errorf("a chain is declared by its name, its policy and counters")
 	}
-	if t.chain(fields[0]) != nil {
+	if _, declared := t.places[fields[0]]; declared {
 		return fmt.Errorf("chain %q is declared twice", fields[0])
 	}
 	c := Chain{Name: fields[0]}
@@ -89,12 +113,17 @@ func (t *Table) declare(line string) error {
 	if c.Builtin() != (c.Policy != "") {
 		return fmt.Errorf("built-in chains have a policy, and no others")
 	}
-	t.Chains = append(t.Chains, c)
+	t.append(c)
 	return nil
 }
 
-// parseRule reads "-A CHAIN rule", after the counters of iptables-save -c.
-func (rs *RuleSet) parseRule(table *Table, line string) error {
+func (t *parsedTable) append(c Chain) {
+	t.places[c.Name] = len(t.Chains)
+	t.Chains = append(t.Chains, c)
+}
+
+// addRule reads "-A CHAIN rule", after the counters of iptables-save -c.
+func (t *parsedTable) addRule(family Family, line string) error {
 	words, err := split(line)
 	if err != nil {
 		return err
@@ -105,24 +134,29 @@ func (rs *RuleSet) parseRule(table *Table, line string) error {
 	if len(words) < 2 || words[0] != "-A" {
 		return fmt.Errorf("neither a table, a chain, a rule (-A) nor COMMIT")
 	}
-	if c := (Chain{Name: words[1]}); !c.Builtin() && table.chain(c.Name) == nil {
-		return fmt.Errorf("no chain %q", c.Name)
+	c := Chain{Name: words[1]}
+	if _, declared := t.places[c.Name]; !declared {
+		if !c.Builtin() {
+			return fmt.Errorf("no chain %q", c.Name)
+		}
+		t.append(c)
 	}
-	rule, err := parseRule(rs.Family, words[2:])
+	rule, err := parseRule(family, words[2:])
 	if err != nil {
 		return err
 	}
-	table.add(words[1], rule)
+	chain := &t.Chains[t.places[c.Name]]
+	chain.Rules = append(chain.Rules, rule)
 	return nil
 }
 
 // resolveJumps turns jumps to chains that do not exist into opaque targets: "-j
 // LOG" looks like a jump.
-func (rs *RuleSet) resolveJumps() {
-	for _, t := range rs.Tables {
-		for _, c := range t.Chains {
-			for i, r := range c.Rules {
-				if jump, ok := r.Target.(Jump); ok && t.chain(jump.Chain) == nil {
+func (t *parsedTable) resolveJumps() {
+	for _, c := range t.Chains {
+		for i, r := range c.Rules {
+			if jump, ok := r.Target.(Jump); ok {
+				if _, exists := t.places[jump.Chain]; !exists {
 					c.Rules[i].Target = OpaqueTarget{jump.args()}
 				}
 			}
