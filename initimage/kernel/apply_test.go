@@ -74,20 +74,17 @@ func dump(t *testing.T, f *Fake) string {
 	t.Helper()
 	text := ""
 	for _, family := range ruleset.Families {
-		set, err := ruleset.Parse(family, f.Sets[family].String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		var tables []ruleset.Table
-		for _, table := range set.Tables {
-			table.Chains = slices.DeleteFunc(table.Chains, func(c ruleset.Chain) bool {
+		set := f.Sets[family]
+		set.Tables, set.Routing = nil, routingOf(set)
+		for _, table := range f.Sets[family].Tables {
+			table.Chains = slices.DeleteFunc(slices.Clone(table.Chains), func(c ruleset.Chain) bool {
 				return c.Builtin() && len(c.Rules) == 0 && c.Policy != string(ruleset.Drop)
 			})
 			if len(table.Chains) > 0 {
-				tables = append(tables, table)
+				set.Tables = append(set.Tables, table)
 			}
 		}
-		set.Tables = tables
+		set.Canonical()
 		text += set.String()
 	}
 	if f.Former != nil {
@@ -113,6 +110,13 @@ func mustApply(t *testing.T, f *Fake, spec interception.Spec) Result {
 		t.Fatal(err)
 	}
 	return result
+}
+
+// routingOf returns the routing as a value of its own, which can be sorted.
+func routingOf(rs ruleset.RuleSet) ruleset.Routing {
+	own := rs.Routing
+	own.Addresses, own.Rules, own.Routes = slices.Clone(own.Addresses), slices.Clone(own.Rules), slices.Clone(own.Routes)
+	return own
 }
 
 func TestApplyTwiceIsOnce(t *testing.T) {
