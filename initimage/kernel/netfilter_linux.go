@@ -134,9 +134,9 @@ func (s netfilterSocket) answers(isList bool) (all []answer, err error) {
 	return all, nil
 }
 
-// attributeMap holds netlink attributes by their type. Those of nf_tables have
+// attributeMap holds netlink attributes by their type. Those that are read have
 // numbers below its length.
-type attributeMap [32][]byte
+type attributeMap [16][]byte
 
 // attributes returns netlink attributes by their type; none if they do not parse.
 func attributes(data []byte) (all attributeMap) {

@@ -68,8 +68,8 @@ func TestAttributesThatDoNotParse(t *testing.T) {
 	if got := attributes(good); string(got[1]) != "abc\x00" {
 		t.Errorf("%q", got[1])
 	}
-	if got := attributes([]byte{5, 0, 31, 0x80, 'a'}); string(got[31]) != "a" { // nested, and without padding
-		t.Errorf("%q", got[31])
+	if got := attributes([]byte{5, 0, 15, 0x80, 'a'}); string(got[15]) != "a" { // nested, and without padding
+		t.Errorf("%q", got[15])
 	}
 	for _, bad := range [][]byte{{3, 0, 1, 0}, {9, 0, 1, 0, 'a', 'b', 'c', 0}, append(append([]byte{}, good...), 200, 0, 2, 0, 0)} {
 		if got := attributes(bad); got[1] != nil || list(bad) != nil {
