@@ -41,10 +41,28 @@ func (h *Host) Require(spec interception.Spec, want []ruleset.RuleSet) error {
 	if err != nil {
 		err = h.require(h.backend, spec, want, false)
 	}
+	var lacking *lackingError
+	if errors.As(err, &lacking) {
+		for _, other := range h.able(spec, want) {
+			err = fmt.Errorf("%w, or --backend %s", err, other)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrPreflight, err)
 	}
 	return nil
+}
+
+// able returns the other backends that can take the rule sets.
+func (h *Host) able(spec interception.Spec, want []ruleset.RuleSet) []interception.Backend {
+	var all []interception.Backend
+	for _, name := range backends {
+		b, err := findBackend(name)
+		if name != h.backend.name && err == nil && b.requireCapability() == nil && h.require(b, spec, want, true) == nil {
+			all = append(all, name)
+		}
+	}
+	return all
 }
 
 // lackingError is what a kernel lacks for some rules.
@@ -68,12 +86,12 @@ func (h *Host) require(b backend, spec interception.Spec, want []ruleset.RuleSet
 		lacks = lacksExtension
 	}
 	if b.native() {
-		return requireNative(want)
+		return h.requireNative(want)
 	}
 	ranges := len(spec.OutboundCIDRs.Prefixes) + len(spec.OutboundExcludeCIDRs)
 	switch {
 	case ranges > interception.MaxRanges:
-		return fmt.Errorf("%w; accepted over iptables: %d ranges, or --backend nftables", rulesForRanges(ranges), interception.MaxRanges)
+		return fmt.Errorf("%w; accepted over iptables: %d ranges", rulesForRanges(ranges), interception.MaxRanges)
 	case sure && ranges > shortLists:
 		return rulesForRanges(ranges)
 	}
@@ -110,7 +128,7 @@ func rulesForRanges(count int) error {
 
 // requireNative has the kernel try to make samples of the tables, unless it has made
 // some before.
-func requireNative(want []ruleset.RuleSet) error {
+func (h *Host) requireNative(want []ruleset.RuleSet) error {
 	if held, err := nativeContent(); err != nil || held == holdsOurs {
 		return err
 	}
@@ -125,6 +143,9 @@ func requireNative(want []ruleset.RuleSet) error {
 	transaction, err := replaceTables(nil, tables)
 	if err != nil {
 		return err
+	}
+	if h.try != nil {
+		return explainLacking(h.try(transaction))
 	}
 	return explainLacking(transaction.try())
 }
@@ -189,7 +210,7 @@ var modules = map[string]string{
 func explainLacking(err error) error {
 	failures := failuresOf(err)
 	if unknownToKernel(err) && (len(failures) == 0 || failures[0].what == wholeBatch) {
-		return fmt.Errorf("this kernel lacks %w", &lackingError{[]string{"nf_tables: modprobe nf_tables, or --backend legacy"}})
+		return fmt.Errorf("this kernel lacks %w", &lackingError{[]string{"nf_tables: modprobe nf_tables"}})
 	}
 	var lacking []string
 	for _, failed := range failures {
@@ -206,7 +227,7 @@ func explainLacking(err error) error {
 		if strings.Contains(module, "%s") {
 			module = fmt.Sprintf(module, map[bool]string{true: "6", false: "4"}[strings.Contains(failed.what, ruleset.IPv6.String())])
 		}
-		sentence := fmt.Sprintf("%s: modprobe %s, or another --backend", module, module)
+		sentence := fmt.Sprintf("%s: modprobe %s", module, module)
 		if !slices.Contains(lacking, sentence) {
 			lacking = append(lacking, sentence)
 		}

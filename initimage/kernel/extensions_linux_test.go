@@ -2,9 +2,11 @@ package kernel
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -101,6 +103,62 @@ func TestRequireNamesTheModule(t *testing.T) {
 	})
 }
 
+// breaking returns a kernel's answers to a transaction if it did not have an expression.
+func breaking(name string) func(*batch) error {
+	return func(b *batch) error {
+		b.data = bytes.ReplaceAll(b.data, []byte("\x00"+name+"\x00"), []byte("\x00"+strings.Repeat("x", len(name))+"\x00"))
+		return b.try()
+	}
+}
+
+// TestRequireNamesEachExpression takes away one of the expressions that a system's rules have after
+// the other. Preflight must name its module, and the backends that need no such expression.
+func TestRequireNamesEachExpression(t *testing.T) {
+	core := []string{"bitwise", "cmp", "immediate", "lookup", "meta", "payload"} // of nf_tables itself
+	inNamespace(t, func() {
+		seen := map[string]bool{}
+		for args, spec := range systems(t) {
+			names := map[string]bool{}
+			h := &Host{backend: backend{name: interception.BackendNFTables}, try: func(b *batch) error {
+				for _, part := range b.parts {
+					for _, e := range part.expressions {
+						names[e.name] = true
+					}
+				}
+				return nil
+			}}
+			if err := h.Require(spec, both(spec)); err != nil || len(names) == 0 {
+				t.Errorf("%s: %v, expressions %v", args, err, names)
+			}
+			for name := range names {
+				seen[name] = true
+				h.try = breaking(name)
+				err := h.Require(spec, both(spec))
+				module := strings.ReplaceAll(cmp.Or(modules[name], "nft_"+name), "%s", "4")
+				if !errors.Is(err, ErrPreflight) || !strings.Contains(err.Error(), "this kernel lacks "+module+": modprobe "+module) ||
+					!strings.HasSuffix(err.Error(), ", or --backend nft, or --backend legacy") {
+					t.Errorf("%s without %s: %v", args, name, err)
+				}
+				for other := range names {
+					if other != name && strings.Contains(err.Error(), "nft_"+other) {
+						t.Errorf("%s without %s: %s is named, too: %v", args, name, other, err)
+					}
+				}
+			}
+		}
+		for name := range modules {
+			if isExpression := !slices.Contains([]string{"chain", "elements", "set"}, name); isExpression && !seen[name] {
+				t.Errorf("no system has the expression %s", name)
+			}
+		}
+		for name := range seen {
+			if modules[name] == "" && !slices.Contains(core, name) {
+				t.Errorf("the module of %s is not known", name)
+			}
+		}
+	})
+}
+
 // TestRequireGoesOn lets auto choose where iptables-nft lacks an extension: the next backend is
 // used, and the reason named. A backend that was asked for is not left.
 func TestRequireGoesOn(t *testing.T) {
@@ -148,7 +206,7 @@ func TestRequireBoundsIPTables(t *testing.T) {
 			{interception.BackendNFT, backends, shortLists + 1, "nftables (iptables-nft would need 1001 rules for as many IP ranges)"},
 			{interception.BackendLegacy, backends, most + 1, "nftables (iptables-legacy would need 10001 rules for as many IP ranges)"},
 			{interception.BackendNFT, []interception.Backend{interception.BackendLegacy}, most, "iptables-nft"},
-			{interception.BackendNFT, []interception.Backend{interception.BackendLegacy}, most + 1, "--backend nftables"},
+			{interception.BackendNFT, []interception.Backend{interception.BackendLegacy}, most + 1, "10000 ranges, or --backend nftables"},
 		} {
 			spec := interception.Default()
 			for i := range c.ranges {

@@ -27,6 +27,7 @@ type Host struct {
 	families []ruleset.Family
 	printed  map[ruleset.Family][]string                           // tables that the last save printed
 	lacks    func(ruleset.Family, ruleset.Extension) (bool, error) // instead of lacksExtension, in tests
+	try      func(*batch) error                                    // instead of batch.try, in tests
 }
 
 // Open checks a namespace and takes its lock. Another Open waits until this Host is
@@ -149,7 +150,7 @@ func (h *Host) Replace(want []ruleset.RuleSet) error {
 	if err != nil {
 		return err
 	}
-	return transaction.commit()
+	return explainLacking(transaction.commit())
 }
 
 // save returns what iptables-save prints of a family. It runs no command for a
