@@ -26,6 +26,7 @@ func newConfig(name string) *cobra.Command {
 const validateLong = `Check a configuration as the webhook would, without a cluster.
 
 Each file, or stdin (-), holds an InjectorConfiguration, or a ConfigMap with one under the key config.yaml or its only key.
+A file that it names is looked for in its folder, or among the keys of the ConfigMap.
 stderr has a line for each error: the path, the value and what is accepted.`
 
 func newValidate(name string) *cobra.Command {
