@@ -148,8 +148,9 @@ func (e explainer) configured() []Setting {
 
 // unused reports whether a field has no effect on the pod's proxy.
 func (e explainer) unused(field string) bool {
-	// A template is a setting only of the pods that name it.
-	return field == "templates" || e.asked.Sidecar.Type == config.SidecarCustom && annotation.ForEnvoy(field)
+	// A template is a setting only of the pods that name it, and what bypasses the
+	// proxy only of those that do not always.
+	return field == "templates" || field == "excludeOutboundIPRanges" && e.plan.Mode == interception.ModeNone || e.asked.Sidecar.Type == config.SidecarCustom && annotation.ForEnvoy(field)
 }
 
 // takenAway returns the fields that an annotation removes, such as a limit

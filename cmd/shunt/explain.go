@@ -13,6 +13,7 @@ import (
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/manifest"
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/source"
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/strict"
 )
 
 // checkExplain rejects output formats that settings have not. The default is a
@@ -83,14 +84,18 @@ func explainTables(stdout io.Writer, all []manifest.Explanation) error {
 	return nil
 }
 
+// widestCell is the most bytes of a value in a table, which is as wide as the
+// longest in all its lines. JSON has the whole.
+const widestCell = 100
+
 // cell prints a value on one line; quoted if it has a line break or a tab.
 func cell(s inject.Setting) string {
 	switch {
 	case s.Value == "":
 		return "none"
 	case strings.ContainsAny(s.Value, "\t\n\v\f\r"):
-		return fmt.Sprintf("%q", s.Value)
+		return strict.Cut(fmt.Sprintf("%q", s.Value), widestCell)
 	default:
-		return s.Value
+		return strict.Cut(s.Value, widestCell)
 	}
 }

@@ -19,11 +19,14 @@ type Prefixes []netip.Prefix
 
 // String prints the set as ParsePrefixes reads it.
 func (ps Prefixes) String() string {
-	words := make([]string, len(ps))
+	var text []byte
 	for i, p := range ps {
-		words[i] = p.String()
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = p.AppendTo(text)
 	}
-	return strings.Join(words, ",")
+	return string(text)
 }
 
 // CIDRs selects addresses: all of them, or those in Prefixes.
