@@ -63,7 +63,10 @@ func newTrace(name string) *cobra.Command {
 		}
 		answers := make([]trace.Answer, len(pods))
 		for i, pod := range pods {
-			answers[i] = trace.Answer{Pod: pod, Paths: asked.paths(pod, packet)}
+			answers[i].Pod = pod
+			if answers[i].Paths, err = asked.paths(pod, packet); err != nil {
+				return usage(err)
+			}
 		}
 		return printTrace(cmd.OutOrStdout(), output, answers)
 	}
@@ -111,7 +114,7 @@ func (q *question) addFlags(fs *pflag.FlagSet) {
 		fs.Func(name, usage, func(text string) error {
 			n, err := strconv.ParseUint(text, 0, 32)
 			if err != nil {
-				return fmt.Errorf("invalid value %q; accepted: 0 to %d", text, uint32(1<<32-1))
+				return errors.New("accepted: a number, 0 to 4294967295")
 			}
 			value := uint32(n)
 			*into = &value
@@ -166,19 +169,24 @@ func (q *question) packet() (*ruleset.Packet, error) {
 }
 
 // paths returns the journey that is asked for, or the paths that matter.
-func (q *question) paths(pod trace.Pod, packet *ruleset.Packet) []trace.Path {
+func (q *question) paths(pod trace.Pod, packet *ruleset.Packet) ([]trace.Path, error) {
 	if packet == nil {
-		return trace.Paths(pod)
+		return trace.Paths(pod), nil
 	}
 	connection := trace.Asked(pod, trace.Actor(q.from), *packet)
-	if connection.From != trace.Outside {
-		for _, given := range []struct{ value, into *uint32 }{
-			{q.uid, &connection.Packet.UID}, {q.gid, &connection.Packet.GID}, {q.mark, &connection.Packet.Mark},
-		} {
-			if given.value != nil {
-				*given.into = *given.value
-			}
+	for _, given := range []struct {
+		name        string
+		value, into *uint32
+	}{
+		{"--uid", q.uid, &connection.Packet.UID}, {"--gid", q.gid, &connection.Packet.GID}, {"--mark", q.mark, &connection.Packet.Mark},
+	} {
+		switch {
+		case given.value == nil:
+		case connection.From == trace.Outside:
+			return nil, fmt.Errorf("%s: given for a connection of another host; accepted: with --from app, --from proxy", given.name)
+		default:
+			*given.into = *given.value
 		}
 	}
-	return []trace.Path{{Family: packet.Family, Journey: trace.Walk(pod, connection)}}
+	return []trace.Path{{Family: packet.Family, Journey: trace.Walk(pod, connection)}}, nil
 }

@@ -94,7 +94,7 @@ func (h *traversal) meet(step Step, depth, of int) {
 
 // routed records which way the routing tables send the packet, and why.
 func (h *traversal) routed(out string) {
-	if !h.stack.following {
+	if !h.stack.following || h.sealed() {
 		return
 	}
 	way := out

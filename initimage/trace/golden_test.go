@@ -10,6 +10,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata")
@@ -32,6 +35,47 @@ func TestText(t *testing.T) {
 				}
 			}
 			if err := Text(&out, answers); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, name+".txt", out.Bytes())
+		})
+	}
+}
+
+// TestTextOfTrouble prints journeys that end badly, or of which it is not known how.
+func TestTextOfTrouble(t *testing.T) {
+	routed := "# ip -4 rule add fwmark 0x539/0xffffffff lookup 133\n# ip -4 route add local default dev lo table 133\n"
+	listing, err := os.ReadFile("../../test/rules/testdata/listings/tproxy.rules")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct{ rules, packet string }{
+		// Istio's TPROXY rules with a proxy of uid 1337.
+		"loop": {string(listing) + routed, "in from=10.0.0.9 tcp 10.0.0.1:8080"},
+		// The same with our rules, and without the route that keeps answers in.
+		"lost": {ruleset.Build(interception.DefaultFor(interception.SystemTProxy), ruleset.IPv4).String(), "in from=10.0.0.9 tcp 10.0.0.1:8080"},
+		"unknown": {"*filter\n-A INPUT -m set --match-set bad src -m comment --comment \"who is bad\" -j DROP\nCOMMIT\n" +
+			"*nat\n-A PREROUTING -p tcp -m geoip --src-cc XX -j REDIRECT --to-ports 15006\n-A OUTPUT -o lo -j RETURN\nCOMMIT\n",
+			"in from=10.0.0.9 tcp 10.0.0.1:8080"},
+		"blocked": {"*filter\n:OUTPUT DROP [0:0]\n-A OUTPUT -p tcp --dport 443 -j ACCEPT\nCOMMIT\n", "out tcp 10.0.0.9:80"},
+		"martian": {"", "in from=10.0.0.9 tcp 0.0.0.0:80"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			set, err := ruleset.Parse(ruleset.IPv4, test.rules)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name == "lost" {
+				set.Routing = ruleset.Routing{}
+			}
+			side := Side{Family: ruleset.IPv4, Host: InventedHost(), Sets: []ruleset.RuleSet{set}, Routing: set.Routing}
+			pod := Pod{Name: name, Sides: []Side{side}, Proxy: Identify([]Side{side})}
+			actor := App
+			if strings.HasPrefix(test.packet, "in") {
+				actor = Outside
+			}
+			var out bytes.Buffer
+			if err := Text(&out, []Answer{{Pod: pod, Paths: []Path{{Family: 4, Journey: ask(t, pod, actor, test.packet)}}}}); err != nil {
 				t.Fatal(err)
 			}
 			golden(t, name+".txt", out.Bytes())

@@ -108,6 +108,14 @@ func Reason(step ruleset.Step) string {
 	return step.String()
 }
 
+// Place names a rule by its table, chain and number.
+func Place(step ruleset.Step) string {
+	if step.Number == 0 {
+		return fmt.Sprintf("the policy of %s %s", step.Table, step.Chain)
+	}
+	return fmt.Sprintf("%s %s rule %d", step.Table, step.Chain, step.Number)
+}
+
 // Does says what a rule does to the packets that it accepts, in a few words.
 func Does(rule ruleset.Rule) string {
 	switch target := rule.Target.(type) {

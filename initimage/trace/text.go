@@ -21,7 +21,7 @@ func Text(out io.Writer, answers []Answer) error {
 		printer := printer{out: out}
 		printer.pod(answer.Pod)
 		if len(answer.Paths) == 1 {
-			printer.journey(&answer.Paths[0].Journey, 0)
+			printer.journey(&answer.Paths[0].Journey)
 		} else {
 			printer.table(answer)
 		}
@@ -58,34 +58,37 @@ func (p *printer) pod(pod Pod) {
 		}
 	}
 	if len(invented) > 0 {
-		p.printf("# No running pod is asked: %s for its address, and those of others, are examples.\n", strings.Join(invented, " and "))
+		p.printf("# No running pod is asked: its addresses %s, and those of others, are examples.\n", strings.Join(invented, " and "))
 	}
 }
 
-// journey prints a journey from one of its legs on.
-func (p *printer) journey(j *Journey, from int) {
-	if from == 0 {
-		question := j.Connection.Packet
-		if len(j.Legs) > 0 {
-			question = j.Legs[0].Packet // its source is known
-		}
-		p.printf("\n%s\n", describe(question))
-		p.verdict(j)
+// journey prints a journey, and each way on where it forks.
+func (p *printer) journey(j *Journey) {
+	question := j.Connection.Packet
+	if len(j.Legs) > 0 {
+		question = j.Legs[0].Packet // its source is known
 	}
-	for i := from; i < len(j.Legs); i++ {
+	p.printf("\n%s\n", describe(question))
+	p.verdict(j)
+	p.legs(j, 0, "")
+}
+
+// legs prints the legs of a journey from one on. Where it forks, both ways begin
+// with the leg that forks; they are called A and B, the ways of A then AA and AB.
+func (p *printer) legs(j *Journey, first int, way string) {
+	for i := first; i < len(j.Legs); i++ {
 		p.leg(&j.Legs[i], i+1)
 	}
 	if j.Fork == nil {
 		return
 	}
-	for _, way := range []struct {
-		word string
-		j    *Journey
-	}{{"matches", &j.Fork.If}, {"does not match", &j.Fork.Unless}} {
-		p.printf("\n--- If the rule %s ---\n", way.word)
-		p.verdict(way.j)
-		p.journey(way.j, max(1, len(j.Legs)-1))
-	}
+	rule := Place(j.Fork.Rule)
+	p.printf("\nWay %sA: %s matches\n", way, rule)
+	p.verdict(&j.Fork.If)
+	p.legs(&j.Fork.If, len(j.Legs)-1, way+"A")
+	p.printf("\nWay %sB: %s does not match\n", way, rule)
+	p.verdict(&j.Fork.Unless)
+	p.legs(&j.Fork.Unless, len(j.Legs)-1, way+"B")
 }
 
 // verdict prints how a journey ends.
@@ -132,6 +135,9 @@ func (p *printer) leg(l *Leg, number int) {
 				mark := ""
 				if decided && deciding == (place{h, i, m}) {
 					mark = "   <== this rule decides"
+					if l.Path.Undecided != nil {
+						mark = "   <== it is not known whether this rule matches"
+					}
 				}
 				p.printf("   %-12s %s%s%s\n", "", strings.Repeat("  ", met.Depth+1), line(met, pass.Met[:m]), mark)
 				if mark != "" && met.Rule.Comment != "" {
@@ -283,8 +289,26 @@ func (j Journey) Way() string {
 		return through + " -> app"
 	case EndOutside:
 		return through + " -> outside"
+	case EndUnknown:
+		if j.Fork != nil {
+			return "UNKNOWN: " + strings.Join(j.ways(), " or ")
+		}
 	}
 	return strings.ToUpper(string(j.End.Kind))
+}
+
+// ways are those of a journey that forks, each once.
+func (j Journey) ways() []string {
+	if j.Fork == nil {
+		return []string{j.Way()}
+	}
+	ways := j.Fork.If.ways()
+	for _, way := range j.Fork.Unless.ways() {
+		if !slices.Contains(ways, way) {
+			ways = append(ways, way)
+		}
+	}
+	return ways
 }
 
 func seen(j Journey) string {

@@ -64,7 +64,7 @@ func (w *walker) journey(c Connection, decided []decision) Journey {
 	}
 	last := j.Legs[len(j.Legs)-1]
 	step := last.Path.Steps[len(last.Path.Steps)-1]
-	j.End = End{Kind: EndUnknown, Text: fmt.Sprintf("it is not known whether a rule matches: %s", step)}
+	j.End = End{Kind: EndUnknown, Text: fmt.Sprintf("it is not known whether %s matches: %s", Place(step), step.Rule)}
 	if len(decided) == maxForks {
 		return j
 	}
@@ -72,7 +72,7 @@ func (w *walker) journey(c Connection, decided []decision) Journey {
 	fork := Fork{Rule: step}
 	fork.If = w.journey(c, append(slices.Clone(decided), decision{leg, undecided, true}))
 	fork.Unless = w.journey(c, append(slices.Clone(decided), decision{leg, undecided, false}))
-	if fork.If.End == fork.Unless.End {
+	if fork.If.End == fork.Unless.End && fork.If.End.Kind != EndUnknown {
 		j.End = fork.If.End
 	}
 	j.Fork = &fork
@@ -126,7 +126,7 @@ func (w *walker) forth(j *Journey, decided []decision) *ruleset.Rule {
 	}
 	last := &j.Legs[len(j.Legs)-1]
 	j.End = End{Kind: EndLoop, Proxied: true, Text: fmt.Sprintf(
-		"a loop: the proxy's own connection comes back to the proxy, which opens the same again (%s)", last.why())}
+		"the proxy's own connection comes back to the proxy, which opens the same again (%s)", last.why())}
 	last.Outcome += " This is the proxy's own connection, so it goes round for ever."
 	return nil
 }
@@ -369,8 +369,12 @@ func (w *walker) returns(gone, leg *Leg) string {
 	case gone.From == Outside && stays:
 		return "the answer does not leave the pod: it is kept for a socket of the proxy"
 	case gone.From != Outside && !stays:
-		return fmt.Sprintf("the app's answer leaves the pod for %s, and the proxy waits for it in vain: nothing routes it back in",
-			leg.Packet.Dst)
+		last := leg.Path.Hooks[len(leg.Path.Hooks)-1].Packet.Mark
+		why := "nothing marks it, so that no ip rule brings it back in"
+		if last != 0 {
+			why = fmt.Sprintf("no ip rule and route bring what has the mark %#x back in", last)
+		}
+		return fmt.Sprintf("the app's answer leaves the pod for %s, and the proxy waits for it in vain: %s", leg.Packet.Dst, why)
 	case gone.From == Outside:
 		leg.Outcome = fmt.Sprintf("It leaves the pod for %s.", endpoint(leg.Packet.Dst, leg.Packet.DstPort))
 	default:
