@@ -39,8 +39,8 @@ func newTrace(name string) *cobra.Command {
 	var asked question
 	var output string
 	cmd := &cobra.Command{
-		Use: "trace [--from app|proxy|ADDR --to ADDR:PORT] [-f FILE | -- shunt-init's flags]", Short: "Show which way a connection goes, and why",
-		Long: traceLong,
+		Use:   "trace [--from app|proxy|ADDR --to ADDR:PORT] [-f FILE | -- shunt-init's flags]",
+		Short: "Show which way a connection goes, and why", Long: traceLong,
 		Example: examples(name,
 			"trace", "trace -f deployment.yaml --from app --to 10.0.0.9:443",
 			"trace --from 10.0.0.9 --to 10.0.0.1:8080 -- -m TPROXY", "trace --from app --to [fd00::9]:443 -o mermaid"),
@@ -141,7 +141,8 @@ func (q *question) packet() (*ruleset.Packet, error) {
 		return nil, fmt.Errorf("--to: invalid value %q; accepted: ADDRESS:PORT, [ADDRESS]:PORT", q.to)
 	}
 	packet := &ruleset.Packet{
-		Protocol: "tcp", Family: ruleset.IPv4, Dst: to.Addr().Unmap().WithZone(""), DstPort: to.Port(), UID: 1000, GID: 1000, State: ruleset.New,
+		Protocol: "tcp", Family: ruleset.IPv4, Dst: to.Addr().Unmap().WithZone(""), DstPort: to.Port(),
+		UID: 1000, GID: 1000, State: ruleset.New,
 	}
 	if !packet.Dst.Is4() {
 		packet.Family = ruleset.IPv6
@@ -149,23 +150,27 @@ func (q *question) packet() (*ruleset.Packet, error) {
 	if q.udp {
 		packet.Protocol = "udp"
 	}
-	if q.from == "" || q.from == string(trace.App) || q.from == string(trace.TheProxy) {
-		return packet, nil
+	if q.from != "" && q.from != string(trace.App) && q.from != string(trace.TheProxy) {
+		err = q.setSource(packet)
 	}
-	source, err := netip.ParseAddrPort(q.from)
+	return packet, err
+}
+
+// setSource sets the source of a packet of another host.
+func (q *question) setSource(packet *ruleset.Packet) error {
+	from, err := netip.ParseAddrPort(q.from)
 	if err != nil {
-		var addr netip.Addr
-		addr, err = netip.ParseAddr(q.from)
-		source = netip.AddrPortFrom(addr, 0)
+		addr, err := netip.ParseAddr(q.from)
+		if err != nil {
+			return fmt.Errorf("--from: invalid value %q; accepted: app, proxy, ADDRESS, ADDRESS:PORT", q.from)
+		}
+		from = netip.AddrPortFrom(addr, 0)
 	}
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("--from: invalid value %q; accepted: app, proxy, ADDRESS, ADDRESS:PORT", q.from)
-	case !packet.Family.Of(source.Addr().Unmap()):
-		return nil, fmt.Errorf("--from: invalid value %q with --to %s; accepted: addresses of one family", q.from, q.to)
+	packet.Src, packet.SrcPort = from.Addr().Unmap().WithZone(""), from.Port()
+	if !packet.Family.Of(packet.Src) {
+		return fmt.Errorf("--from: invalid value %q with --to %s; accepted: addresses of one family", q.from, q.to)
 	}
-	packet.Src, packet.SrcPort = source.Addr().Unmap().WithZone(""), source.Port()
-	return packet, nil
+	return nil
 }
 
 // paths returns the journey that is asked for, or the paths that matter.

@@ -56,12 +56,17 @@ func (h *traversal) enter(hook string) {
 }
 
 // begin records that the packet comes to a base chain, and why it passes it by if
-// it does.
+// it does. A packet that was routed again comes to the hook a second time, for what
+// is left of its chains.
 func (h *traversal) begin(b *base, skipped string) {
-	if h.stack.following {
-		at := &h.hooks[len(h.hooks)-1]
-		at.Passes = append(at.Passes, Pass{Table: b.table, Chain: b.chain.Name, Priority: b.priority, Foreign: b.foreign, Skipped: skipped})
+	if !h.stack.following {
+		return
 	}
+	if h.hooks[len(h.hooks)-1].Name == RoutingHook {
+		h.enter(h.hook)
+	}
+	at := &h.hooks[len(h.hooks)-1]
+	at.Passes = append(at.Passes, Pass{Table: b.table, Chain: b.chain.Name, Priority: b.priority, Foreign: b.foreign, Skipped: skipped})
 }
 
 // end records what a base chain did to the packet.

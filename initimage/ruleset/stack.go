@@ -24,7 +24,7 @@ type Stack struct {
 	// decided says of rules whose matches are not understood whether they accept
 	// the packet; see Follow.
 	decided   map[*Rule]bool
-	following bool // what is passed is recorded, too
+	following bool    // what is passed is recorded, too
 	survey    *Survey // is told what walks compare, if there is one
 }
 

@@ -21,7 +21,8 @@ var update = flag.Bool("update", false, "rewrite testdata")
 // in both modes and with all that reads DNS.
 func TestText(t *testing.T) {
 	for name, args := range map[string]string{
-		"redirect": "-m REDIRECT", "tproxy": "-m TPROXY", "dns": "-m REDIRECT --redirect-dns --capture-all-dns -x 10.1.0.0/16,fd01::/64 -o 3306",
+		"redirect": "-m REDIRECT", "tproxy": "-m TPROXY",
+		"dns": "-m REDIRECT --redirect-dns --capture-all-dns -x 10.1.0.0/16,fd01::/64 -o 3306",
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := wanted(t, args)
@@ -53,7 +54,8 @@ func TestTextOfTrouble(t *testing.T) {
 		// Istio's TPROXY rules with a proxy of uid 1337.
 		"loop": {string(listing) + routed, "in from=10.0.0.9 tcp 10.0.0.1:8080"},
 		// The same with our rules, and without the route that keeps answers in.
-		"lost": {ruleset.Build(interception.DefaultFor(interception.SystemTProxy), ruleset.IPv4).String(), "in from=10.0.0.9 tcp 10.0.0.1:8080"},
+		"lost": {ruleset.Build(interception.DefaultFor(interception.SystemTProxy), ruleset.IPv4).String(),
+			"in from=10.0.0.9 tcp 10.0.0.1:8080"},
 		"unknown": {"*filter\n-A INPUT -m set --match-set bad src -m comment --comment \"who is bad\" -j DROP\nCOMMIT\n" +
 			"*nat\n-A PREROUTING -p tcp -m geoip --src-cc XX -j REDIRECT --to-ports 15006\n-A OUTPUT -o lo -j RETURN\nCOMMIT\n",
 			"in from=10.0.0.9 tcp 10.0.0.1:8080"},

@@ -86,7 +86,7 @@ func (g *graph) addJourney(title string, j *Journey, first int, last *arrow) {
 		}
 		deciding, decided := leg.deciding()
 		for h, hook := range leg.Path.Hooks {
-			next := g.addBox(decided && deciding.hook == h, hookLines(leg, hook)...)
+			next := g.addBox(decided && deciding.hook == h, hookLines(hook)...)
 			g.arrows = append(g.arrows, arrow{from: at, to: next})
 			at = next
 		}
@@ -111,7 +111,7 @@ func (g *graph) addJourney(title string, j *Journey, first int, last *arrow) {
 }
 
 // hookLines are the words in the box of a hook.
-func hookLines(leg *Leg, hook ruleset.Hook) []string {
+func hookLines(hook ruleset.Hook) []string {
 	if hook.Name == ruleset.RoutingHook {
 		return []string{"routing", hook.Route}
 	}
@@ -209,7 +209,7 @@ func (g *graph) mermaid() string {
 	for _, a := range g.arrows {
 		text := ""
 		if a.text != "" {
-			text = fmt.Sprintf("|\"%s\"|", mermaidText(strings.Split(a.text, "\n")...))
+			text = `|"` + mermaidText(strings.Split(a.text, "\n")...) + `"|`
 		}
 		fmt.Fprintf(&b, "  box%d -->%s box%d\n", a.from, text, a.to)
 	}

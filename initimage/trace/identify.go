@@ -81,27 +81,16 @@ type reached struct {
 
 // add takes what one rule says.
 func (f *findings) add(r reached) {
-	overLoopback, dns, byInterface := false, false, false
-	for _, m := range r.matches {
-		switch m := m.(type) {
-		case ruleset.OutInterface:
-			overLoopback = overLoopback || m.Name == "lo" && !m.Not
-		case ruleset.InInterface:
-			byInterface = byInterface || !m.Not
-		case ruleset.Ports:
-			dns = dns || !m.Source && !m.Not && m.Ranges.Contains(dnsPort) && len(m.Ranges) == 1 && m.Ranges[0].First == m.Ranges[0].Last
-		}
-	}
 	switch target := r.target.(type) {
 	case ruleset.TProxy:
 		f.tproxy = append(f.tproxy, target.Port)
 	case ruleset.Redirect:
 		switch {
-		case dns:
+		case r.has(isDNS):
 			f.dns = append(f.dns, target.Port)
-		case byInterface:
+		case r.has(isInterface):
 			f.byInterface = append(f.byInterface, target.Port)
-		case overLoopback || r.hook == "PREROUTING":
+		case r.has(isOverLoopback) || r.hook == "PREROUTING":
 			f.inbound = append(f.inbound, target.Port)
 		default:
 			f.outbound = append(f.outbound, target.Port)
@@ -112,6 +101,24 @@ func (f *findings) add(r reached) {
 			f.addLetOff(r)
 		}
 	}
+}
+
+func (r reached) has(is func(ruleset.Match) bool) bool { return slices.ContainsFunc(r.matches, is) }
+
+func isDNS(m ruleset.Match) bool {
+	ports, ok := m.(ruleset.Ports)
+	return ok && !ports.Source && !ports.Not && len(ports.Ranges) == 1 &&
+		ports.Ranges[0] == interception.PortRange{First: dnsPort, Last: dnsPort}
+}
+
+func isInterface(m ruleset.Match) bool {
+	in, ok := m.(ruleset.InInterface)
+	return ok && !in.Not
+}
+
+func isOverLoopback(m ruleset.Match) bool {
+	out, ok := m.(ruleset.OutInterface)
+	return ok && out.Name == "lo" && !out.Not
 }
 
 // addLetOff takes whom a rule lets off.

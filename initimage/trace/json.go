@@ -221,7 +221,9 @@ func Document(answers []Answer) any {
 		form := podJSON{Name: answer.Pod.Name, Proxy: proxyJSON(answer.Pod.Proxy), Paths: []pathJSON{}, Sides: []sideJSON{}}
 		for i := range answer.Pod.Sides {
 			side := &answer.Pod.Sides[i]
-			at := sideJSON{Family: side.Family, Uplink: side.Host.Uplink, Invented: side.Invented, Unread: side.Unread, Addresses: []string{}}
+			at := sideJSON{
+				Family: side.Family, Uplink: side.Host.Uplink, Invented: side.Invented, Unread: side.Unread, Addresses: []string{},
+			}
 			for _, addr := range side.Walked().Addresses {
 				if side.Family.Of(addr) {
 					at.Addresses = append(at.Addresses, addr.String())

@@ -19,8 +19,7 @@ import (
 func decides(path ruleset.Path) *ruleset.Step {
 	for i := len(path.Steps) - 1; i >= 0; i-- {
 		step := &path.Steps[i]
-		effect := effectOf(step.Rule.Target)
-		wanted := false
+		effect, wanted := effectOf(step.Rule.Target), true // of a rule that is not understood
 		switch path.Outcome.Fate {
 		case ruleset.Redirected, ruleset.Rewritten, ruleset.TProxied:
 			wanted = effect == diverts
@@ -30,8 +29,6 @@ func decides(path ruleset.Path) *ruleset.Step {
 			wanted = effect == letsOff && slices.Contains([]string{"nat", "mangle"}, step.Table[strings.LastIndexByte(step.Table, ' ')+1:])
 		case ruleset.Local:
 			wanted = effect == marks
-		default:
-			wanted = true
 		}
 		if wanted {
 			return step
@@ -119,8 +116,6 @@ func Place(step ruleset.Step) string {
 // Does says what a rule does to the packets that it accepts, in a few words.
 func Does(rule ruleset.Rule) string {
 	switch target := rule.Target.(type) {
-	case nil:
-		return "counts it"
 	case ruleset.Verdict:
 		return string(target)
 	case ruleset.Jump:
@@ -132,10 +127,6 @@ func Does(rule ruleset.Rule) string {
 		return fmt.Sprintf("REDIRECT to port %d of this pod", target.Port)
 	case ruleset.TProxy:
 		return fmt.Sprintf("TPROXY to the socket on port %d", target.Port)
-	case ruleset.Reject:
-		return "REJECT"
-	case ruleset.DNAT:
-		return "DNAT to another destination"
 	case ruleset.Nowhere:
 		return "DNAT to 0.0.0.0, which the kernel drops"
 	case ruleset.SetMark:
@@ -152,8 +143,10 @@ func Does(rule ruleset.Rule) string {
 	case ruleset.ConntrackZone:
 		return fmt.Sprintf("zone %d of conntrack", target.Zone)
 	}
-	text := ruleset.Rule{Target: rule.Target}.String()
-	return strings.TrimPrefix(text, "-j ")
+	if rule.Target == nil {
+		return "counts it"
+	}
+	return strings.TrimPrefix(ruleset.Rule{Target: rule.Target}.String(), "-j ")
 }
 
 func capital(sentence string) string {

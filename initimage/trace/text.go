@@ -114,42 +114,48 @@ func (p *printer) verdict(j *Journey) {
 // leg prints a packet's way, hook by hook.
 func (p *printer) leg(l *Leg, number int) {
 	p.printf("\n%d. %s: %s\n", number, l.Title, describe(l.Packet))
-	deciding, decided := l.deciding()
 	for h, hook := range l.Path.Hooks {
-		if hook.Name == ruleset.RoutingHook {
+		switch {
+		case hook.Name == ruleset.RoutingHook:
 			p.printf("   %-12s %s\n", "routing", hook.Route)
-			continue
-		}
-		if len(hook.Passes) == 0 {
+		case len(hook.Passes) == 0:
 			p.printf("   %-12s no rules\n", hook.Name)
-			continue
 		}
-		name := hook.Name
-		for i, pass := range hook.Passes {
-			p.printf("   %-12s %s\n", name, passed(pass))
-			name = ""
-			for m, met := range pass.Met {
-				if met.Number == 0 && met.Depth == 0 && (m == 0 || met.Rule.Target != ruleset.Drop) {
-					continue // passed has said it, or nothing is to be said
-				}
-				mark := ""
-				if decided && deciding == (place{h, i, m}) {
-					mark = "   <== this rule decides"
-					if l.Path.Undecided != nil {
-						mark = "   <== it is not known whether this rule matches"
-					}
-				}
-				p.printf("   %-12s %s%s%s\n", "", strings.Repeat("  ", met.Depth+1), line(met, pass.Met[:m]), mark)
-				if mark != "" && met.Rule.Comment != "" {
-					p.printf("   %-12s %s%s\n", "", strings.Repeat("  ", met.Depth+3), met.Rule)
-				}
-			}
-			for _, change := range pass.Changes {
-				p.printf("   %-12s   the packet's %s is now %s, was %s\n", "", change.Field, change.After, change.Before)
-			}
+		for i := range hook.Passes {
+			p.pass(l, h, i)
 		}
 	}
 	p.printf("   %s\n", l.Outcome)
+}
+
+// pass prints the way through one base chain, the number-th of a hook.
+func (p *printer) pass(l *Leg, hook, number int) {
+	at := l.Path.Hooks[hook]
+	pass, name := at.Passes[number], at.Name
+	if number > 0 {
+		name = ""
+	}
+	p.printf("   %-12s %s\n", name, passed(pass))
+	deciding, decided := l.deciding()
+	for m, met := range pass.Met {
+		if met.Number == 0 && met.Depth == 0 && (m == 0 || met.Rule.Target != ruleset.Drop) {
+			continue // passed has said it, or nothing is to be said
+		}
+		decides, mark := decided && deciding == place{hook, number, m}, ""
+		switch {
+		case decides && l.Path.Undecided != nil:
+			mark = "   <== it is not known whether this rule matches"
+		case decides:
+			mark = "   <== this rule decides"
+		}
+		p.printf("   %-12s %s%s%s\n", "", strings.Repeat("  ", met.Depth+1), line(met, pass.Met[:m]), mark)
+		if decides && met.Rule.Comment != "" {
+			p.printf("   %-12s %s%s\n", "", strings.Repeat("  ", met.Depth+3), met.Rule)
+		}
+	}
+	for _, change := range pass.Changes {
+		p.printf("   %-12s   the packet's %s is now %s, was %s\n", "", change.Field, change.After, change.Before)
+	}
 }
 
 // passed says of a base chain whether any rule of it accepted the packet.
@@ -251,7 +257,8 @@ func (p *printer) table(answer Answer) {
 		table := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(table, "PATH\tCONNECTION\tWAY\tSEEN FROM\tBECAUSE")
 		for _, path := range rows {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", path.Name, path.what(), path.Journey.Way(), seen(path.Journey), path.Journey.because())
+			j := path.Journey
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", path.Name, path.what(), j.Way(), seen(j), j.because())
 		}
 		if err := table.Flush(); err != nil && p.err == nil {
 			p.err = err

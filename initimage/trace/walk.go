@@ -347,8 +347,8 @@ func answerTitle(from Actor, gone Leg) string {
 // returns says why an answer does not come back to who opened the connection, or
 // sets its outcome and returns "".
 func (w *walker) returns(gone, leg *Leg) string {
-	outcome, who := leg.Path.Outcome, map[Actor]string{App: "the app", TheProxy: "the proxy", Outside: "the client"}[gone.From]
-	switch outcome.Fate {
+	who := map[Actor]string{App: "the app", TheProxy: "the proxy", Outside: "the client"}[gone.From]
+	switch leg.Path.Outcome.Fate {
 	case ruleset.Dropped, ruleset.Rejected:
 		return fmt.Sprintf("the answer to %s does not come back: it is dropped (%s)", who, leg.why())
 	case ruleset.Redirected, ruleset.TProxied, ruleset.Rewritten:
@@ -356,32 +356,37 @@ func (w *walker) returns(gone, leg *Leg) string {
 	case ruleset.Unknown:
 		return fmt.Sprintf("it is not known whether the answer to %s comes back (%s)", who, leg.why())
 	}
-	translated := gone.Path.Outcome.Fate == ruleset.Redirected
+	stays := leg.Path.Outcome.Fate == ruleset.Local || w.side.local(leg.Packet.Dst) || leg.Packet.Direction == ruleset.In
+	if stays == (gone.From == Outside) {
+		return astray(gone, leg)
+	}
+	leg.Outcome = "It reaches the socket of " + who + "."
+	if gone.From == Outside {
+		leg.Outcome = fmt.Sprintf("It leaves the pod for %s.", endpoint(leg.Packet.Dst, leg.Packet.DstPort))
+	}
+	if gone.Path.Outcome.Fate != ruleset.Redirected {
+		return ""
+	}
 	switch {
-	case translated && leg.Path.Untracked:
+	case leg.Path.Untracked:
 		return fmt.Sprintf("the answer to %s is not recognized: conntrack does not track it, and nat cannot restore its addresses", who)
-	case translated && leg.Path.Zone != gone.Path.Zone:
+	case leg.Path.Zone != gone.Path.Zone:
 		return fmt.Sprintf("the answer to %s is not recognized: it is in zone %d of conntrack, and the connection in zone %d",
 			who, leg.Path.Zone, gone.Path.Zone)
 	}
-	stays := outcome.Fate == ruleset.Local || w.side.local(leg.Packet.Dst) || leg.Packet.Direction == ruleset.In
-	switch {
-	case gone.From == Outside && stays:
-		return "the answer does not leave the pod: it is kept for a socket of the proxy"
-	case gone.From != Outside && !stays:
-		last := leg.Path.Hooks[len(leg.Path.Hooks)-1].Packet.Mark
-		why := "nothing marks it, so that no ip rule brings it back in"
-		if last != 0 {
-			why = fmt.Sprintf("no ip rule and route bring what has the mark %#x back in", last)
-		}
-		return fmt.Sprintf("the app's answer leaves the pod for %s, and the proxy waits for it in vain: %s", leg.Packet.Dst, why)
-	case gone.From == Outside:
-		leg.Outcome = fmt.Sprintf("It leaves the pod for %s.", endpoint(leg.Packet.Dst, leg.Packet.DstPort))
-	default:
-		leg.Outcome = "It reaches the socket of " + who + "."
-	}
-	if translated {
-		leg.Outcome += fmt.Sprintf(" nat gives it the address back that %s called: %s.", who, endpoint(gone.Packet.Dst, gone.Packet.DstPort))
-	}
+	leg.Outcome += fmt.Sprintf(" nat gives it the address back that %s called: %s.", who, endpoint(gone.Packet.Dst, gone.Packet.DstPort))
 	return ""
+}
+
+// astray says why an answer leaves the pod that is for a socket in it, or the other
+// way round.
+func astray(gone, leg *Leg) string {
+	if gone.From == Outside {
+		return "the answer does not leave the pod: it is kept for a socket of the proxy"
+	}
+	why := "nothing marks it, so that no ip rule brings it back in"
+	if mark := leg.Path.Hooks[len(leg.Path.Hooks)-1].Packet.Mark; mark != 0 {
+		why = fmt.Sprintf("no ip rule and route bring what has the mark %#x back in", mark)
+	}
+	return fmt.Sprintf("the app's answer leaves the pod for %s, and the proxy waits for it in vain: %s", leg.Packet.Dst, why)
 }

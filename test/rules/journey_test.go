@@ -38,6 +38,9 @@ func TestJourney(t *testing.T) {
 				if first := journey.Legs[0].Path; first.Outcome != x.Want {
 					t.Errorf("%s\nbut the journey begins:\n%s", x.Text, first)
 				}
+				for _, leg := range journey.Legs {
+					checkHooks(t, leg.Path)
+				}
 				opens := x.Packet.State == ruleset.New
 				ends := journey.End.Kind == trace.EndApp || journey.End.Kind == trace.EndOutside
 				if proxied := len(journey.Legs) > 1 && journey.End.Proxied; opens && proxied && !ends {
@@ -47,6 +50,32 @@ func TestJourney(t *testing.T) {
 		})
 	}
 	t.Logf("%d legs", legs)
+}
+
+// checkHooks holds what a path passed to the rules that took part: each is there, in
+// its order.
+func checkHooks(t *testing.T, path ruleset.Path) {
+	t.Helper()
+	var met []string
+	for _, hook := range path.Hooks {
+		if hook.Name == ruleset.RoutingHook && (len(hook.Passes) > 0 || hook.Route == "") {
+			t.Errorf("chains where the kernel routes: %+v", hook)
+		}
+		for _, pass := range hook.Passes {
+			for _, m := range pass.Met {
+				if m.Number > 0 || m.Rule.Target == ruleset.Drop {
+					met = append(met, m.Step.String())
+				}
+			}
+		}
+	}
+	var steps []string
+	for _, step := range path.Steps {
+		steps = append(steps, step.String())
+	}
+	if !slices.Equal(met, steps) {
+		t.Errorf("met: %q\nsteps: %q", met, steps)
+	}
 }
 
 func opener(packet ruleset.Packet, proxy trace.Proxy) trace.Actor {
