@@ -1,6 +1,9 @@
 package ruleset
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // RoutingHook is the name of a Hook where the kernel looks up where a packet goes.
 // It is not one of netfilter's.
@@ -153,4 +156,14 @@ func (h *traversal) accepts(r *Rule) bool {
 		return said
 	}
 	return h.assumed.holds(r)
+}
+
+// String prints the path, one rule a line, and where it ends.
+func (p Path) String() string {
+	var b strings.Builder
+	for _, s := range p.Steps {
+		b.WriteString(s.String() + "\n")
+	}
+	b.WriteString("-> " + p.Outcome.String() + "\n")
+	return b.String()
 }

@@ -2,7 +2,6 @@ package ruleset
 
 import (
 	"net/netip"
-	"strings"
 )
 
 // Step is one rule whose conditions a packet met.
@@ -390,14 +389,4 @@ func (h *traversal) meets(r *Rule) bool {
 		}
 	}
 	return true
-}
-
-// String prints the path, one rule a line, and where it ends.
-func (p Path) String() string {
-	var b strings.Builder
-	for _, s := range p.Steps {
-		b.WriteString(s.String() + "\n")
-	}
-	b.WriteString("-> " + p.Outcome.String() + "\n")
-	return b.String()
 }

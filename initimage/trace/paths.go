@@ -1,7 +1,9 @@
 package trace
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -34,8 +36,8 @@ const (
 	webPort  = 80
 	dnsPort  = 53
 	userID   = 1000 // of the app: an ordinary user
-	maxLike  = 10   // exceptions that one line names
-	maxTried = 200  // ports and destinations of the rules that are tried
+	maxLike  = 5    // exceptions that one line names
+	maxTried = 2000 // ports, and destinations, of the rules that are tried
 )
 
 // Paths returns the paths that matter, of each family that something is known of:
@@ -64,8 +66,9 @@ type asker struct {
 // Examples are the addresses of other hosts in the paths that nobody asked for.
 type Examples struct{ Client, Node, Server, Service, Resolver netip.Addr }
 
-// ExamplesOf returns addresses for a side that are not the pod's own, and as far as
-// there are some none that its rules treat apart.
+// ExamplesOf returns addresses for a side that are not the pod's own. Those of hosts
+// are, as far as there are some, none that its rules name; those of Services are of
+// the range that kubeadm gives them.
 func ExamplesOf(side *Side) Examples {
 	parse := netip.MustParseAddr
 	examples := Examples{parse("10.0.0.9"), parse("10.0.0.254"), parse("192.0.2.1"), parse("10.96.0.1"), parse("10.96.0.10")}
@@ -78,7 +81,7 @@ func ExamplesOf(side *Side) Examples {
 	free := func(addr netip.Addr) bool {
 		return !side.local(addr) && !slices.ContainsFunc(named, func(p netip.Prefix) bool { return p.Contains(addr) })
 	}
-	for _, example := range []*netip.Addr{&examples.Client, &examples.Node, &examples.Server, &examples.Service, &examples.Resolver} {
+	for _, example := range []*netip.Addr{&examples.Client, &examples.Node, &examples.Server} {
 		if i := slices.IndexFunc(others, free); !free(*example) && i >= 0 {
 			*example = others[i]
 		}
@@ -156,6 +159,8 @@ func (a asker) exceptions() []Path {
 		all = append(all, Path{Name: "exception", About: about, Family: a.side.Family, Like: []string{like}, Journey: j})
 	}
 	ports, prefixes := namedPorts(a.side), namedPrefixes(a.side)
+	untried := max(0, len(ports)-maxTried) + max(0, len(prefixes)-maxTried)
+	ports, prefixes = ports[:min(len(ports), maxTried)], prefixes[:min(len(prefixes), maxTried)]
 	for _, protocol := range []string{"tcp", "udp"} {
 		usual := Walk(a.pod, a.fromOutside(protocol, to.Client, a.appPort))
 		for _, r := range ports {
@@ -172,6 +177,10 @@ func (a asker) exceptions() []Path {
 				try("the app calls a server by "+protocol, p.String(), usual, a.fromApp(protocol, addr, a.webPort))
 			}
 		}
+	}
+	if untried > 0 {
+		all = append(all, Path{Name: "not tried", About: fmt.Sprintf("%d more ports and destinations of the rules", untried), Family: a.side.Family,
+			Journey: Journey{End: End{Kind: EndUnknown, Text: "there are too many"}}})
 	}
 	return all
 }
@@ -195,43 +204,40 @@ func (j Journey) because() string {
 	return j.Legs[0].why()
 }
 
-// namedPorts returns the destination ports that rules of the side name, without
-// those of the usual paths.
+// namedPorts returns the destination ports that rules of the side name.
 func namedPorts(side *Side) []interception.PortRange {
-	var all []interception.PortRange
+	known := map[interception.PortRange]bool{}
 	eachMatch(side, func(m ruleset.Match) {
-		ports, ok := m.(ruleset.Ports)
-		if !ok || ports.Source || len(all) >= maxTried {
-			return
-		}
-		for _, r := range ports.Ranges {
-			if !slices.Contains(all, r) {
-				all = append(all, r)
+		if ports, ok := m.(ruleset.Ports); ok && !ports.Source {
+			for _, r := range ports.Ranges {
+				known[r] = true
 			}
 		}
 	})
-	slices.SortFunc(all, func(a, b interception.PortRange) int { return int(a.First) - int(b.First) })
-	return all
+	return slices.SortedFunc(maps.Keys(known), func(a, b interception.PortRange) int {
+		return cmp.Or(cmp.Compare(a.First, b.First), cmp.Compare(a.Last, b.Last))
+	})
 }
 
-// unnamed returns the first port from one on that no rule names.
+// unnamed returns the first port from one on that no rule names, or that one.
 func unnamed(named []interception.PortRange, port uint16) uint16 {
-	for slices.ContainsFunc(named, func(r interception.PortRange) bool { return r.Contains(port) }) && port < 1<<16-1 {
-		port++
+	for free := port; free >= port; free++ {
+		if !slices.ContainsFunc(named, func(r interception.PortRange) bool { return r.Contains(free) }) {
+			return free
+		}
 	}
 	return port
 }
 
 // namedPrefixes returns the destinations that rules of the side name.
 func namedPrefixes(side *Side) []netip.Prefix {
-	var all []netip.Prefix
+	known := map[netip.Prefix]bool{}
 	eachMatch(side, func(m ruleset.Match) {
-		to, ok := m.(ruleset.Destination)
-		if ok && to.Prefix.Bits() > 0 && len(all) < maxTried && !slices.Contains(all, to.Prefix) {
-			all = append(all, to.Prefix)
+		if to, ok := m.(ruleset.Destination); ok && to.Prefix.Bits() > 0 {
+			known[to.Prefix] = true
 		}
 	})
-	return all
+	return slices.SortedFunc(maps.Keys(known), netip.Prefix.Compare)
 }
 
 func eachMatch(side *Side, do func(ruleset.Match)) {

@@ -269,7 +269,10 @@ func (p *printer) table(answer Answer) {
 
 // what says which connections a path stands for.
 func (p Path) what() string {
-	if len(p.Like) == 0 {
+	switch {
+	case len(p.Journey.Legs) == 0:
+		return p.About
+	case len(p.Like) == 0:
 		return p.About + ": " + shortly(p.Journey.Connection.Packet)
 	}
 	return p.About + ": " + p.like()
