@@ -16,7 +16,7 @@ type Field int
 
 // The fields that packets of every space have.
 const (
-	FieldProtocol Field = iota
+	FieldProtocol Field = iota + 1
 	FieldInterface
 	FieldState
 	FieldUID
@@ -31,8 +31,8 @@ const (
 	fieldGroups // the first of the groups of marks
 )
 
-// fixed is the field of what is the same for all packets of a space.
-const fixed Field = -1
+// fixed is the field of what is the same for all packets of a class.
+const fixed Field = 0
 
 // Protocols are those that a walk knows.
 var Protocols = []string{"tcp", "udp"}

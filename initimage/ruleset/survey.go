@@ -19,7 +19,7 @@ import (
 //
 //	for survey := NewSurvey(box); survey.Next(); {
 //		first := survey.Flow(template)
-//		path, answer := survey.Walk(stack, &host, first)
+//		path, answer := survey.Walk(stack, &host, &first)
 //		class := survey.Class()
 //	}
 type Survey struct {
@@ -87,7 +87,7 @@ func (v *Survey) Next() bool {
 // Flow returns one packet of the box. What the box does not look at is as in the
 // template.
 func (v *Survey) Flow(template Packet) Flow {
-	flow := v.Fixed(template)
+	flow := Flow{Packet: template}
 	flow.Packet.Family = v.space.Family
 	origin := func(f Field) Field {
 		if v.box.values[f] == nil {
@@ -96,10 +96,11 @@ func (v *Survey) Flow(template Packet) Flow {
 		v.space.put(&flow.Packet, f, v.box.values[f].pick(v.space.prefer[f]))
 		return f
 	}
-	flow.from.protocol, flow.from.in, flow.from.state = origin(FieldProtocol), origin(FieldInterface), origin(FieldState)
-	flow.from.uid, flow.from.gid = origin(FieldUID), origin(FieldGID)
-	flow.from.src, flow.from.dst = origin(FieldSrc), origin(FieldDst)
-	flow.from.srcPort, flow.from.dstPort = origin(FieldSrcPort), origin(FieldDstPort)
+	flow.from = origins{
+		protocol: origin(FieldProtocol), in: origin(FieldInterface), state: origin(FieldState), uid: origin(FieldUID), gid: origin(FieldGID),
+		src: origin(FieldSrc), dst: origin(FieldDst), srcPort: origin(FieldSrcPort), dstPort: origin(FieldDstPort),
+		mark: make([]groupOrigin, len(v.space.groups)), connMark: make([]groupOrigin, len(v.space.groups)),
+	}
 	for group := range v.space.groups {
 		flow.from.mark[group].field = origin(v.space.markField(false, group))
 		flow.from.connMark[group].field = origin(v.space.markField(true, group))
@@ -107,42 +108,52 @@ func (v *Survey) Flow(template Packet) Flow {
 	return flow
 }
 
-// Fixed returns a packet that is the same for all packets of the class.
-func (v *Survey) Fixed(p Packet) Flow {
-	flow := Flow{Packet: p, from: origins{fixed, fixed, fixed, fixed, fixed, fixed, fixed, fixed, fixed, nil, nil}}
-	flow.from.mark, flow.from.connMark = make([]groupOrigin, len(v.space.groups)), make([]groupOrigin, len(v.space.groups))
-	for group := range v.space.groups {
-		flow.from.mark[group].field, flow.from.connMark[group].field = fixed, fixed
-	}
-	return flow
-}
-
-// TakeProtocol and the methods after it give a packet a field of another.
-func (f *Flow) TakeProtocol(of Flow) {
+// TakeProtocol and the methods after it give the packet a field of another. What no
+// packet has given it is the same for all packets of a class.
+func (f *Flow) TakeProtocol(of *Flow) {
 	f.Packet.Protocol, f.from.protocol = of.Packet.Protocol, of.from.protocol
 }
 
-// TakeSource takes the source of another packet as the source.
-func (f *Flow) TakeSource(of Flow) { f.Packet.Src, f.from.src = of.Packet.Src, of.from.src }
+// TakeSource takes another packet's source as the source.
+func (f *Flow) TakeSource(of *Flow) { f.Packet.Src, f.from.src = of.Packet.Src, of.from.src }
 
-// TakeDestination takes the destination of another packet as the destination.
-func (f *Flow) TakeDestination(of Flow) { f.Packet.Dst, f.from.dst = of.Packet.Dst, of.from.dst }
+// TakeDestination takes another packet's destination as the destination.
+func (f *Flow) TakeDestination(of *Flow) { f.Packet.Dst, f.from.dst = of.Packet.Dst, of.from.dst }
 
-// TakePort takes the destination port of another packet as the destination port.
-func (f *Flow) TakePort(of Flow) {
+// TakePort takes another packet's destination port as the destination port.
+func (f *Flow) TakePort(of *Flow) {
 	f.Packet.DstPort, f.from.dstPort = of.Packet.DstPort, of.from.dstPort
 }
 
-// TakeMark takes the mark of another packet, or that of its connection.
-func (f *Flow) TakeMark(of Flow, connection bool) {
-	if connection {
-		f.Packet.ConnMark, f.from.connMark = of.Packet.ConnMark, slices.Clone(of.from.connMark)
-	} else {
-		f.Packet.Mark, f.from.mark = of.Packet.Mark, slices.Clone(of.from.mark)
+// CallItself takes the packet's destination as its source.
+func (f *Flow) CallItself() { f.Packet.Src, f.from.src = f.Packet.Dst, f.from.dst }
+
+// Same reports whether two packets are the same, and for the same reasons: then they
+// are the same for all packets of the class.
+func (f *Flow) Same(other *Flow) bool {
+	a, b := f.from, other.from
+	sameMarks := func(a, b []groupOrigin) bool {
+		for i := range max(len(a), len(b)) {
+			if at(a, i) != at(b, i) {
+				return false
+			}
+		}
+		return true
 	}
+	return f.Packet == other.Packet && a.protocol == b.protocol && a.in == b.in && a.state == b.state && a.uid == b.uid && a.gid == b.gid &&
+		a.src == b.src && a.dst == b.dst && a.srcPort == b.srcPort && a.dstPort == b.dstPort &&
+		sameMarks(a.mark, b.mark) && sameMarks(a.connMark, b.connMark)
 }
 
-// FreshPort gives a packet a source port that the kernel draws.
+// at returns where a group of bits comes from.
+func at(marks []groupOrigin, group int) groupOrigin {
+	if group < len(marks) {
+		return marks[group]
+	}
+	return groupOrigin{}
+}
+
+// FreshPort gives a packet any source port, as the kernel does.
 func (v *Survey) FreshPort(f *Flow) {
 	if values := v.box.values[FieldHopPort]; values != nil {
 		f.Packet.SrcPort, f.from.srcPort = uint16(values.pick(v.space.prefer[FieldHopPort]).low), FieldHopPort
@@ -150,21 +161,24 @@ func (v *Survey) FreshPort(f *Flow) {
 }
 
 // Walk walks a packet through a stack, and narrows the class. It returns the path,
-// and the packet that the other end sends back.
-func (v *Survey) Walk(s *Stack, host *Host, f Flow) (Path, Flow) {
-	if v.host != host {
-		v.host, v.own = host, v.space.localValues(host)
-	}
+// and the packet that the other end sends back. A packet without a source gets the
+// one that the kernel chooses.
+func (v *Survey) Walk(s *Stack, host *Host, f *Flow) (Path, Flow) {
+	v.at(host)
 	v.from = f.from
-	v.from.mark, v.from.connMark = slices.Clone(f.from.mark), slices.Clone(f.from.connMark)
+	v.from.mark, v.from.connMark = make([]groupOrigin, len(v.space.groups)), make([]groupOrigin, len(v.space.groups))
+	copy(v.from.mark, f.from.mark)
+	copy(v.from.connMark, f.from.connMark)
 	v.before.mark = make([]groupOrigin, len(v.space.groups))
-	v.source = f.from.src
 	s.survey = v
 	path := s.trace(host, f.Packet, nil, false)
 	s.survey = nil
-	back := v.Fixed(path.Answer)
+	if !f.Packet.Src.IsValid() {
+		f.Packet.Src, f.from.src = path.Answer.Dst, v.source
+	}
+	back := Flow{Packet: path.Answer}
 	back.from.protocol = f.from.protocol
-	back.from.src, back.from.srcPort, back.from.dst, back.from.dstPort = f.from.dst, f.from.dstPort, v.source, f.from.srcPort
+	back.from.src, back.from.srcPort, back.from.dst, back.from.dstPort = f.from.dst, f.from.dstPort, f.from.src, f.from.srcPort
 	if back.Packet.Direction == Out && path.Outcome.Fate == Redirected {
 		back.from.src, back.from.srcPort = v.from.dst, v.from.dstPort
 	}
@@ -172,6 +186,30 @@ func (v *Survey) Walk(s *Stack, host *Host, f Flow) (Path, Flow) {
 		back.from.connMark = v.from.connMark
 	}
 	return path, back
+}
+
+// at has the survey look at addresses as those of a host.
+func (v *Survey) at(host *Host) {
+	if v.host != host {
+		v.host, v.own = host, v.space.localValues(host)
+	}
+}
+
+// IsLocal narrows the class by whether a packet's destination is an address of the
+// host.
+func (v *Survey) IsLocal(host *Host, f *Flow) {
+	v.at(host)
+	v.among(f.from.dst, v.own, host.local(f.Packet.Dst))
+}
+
+// ComparePort narrows the class by whether a packet has one of some ports, as its
+// destination or as its source.
+func (v *Survey) ComparePort(f *Flow, source bool, ports ...uint16) {
+	field, port := f.from.dstPort, f.Packet.DstPort
+	if source {
+		field, port = f.from.srcPort, f.Packet.SrcPort
+	}
+	v.among(field, Only(ports...), slices.Contains(ports, port))
 }
 
 // Mixed reports whether the walks of the class have combined two marks bit by bit.

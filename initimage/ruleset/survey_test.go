@@ -190,8 +190,8 @@ func survey(stack *ruleset.Stack, box ruleset.Box, template ruleset.Packet) (cla
 	all := ruleset.NewSurvey(box)
 	for all.Next() {
 		first := all.Flow(template)
-		_, answer := all.Walk(stack, &pod, first)
-		all.Walk(stack, &pod, answer)
+		_, answer := all.Walk(stack, &pod, &first)
+		all.Walk(stack, &pod, &answer)
 		if all.Mixed() {
 			return nil, nil
 		}
