@@ -83,6 +83,11 @@ type Proxy struct {
 	Transparent bool
 }
 
+// ports are those that the rules send connections to.
+func (p Proxy) ports() []uint16 {
+	return slices.DeleteFunc([]uint16{p.Inbound, p.Outbound, p.DNS}, func(port uint16) bool { return port == 0 })
+}
+
 // listens reports whether a port is one that the rules send connections to.
 func (p Proxy) listens(port uint16) bool {
 	return port != 0 && (port == p.Inbound || port == p.Outbound || port == p.DNS)
@@ -128,6 +133,8 @@ type Leg struct {
 	Outcome string         // in plain English
 	// Decides is the rule that decides where the packet goes; nil if none does.
 	Decides *ruleset.Step
+
+	sent, back ruleset.Flow // Packet, and the packet that answers it
 }
 
 // End is where a journey ends.

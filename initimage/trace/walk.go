@@ -25,12 +25,15 @@ func Walk(pod Pod, c Connection) Journey {
 		return Journey{Connection: c, End: End{Kind: EndUnknown,
 			Text: fmt.Sprintf("nothing is known of the pod's %s", c.Packet.Family)}}
 	}
+	return newWalker(pod.Proxy, side).journey(c, ruleset.Flow{Packet: c.Packet}, nil)
+}
+
+func newWalker(proxy Proxy, side *Side) *walker {
 	unread := slices.Clone(side.Unread)
 	for _, intruder := range side.Routing.Intruders {
 		unread = append(unread, "what this routing does: ip "+intruder)
 	}
-	w := walker{unread: unread, proxy: pod.Proxy, side: side, host: side.Walked(), stack: ruleset.NewStack(side.Routing, side.Sets...)}
-	return w.journey(c, nil)
+	return &walker{unread: unread, proxy: proxy, side: side, host: side.Walked(), stack: ruleset.NewStack(side.Routing, side.Sets...)}
 }
 
 // walker walks the journeys of one question.
@@ -41,6 +44,8 @@ type walker struct {
 	stack *ruleset.Stack
 	// unread is what is not known of the side.
 	unread []string
+	// survey is told of everything that is compared on the way, if there is one.
+	survey *ruleset.Survey
 }
 
 // decision says of a rule that is not understood whether it accepts the packet of
@@ -53,13 +58,17 @@ type decision struct {
 
 // journey follows a connection until it ends, or until a rule decides of which it is
 // not known whether it matches: then it follows both ways.
-func (w *walker) journey(c Connection, decided []decision) Journey {
+func (w *walker) journey(c Connection, first ruleset.Flow, decided []decision) Journey {
 	j := Journey{Connection: c, Unread: w.unread}
-	undecided := w.forth(&j, decided)
+	undecided := w.forth(&j, first, decided)
 	if undecided == nil && j.End.Kind != EndLoop && j.End.Kind != EndBlocked {
 		undecided = w.back(&j, decided)
 	}
 	if undecided == nil {
+		return j
+	}
+	if w.survey != nil {
+		j.End = End{Kind: EndUnknown}
 		return j
 	}
 	last := j.Legs[len(j.Legs)-1]
@@ -70,8 +79,8 @@ func (w *walker) journey(c Connection, decided []decision) Journey {
 	}
 	leg := len(j.Legs) - 1
 	fork := Fork{Rule: step}
-	fork.If = w.journey(c, append(slices.Clone(decided), decision{leg, undecided, true}))
-	fork.Unless = w.journey(c, append(slices.Clone(decided), decision{leg, undecided, false}))
+	fork.If = w.journey(c, first, append(slices.Clone(decided), decision{leg, undecided, true}))
+	fork.Unless = w.journey(c, first, append(slices.Clone(decided), decision{leg, undecided, false}))
 	if fork.If.End == fork.Unless.End && fork.If.End.Kind != EndUnknown {
 		j.End = fork.If.End
 	}
@@ -80,26 +89,30 @@ func (w *walker) journey(c Connection, decided []decision) Journey {
 }
 
 // leg walks the packet of the journey's next leg and adds it.
-func (w *walker) leg(j *Journey, title string, from Actor, packet ruleset.Packet, decided []decision) *Leg {
+func (w *walker) leg(j *Journey, title string, from Actor, sent ruleset.Flow, decided []decision) *Leg {
 	known := map[*ruleset.Rule]bool{}
 	for _, d := range decided {
 		if d.leg == len(j.Legs) {
 			known[d.rule] = d.accepts
 		}
 	}
-	path := w.stack.Follow(w.host, packet, known)
-	if !packet.Src.IsValid() {
-		packet.Src = path.Answer.Dst
+	var path ruleset.Path
+	var back ruleset.Flow
+	if w.survey != nil {
+		path, back = w.survey.Walk(w.stack, &w.host, &sent)
+	} else {
+		path = w.stack.Follow(w.host, sent.Packet, known)
+		sent.Packet.Src, back = path.Answer.Dst, ruleset.Flow{Packet: path.Answer}
 	}
-	j.Legs = append(j.Legs, Leg{Title: title, From: from, Packet: packet, Path: path, Decides: decides(path)})
+	j.Legs = append(j.Legs, Leg{Title: title, From: from, Packet: sent.Packet, Path: path, Decides: decides(path), sent: sent, back: back})
 	return &j.Legs[len(j.Legs)-1]
 }
 
 // forth follows the connection and those that the proxy opens for it, and sets the
 // journey's end. It returns the rule that has to be decided, if one has to.
-func (w *walker) forth(j *Journey, decided []decision) *ruleset.Rule {
-	from, packet, title := j.Connection.From, j.Connection.Packet, w.title(j.Connection)
-	seen := map[ruleset.Packet]bool{}
+func (w *walker) forth(j *Journey, packet ruleset.Flow, decided []decision) *ruleset.Rule {
+	from, title := j.Connection.From, w.title(j.Connection)
+	var seen []*ruleset.Flow // of the proxy
 	for range maxHops {
 		leg := w.leg(j, title, from, packet, decided)
 		if leg.Path.Undecided != nil {
@@ -112,7 +125,8 @@ func (w *walker) forth(j *Journey, decided []decision) *ruleset.Rule {
 			return nil
 		}
 		if from == TheProxy {
-			seen[leg.Packet] = true
+			sent := leg.sent
+			seen = append(seen, &sent)
 		}
 		if problem := w.unbindable(role); problem != "" {
 			j.End = End{Kind: EndBlocked, Proxied: true, Text: problem}
@@ -120,7 +134,7 @@ func (w *walker) forth(j *Journey, decided []decision) *ruleset.Rule {
 		}
 		from, title = TheProxy, titles[role]
 		packet = w.hop(leg, role)
-		if seen[packet] {
+		if slices.ContainsFunc(seen, packet.Same) {
 			break
 		}
 	}
@@ -176,7 +190,7 @@ func (w *walker) arrive(leg *Leg, proxied bool) (End, role) {
 		leg.Outcome = fmt.Sprintf("It is %s (%s).", word, leg.why())
 		return End{Kind: EndBlocked, Proxied: proxied, Text: fmt.Sprintf("it is %s (%s)", word, leg.why())}, ""
 	case ruleset.Redirected, ruleset.TProxied:
-		if !w.proxy.listens(outcome.Port) {
+		if !w.reachesProxy(leg) {
 			leg.Outcome = fmt.Sprintf("It is sent to port %d of this pod, which is not one of the proxy's.", outcome.Port)
 			return End{Kind: EndApp, Proxied: proxied, Sees: packet.Src, Text: fmt.Sprintf(
 				"it reaches what listens on port %d", outcome.Port)}, ""
@@ -186,7 +200,7 @@ func (w *walker) arrive(leg *Leg, proxied bool) (End, role) {
 			how = fmt.Sprintf("its socket has the address that the connection was going to: %s", to)
 		}
 		leg.Outcome = fmt.Sprintf("The proxy gets it, on port %d; %s.", outcome.Port, how)
-		return End{}, w.roleOf(outcome, packet)
+		return End{}, w.roleOf(leg)
 	case ruleset.Rewritten:
 		leg.Outcome = fmt.Sprintf("It gets another destination (%s) and leaves the pod.", leg.why())
 		return End{Kind: EndOutside, Proxied: proxied, Sees: packet.Src, Text: fmt.Sprintf(
@@ -208,12 +222,12 @@ func (w *walker) unchanged(leg *Leg, proxied bool) End {
 	to := netip.AddrPortFrom(packet.Dst, packet.DstPort)
 	end := End{Kind: EndApp, Proxied: proxied, Sees: packet.Src, Text: fmt.Sprintf("it reaches what listens on %s", to)}
 	switch {
-	case !w.side.local(packet.Dst) && packet.Direction == ruleset.In:
+	case !w.isLocal(&leg.sent) && packet.Direction == ruleset.In:
 		leg.Outcome = "It is not for this pod."
 		return End{Kind: EndBlocked, Text: fmt.Sprintf("%s is not an address of the pod", packet.Dst)}
-	case !w.side.local(packet.Dst):
+	case !w.isLocal(&leg.sent):
 		end.Kind, end.Text = EndOutside, fmt.Sprintf("it leaves the pod for %s", to)
-	case w.proxy.listens(packet.DstPort) && leg.From == TheProxy:
+	case leg.From == TheProxy && w.callsProxy(&leg.sent):
 		end = End{Kind: EndLoop, Proxied: true, Text: fmt.Sprintf("port %d is the proxy's own: it connects to itself, "+
 			"unless it closes such connections, as Envoy does in Shunt's pods", packet.DstPort)}
 	}
@@ -225,14 +239,15 @@ func (w *walker) unchanged(leg *Leg, proxied bool) End {
 }
 
 // roleOf says what the proxy does with a connection that it got on a port.
-func (w *walker) roleOf(outcome ruleset.Outcome, packet ruleset.Packet) role {
+func (w *walker) roleOf(leg *Leg) role {
+	outcome := leg.Path.Outcome
 	onePort := w.proxy.Inbound == w.proxy.Outbound
 	switch {
 	case outcome.Fate == ruleset.TProxied:
 		return roleInbound
-	case outcome.Port == w.proxy.DNS:
+	case w.got(leg, w.proxy.DNS):
 		return roleDNS
-	case outcome.Port != w.proxy.Inbound, onePort && !w.side.local(packet.Dst):
+	case !w.got(leg, w.proxy.Inbound), onePort && !w.isLocal(&leg.sent):
 		return roleOutbound
 	}
 	return roleInbound
@@ -240,31 +255,35 @@ func (w *walker) roleOf(outcome ruleset.Outcome, packet ruleset.Packet) role {
 
 // hop returns the first packet of the connection that the proxy opens for one that
 // it got.
-func (w *walker) hop(leg *Leg, as role) ruleset.Packet {
-	got := leg.Packet
-	packet := ruleset.Packet{
-		Direction: ruleset.Out, Family: got.Family, Protocol: got.Protocol, Dst: got.Dst, DstPort: got.DstPort,
-		UID: w.proxy.UID, GID: w.proxy.GID, State: ruleset.New, Src: w.side.address(),
+func (w *walker) hop(leg *Leg, as role) ruleset.Flow {
+	got := &leg.sent
+	hop := ruleset.Flow{Packet: ruleset.Packet{
+		Direction: ruleset.Out, Family: got.Packet.Family, UID: w.proxy.UID, GID: w.proxy.GID, State: ruleset.New, Src: w.side.address(),
+	}}
+	hop.TakeProtocol(got)
+	hop.TakeDestination(got)
+	hop.TakePort(got)
+	if w.survey != nil {
+		w.survey.FreshPort(&hop)
 	}
 	if w.proxy.MarkAll {
-		packet.Mark = w.proxy.Mark
-	}
-	if as != roleInbound {
-		if w.side.local(packet.Dst) {
-			packet.Src = packet.Dst
-		}
-		return packet
+		hop.Packet.Mark = w.proxy.Mark
 	}
 	switch {
+	case as != roleInbound:
+		if w.isLocal(&hop) {
+			hop.CallItself()
+		}
 	case w.proxy.Transparent:
-		packet.Src, packet.Mark = got.Src, w.proxy.Mark
+		hop.TakeSource(got)
+		hop.Packet.Mark = w.proxy.Mark
 	case w.proxy.Inbound == w.proxy.Outbound:
-		packet.Dst = loopback(got.Family)
-		packet.Src = packet.Dst
+		hop.TakeDestination(&ruleset.Flow{Packet: ruleset.Packet{Dst: loopback(w.side.Family)}})
+		hop.CallItself()
 	default:
-		packet.Src = passthrough(got.Family)
+		hop.Packet.Src = passthrough(w.side.Family)
 	}
-	return packet
+	return hop
 }
 
 // passthrough is the source address of a proxy's connections to the app that is not
@@ -314,20 +333,20 @@ func (w *walker) back(j *Journey, decided []decision) *ruleset.Rule {
 }
 
 // answerOf returns the first packet of the answer to a leg, and who sends it.
-func (w *walker) answerOf(gone *Leg) (ruleset.Packet, Actor) {
-	packet := gone.Path.Answer
+func (w *walker) answerOf(gone *Leg) (ruleset.Flow, Actor) {
+	answer := gone.back
 	fate := gone.Path.Outcome.Fate
 	switch {
-	case packet.Direction == ruleset.In:
-		return packet, Outside
-	case (fate == ruleset.Redirected || fate == ruleset.TProxied) && w.proxy.listens(gone.Path.Outcome.Port):
-		packet.UID, packet.GID = w.proxy.UID, w.proxy.GID
+	case answer.Packet.Direction == ruleset.In:
+		return answer, Outside
+	case (fate == ruleset.Redirected || fate == ruleset.TProxied) && w.reachesProxy(gone):
+		answer.Packet.UID, answer.Packet.GID = w.proxy.UID, w.proxy.GID
 		if w.proxy.MarkAll {
-			packet.Mark = w.proxy.Mark
+			answer.Packet.Mark = w.proxy.Mark
 		}
-		return packet, TheProxy
+		return answer, TheProxy
 	}
-	return packet, App
+	return answer, App
 }
 
 func answerTitle(from Actor, gone Leg) string {
@@ -385,7 +404,8 @@ func astray(gone, leg *Leg) string {
 		return "the answer does not leave the pod: it is kept for a socket of the proxy"
 	}
 	why := "nothing marks it, so that no ip rule brings it back in"
-	if mark := leg.Path.Hooks[len(leg.Path.Hooks)-1].Packet.Mark; mark != 0 {
+	if n := len(leg.Path.Hooks); n > 0 && leg.Path.Hooks[n-1].Packet.Mark != 0 {
+		mark := leg.Path.Hooks[n-1].Packet.Mark
 		why = fmt.Sprintf("no ip rule and route bring what has the mark %#x back in", mark)
 	}
 	return fmt.Sprintf("the app's answer leaves the pod for %s, and the proxy waits for it in vain: %s", leg.Packet.Dst, why)
