@@ -27,6 +27,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -53,7 +54,7 @@ func main() {
 	// The iptables commands need room in the same container's limit.
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(memoryLimit)
-	err := run(untilSignal{context.Background()}, os.Args[1:], os.Stdout)
+	err := run(untilSignal{}, os.Args[1:], os.Stdout)
 	for line := range strings.Lines(message(err)) {
 		fmt.Fprintln(os.Stderr, "shunt-init: "+strings.TrimSuffix(line, "\n"))
 	}
@@ -64,12 +65,18 @@ func main() {
 // somebody first waits for it: catching them takes two threads, and a run without
 // commands is over before they would be of use. Until then a signal ends the
 // process, which is safe at any time.
-type untilSignal struct{ context.Context }
+type untilSignal struct{}
 
 var caught = sync.OnceValue(func() context.Context {
 	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	return ctx
 })
+
+// Deadline implements context.Context: there is none.
+func (untilSignal) Deadline() (deadline time.Time, ok bool) { return time.Time{}, false }
+
+// Value implements context.Context: it has none.
+func (untilSignal) Value(any) any { return nil }
 
 // Done implements context.Context.
 func (untilSignal) Done() <-chan struct{} { return caught().Done() }

@@ -89,7 +89,7 @@ func askNFTables(message int, flags uint16, family nftables.TableFamily, fill fu
 	fill(question)
 	question.end(0)
 	for range dumpAttempts {
-		if err = socket.send(question.data); err != nil {
+		if err := socket.send(question.data); err != nil {
 			return nil, err
 		}
 		if answers, err = socket.answers(flags&unix.NLM_F_DUMP != 0); !errors.Is(err, errInterrupted) {

@@ -169,9 +169,9 @@ func (n neighbour) check(t *testing.T, bin string, beside beside, mode intercept
 // wanted returns the wanted exit code of shunt-init: that of the last line that is for all, for the
 // mode, for the backend, or for both.
 func (n neighbour) wanted(backend interception.Backend, mode interception.Mode) string {
-	want := n.want
+	want, keys := n.want, []string{string(mode), string(backend), string(backend) + " " + string(mode)}
 	for line := range strings.Lines(n.want) {
-		if of, text, is := strings.Cut(line, ": "); is && slices.Contains([]string{string(mode), string(backend), string(backend) + " " + string(mode)}, of) {
+		if of, text, is := strings.Cut(line, ": "); is && slices.Contains(keys, of) {
 			want = strings.TrimSpace(text)
 		}
 	}

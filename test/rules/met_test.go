@@ -27,18 +27,14 @@ func TestEstablishedMeetsOneRule(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, x := range slices.Concat(test.Packets, test.Walk) {
-				p := x.Packet
-				if p.Family != family || p.State == ruleset.Invalid || p.State == ruleset.Untracked {
-					continue
-				}
-				p.State, p.Midstream = ruleset.Established, true
-				for _, hook := range []string{"prerouting", "input", "output"} {
-					met, may := ruleset.Trace(atHook(table, hook), Pod, p).RulesMet, mayMeet(spec, hook, p.Protocol)
+			for _, hook := range []string{"prerouting", "input", "output"} {
+				rules, plain := atHook(table, hook), mayMeet(interception.Spec{System: interception.SystemTProxy}, hook, "tcp")
+				for _, x := range established(test, family) {
+					met, may := ruleset.Trace(rules, Pod, x.Packet).RulesMet, mayMeet(spec, hook, x.Packet.Protocol)
 					if walked++; met > may {
 						t.Errorf("%s: %s: %d rules at %s, want at most %d", test.Name, x.Text, met, hook, may)
 					}
-					if spec.System == interception.SystemTProxy && may == mayMeet(interception.Spec{System: spec.System}, hook, "tcp") {
+					if spec.System == interception.SystemTProxy && may == plain {
 						most[hook] = max(most[hook], met)
 					}
 				}
@@ -48,6 +44,17 @@ func TestEstablishedMeetsOneRule(t *testing.T) {
 	if walked < 1000 || most["prerouting"] != 1 || most["output"] != 2 {
 		t.Errorf("%d walks, and TPROXY's met %v rules: the test does not see them", walked, most)
 	}
+}
+
+// established returns the packets of a case as packets of established connections.
+func established(test Case, family ruleset.Family) (all []Crossing) {
+	for _, x := range slices.Concat(test.Packets, test.Walk) {
+		if x.Packet.Family == family && x.Packet.State != ruleset.Invalid && x.Packet.State != ruleset.Untracked {
+			x.Packet.State, x.Packet.Midstream = ruleset.Established, true
+			all = append(all, x)
+		}
+	}
+	return all
 }
 
 // mayMeet returns how many rules a packet of an established connection may meet at a hook.
