@@ -81,10 +81,6 @@ const shortLists = 1_000
 // will tell. Nor does a backend of iptables get long lists then, if another can have
 // them.
 func (h *Host) require(b backend, spec interception.Spec, want []ruleset.RuleSet, sure bool) error {
-	lacks := h.lacks
-	if lacks == nil {
-		lacks = lacksExtension
-	}
 	if b.native() {
 		return h.requireNative(want)
 	}
@@ -94,6 +90,20 @@ func (h *Host) require(b backend, spec interception.Spec, want []ruleset.RuleSet
 		return fmt.Errorf("%w; accepted over iptables: %d ranges", rulesForRanges(ranges), interception.MaxRanges)
 	case sure && ranges > shortLists:
 		return rulesForRanges(ranges)
+	}
+	return h.requireExtensions(b, want, sure)
+}
+
+func rulesForRanges(count int) error {
+	return &lackingError{[]string{fmt.Sprintf("%d rules for as many IP ranges", count)}}
+}
+
+// requireExtensions asks the kernel for the extensions of iptables that rule sets
+// need.
+func (h *Host) requireExtensions(b backend, want []ruleset.RuleSet, sure bool) error {
+	lacks := h.lacks
+	if lacks == nil {
+		lacks = lacksExtension
 	}
 	var lacking []string
 	for _, set := range want {
@@ -120,10 +130,6 @@ func (h *Host) require(b backend, spec interception.Spec, want []ruleset.RuleSet
 		return fmt.Errorf("this kernel lacks %w", &lackingError{lacking})
 	}
 	return nil
-}
-
-func rulesForRanges(count int) error {
-	return &lackingError{[]string{fmt.Sprintf("%d rules for as many IP ranges", count)}}
 }
 
 // requireNative has the kernel try to make samples of the tables, unless it has made

@@ -2,14 +2,15 @@ package kernel
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
@@ -114,27 +115,18 @@ func breaking(name string) func(*batch) error {
 // TestRequireNamesEachExpression takes away one of the expressions that a system's rules have after
 // the other. Preflight must name its module, and the backends that need no such expression.
 func TestRequireNamesEachExpression(t *testing.T) {
-	core := []string{"bitwise", "cmp", "immediate", "lookup", "meta", "payload"} // of nf_tables itself
 	inNamespace(t, func() {
 		seen := map[string]bool{}
 		for args, spec := range systems(t) {
-			names := map[string]bool{}
-			h := &Host{backend: backend{name: interception.BackendNFTables}, try: func(b *batch) error {
-				for _, part := range b.parts {
-					for _, e := range part.expressions {
-						names[e.name] = true
-					}
-				}
-				return nil
-			}}
-			if err := h.Require(spec, both(spec)); err != nil || len(names) == 0 {
-				t.Errorf("%s: %v, expressions %v", args, err, names)
-			}
+			names := expressionsOf(t, spec)
 			for name := range names {
 				seen[name] = true
-				h.try = breaking(name)
+				h := &Host{backend: backend{name: interception.BackendNFTables}, try: breaking(name)}
 				err := h.Require(spec, both(spec))
-				module := strings.ReplaceAll(cmp.Or(modules[name], "nft_"+name), "%s", "4")
+				module := "nft_" + name
+				if known, is := modules[name]; is {
+					module = strings.ReplaceAll(known, "%s", "4")
+				}
 				if !errors.Is(err, ErrPreflight) || !strings.Contains(err.Error(), "this kernel lacks "+module+": modprobe "+module) ||
 					!strings.HasSuffix(err.Error(), ", or --backend nft, or --backend legacy") {
 					t.Errorf("%s without %s: %v", args, name, err)
@@ -146,17 +138,35 @@ func TestRequireNamesEachExpression(t *testing.T) {
 				}
 			}
 		}
+		known := []string{"bitwise", "cmp", "immediate", "lookup", "meta", "payload"} // of nf_tables itself
 		for name := range modules {
-			if isExpression := !slices.Contains([]string{"chain", "elements", "set"}, name); isExpression && !seen[name] {
-				t.Errorf("no system has the expression %s", name)
+			if !slices.Contains([]string{"chain", "elements", "set"}, name) { // which are no expressions
+				known = append(known, name)
 			}
 		}
-		for name := range seen {
-			if modules[name] == "" && !slices.Contains(core, name) {
-				t.Errorf("the module of %s is not known", name)
-			}
+		slices.Sort(known)
+		if diff := cmp.Diff(known, slices.Sorted(maps.Keys(seen))); diff != "" {
+			t.Errorf("expressions whose modules are known, and those of all systems (-known +systems):\n%s", diff)
 		}
 	})
+}
+
+// expressionsOf returns the names of the expressions that the rules of a spec need.
+func expressionsOf(t *testing.T, spec interception.Spec) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	h := &Host{backend: backend{name: interception.BackendNFTables}, try: func(b *batch) error {
+		for _, part := range b.parts {
+			for _, e := range part.expressions {
+				names[e.name] = true
+			}
+		}
+		return nil
+	}}
+	if err := h.Require(spec, both(spec)); err != nil {
+		t.Error(err)
+	}
+	return names
 }
 
 // TestRequireGoesOn lets auto choose where iptables-nft lacks an extension: the next backend is
@@ -177,7 +187,8 @@ func TestRequireGoesOn(t *testing.T) {
 		}
 		h.lacks = func(ruleset.Family, ruleset.Extension) (bool, error) { return false, errUnanswered }
 		want[0].Tables[0].Chains[0].Rules[0].Matches = nil
-		if err := h.Require(interception.Default(), want); err != nil || !h.Native() || !strings.Contains(h.String(), "iptables-nft would need nft_compat") {
+		err := h.Require(interception.Default(), want)
+		if err != nil || !h.Native() || !strings.Contains(h.String(), "iptables-nft would need nft_compat") {
 			t.Errorf("without nft_compat it chose %s: %v", h, err)
 		}
 		h = &Host{backend: backend{name: interception.BackendNFT}, lacks: h.lacks}
@@ -191,7 +202,7 @@ func TestRequireGoesOn(t *testing.T) {
 // one more; and auto leaves it where another can have a list that is not short.
 func TestRequireBoundsIPTables(t *testing.T) {
 	inNamespace(t, func() {
-		const most = interception.MaxRanges
+		const most, accepted = interception.MaxRanges, "accepted over iptables: 10000 ranges, or --backend nftables"
 		for _, c := range []struct {
 			first  interception.Backend
 			others []interception.Backend
@@ -199,14 +210,14 @@ func TestRequireBoundsIPTables(t *testing.T) {
 			want   string // the backend, or the error
 		}{
 			{interception.BackendNFT, nil, most, "iptables-nft"},
-			{interception.BackendNFT, nil, most + 1, "10001 rules for as many IP ranges; accepted over iptables: 10000 ranges, or --backend nftables"},
-			{interception.BackendLegacy, nil, most + 1, "accepted over iptables: 10000 ranges, or --backend nftables"},
+			{interception.BackendNFT, nil, most + 1, "10001 rules for as many IP ranges; " + accepted},
+			{interception.BackendLegacy, nil, most + 1, accepted},
 			{interception.BackendNFTables, nil, most + 1, "nftables"},
 			{interception.BackendNFT, backends, shortLists, "iptables-nft"},
 			{interception.BackendNFT, backends, shortLists + 1, "nftables (iptables-nft would need 1001 rules for as many IP ranges)"},
 			{interception.BackendLegacy, backends, most + 1, "nftables (iptables-legacy would need 10001 rules for as many IP ranges)"},
 			{interception.BackendNFT, []interception.Backend{interception.BackendLegacy}, most, "iptables-nft"},
-			{interception.BackendNFT, []interception.Backend{interception.BackendLegacy}, most + 1, "10000 ranges, or --backend nftables"},
+			{interception.BackendNFT, []interception.Backend{interception.BackendLegacy}, most + 1, accepted},
 		} {
 			spec := interception.Default()
 			for i := range c.ranges {
@@ -219,11 +230,13 @@ func TestRequireBoundsIPTables(t *testing.T) {
 			}
 			h := &Host{backend: backend{name: c.first}}
 			h.others = c.others
-			got := ""
-			if err := h.Require(spec, []ruleset.RuleSet{ruleset.Build(spec, ruleset.IPv4)}); err == nil {
-				got = h.String()
-			} else if got = err.Error(); !errors.Is(err, ErrPreflight) {
+			err := h.Require(spec, []ruleset.RuleSet{ruleset.Build(spec, ruleset.IPv4)})
+			if err != nil && !errors.Is(err, ErrPreflight) {
 				t.Errorf("%s with %d ranges: %v is no ErrPreflight", c.first, c.ranges, err)
+			}
+			got := h.String()
+			if err != nil {
+				got = err.Error()
 			}
 			if !strings.HasSuffix(got, c.want) {
 				t.Errorf("%s with %d ranges: %q, want %q", c.first, c.ranges, got, c.want)

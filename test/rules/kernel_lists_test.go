@@ -88,7 +88,8 @@ func TestTooLongLists(t *testing.T) {
 		t.Errorf("by itself it says %q, want %q", said, want)
 	}
 	spec.OutboundExcludeCIDRs = nil
-	if said := run(t, pod, bin, interception.Args(spec, interception.DefaultOptions())...); !strings.Contains(said, "it holds the rules already") {
+	said = run(t, pod, bin, interception.Args(spec, interception.DefaultOptions())...)
+	if !strings.Contains(said, "it holds the rules already") {
 		t.Errorf("without the list it says %q", said)
 	}
 	checkOnly(t, pod, interception.BackendNFTables)
