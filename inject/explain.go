@@ -148,9 +148,13 @@ func (e explainer) configured() []Setting {
 
 // unused reports whether a field has no effect on the pod's proxy.
 func (e explainer) unused(field string) bool {
-	// A template is a setting only of the pods that name it, and what bypasses the
-	// proxy only of those that do not always.
-	return field == "templates" || field == "excludeOutboundIPRanges" && e.plan.Mode == interception.ModeNone || e.asked.Sidecar.Type == config.SidecarCustom && annotation.ForEnvoy(field)
+	switch field {
+	case "templates": // a setting only of the pods that name it
+		return true
+	case "excludeOutboundIPRanges":
+		return e.plan.Mode == interception.ModeNone // in which nothing is intercepted
+	}
+	return e.asked.Sidecar.Type == config.SidecarCustom && annotation.ForEnvoy(field)
 }
 
 // takenAway returns the fields that an annotation removes, such as a limit

@@ -179,8 +179,8 @@ func (r *Request) TooManyRanges(configured interception.Prefixes) field.ErrorLis
 	if excluded > included && r.Source.Has(ExcludeOutboundIPRangesKey) {
 		key = ExcludeOutboundIPRangesKey
 	}
-	return field.ErrorList{r.Source.Invalid(key, fmt.Sprintf("%d ranges; accepted: %d in %s and %s together", included+excluded, interception.MaxRanges,
-		IncludeOutboundIPRangesKey, whose))}
+	return field.ErrorList{r.Source.Invalid(key, fmt.Sprintf("%d ranges; accepted: %d in %s and %s together",
+		included+excluded, interception.MaxRanges, IncludeOutboundIPRangesKey, whose))}
 }
 
 // Size returns the bytes of all keys and values, which Kubernetes limits.
