@@ -146,6 +146,16 @@ var _ = Describe("the program shunt-webhook", func() {
 		p.write("concurrency: 4\n")
 		p.exposes(ctx, `shunt_webhook_config_reloads_total{result="ok"} 2`, "shunt_webhook_config_last_reload_successful 1")
 
+		ranges := filepath.Join(filepath.Dir(p.config), "cdn.txt")
+		Expect(os.WriteFile(ranges, []byte("192.0.2.0/25\n"), 0o600)).To(Succeed())
+		p.write("excludeOutboundIPRanges: file:cdn.txt\n")
+		p.exposes(ctx, `shunt_webhook_config_reloads_total{result="ok"} 3`)
+		Expect(p.inForce(ctx)).To(HaveField("Configuration", ContainSubstring(`"excludeOutboundIPRanges": "192.0.2.0/25"`)))
+		Expect(os.WriteFile(ranges+".new", []byte("192.0.2.0/25\n192.0.2.128/25\n"), 0o600)).To(Succeed())
+		Expect(os.Rename(ranges+".new", ranges)).To(Succeed())
+		p.exposes(ctx, `shunt_webhook_config_reloads_total{result="ok"} 4`)
+		Expect(p.inForce(ctx)).To(HaveField("Configuration", ContainSubstring(`"excludeOutboundIPRanges": "192.0.2.0/24"`)))
+
 		Expect(p.command.Process.Signal(syscall.SIGTERM)).To(Succeed())
 		Consistently(ctx, get).WithArguments(p.probes+"/readyz").WithTimeout(time.Second).
 			WithPolling(100*time.Millisecond).Should(Equal(http.StatusOK), "it serves on for a while")
