@@ -124,6 +124,14 @@ func (w *walker) forth(j *Journey, packet ruleset.Flow, decided []decision) *rul
 			j.End = end
 			return nil
 		}
+		if problem := w.handshake(leg); problem != "" {
+			packet, from := w.answerOf(leg)
+			gone := *leg
+			leg = w.leg(j, answerTitle(from, gone), from, packet, nil)
+			leg.Answer, leg.Outcome = true, capital(problem)+"."
+			j.End = End{Kind: EndLost, Proxied: true, Text: problem}
+			return nil
+		}
 		if from == TheProxy {
 			sent := leg.sent
 			seen = append(seen, &sent)
@@ -140,9 +148,25 @@ func (w *walker) forth(j *Journey, packet ruleset.Flow, decided []decision) *rul
 	}
 	last := &j.Legs[len(j.Legs)-1]
 	j.End = End{Kind: EndLoop, Proxied: true, Text: fmt.Sprintf(
-		"the proxy's own connection comes back to the proxy, which opens the same again (%s)", last.why())}
-	last.Outcome += " This is the proxy's own connection, so it goes round for ever."
+		"the proxy's own connection comes back to the proxy, for ever or until it gives up (%s)", last.why())}
+	last.Outcome += " This is the proxy's own connection: it comes back."
 	return nil
+}
+
+// handshake says why the proxy does not get a connection that its own listener
+// answers: a process gets a tcp connection once the first answer has come back. A
+// rule that is not understood is left to back.
+func (w *walker) handshake(gone *Leg) string {
+	if gone.Packet.Protocol != "tcp" {
+		return ""
+	}
+	packet, _ := w.answerOf(gone)
+	answer := Leg{Packet: packet, Path: w.stack.Follow(w.host, packet, nil)}
+	if answer.Path.Undecided != nil {
+		return ""
+	}
+	answer.Decides = decides(answer.Path)
+	return w.returns(gone, &answer)
 }
 
 // role is what the proxy does with a connection that it got.
@@ -408,5 +432,5 @@ func astray(gone, leg *Leg) string {
 		mark := leg.Path.Hooks[n-1].Packet.Mark
 		why = fmt.Sprintf("no ip rule and route bring what has the mark %#x back in", mark)
 	}
-	return fmt.Sprintf("the app's answer leaves the pod for %s, and the proxy waits for it in vain: %s", leg.Packet.Dst, why)
+	return fmt.Sprintf("the answer to the proxy leaves the pod for %s, and the proxy waits for it in vain: %s", leg.Packet.Dst, why)
 }
