@@ -97,19 +97,38 @@ func (n *nativeRule) inRange(attrs attributeMap) error {
 }
 
 // nat adds the translation of a destination. Source addresses do not matter here.
+// The kernel leaves packets of the other family alone.
 func (n *nativeRule) nat(attrs attributeMap) error {
-	if bigEndian(attrs[unix.NFTA_NAT_TYPE]) == natDestination {
-		n.AddTarget(ruleset.DNAT{Address: n.address(attrs[unix.NFTA_NAT_REG_ADDR_MIN]), Port: n.port(attrs[unix.NFTA_NAT_REG_PROTO_MIN])})
+	if bigEndian(attrs[unix.NFTA_NAT_TYPE]) != natDestination || n.ofOther(attrs[unix.NFTA_NAT_FAMILY]) {
+		return nil
 	}
+	if register := attrs[unix.NFTA_NAT_REG_ADDR_MIN]; register != nil && n.loaded(register).Property != nft.PropertyConstant {
+		n.AddTarget(nft.UnknownTarget("dnat to a map"))
+		return nil
+	}
+	n.AddTarget(ruleset.DNAT{Address: n.address(attrs[unix.NFTA_NAT_REG_ADDR_MIN]), Port: n.port(attrs[unix.NFTA_NAT_REG_PROTO_MIN])})
 	return nil
 }
 
-func (n *nativeRule) tproxy(attrs attributeMap) ruleset.Target {
+// ofOther reports whether a family that an expression is for is not the reader's.
+func (n *nativeRule) ofOther(family []byte) bool {
+	number := bigEndian(family)
+	return number != unix.NFPROTO_UNSPEC && (number == unix.NFPROTO_IPV4) != (n.reader.family == ruleset.IPv4)
+}
+
+// tproxy adds the gift of the packet to a socket. For packets of the other family
+// the rule ends there.
+func (n *nativeRule) tproxy(attrs attributeMap) error {
+	if n.ofOther(attrs[tproxyFamily]) {
+		n.Never = true
+		return nil
+	}
 	t := ruleset.TProxy{Address: n.address(attrs[tproxyAddress]), Port: n.port(attrs[tproxyPort])}
 	if !t.Address.IsValid() {
 		t.Address, _ = netip.AddrFromSlice(anywhere(n.reader.family).IP)
 	}
-	return t
+	n.AddTarget(t)
+	return nil
 }
 
 // match adds a match of iptables' own kind.

@@ -43,6 +43,7 @@ func slot(register []byte) uint32 {
 // (linux/netfilter/nf_tables.h).
 const (
 	bitwiseOperation  = 6
+	tproxyFamily      = 1
 	tproxyAddress     = 2
 	tproxyPort        = 3
 	natDestination    = 1
@@ -73,7 +74,7 @@ func expressionReaders() map[string]func(n *nativeRule, attrs attributeMap) erro
 		"redir": does(func(n *nativeRule, attrs attributeMap) ruleset.Target {
 			return ruleset.Redirect{Port: n.port(attrs[unix.NFTA_REDIR_REG_PROTO_MIN])}
 		}),
-		"tproxy": does((*nativeRule).tproxy),
+		"tproxy": (*nativeRule).tproxy,
 		"target": does(func(_ *nativeRule, attrs attributeMap) ruleset.Target {
 			return ruleset.OpaqueTarget{Args: []string{"-j", text(attrs[matchName])}}
 		}),

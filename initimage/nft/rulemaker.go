@@ -78,7 +78,8 @@ func (n *RuleMaker) finish() {
 func (n *RuleMaker) addAlternatives(alternatives ...[]ruleset.Match) {
 	n.settle()
 	n.finish()
-	if len(alternatives)*len(n.alternatives) > maxAlternatives && !n.of.Own {
+	only := n.of.Own && (len(n.alternatives) == 1 || len(alternatives) == 1) // Shunt's rules have one set
+	if len(alternatives)*len(n.alternatives) > maxAlternatives && !only {
 		alternatives = [][]ruleset.Match{{opaque("set")}}
 	}
 	var ways [][]ruleset.Match
