@@ -42,7 +42,7 @@ func Read(name string, files []File) (pod trace.Pod, notes []string, err error) 
 			a.note("IPv6: nothing in the dump is of it, so nothing is said of it")
 		}
 	}
-	pod.Proxy = ProxyOf(pod.Sides)
+	pod.Proxy = trace.Identify(pod.Sides)
 	return pod, a.notes, nil
 }
 

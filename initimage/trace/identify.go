@@ -173,6 +173,14 @@ func eachRule(set ruleset.RuleSet, do func(reached)) {
 	const maxDepth = 16 // that nf_tables allows
 	var through func(table *ruleset.Table, chain ruleset.Chain, hook string, matches []ruleset.Match, depth int)
 	left := 1 << 16 // rules, so that no set takes long
+	chains := map[*ruleset.Table]map[string]ruleset.Chain{}
+	for i := range set.Tables {
+		table := &set.Tables[i]
+		chains[table] = make(map[string]ruleset.Chain, len(table.Chains))
+		for _, chain := range table.Chains {
+			chains[table][chain.Name] = chain
+		}
+	}
 	through = func(table *ruleset.Table, chain ruleset.Chain, hook string, matches []ruleset.Match, depth int) {
 		for _, rule := range chain.Rules {
 			if left--; left < 0 {
@@ -184,9 +192,8 @@ func eachRule(set ruleset.RuleSet, do func(reached)) {
 				do(reached{table.Name, hook, all, rule.Target})
 				continue
 			}
-			i := slices.IndexFunc(table.Chains, func(c ruleset.Chain) bool { return c.Name == jump.Chain })
-			if i >= 0 && depth < maxDepth {
-				through(table, table.Chains[i], hook, all, depth+1)
+			if next, known := chains[table][jump.Chain]; known && depth < maxDepth {
+				through(table, next, hook, all, depth+1)
 			}
 		}
 	}
