@@ -42,7 +42,8 @@ func TestCases(t *testing.T) {
 			}
 			got := describe(dump.Read("pod", given))
 			if *update {
-				archive.Files = append(inputs, txtar.File{Name: "want", Data: []byte(got)})
+				inputs = append(inputs, txtar.File{Name: "want", Data: []byte(got)})
+				archive.Files = inputs
 				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
 					t.Fatal(err)
 				}
@@ -71,9 +72,7 @@ func describe(pod trace.Pod, notes []string, err error) string {
 		for _, line := range side.Unread {
 			fmt.Fprintf(&b, "unread: %s\n", line)
 		}
-		if routing := fmt.Sprintf("%+v", side.Routing); true {
-			fmt.Fprintf(&b, "routing: %s\n", routing)
-		}
+		fmt.Fprintf(&b, "routing: %+v\n", side.Routing)
 		for _, set := range side.Sets {
 			text := set.String()
 			if i := strings.Index(text, "\n# ip"); i >= 0 {
@@ -131,17 +130,20 @@ func TestLinear(t *testing.T) {
 		b.WriteString(tail)
 		return b.String()
 	}
-	links := lines("", "%: eth%: <UP>\n    inet 10.0.0.1/24 scope global\n", "")
+	const (
+		base = `,{"chain": {"family": "inet", "table": "t", "name": "c%", "hook": "output", "prio": 0, "type": "nat"}}` +
+			`,{"rule": {"family": "inet", "table": "t", "chain": "c%", "expr": [{"jump": {"target": "c0"}}]}}`
+		shunt = `{"nftables": [{"table": {"family": "ip", "name": "shunt"}}, ` +
+			`{"chain": {"family": "ip", "table": "shunt", "name": "nat_C"}}, ` +
+			`{"set": {"family": "ip", "table": "shunt", "name": "s", "elem": [0`
+		lookup = `,{"rule": {"family": "ip", "table": "shunt", "chain": "nat_C", "expr": [{"match": {"op": "==", ` +
+			`"left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": "@s"}}, {"accept": null}]}}`
+	)
 	for name, text := range map[string]string{
-		"chains": strings.Replace(lines("*nat\n", ":C% - [0:0]\n", "")+lines("", "-A C% -j C%\n", "COMMIT\n"), "*nat\n:C0", "*nat\n:OUTPUT ACCEPT [0:0]\n:C0", 1),
-		"bases": lines("{\"nftables\": [{\"table\": {\"family\": \"inet\", \"name\": \"t\"}}",
-			",{\"chain\": {\"family\": \"inet\", \"table\": \"t\", \"name\": \"c%\", \"hook\": \"output\", \"prio\": 0, \"type\": \"nat\"}}"+
-				",{\"rule\": {\"family\": \"inet\", \"table\": \"t\", \"chain\": \"c%\", \"expr\": [{\"jump\": {\"target\": \"c0\"}}]}}", "]}"),
-		"sets": "{\"nftables\": [{\"table\": {\"family\": \"ip\", \"name\": \"shunt\"}}, {\"chain\": {\"family\": \"ip\", \"table\": \"shunt\", \"name\": \"nat_C\"}}," +
-			"{\"set\": {\"family\": \"ip\", \"table\": \"shunt\", \"name\": \"s\", \"elem\": [" + strings.TrimSuffix(lines("", "%,", ""), ",") + "]}}" +
-			lines("", ",{\"rule\": {\"family\": \"ip\", \"table\": \"shunt\", \"chain\": \"nat_C\", \"expr\": [{\"match\": {\"op\": \"==\", "+
-				"\"left\": {\"payload\": {\"protocol\": \"tcp\", \"field\": \"dport\"}}, \"right\": \"@s\"}}, {\"accept\": null}]}}", "]}"),
-		"links":  links,
+		"chains": lines("*nat\n:OUTPUT ACCEPT [0:0]\n", ":C% - [0:0]\n", "") + lines("", "-A C% -j C%\n-A OUTPUT -j C%\n", "COMMIT\n"),
+		"bases":  lines(`{"nftables": [{"table": {"family": "inet", "name": "t"}}`, base, "]}"),
+		"sets":   lines(shunt, ",%", "]}}") + lines("", lookup, "]}"),
+		"links":  lines("", "%: eth%: <UP>\n    inet 10.0.0.1/24 scope global\n", ""),
 		"saves":  lines("", "*nat\nCOMMIT\n# %\n", ""),
 		"routes": lines("0: from all fwmark 1 lookup 5\n", "10.0.0.0/8 dev eth% table %\n", ""),
 		"rules":  lines("", "%: from all fwmark 1 lookup 5\n", "local default dev lo table 5\n"),

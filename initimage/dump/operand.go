@@ -174,6 +174,11 @@ func encode(of nft.Property, value any, family ruleset.Family) (nft.Element, boo
 	if prefix := object(wrapped["prefix"]); prefix != nil {
 		return encodePrefix(of, prefix)
 	}
+	return encodeValue(of, value, family)
+}
+
+// encodeValue returns a single value as the kernel has it.
+func encodeValue(of nft.Property, value any, family ruleset.Family) (nft.Element, bool) {
 	switch of {
 	case nft.PropertySource, nft.PropertyDestination:
 		addr, ok := addressOf(value)

@@ -174,7 +174,8 @@ func (a *assembly) settleRules() {
 // has reports whether something of the dump is of a family other than IPv4.
 func (a *assembly) has(family ruleset.Family) bool {
 	asked := a.asked["ip6tables-save"] || a.asked["ip6tables-nft-save"] || a.asked["ip6tables-legacy-save"]
-	return asked || a.listing != nil || slices.ContainsFunc(a.saves, func(s save) bool { return s.decided == family }) || a.hasAddress(family)
+	saved := slices.ContainsFunc(a.saves, func(s save) bool { return s.decided == family })
+	return asked || saved || a.listing != nil || a.hasAddress(family)
 }
 
 // hasAddress reports whether others can reach the pod by an address of a family.
@@ -243,12 +244,7 @@ func (a *assembly) setHost(side *trace.Side) {
 		if l.loopback {
 			continue
 		}
-		var own []netip.Addr
-		for _, p := range l.addresses {
-			if addr := p.Addr(); !addr.IsLoopback() && !addr.IsLinkLocalUnicast() && !slices.Contains(own, addr) {
-				own = append(own, addr)
-			}
-		}
+		own := l.own()
 		host.Interfaces = append(host.Interfaces, ruleset.Interface{Name: l.name, Addresses: own})
 		if host.Uplink == "" || uplinks[l.name] {
 			host.Uplink = l.name
@@ -266,6 +262,19 @@ func (a *assembly) setHost(side *trace.Side) {
 	}
 }
 
+// own returns the addresses that others can reach the interface by.
+func (l link) own() []netip.Addr {
+	var own []netip.Addr
+	seen := map[netip.Addr]bool{}
+	for _, p := range l.addresses {
+		if addr := p.Addr(); !addr.IsLoopback() && !addr.IsLinkLocalUnicast() && !seen[addr] {
+			seen[addr] = true
+			own = append(own, addr)
+		}
+	}
+	return own
+}
+
 // assumeHost takes the addresses from the routes to them, or makes them up.
 func (a *assembly) assumeHost(side *trace.Side, uplinks map[string]bool) {
 	host := &side.Host
@@ -273,7 +282,8 @@ func (a *assembly) assumeHost(side *trace.Side, uplinks map[string]bool) {
 		if uplinks[r.dev] {
 			host.Uplink = r.dev
 		}
-		if addr := r.dst.Addr(); r.kind == "local" && r.table == tableLocal && r.dev != "lo" && r.dst.IsSingleIP() && !addr.IsLinkLocalUnicast() {
+		own := r.kind == "local" && r.table == tableLocal && r.dev != "lo" && r.dst.IsSingleIP()
+		if addr := r.dst.Addr(); own && !addr.IsLinkLocalUnicast() {
 			host.Addresses = append(host.Addresses, addr)
 		}
 	}
@@ -286,138 +296,6 @@ func (a *assembly) assumeHost(side *trace.Side, uplinks map[string]bool) {
 		a.note("the addresses of the pod: no output of ip addr, so they are taken to be %s and %s, on %s",
 			invented.Addresses[0], invented.Addresses[1], host.Uplink)
 	}
-}
-
-// setRouting sets the policy rules that take packets to a table where every address
-// is local, and the addresses of lo. What else decides before them is unread.
-func (a *assembly) setRouting(side *trace.Side, saved []save) {
-	set := ruleset.RuleSet{Family: side.Family}
-	for _, l := range a.links {
-		for _, p := range l.addresses {
-			if l.loopback && side.Family.Of(p.Addr()) && !p.Addr().IsLoopback() {
-				set.Routing.Addresses = append(set.Routing.Addresses, p)
-			}
-		}
-	}
-	switch rules, given := a.policy[side.Family]; {
-	case given:
-		side.Unread = append(side.Unread, a.policyRouting(&set.Routing, side, rules)...)
-	case len(saved) == 1 && saved[0].rules.Routing.Rules != nil: // shunt rules prints it
-		set.Routing = saved[0].rules.Routing
-	case marks(side.Sets):
-		side.Unread = append(side.Unread, "the policy rules and routes that the marks are for: "+
-			map[ruleset.Family]string{ruleset.IPv4: "ip rule", ruleset.IPv6: "ip -6 rule"}[side.Family]+" is not in the dump")
-	default:
-		a.note("%s: no output of ip rule, so no policy rule is taken to be there", side.Family)
-	}
-	if len(set.Routing.Addresses) == 0 && len(a.links) == 0 && len(saved) > 0 {
-		for _, s := range saved {
-			set.Routing.Addresses = append(set.Routing.Addresses, s.rules.Routing.Addresses...)
-		}
-	}
-	set.Canonical()
-	set.Routing.Addresses = slices.Compact(set.Routing.Addresses)
-	side.Routing = set.Routing
-}
-
-// marks reports whether rules give packets a mark, for which there is a policy rule.
-func marks(sets []ruleset.RuleSet) bool {
-	for _, set := range sets {
-		for _, t := range set.Tables {
-			for _, c := range t.Chains {
-				if slices.ContainsFunc(c.Rules, func(r ruleset.Rule) bool {
-					switch r.Target.(type) {
-					case ruleset.TProxy, ruleset.SetMark, ruleset.RestoreMark:
-						return true
-					}
-					return false
-				}) {
-					return true
-				}
-			}
-		}
-	}
-	return false
-}
-
-// policyRouting goes through the policy rules as the kernel does. A rule behind one
-// that has a route for every packet is never looked at.
-func (a *assembly) policyRouting(routing *ruleset.Routing, side *trace.Side, rules []policyRule) (unread []string) {
-	tables := a.tablesOf(side.Family)
-	var before []string // rules that are not followed, and may decide before a later one does
-	command := fmt.Sprintf("ip -%d rule", side.Family)
-	for _, p := range rules {
-		table := tableNumber(p.table)
-		what := fmt.Sprintf("%s %d: %s", command, p.priority, p.text)
-		switch {
-		case p.table == "" && p.plain() && p.action != "" && p.action != "nop" && !strings.HasPrefix(p.action, "goto"):
-			routing.Unreachable = true
-			return unread
-		case p.table == "" && p.action != "nop":
-			unread = append(unread, what)
-		case table == tableLocal, p.action == "nop":
-		case (table == tableMain || table == tableDefault) && p.plain():
-			if slices.ContainsFunc(tables[table], func(r route) bool { return r.all }) {
-				return append(unread, before...)
-			}
-		case !a.allTables && table != tableMain && table != tableDefault:
-			unread = append(unread, what+": the routes of its table are not in the dump (ip route show table all)")
-		case !slices.ContainsFunc(tables[table], route.everythingLocal):
-			if !harmless(tables[table], side.Host.Uplink) {
-				before = append(before, what)
-			}
-		default:
-			unread = append(unread, before...)
-			before = nil
-			unread = append(unread, a.addPolicy(routing, side.Family, p, tables[table])...)
-		}
-	}
-	return append(unread, before...)
-}
-
-// addPolicy adds a rule that looks up a table where every address is local.
-func (a *assembly) addPolicy(routing *ruleset.Routing, family ruleset.Family, p policyRule, routes []route) (unread []string) {
-	what := fmt.Sprintf("ip -%d rule %d: %s", family, p.priority, p.text)
-	number, err := parseUint32(p.table)
-	if err != nil {
-		return []string{what + ": a table with a name; ip -N rule and ip -N route show table all print its number"}
-	}
-	rule := ruleset.PolicyRule{
-		Mark: p.mark, Mask: p.mask, Source: p.source, OutInterface: p.out, Table: number, Priority: p.priority,
-		Narrowed: strings.Join(p.others, " "),
-	}
-	if rule.Narrowed != "" {
-		unread = append(unread, what)
-	}
-	for _, r := range routes {
-		if !r.everythingLocal() {
-			unread = append(unread, fmt.Sprintf("ip -%d route: %s", family, r.text))
-		}
-	}
-	routing.Rules = append(routing.Rules, rule)
-	if route := (ruleset.LocalRoute{Table: number}); !slices.Contains(routing.Routes, route) {
-		routing.Routes = append(routing.Routes, route)
-	}
-	return unread
-}
-
-// everythingLocal reports whether the route gives every packet to this host.
-func (r route) everythingLocal() bool { return r.kind == "local" && r.all && r.dev == "lo" }
-
-// harmless reports whether routes only lead where packets go without them.
-func harmless(routes []route, uplink string) bool {
-	return !slices.ContainsFunc(routes, func(r route) bool { return r.kind != "unicast" || r.dev != uplink })
-}
-
-// tablesOf returns the routes of a family by their tables.
-func (a *assembly) tablesOf(family ruleset.Family) map[string][]route {
-	tables := map[string][]route{}
-	for _, r := range a.routes {
-		if r.family == family {
-			tables[r.table] = append(tables[r.table], r)
-		}
-	}
-	return tables
 }
 
 // setUnread says what of the rules is not in the dump.

@@ -172,25 +172,37 @@ func (s *scanner) output(line string) error {
 		return s.save()
 	case text[0] == '{' || text[0] == '[':
 		return s.json()
-	case ruleLine.MatchString(text):
-		return s.ruleLine(text)
-	case linkLine.MatchString(text):
-		s.addLink(linkOf(text))
-		return nil
-	case addressLine.MatchString(text):
-		return s.oneLine(text)
-	case text[0] == ' ' || text[0] == '\t':
-		return s.continued(text)
-	case routeLine.MatchString(text):
-		return s.routeLine(text)
 	case strings.HasPrefix(text, "net.ipv"):
 		return s.sysctl(text)
-	case s.heading(text):
+	}
+	if known, err := s.ipLine(text); known {
+		return err
+	}
+	if s.heading(text) {
 		return nil
-	case strings.HasPrefix(text, "table ") && strings.HasSuffix(text, "{"):
+	}
+	if strings.HasPrefix(text, "table ") && strings.HasSuffix(text, "{") {
 		return &Error{s.file, s.number, fmt.Errorf("%q: a listing in nft's own language; %s", text, accepted)}
 	}
 	return &Error{s.file, s.number, fmt.Errorf("%q: no output of a known program; %s", clip(text), accepted)}
+}
+
+// ipLine reads a line of ip, if it is one.
+func (s *scanner) ipLine(text string) (known bool, err error) {
+	switch {
+	case ruleLine.MatchString(text):
+		return true, s.ruleLine(text)
+	case linkLine.MatchString(text):
+		s.addLink(linkOf(text))
+		return true, nil
+	case addressLine.MatchString(text):
+		return true, s.oneLine(text)
+	case text[0] == ' ' || text[0] == '\t':
+		return true, s.continued(text)
+	case routeLine.MatchString(text):
+		return true, s.routeLine(text)
+	}
+	return false, nil
 }
 
 // clip shortens a line for a message.

@@ -263,7 +263,7 @@ func (r *ruleReader) verdictMap(of map[string]any) {
 	}
 	pairs, _ := object(of["data"])["set"].([]any)
 	if name, is := of["data"].(string); is {
-		known := false
+		var known bool
 		if pairs, known = r.table.named(name); !known {
 			r.AddOpaque("set")
 			return
@@ -293,7 +293,7 @@ func (r *ruleReader) verdictMap(of map[string]any) {
 func (r *ruleReader) elements(of nft.Property, right any) (elements []nft.Element, isSet, ok bool) {
 	values, isSet := object(right)["set"].([]any)
 	if name, is := right.(string); is && len(name) > 0 && name[0] == '@' {
-		known := false
+		var known bool
 		if values, known = r.table.named(name); !known {
 			return nil, true, false
 		}
