@@ -37,7 +37,7 @@ type Source struct {
 }
 
 // New returns a source of which nothing is known yet.
-func New() *Source { return &Source{kinds: []kind{&Manifests{}}} }
+func New() *Source { return &Source{kinds: []kind{&Manifests{}, &dumps{}}} }
 
 // AddFlags adds the flags of all sources.
 func (s *Source) AddFlags(fs *pflag.FlagSet) {
