@@ -40,6 +40,10 @@ func (r *ruleReader) statement(statement any) {
 		case named:
 			r.AddOpaque("objref")
 		case slices.Contains(passive, name):
+			if count, is := of["packets"].(float64); is && name == "counter" && count >= 0 {
+				packets := uint64(count)
+				r.Packets = &packets
+			}
 		case name == "match":
 			r.match(of)
 		case name == "vmap":

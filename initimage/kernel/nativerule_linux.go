@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"encoding/binary"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/initimage/nft"
@@ -84,8 +86,18 @@ func expressionReaders() map[string]func(n *nativeRule, attrs attributeMap) erro
 		"synproxy": always(ruleset.OpaqueTarget{Args: []string{"-j", "SYNPROXY"}}),
 		"fwd":      always(nft.UnknownTarget("fwd")),
 		// These do not change where a packet goes.
-		"counter": passive, "log": passive, "last": passive, "dup": passive, "masq": passive, "secmark": passive, "flow_offload": passive,
+		"counter": (*nativeRule).counter,
+		"log":     passive, "last": passive, "dup": passive, "masq": passive, "secmark": passive, "flow_offload": passive,
 	}
+}
+
+// counter reads how many packets came as far as this in the rule.
+func (n *nativeRule) counter(attrs attributeMap) error {
+	if count := attrs[unix.NFTA_COUNTER_PACKETS]; len(count) == 8 {
+		packets := binary.BigEndian.Uint64(count)
+		n.Packets = &packets
+	}
+	return nil
 }
 
 // addExpression adds one expression. An unknown one that loads a register makes the

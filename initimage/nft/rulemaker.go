@@ -20,7 +20,9 @@ type Translator struct {
 // condition.
 type RuleMaker struct {
 	// Never means that no packet of the family meets what has been added.
-	Never        bool
+	Never bool
+	// Packets are those that the rule has counted, if it counts any.
+	Packets      *uint64
 	of           Translator
 	alternatives [][]ruleset.Match // any of them is enough
 	targets      ruleset.Sequence
@@ -45,6 +47,9 @@ func (n *RuleMaker) Rules() []ruleset.Rule {
 	if !n.Never {
 		n.settle()
 		n.finish()
+	}
+	for i := range n.rules {
+		n.rules[i].Packets = n.Packets
 	}
 	return n.rules
 }

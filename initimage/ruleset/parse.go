@@ -3,6 +3,7 @@ package ruleset
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -128,7 +129,9 @@ func (t *parsedTable) addRule(family Family, line string) error {
 	if err != nil {
 		return err
 	}
+	var packets *uint64
 	if len(words) > 0 && strings.HasPrefix(words[0], "[") {
+		packets = countOf(words[0])
 		words = words[1:]
 	}
 	if len(words) < 2 || words[0] != "-A" {
@@ -145,9 +148,20 @@ func (t *parsedTable) addRule(family Family, line string) error {
 	if err != nil {
 		return err
 	}
+	rule.Packets = packets
 	chain := &t.Chains[t.places[c.Name]]
 	chain.Rules = append(chain.Rules, rule)
 	return nil
+}
+
+// countOf reads the packets of "[packets:bytes]"; nil if it is something else.
+func countOf(word string) *uint64 {
+	text, _, _ := strings.Cut(strings.TrimPrefix(word, "["), ":")
+	packets, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return nil
+	}
+	return &packets
 }
 
 // resolveJumps turns jumps to chains that do not exist into opaque targets: "-j

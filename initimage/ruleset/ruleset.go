@@ -41,6 +41,9 @@ type Rule struct {
 	Matches []Match // in canonical order
 	Target  Target  // nil counts packets and does nothing
 	Comment string  // why the rule is there; "" for none
+	// Packets are those that the rule has counted; nil if that is not known. They are
+	// no part of the rule: neither printed nor compared.
+	Packets *uint64
 }
 
 // tableOrder is the order in which a packet meets the tables at one hook.
