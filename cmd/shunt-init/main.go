@@ -121,7 +121,7 @@ func exitCode(err error) int {
 
 // subcommands are the first arguments that ask for something other than rules.
 var subcommands = map[string]func(ctx context.Context, args []string, stdout io.Writer) error{
-	drainCommand: runDrain, probeCommand: runProbe, waitCommand: runWait, interception.ShareCommand: runShare,
+	drainCommand: runDrain, dumpCommand: runDump, probeCommand: runProbe, waitCommand: runWait, interception.ShareCommand: runShare,
 }
 
 // run does what the arguments ask for and reports it on stdout.
@@ -135,7 +135,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 	spec, opts, err := interception.ParseArgs(args)
 	if errors.Is(err, pflag.ErrHelp) {
-		_, err := fmt.Fprint(stdout, "Usage: shunt-init [flags]\n       shunt-init drain [--help]\n       shunt-init probe [--help]\n"+
+		_, err := fmt.Fprint(stdout, "Usage: shunt-init [flags]\n       shunt-init drain [--help]\n       shunt-init dump [--help]\n       shunt-init probe [--help]\n"+
 			"       shunt-init share [--help]\n       shunt-init wait [--help]\n\n",
 			interception.Usage())
 		return err

@@ -60,12 +60,13 @@ func exitCode(err error) int {
 	var wrong usageError
 	var wrongSource *source.ArgsError
 	var unasked clusterError
+	var unread *source.UnaskedError
 	switch {
 	case err == nil:
 		return exitDone
 	case errors.As(err, &wrong), errors.As(err, &wrongSource):
 		return exitUsage
-	case errors.As(err, &unasked):
+	case errors.As(err, &unasked), errors.As(err, &unread):
 		return exitCluster
 	default:
 		return exitContent

@@ -23,7 +23,7 @@ func Read(name string, files []File) (pod trace.Pod, notes []string, err error) 
 			return trace.Pod{}, nil, err
 		}
 	}
-	if len(all.saves)+len(all.rules)+len(all.routes)+len(all.links) == 0 && all.listing == nil && len(all.asked) == 0 {
+	if len(all.saves)+len(all.rules)+len(all.routes)+len(all.links) == 0 && all.listing == nil && all.native == nil && len(all.asked) == 0 {
 		return trace.Pod{}, nil, fmt.Errorf("%s: empty; %s", name, accepted)
 	}
 	a := assembly{contents: all, noted: map[string]bool{}}
@@ -175,7 +175,7 @@ func (a *assembly) settleRules() {
 func (a *assembly) has(family ruleset.Family) bool {
 	asked := a.asked["ip6tables-save"] || a.asked["ip6tables-nft-save"] || a.asked["ip6tables-legacy-save"]
 	saved := slices.ContainsFunc(a.saves, func(s save) bool { return s.decided == family })
-	return asked || saved || a.listing != nil || a.hasAddress(family)
+	return asked || saved || a.listing != nil || a.native != nil || a.hasAddress(family)
 }
 
 // hasAddress reports whether others can reach the pod by an address of a family.
@@ -208,6 +208,15 @@ func (a *assembly) side(family ruleset.Family) trace.Side {
 	native := ruleset.RuleSet{}
 	if a.listing != nil {
 		own, native = a.listing.sets(family, printed)
+	}
+	for i, set := range a.native {
+		switch {
+		case set.Family != family:
+		case set.Party == "":
+			own = &a.native[i]
+		default:
+			native = set
+		}
 	}
 	ours := slices.IndexFunc(saved, func(s save) bool { return !s.rules.Owned().Empty() })
 	if own != nil {
@@ -311,7 +320,7 @@ func (a *assembly) setUnread(side *trace.Side, saved []save) {
 		}
 	}
 	asked := legacy || a.asked[program+"-save"] || a.asked[program+"-nft-save"] // and it printed nothing: there is no table
-	if len(saved) == 0 && a.listing == nil && !asked {
+	if len(saved) == 0 && a.listing == nil && a.native == nil && !asked {
 		side.Unread = append(side.Unread,
 			fmt.Sprintf("the %s rules: neither %s-save nor nft -j list ruleset is in the dump", side.Family, program))
 	}

@@ -79,6 +79,7 @@ type contents struct {
 	rules     []ruleBlock
 	listing   *listing
 	listingAt place
+	native    []ruleset.RuleSet // that shunt-init dump has read
 	routes    []route
 	allTables bool // routes of other tables than main are there
 	links     []link
@@ -329,8 +330,18 @@ func (s *scanner) json() error {
 	}
 	var err error
 	if raw[0] == '{' {
-		var all struct{ Nftables []map[string]json.RawMessage }
-		if err = json.Unmarshal(raw, &all); err == nil {
+		var all struct {
+			Nftables []map[string]json.RawMessage
+			Native
+		}
+		err = json.Unmarshal(raw, &all)
+		switch {
+		case err != nil:
+		case all.Sets != nil && s.native == nil:
+			s.native = all.Sets
+		case all.Sets != nil:
+			err = errors.New("a second output of shunt-init dump; accepted: one pod")
+		default:
 			err = s.addListing(at, all.Nftables)
 		}
 	} else {
@@ -347,6 +358,12 @@ func (s *scanner) json() error {
 	}
 	s.skipTo(min(end+len(rest)+1, len(s.text)), s.number)
 	return nil
+}
+
+// Native are the native rules of nf_tables as shunt-init dump prints them: Shunt's,
+// whose party is "", and those of others.
+type Native struct {
+	Sets []ruleset.RuleSet `json:"nativeRules"`
 }
 
 func (s *scanner) addListing(at place, objects []map[string]json.RawMessage) error {

@@ -203,9 +203,20 @@ func line(met ruleset.Met, before []ruleset.Met) string {
 	case met.Number == 0:
 		return met.Chain + ": " + none(met)
 	case met.Rule.Comment == "":
-		return place + ": " + met.Rule.String()
+		return place + ": " + met.Rule.String() + counted(met.Rule)
 	}
-	return fmt.Sprintf("%s: %s -> %s", place, Reason(met.Step), Does(met.Rule))
+	return fmt.Sprintf("%s: %s -> %s%s", place, Reason(met.Step), Does(met.Rule), counted(met.Rule))
+}
+
+// counted says how many packets a rule has counted, where that is known.
+func counted(r ruleset.Rule) string {
+	switch {
+	case r.Packets == nil:
+		return ""
+	case *r.Packets == 1:
+		return "   (1 packet so far)"
+	}
+	return fmt.Sprintf("   (%d packets so far)", *r.Packets)
 }
 
 // describe prints a packet for people.

@@ -140,14 +140,31 @@ func TestDumpOfOthers(t *testing.T) {
 // compareWithKernel compares a pod's dump with what package kernel reads.
 func compareWithKernel(t *testing.T, what string, pod *netns.NS, opts interception.Options) {
 	t.Helper()
-	read := readDump(t, pod, dump.Script)
+	compareSides(t, what, pod, opts, readDump(t, pod, dump.Script).Sides)
+	var text strings.Builder
+	if err := pod.Do(func() error { return kernel.Dump(t.Context(), &text) }); err != nil {
+		t.Fatal(err)
+	}
+	read, notes, err := dump.Read("pod", []dump.File{{Name: "dump", Text: text.String()}})
+	if err != nil || len(notes) > 0 {
+		t.Fatalf("%q, %v\n%s", notes, err, &text)
+	}
+	compareSides(t, what+", by shunt-init dump", pod, opts, read.Sides)
+}
+
+// compareSides compares what was read of a pod with what package kernel reads.
+func compareSides(t *testing.T, what string, pod *netns.NS, opts interception.Options, sides []trace.Side) {
+	t.Helper()
 	err := pod.Do(func() error {
 		host, err := kernel.Open(t.Context(), opts)
 		if err != nil {
 			return err
 		}
 		defer host.Close()
-		for _, side := range read.Sides {
+		for _, side := range sides {
+			if len(side.Unread) > 0 {
+				t.Errorf("%s: %s: unread: %q", what, side.Family, side.Unread)
+			}
 			rules, err := host.Rules(t.Context(), side.Family)
 			if err != nil {
 				return err

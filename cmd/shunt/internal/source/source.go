@@ -37,7 +37,7 @@ type Source struct {
 }
 
 // New returns a source of which nothing is known yet.
-func New() *Source { return &Source{kinds: []kind{&Manifests{}, &dumps{}}} }
+func New() *Source { return &Source{kinds: []kind{&Manifests{}, &dumps{}, &namespace{}}} }
 
 // AddFlags adds the flags of all sources.
 func (s *Source) AddFlags(fs *pflag.FlagSet) {

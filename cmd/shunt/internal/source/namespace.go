@@ -1,0 +1,74 @@
+package source
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/shunt-dev/shunt/initimage/dump"
+	"github.com/shunt-dev/shunt/initimage/trace"
+)
+
+// namespace is a pod of this machine: its network namespace.
+type namespace struct {
+	path string
+	pid  *int
+}
+
+func (n *namespace) addFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&n.path, "netns", "", "network namespace of this machine, such as /run/netns/NAME or /proc/1234/ns/net (Linux, root)")
+	fs.Func("pid", "`process` of this machine, whose network namespace is read (Linux, root)", func(text string) error {
+		number, err := strconv.Atoi(text)
+		if err != nil || number < 1 {
+			return fmt.Errorf("invalid value %q; accepted: the id of a process", text)
+		}
+		n.pid = &number
+		return nil
+	})
+}
+
+func (n *namespace) name() string {
+	if n.pid != nil && n.path == "" {
+		return "--pid"
+	}
+	return "--netns"
+}
+
+func (n *namespace) given() bool { return n.path != "" || n.pid != nil }
+
+func (n *namespace) check() error {
+	switch {
+	case n.path != "" && n.pid != nil:
+		return fmt.Errorf("--netns with --pid; accepted: one of them")
+	case n.path != "" && !strings.HasPrefix(n.path, "/"):
+		return fmt.Errorf("--netns: invalid value %q; accepted: an absolute path, such as /run/netns/NAME", n.path)
+	}
+	return nil
+}
+
+// UnaskedError wraps an error because of which a namespace or a cluster could not
+// be asked.
+type UnaskedError struct{ error }
+
+// Unwrap returns the error.
+func (e *UnaskedError) Unwrap() error { return e.error }
+
+func (n *namespace) read(ctx context.Context, streams Streams) ([]trace.Pod, error) {
+	path := n.path
+	if n.pid != nil {
+		path = fmt.Sprintf("/proc/%d/ns/net", *n.pid)
+	}
+	text, err := dumpOf(ctx, path)
+	if err != nil {
+		return nil, &UnaskedError{fmt.Errorf("%s: %w", n.name(), err)}
+	}
+	pod, notes, err := dump.Read(path, []dump.File{{Name: path, Text: text}})
+	if err != nil {
+		return nil, err
+	}
+	printNotes(streams.Stderr, path, notes)
+	return []trace.Pod{pod}, nil
+}

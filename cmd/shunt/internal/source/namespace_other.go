@@ -1,0 +1,13 @@
+//go:build !linux
+
+package source
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+)
+
+func dumpOf(context.Context, string) (string, error) {
+	return "", fmt.Errorf("%s has no network namespaces; accepted: on the Linux node, or --pod, or --dump with what was printed there", runtime.GOOS)
+}
