@@ -96,16 +96,19 @@ func (w *walker) leg(j *Journey, title string, from Actor, sent ruleset.Flow, de
 			known[d.rule] = d.accepts
 		}
 	}
-	var path ruleset.Path
-	var back ruleset.Flow
-	if w.survey != nil {
-		path, back = w.survey.Walk(w.stack, &w.host, &sent)
-	} else {
-		path = w.stack.Follow(w.host, sent.Packet, known)
-		sent.Packet.Src, back = path.Answer.Dst, ruleset.Flow{Packet: path.Answer}
-	}
+	path, back := w.send(&sent, known)
 	j.Legs = append(j.Legs, Leg{Title: title, From: from, Packet: sent.Packet, Path: path, Decides: decides(path), sent: sent, back: back})
 	return &j.Legs[len(j.Legs)-1]
+}
+
+// send walks a packet, and returns the one that answers it.
+func (w *walker) send(sent *ruleset.Flow, known map[*ruleset.Rule]bool) (path ruleset.Path, back ruleset.Flow) {
+	if w.survey != nil {
+		return w.survey.Walk(w.stack, &w.host, sent)
+	}
+	path = w.stack.Follow(w.host, sent.Packet, known)
+	sent.Packet.Src = path.Answer.Dst
+	return path, ruleset.Flow{Packet: path.Answer}
 }
 
 // forth follows the connection and those that the proxy opens for it, and sets the
@@ -160,8 +163,9 @@ func (w *walker) handshake(gone *Leg) string {
 	if gone.Packet.Protocol != "tcp" {
 		return ""
 	}
-	packet, _ := w.answerOf(gone)
-	answer := Leg{Packet: packet, Path: w.stack.Follow(w.host, packet, nil)}
+	sent, _ := w.answerOf(gone)
+	path, _ := w.send(&sent, nil)
+	answer := Leg{Packet: sent.Packet, Path: path, sent: sent}
 	if answer.Path.Undecided != nil {
 		return ""
 	}
