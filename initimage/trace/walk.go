@@ -61,7 +61,7 @@ type decision struct {
 func (w *walker) journey(c Connection, first ruleset.Flow, decided []decision) Journey {
 	j := Journey{Connection: c, Unread: w.unread}
 	undecided := w.forth(&j, first, decided)
-	if undecided == nil && j.End.Kind != EndLoop && j.End.Kind != EndBlocked {
+	if undecided == nil && j.End.Kind != EndLoop && j.End.Kind != EndBlocked && j.End.Kind != EndLost {
 		undecided = w.back(&j, decided)
 	}
 	if undecided == nil {
@@ -96,19 +96,16 @@ func (w *walker) leg(j *Journey, title string, from Actor, sent ruleset.Flow, de
 			known[d.rule] = d.accepts
 		}
 	}
-	path, back := w.send(&sent, known)
+	var path ruleset.Path
+	var back ruleset.Flow
+	if w.survey != nil {
+		path, back = w.survey.Walk(w.stack, &w.host, &sent)
+	} else {
+		path = w.stack.Follow(w.host, sent.Packet, known)
+		sent.Packet.Src, back = path.Answer.Dst, ruleset.Flow{Packet: path.Answer}
+	}
 	j.Legs = append(j.Legs, Leg{Title: title, From: from, Packet: sent.Packet, Path: path, Decides: decides(path), sent: sent, back: back})
 	return &j.Legs[len(j.Legs)-1]
-}
-
-// send walks a packet, and returns the one that answers it.
-func (w *walker) send(sent *ruleset.Flow, known map[*ruleset.Rule]bool) (path ruleset.Path, back ruleset.Flow) {
-	if w.survey != nil {
-		return w.survey.Walk(w.stack, &w.host, sent)
-	}
-	path = w.stack.Follow(w.host, sent.Packet, known)
-	sent.Packet.Src = path.Answer.Dst
-	return path, ruleset.Flow{Packet: path.Answer}
 }
 
 // forth follows the connection and those that the proxy opens for it, and sets the
@@ -127,14 +124,10 @@ func (w *walker) forth(j *Journey, packet ruleset.Flow, decided []decision) *rul
 			j.End = end
 			return nil
 		}
-		if problem := w.handshake(leg); problem != "" {
-			packet, from := w.answerOf(leg)
-			gone := *leg
-			leg = w.leg(j, answerTitle(from, gone), from, packet, nil)
-			leg.Answer, leg.Outcome = true, capital(problem)+"."
-			j.End = End{Kind: EndLost, Proxied: true, Text: problem}
+		if w.unanswered(j) {
 			return nil
 		}
+		leg = &j.Legs[len(j.Legs)-1]
 		if from == TheProxy {
 			sent := leg.sent
 			seen = append(seen, &sent)
@@ -156,21 +149,25 @@ func (w *walker) forth(j *Journey, packet ruleset.Flow, decided []decision) *rul
 	return nil
 }
 
-// handshake says why the proxy does not get a connection that its own listener
-// answers: a process gets a tcp connection once the first answer has come back. A
-// rule that is not understood is left to back.
-func (w *walker) handshake(gone *Leg) string {
-	if gone.Packet.Protocol != "tcp" {
-		return ""
+// unanswered reports whether the listener's answer to the last leg does not come
+// back, and ends the journey if so: a process gets a tcp connection once its
+// listener's answer has. A rule that is not understood is left to back.
+func (w *walker) unanswered(j *Journey) bool {
+	gone := j.Legs[len(j.Legs)-1]
+	packet, from := w.answerOf(&gone)
+	answer := w.leg(j, answerTitle(from, gone), from, packet, nil)
+	answer.Answer = true
+	problem := ""
+	if answer.Path.Undecided == nil {
+		problem = w.returns(&gone, answer)
 	}
-	sent, _ := w.answerOf(gone)
-	path, _ := w.send(&sent, nil)
-	answer := Leg{Packet: sent.Packet, Path: path, sent: sent}
-	if answer.Path.Undecided != nil {
-		return ""
+	if problem == "" {
+		j.Legs = j.Legs[:len(j.Legs)-1]
+		return false
 	}
-	answer.Decides = decides(answer.Path)
-	return w.returns(gone, &answer)
+	answer.Outcome = capital(problem) + "."
+	j.End = End{Kind: EndLost, Proxied: true, Text: problem}
+	return true
 }
 
 // role is what the proxy does with a connection that it got.

@@ -54,7 +54,7 @@ func TestKernelJourney(t *testing.T) {
 // walkAndGo compares the journey of each kind of connection with the connection.
 func walkAndGo(t *testing.T, spec interception.Spec, id proxyIdentity, sets map[ruleset.Family]ruleset.RuleSet) {
 	pod := trace.Pod{Proxy: trace.ProxyOf(spec)}
-	pod.Proxy.UID, pod.Proxy.GID = uint32(id.UID), uint32(id.GID)
+	pod.Proxy.UID, pod.Proxy.GID = id.UID, id.GID
 	if id.unmarked {
 		pod.Proxy.Mark = 0
 	}
@@ -112,7 +112,7 @@ func connectionOf(k kind, name string, family ruleset.Family, proxy trace.Proxy)
 	to := k.destination(name)
 	packet := ruleset.Packet{
 		Direction: ruleset.Out, Family: family, Protocol: k.network, Dst: to.Addr(), DstPort: to.Port(), State: ruleset.New,
-		UID: uint32(k.from.UID), GID: uint32(k.from.GID),
+		UID: k.from.UID, GID: k.from.GID,
 	}
 	switch {
 	case k.outside:
