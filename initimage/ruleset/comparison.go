@@ -143,12 +143,9 @@ func (h *traversal) marked(value, mask uint32) bool {
 	return h.Mark&mask == value
 }
 
-// connectionMarked reports whether the mark of the packet's connection has some
-// bits. It has none where conntrack does not know the connection.
+// connectionMarked reports whether the mark of the packet's connection, which
+// conntrack knows, has some bits.
 func (h *traversal) connectionMarked(value, mask uint32) bool {
-	if !h.isTracked() {
-		return value == 0
-	}
 	if h.survey != nil {
 		h.survey.mark(h.survey.from.connMark, h.ConnMark, value, mask)
 	}

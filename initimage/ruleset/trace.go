@@ -222,7 +222,7 @@ func (h *traversal) input() {
 		return
 	}
 	hook := "INPUT"
-	if h.fate != TProxied {
+	if h.fate != TProxied && !h.looped { // what comes back over lo keeps the route that brought it there
 		way := h.route()
 		if h.routed(way); way != loopbackName {
 			hook = "FORWARD"

@@ -40,3 +40,35 @@ func TestHookSeesTheFirstInterface(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatTheKernelShowed holds walks to what random packets through random rules showed of the
+// kernel (TestKernelRandom).
+func TestWhatTheKernelShowed(t *testing.T) {
+	for name, test := range map[string]struct {
+		rules, packet string
+		want          ruleset.Outcome
+	}{
+		"a connection that conntrack does not know has no mark to match, not even 0": {
+			"*raw\n-A OUTPUT -m connmark --mark 0x0 -j DROP\nCOMMIT\n", "out tcp 10.0.0.9:80", ruleset.Outcome{Fate: ruleset.Direct}},
+		"nor another than some": {
+			"*raw\n-A OUTPUT -m connmark ! --mark 0x1 -j DROP\nCOMMIT\n", "out tcp 10.0.0.9:80", ruleset.Outcome{Fate: ruleset.Direct}},
+		"what comes back over lo keeps its route, though it loses the mark that chose it": {
+			"*mangle\n-A PREROUTING -i lo -j MARK --set-xmark 0x0/0xffffffff\nCOMMIT\n" +
+				"# ip -4 rule add fwmark 0x1/0xffffffff lookup 133\n# ip -4 route add local default dev lo table 133\n",
+			"out mark=1 tcp 10.0.0.9:80", ruleset.Outcome{Fate: ruleset.Local}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			set, err := ruleset.Parse(ruleset.IPv4, test.rules)
+			if err != nil {
+				t.Fatal(err)
+			}
+			packet, err := ruleset.ParsePacket(test.packet)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if path := ruleset.Trace(set, pod, packet); path.Outcome != test.want {
+				t.Errorf("%s, want %s", path, test.want)
+			}
+		})
+	}
+}

@@ -30,9 +30,11 @@ func (m Owner) matches(h *traversal) bool {
 	return h.ownedBy(m) != m.Not
 }
 
+// matches returns false for the connection of a packet that conntrack does not know,
+// also if it is negated: there is no mark to compare.
 func (m Mark) matches(h *traversal) bool {
 	if m.Connection {
-		return h.connectionMarked(m.Value, m.Mask) != m.Not
+		return h.isTracked() && h.connectionMarked(m.Value, m.Mask) != m.Not
 	}
 	return h.marked(m.Value, m.Mask) != m.Not
 }
