@@ -179,8 +179,10 @@ func (a asker) exceptions() []Path {
 		}
 	}
 	if untried > 0 {
-		all = append(all, Path{Name: "not tried", About: fmt.Sprintf("%d more ports and destinations of the rules", untried), Family: a.side.Family,
-			Journey: Journey{End: End{Kind: EndUnknown, Text: "there are too many"}}})
+		all = append(all, Path{
+			Name: "not tried", About: fmt.Sprintf("%d more ports and destinations of the rules", untried), Family: a.side.Family,
+			Journey: Journey{End: End{Kind: EndUnknown, Text: "there are too many"}},
+		})
 	}
 	return all
 }

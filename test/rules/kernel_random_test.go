@@ -364,7 +364,7 @@ func (w *tracer) send(t *testing.T, lab *netns.Lab, packet ruleset.Packet, patie
 		_ = marker.Close()
 	}
 	time.Sleep(patience)
-	return w.read(t, packet)
+	return w.read(t)
 }
 
 // drain throws away what is left of the packets before.
@@ -390,8 +390,8 @@ const (
 	traceTypeRule = 3
 )
 
-// read returns the rules that accepted the packet, up to the packet that marks the end.
-func (w *tracer) read(t *testing.T, packet ruleset.Packet) []string {
+// read returns the rules that accepted a packet, up to the packet that marks the end.
+func (w *tracer) read(t *testing.T) []string {
 	t.Helper()
 	var met []string
 	ours := map[uint32]bool{} // by the packet's number, which each hook gives anew
@@ -420,7 +420,8 @@ func (w *tracer) read(t *testing.T, packet ruleset.Packet) []string {
 			if !ours[id] || binary.BigEndian.Uint32(attributes[traceType]) != traceTypeRule || len(attributes[traceHandle]) != 8 {
 				continue
 			}
-			family := map[uint32]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6"}[binary.BigEndian.Uint32(attributes[traceProtocol])]
+			protocol := binary.BigEndian.Uint32(attributes[traceProtocol])
+			family := map[uint32]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6"}[protocol]
 			table, chain := cString(attributes[traceTable]), cString(attributes[traceChain])
 			if table == "tracer" {
 				continue
