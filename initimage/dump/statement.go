@@ -22,7 +22,7 @@ type ruleReader struct {
 
 // passive are the statements that do not change where a packet goes. nft lists a
 // conversion that it does not understand as null.
-var passive = []string{"counter", "log", "last", "dup", "masquerade", "snat", "secmark", "flow", "continue", "comment"}
+var passive = []string{"counter", "log", "last", "dup", "secmark", "flow", "continue", "comment"}
 
 // renamed are the statements that the kernel has another name for. All of them, and
 // those that are not known, become a condition that is not understood.
@@ -52,6 +52,7 @@ func (r *ruleReader) statement(statement any) {
 			r.mangle(of)
 		case name == "xt":
 			r.extension(of)
+		case name == "snat" && r.ofOther(of):
 		case name == "dnat":
 			r.dnat(of)
 		case name == "tproxy" && r.ofOther(of), name == "reject" && r.otherReject(of):
@@ -80,6 +81,10 @@ func (r *ruleReader) target(name string, of map[string]any) ruleset.Target {
 		return r.tproxy(of)
 	case "reject":
 		return r.reject(of)
+	case "masquerade", "snat":
+		text, _ := of["addr"].(string)
+		addr, _ := netip.ParseAddr(text)
+		return nft.SourceTarget(addr)
 	case "notrack":
 		return ruleset.NoTrack{}
 	case "queue":

@@ -96,17 +96,22 @@ func (n *nativeRule) inRange(attrs attributeMap) error {
 	return nil
 }
 
-// nat adds the translation of a destination. Source addresses do not matter here.
+// nat adds the translation of a destination or of a source.
 // The kernel leaves packets of the other family alone.
 func (n *nativeRule) nat(attrs attributeMap) error {
-	if bigEndian(attrs[unix.NFTA_NAT_TYPE]) != natDestination || n.ofOther(attrs[unix.NFTA_NAT_FAMILY]) {
+	if n.ofOther(attrs[unix.NFTA_NAT_FAMILY]) {
 		return nil
 	}
 	if register := attrs[unix.NFTA_NAT_REG_ADDR_MIN]; register != nil && n.loaded(register).Property != nft.PropertyConstant {
-		n.AddTarget(nft.UnknownTarget("dnat to a map"))
+		n.AddTarget(nft.UnknownTarget("nat to a map"))
 		return nil
 	}
-	n.AddTarget(ruleset.DNAT{Address: n.address(attrs[unix.NFTA_NAT_REG_ADDR_MIN]), Port: n.port(attrs[unix.NFTA_NAT_REG_PROTO_MIN])})
+	to := n.address(attrs[unix.NFTA_NAT_REG_ADDR_MIN])
+	if bigEndian(attrs[unix.NFTA_NAT_TYPE]) == natDestination {
+		n.AddTarget(ruleset.DNAT{Address: to, Port: n.port(attrs[unix.NFTA_NAT_REG_PROTO_MIN])})
+		return nil
+	}
+	n.AddTarget(nft.SourceTarget(to))
 	return nil
 }
 

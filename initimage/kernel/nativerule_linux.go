@@ -80,6 +80,7 @@ func expressionReaders() map[string]func(n *nativeRule, attrs attributeMap) erro
 		"target": does(func(_ *nativeRule, attrs attributeMap) ruleset.Target {
 			return ruleset.OpaqueTarget{Args: []string{"-j", text(attrs[matchName])}}
 		}),
+		"masq":    always(ruleset.OpaqueTarget{Args: []string{"-j", "MASQUERADE"}}),
 		"notrack": always(ruleset.NoTrack{}), "reject": does((*nativeRule).reject),
 		"fib":      (*nativeRule).fib,
 		"queue":    always(ruleset.OpaqueTarget{Args: []string{"-j", "NFQUEUE"}}),
@@ -87,7 +88,7 @@ func expressionReaders() map[string]func(n *nativeRule, attrs attributeMap) erro
 		"fwd":      always(nft.UnknownTarget("fwd")),
 		// These do not change where a packet goes.
 		"counter": (*nativeRule).counter,
-		"log":     passive, "last": passive, "dup": passive, "masq": passive, "secmark": passive, "flow_offload": passive,
+		"log":     passive, "last": passive, "dup": passive, "secmark": passive, "flow_offload": passive,
 	}
 }
 

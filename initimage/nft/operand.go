@@ -3,6 +3,7 @@ package nft
 import (
 	"bytes"
 	"math"
+	"math/bits"
 	"reflect"
 	"slices"
 
@@ -284,11 +285,14 @@ func (r Translator) indexMatch(p Property, number uint32, negated bool) ruleset.
 }
 
 // stateMatch returns the match of conntrack's state. A state is a bit: "ct state
-// new" asks that its bit is not 0.
+// new" asks that its bit is not 0. A comparison with several bits at once, which nft
+// makes of "ct state != established,related", is one that no state passes.
 func stateMatch(loaded Operand, number uint32, negated bool) ruleset.Match {
 	switch {
 	case loaded.Mask != nil && number == 0:
 		return ruleset.Conntrack{States: statesOf(native(loaded.Mask)), Not: !negated}
+	case loaded.Mask == nil && bits.OnesCount32(number) != 1:
+		return ruleset.Conntrack{Not: negated}
 	case loaded.Mask == nil:
 		return ruleset.Conntrack{States: statesOf(number), Not: negated}
 	}

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"math"
+	"net/netip"
 	"slices"
 
 	"github.com/shunt-dev/shunt/initimage/ruleset"
@@ -102,12 +103,13 @@ func (n *RuleMaker) AddOpaque(what string) { n.addAlternatives([]ruleset.Match{o
 
 func opaque(what string) ruleset.Match { return ruleset.OpaqueMatch{Args: []string{"nft:" + what}} }
 
-// AddTarget adds what the rule does. TPROXY ends an iptables rule and therefore
-// stays last; its rule sets what follows it as well.
+// AddTarget adds what the rule does. In Shunt's table a tproxy stands for TPROXY,
+// which ends an iptables rule and therefore stays last; its rule sets what follows it
+// as well.
 func (n *RuleMaker) AddTarget(t ruleset.Target) {
 	n.settle()
 	place := len(n.targets)
-	if place > 0 {
+	if place > 0 && n.of.Own {
 		_, proxied := n.targets[place-1].(ruleset.TProxy)
 		if verdict, ends := t.(ruleset.Verdict); proxied && ends && verdict != ruleset.Drop {
 			return
@@ -117,6 +119,15 @@ func (n *RuleMaker) AddTarget(t ruleset.Target) {
 		}
 	}
 	n.targets = slices.Insert(n.targets, place, t)
+}
+
+// SourceTarget is the translation of a source address; not valid for one that the
+// kernel chooses.
+func SourceTarget(to netip.Addr) ruleset.Target {
+	if !to.IsValid() {
+		return ruleset.OpaqueTarget{Args: []string{"-j", "MASQUERADE"}}
+	}
+	return ruleset.OpaqueTarget{Args: []string{"-j", "SNAT", "--to-source", to.String()}}
 }
 
 // UnknownTarget is a target that is not understood.

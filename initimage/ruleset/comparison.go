@@ -47,27 +47,9 @@ func (h *traversal) destinationLocal() bool {
 	return local
 }
 
-// sourceThisHost and destinationThisHost report whether an address means whichever
-// host it is used on.
-func (h *traversal) sourceThisHost() bool {
-	this := ThisHost(h.Src)
-	if h.survey != nil {
-		h.survey.among(h.survey.from.src, h.survey.space.ThisHostValues(), this)
-	}
-	return this
-}
-
-func (h *traversal) destinationThisHost() bool {
-	this := ThisHost(h.Dst)
-	if h.survey != nil {
-		h.survey.among(h.survey.from.dst, h.survey.space.ThisHostValues(), this)
-	}
-	return this
-}
-
 // destinationLoopback reports whether the destination is a loopback address.
 func (h *traversal) destinationLoopback() bool {
-	loopback := h.Dst.IsLoopback()
+	loopback := isLoopback(h.Dst)
 	if h.survey != nil {
 		h.survey.among(h.survey.from.dst, h.survey.space.loopbackValues(), loopback)
 	}
@@ -161,11 +143,19 @@ func (h *traversal) hasState(among ...State) bool {
 	return inside
 }
 
-// isTracked reports whether conntrack has seen the packet.
-func (h *traversal) isTracked() bool { return h.tracked && !h.hasState(Untracked) }
+// isTracked reports whether conntrack has seen the packet, and has a connection for
+// it.
+func (h *traversal) isTracked() bool { return h.tracked && !h.hasState(Untracked, Invalid) }
 
 // The methods that follow are all that a rule can change of a packet. They tell the
 // survey of it, too: what a rule has set is the same for all packets of the class.
+
+func (h *traversal) setSource(to netip.Addr) {
+	h.Src = to
+	if h.survey != nil {
+		h.survey.from.src = fixed
+	}
+}
 
 func (h *traversal) setDestination(to netip.Addr) {
 	h.Dst = to
@@ -281,16 +271,6 @@ func (v *Survey) opened(p Packet) {
 	if !p.Midstream {
 		v.among(v.from.state, v.space.StateValues(New, Related), p.opens())
 	}
-}
-
-// choseSource takes whether the kernel gives a packet its destination as the source.
-func (v *Survey) choseSource(p Packet, host *Host) {
-	local := host.local(p.Dst)
-	v.among(v.from.dst, v.own, local)
-	if v.from.src = fixed; local {
-		v.from.src = v.from.dst
-	}
-	v.source = v.from.src
 }
 
 // mark takes whether a mark has some bits. One group of bits that differs is enough

@@ -33,6 +33,29 @@ func (t OpaqueTarget) passive() bool {
 		t.name() == "CT" && !slices.Contains(t.Args, "--notrack")
 }
 
+// pass applies a passive target as far as it decides which rules the packet meets
+// next: nat is done with a packet whose source it has rewritten, and conntrack heeds
+// the first CT only.
+func (t OpaqueTarget) pass(h *traversal) action {
+	switch t.name() {
+	case "SNAT", "MASQUERADE":
+		h.translated = true
+		target, _ := dnatTo(h.Family, pairs(t.Args)["--to-source"]).(DNAT)
+		switch {
+		case target.Address.IsValid():
+			h.setSource(target.Address)
+		case h.out == loopbackName && h.Family == IPv6:
+			h.chooseSource()
+		default:
+			h.setSource(h.host.addressOf(h.out, h.Family))
+		}
+		return actionAccept
+	case "CT":
+		h.templated = h.templated || !h.tracked
+	}
+	return actionContinue
+}
+
 // equivalent returns the target that a walk applies instead of one that this
 // package neither builds nor prints itself; nil if that is not known.
 func (t OpaqueTarget) equivalent(family Family) Target {

@@ -46,9 +46,9 @@ func (g *trialMaker) keepMatching(trials []Trial, asked []Match) []Trial {
 	g.room = trials
 	packet := &g.scratch
 	return slices.DeleteFunc(trials, func(t Trial) bool {
-		*packet = traversal{host: t.host, hook: "OUTPUT", Packet: t.Packet, tracked: true}
+		*packet = traversal{stack: g.wanted, host: t.host, bound: t.Packet.Interface, hook: "OUTPUT", Packet: t.Packet, tracked: true}
 		if packet.Direction == Out && !packet.Src.IsValid() {
-			packet.Src = sourceFor(packet.host, packet.Packet)
+			packet.chooseSource()
 		}
 		return slices.ContainsFunc(asked, func(m Match) bool { return !m.matches(packet) })
 	})

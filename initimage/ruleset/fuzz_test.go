@@ -112,7 +112,10 @@ func checkOutcome(spec interception.Spec, packet ruleset.Packet, outcome ruleset
 			return fmt.Errorf("%s, which is no port of the proxy's: %v", outcome, ports)
 		}
 	case ruleset.Unknown:
-		return fmt.Errorf("a walk of our own rules does not know where it ends")
+		// Whether it is dropped depends on the namespace's past.
+		if !packet.Src.Is4() || !packet.Src.IsLoopback() || packet.Direction != ruleset.In {
+			return fmt.Errorf("a walk of our own rules does not know where it ends")
+		}
 	case ruleset.Rejected:
 		if len(spec.RejectUDPPorts) == 0 || packet.Protocol != "udp" {
 			return fmt.Errorf("rejected, which nothing asks for")
@@ -127,7 +130,7 @@ func checkOutcome(spec interception.Spec, packet ruleset.Packet, outcome ruleset
 
 // checkMust checks where some packets have to end.
 func checkMust(spec interception.Spec, p ruleset.Packet, o ruleset.Outcome) error {
-	if isForged(p) && opens(p) && o.Fate != ruleset.Dropped {
+	if isForged(p) && opens(p) && o.Fate != ruleset.Dropped && o.Fate != ruleset.Unknown {
 		return fmt.Errorf("a neighbour reaches this host by an address that is everybody's own: %s", o)
 	}
 	if endsHere(spec, p) && o.Fate != ruleset.Direct {

@@ -79,7 +79,7 @@ func (h *Host) behind(name string) Host {
 
 // local reports whether addr is one of the host's own addresses.
 func (h *Host) local(addr netip.Addr) bool {
-	if addr.IsLoopback() {
+	if isLoopback(addr) {
 		return true
 	}
 	for _, own := range h.Addresses {
@@ -89,6 +89,10 @@ func (h *Host) local(addr netip.Addr) bool {
 	}
 	return false
 }
+
+// isLoopback reports whether an address is loopback to the kernel, which to it no
+// IPv4 address is that is written as an IPv6 one.
+func isLoopback(addr netip.Addr) bool { return addr.IsLoopback() && !addr.Is4In6() }
 
 // ThisHost reports whether an address means whichever host it is used on. Those are
 // loopback, the unspecified address, which connect(2) takes for it, and every IPv4
@@ -107,6 +111,16 @@ func (h *Host) address(f Family) netip.Addr {
 		}
 	}
 	return f.loopback()
+}
+
+// addressOf returns the first address of one interface, or else of the host.
+func (h *Host) addressOf(name string, f Family) netip.Addr {
+	for _, i := range h.Interfaces {
+		if at := slices.IndexFunc(i.Addresses, f.Of); i.Name == name && at >= 0 {
+			return i.Addresses[at]
+		}
+	}
+	return h.address(f)
 }
 
 // Fate is where a packet ends.

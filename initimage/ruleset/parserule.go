@@ -78,13 +78,26 @@ func (p *ruleParser) option() error {
 	}
 	parse, known := matchOptions[name]
 	if !known {
-		return fmt.Errorf("unknown option %q", name)
+		return p.unknownOption(negated, name)
 	}
 	m, err := parse(p, negated, p.next())
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	p.rule.Matches = append(p.rule.Matches, m)
+	return nil
+}
+
+// unknownOption makes an option of an extension opaque, with its values.
+func (p *ruleParser) unknownOption(negated bool, name string) error {
+	if p.module == "" || !strings.HasPrefix(name, "--") {
+		return fmt.Errorf("unknown option %q", name)
+	}
+	option := []string{name}
+	for len(p.words) > 0 && p.words[0] != "!" && !strings.HasPrefix(p.words[0], "-") {
+		option = append(option, p.next())
+	}
+	p.rule.Matches = append(p.rule.Matches, OpaqueMatch{extension(p.module, negate(negated, option...))})
 	return nil
 }
 

@@ -245,12 +245,12 @@ func (s *Space) localValues(host *Host) Values {
 
 var (
 	loopbackValues4 = AddressValues(netip.MustParsePrefix("127.0.0.0/8"))
-	loopbackValues6 = AddressValues(netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("::ffff:127.0.0.0/104"))
+	loopbackValues6 = AddressValues(netip.MustParsePrefix("::1/128"))
 	thisHost4       = AddressValues(netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("0.0.0.0/32"))
 	thisHost6       = AddressValues(netip.MustParsePrefix("::/127"), netip.MustParsePrefix("::ffff:0.0.0.0/96"))
 )
 
-// loopbackValues returns the set of addresses for which IsLoopback is true.
+// loopbackValues returns the set of loopback addresses.
 func (s *Space) loopbackValues() Values {
 	if s.Family == IPv4 {
 		return slices.Clone(loopbackValues4)

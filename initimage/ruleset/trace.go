@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"net/netip"
+	"slices"
 )
 
 // Step is one rule whose conditions a packet met.
@@ -55,8 +56,8 @@ func Trace(rs RuleSet, host Host, p Packet) Path {
 // it comes in again, and without a route it is dropped. A packet that comes in
 // passes the PREROUTING hooks and is delivered or forwarded, if the kernel routes
 // packets with its addresses. The nat tables see only the first packet of a
-// connection. If that packet comes back over lo they see it only in OUTPUT, which
-// has settled its destination.
+// connection. If that packet comes back over lo they see it only in OUTPUT and
+// POSTROUTING, which have settled its addresses.
 func (s *Stack) Trace(host Host, p Packet, assumed Assumption) Path {
 	return s.trace(&host, p, assumed, true)
 }
@@ -66,12 +67,6 @@ func (s *Stack) trace(host *Host, packet Packet, assumed Assumption, steps bool)
 	if packet.State == "" {
 		packet.State = New
 	}
-	if packet.Direction == Out && !packet.Src.IsValid() {
-		packet.Src = sourceFor(host, packet)
-		if s.survey != nil {
-			s.survey.choseSource(packet, host)
-		}
-	}
 	if s.survey != nil {
 		s.survey.opened(packet)
 	}
@@ -79,6 +74,12 @@ func (s *Stack) trace(host *Host, packet Packet, assumed Assumption, steps bool)
 	*walk = traversal{stack: s, host: host, survey: s.survey, assumed: assumed, recording: steps, Packet: packet, opens: packet.opens()}
 	if packet.Direction == Out {
 		walk.bound = packet.Interface
+		if !packet.Src.IsValid() {
+			walk.chooseSource()
+			if packet.Src = walk.Src; s.survey != nil {
+				s.survey.source = s.survey.from.src
+			}
+		}
 		walk.output()
 	} else {
 		walk.in = packet.Interface
@@ -105,13 +106,25 @@ var (
 
 func (a Assumption) holds(r *Rule) bool { return a == nil || a[nil] || a[r] }
 
-// sourceFor returns the address that the kernel gives a socket without one: the
-// destination itself if that is the host's own.
-func sourceFor(host *Host, p Packet) netip.Addr {
-	if host.local(p.Dst) {
-		return p.Dst
+// chooseSource gives the packet the address that the kernel gives a socket without
+// one: the destination itself if that is routed to this host, but 127.0.0.1 for all
+// of 127.0.0.0/8.
+func (h *traversal) chooseSource() {
+	from := fixed
+	switch {
+	case h.Family == IPv4 && h.destinationLoopback():
+		h.Src = h.Family.loopback()
+	case h.destinationLocal(), h.Family == IPv4 && h.decidingRule() != nil:
+		h.Src = h.Dst
+		if h.survey != nil {
+			from = h.survey.from.dst
+		}
+	default:
+		h.Src = h.host.address(h.Family)
 	}
-	return host.address(p.Family)
+	if h.survey != nil {
+		h.survey.from.src = from
+	}
 }
 
 // traversal is a packet on its path, changed by the rules as it goes.
@@ -122,11 +135,15 @@ type traversal struct {
 	host       *Host
 	assumed    Assumption
 	hook       string
+	native     bool   // it is in a table of others that has nf_tables' own rules
+	compiled   bool   // it is in such a table that Shunt's rules were compiled to
 	in, out    string // interfaces
 	bound      string // interface that the sending socket is bound to
 	opens      bool   // it is the first packet of its connection
 	looped     bool   // it comes in again over lo: conntrack knows it, and nat has settled its destination
 	taken      bool   // by a socket of this host, though its destination is no address of this host
+	broadcast  bool   // the kernel takes it for one
+	templated  bool   // a rule has told conntrack what to do with it
 	tracked    bool   // conntrack has seen it
 	zone       uint16 // of conntrack
 	translated bool   // nat has given it an address at this hook
@@ -158,17 +175,20 @@ func (h *traversal) route() string {
 	switch {
 	case h.localTable() || h.decidingRule() != nil:
 		return loopbackName
-	case h.boundTo(loopbackName):
-		return ""
+	case !h.boundTo(loopbackName):
+		return h.host.Uplink
+	case h.Family == IPv4: // which takes every destination of such a socket to be on its link
+		return loopbackName
 	}
-	return h.host.Uplink
+	return ""
 }
 
 // localTable reports whether the table of local addresses routes the packet. For
 // IPv6 it holds each address with its interface, and a socket that is bound to lo
 // does not find those of other interfaces.
 func (h *traversal) localTable() bool {
-	found := h.Family == IPv4 || !h.boundTo(loopbackName) || h.destinationLoopback()
+	found := h.Family == IPv4 || !h.boundTo(loopbackName) || h.destinationLoopback() ||
+		slices.ContainsFunc(h.stack.routing.Addresses, h.destinationIn)
 	return found && h.destinationLocal()
 }
 
@@ -192,7 +212,7 @@ func (h *traversal) output() {
 	h.passHook("OUTPUT")
 	h.passHook("POSTROUTING")
 	if h.out == loopbackName && !h.sealed() {
-		h.in, h.out, h.looped = loopbackName, "", true
+		h.in, h.out, h.looped, h.templated = loopbackName, "", true, false
 		h.input()
 	}
 }
@@ -217,27 +237,88 @@ func (h *traversal) input() {
 		return
 	}
 	h.passHook("PREROUTING")
-	if fromOutside && !h.sealed() && h.martian() {
+	if fromOutside && !h.sealed() {
+		h.dropMartian()
+	}
+	if h.sealed() {
+		return
+	}
+	if h.looped { // OUTPUT has routed it, for both ways
+		h.routed(loopbackName)
+		h.arrive()
+		return
+	}
+	way := h.route()
+	h.routed(way)
+	switch {
+	case way == loopbackName, h.broadcast:
+		h.arrive()
+	case h.fate == TProxied, h.Family == IPv6 && h.sourceIn(unspecified6) && !h.cameBy(way):
+		h.seal(Dropped) // the kernel forwards neither what has a socket, nor what has no source
+	default:
+		h.out = way
+		h.passHook("FORWARD")
+		h.passHook("POSTROUTING")
+	}
+}
+
+// arrive walks the packet to a socket of this host.
+func (h *traversal) arrive() {
+	h.taken = !h.destinationLocal()
+	if h.fate == Rewritten { // but it comes to this host all the same
+		h.fate = Redirected
+	}
+	h.passHook("INPUT")
+	if h.sealed() {
+		return
+	}
+	// tcp answers no broadcast, nor a client that a dual-stack socket would take for an IPv4 address.
+	if (h.broadcast || h.Family == IPv6 && h.sourceIn(mapped)) && h.isProtocol(tcp) {
+		h.seal(Dropped)
+	}
+}
+
+// Addresses of which the kernel has an opinion.
+var (
+	loopback4    = netip.MustParsePrefix("127.0.0.0/8")
+	unspecified4 = hostPrefix(netip.IPv4Unspecified())
+	unspecified6 = hostPrefix(netip.IPv6Unspecified())
+	mapped       = netip.MustParsePrefix("::ffff:0:0/96")
+	// compatible stood for IPv4 addresses once, and has a scope of its own.
+	compatible = netip.MustParsePrefix("::/96")
+)
+
+// dropMartian drops a packet from outside with addresses that the kernel accepts
+// from nobody else. It looks at them after PREROUTING.
+//
+//	IPv4, both         | 0.0.0.0: a broadcast
+//	IPv4, source       | the pod's own, 127.0.0.1, 0.0.0.0: dropped
+//	                   | else 127.0.0.0/8: dropped, unless route_localnet is set and
+//	                   | the namespace has never had an ip rule of its own
+//	IPv4, destination  | 0.0.0.0: dropped; 127.0.0.0/8: unless route_localnet is set
+//	IPv6, destination  | unspecified: dropped; ::ffff:0:0/96: a pod has no route for it
+func (h *traversal) dropMartian() {
+	if h.Family == IPv6 {
+		if h.destinationIn(unspecified6) || h.destinationIn(mapped) {
+			h.seal(Dropped)
+		}
+		return
+	}
+	nobody := h.sourceIn(unspecified4)
+	switch toNobody := h.destinationIn(unspecified4); {
+	case nobody && toNobody:
+		h.broadcast = true
+		return
+	case nobody, toNobody, h.sourceIn(hostPrefix(h.Family.loopback())), h.host.NoLocalnet && h.destinationLoopback():
 		h.seal(Dropped)
 		return
 	}
-	hook := "INPUT"
-	if h.fate != TProxied && !h.looped { // what comes back over lo keeps the route that brought it there
-		way := h.route()
-		if h.routed(way); way != loopbackName {
-			hook = "FORWARD"
-		}
+	switch posing := h.sourceIn(loopback4); {
+	case !posing && h.sourceLocal(), posing && (h.host.NoLocalnet || len(h.stack.routing.Rules) > 0):
+		h.seal(Dropped)
+	case posing:
+		h.seal(Unknown)
 	}
-	h.taken = hook == "INPUT" && !h.destinationLocal()
-	h.passHook(hook)
-}
-
-// martian reports whether the kernel drops packets from outside with such
-// addresses. For a destination in 127.0.0.0/8 that depends on the pod's
-// route_localnet, which others set.
-func (h *traversal) martian() bool {
-	return h.sourceThisHost() || h.destinationThisHost() &&
-		(h.Family == IPv6 || h.host.NoLocalnet || !h.destinationLoopback())
 }
 
 // outcome returns where the packet ended.
@@ -290,20 +371,21 @@ func (h *traversal) passHook(hook string) {
 		if h.sealed() {
 			break
 		}
-		if b.nat && (h.translated || h.skipsNAT(hook)) {
+		if b.nat && (h.translated || h.skipsNAT()) {
 			h.begin(b, h.whyNotNAT())
 			continue
 		}
 		h.begin(b, "")
 		entering := hook == "PREROUTING" || hook == "OUTPUT"
-		h.tracked = h.looped || !entering || b.priority > priorityConntrack
+		h.tracked = h.looped && !h.hasState(Invalid) || !entering || b.priority > priorityConntrack
 		before := h.Packet
 		if h.survey != nil {
 			h.survey.remember()
 		}
 		h.pass(b)
 		h.end(&before)
-		if hook == "OUTPUT" && b.reroutes && !h.sealed() && h.changedSince(&before) {
+		if hook == "OUTPUT" && b.reroutes && !h.sealed() && h.changedSince(&before) &&
+			(!b.nat || before.Dst != h.Dst) { // nat does not look at marks
 			h.chooseInterface()
 			leaves, h.out = h.out, seen
 		}
@@ -313,15 +395,15 @@ func (h *traversal) passHook(hook string) {
 
 // pass walks one chain, and applies its policy at its end.
 func (h *traversal) pass(b *base) {
+	h.native, h.compiled = b.foreign && b.chain.Base != nil, !b.foreign && b.chain.Base != nil
 	if end := h.walk(b, b.chain, 0); end != actionAccept && b.chain.Policy == string(Drop) && !h.sealed() {
 		h.addStep(b, b.chain, 0, Rule{Target: Drop}, true, 0)
 		h.seal(Dropped)
 	}
 }
 
-func (h *traversal) skipsNAT(hook string) bool {
-	settled := h.looped && (hook == "PREROUTING" || hook == "OUTPUT")
-	return !h.opensTracked() || settled
+func (h *traversal) skipsNAT() bool {
+	return h.looped || !h.opensTracked()
 }
 
 // opensTracked reports whether the packet opens a connection that conntrack tracks.
@@ -338,6 +420,9 @@ func (h *traversal) walk(b *base, chain *Chain, depth int) action {
 			return actionStop
 		}
 		if !h.meets(rule) {
+			if h.sealed() {
+				return actionStop
+			}
 			continue
 		}
 		h.addStep(b, chain, i+1, *rule, b.foreign || !ownedChain(chain.Name) && !rule.Owned(), depth)
@@ -358,7 +443,8 @@ func (h *traversal) walk(b *base, chain *Chain, depth int) action {
 
 func (h *traversal) apply(b *base, rule *Rule, depth int) action {
 	if rule.passive() {
-		return actionContinue
+		opaque, _ := rule.Target.(OpaqueTarget)
+		return opaque.pass(h)
 	}
 	if h.assumed == nil && rule.opaque() && !h.stack.decided[rule] {
 		h.undecided = rule

@@ -21,27 +21,38 @@ func (m Ports) matches(h *traversal) bool {
 // connection announced it.
 func (m SYN) matches(h *traversal) bool { return h.isProtocol(tcp) && h.opens != m.Not }
 
-// matches returns false for packets that no process of this host made: they have no
-// socket yet.
+// matches compares the owner of a packet's socket. A packet that comes in has none
+// yet: iptables takes it for one of another owner, nf_tables for none at all. Where
+// a socket awaits it, nf_tables looks at that, whose owner is not known here.
 func (m Owner) matches(h *traversal) bool {
-	if h.hook != "OUTPUT" && h.hook != "POSTROUTING" {
+	switch {
+	case h.native && h.hook == "INPUT" && (h.fate == TProxied || h.hasState(Established)):
+		h.seal(Unknown)
 		return false
+	case h.hook != "OUTPUT" && h.hook != "POSTROUTING":
+		return false
+	case h.Direction == In:
+		return m.Not && !h.native
 	}
 	return h.ownedBy(m) != m.Not
 }
 
-// matches returns false for the connection of a packet that conntrack does not know,
-// also if it is negated: there is no mark to compare.
+// matches returns false for the mark of a connection that conntrack does not know,
+// negated or not.
 func (m Mark) matches(h *traversal) bool {
 	if m.Connection {
-		return h.isTracked() && h.connectionMarked(m.Value, m.Mask) != m.Not
+		return (h.isTracked() || h.templated && !h.tracked) && h.connectionMarked(m.Value, m.Mask) != m.Not
 	}
 	return h.marked(m.Value, m.Mask) != m.Not
 }
 
 func (m Conntrack) matches(h *traversal) bool {
 	if !h.tracked && !h.hasState(Untracked) { // conntrack has not seen it yet
-		return slices.Contains(m.States, Invalid) != m.Not
+		state := Invalid
+		if h.templated {
+			state = New
+		}
+		return slices.Contains(m.States, state) != m.Not
 	}
 	return h.hasState(m.States...) != m.Not
 }
@@ -83,11 +94,20 @@ func (Reject) apply(h *traversal) action {
 
 func (Jump) apply(*traversal) action { return actionJump }
 
-// apply rewrites the destination: to loopback for a packet of this host, to the
-// host's address for one that came in (iptables-extensions(8)).
+// apply rewrites the destination: to loopback for a packet of this host, to an
+// address of its interface for one that came in (iptables-extensions(8)).
 func (r Redirect) apply(h *traversal) action {
-	if h.hook == "OUTPUT" {
+	switch {
+	case h.hook == "OUTPUT":
 		return h.rewritten(h.Family.loopback(), r.Port)
+	case h.Family == IPv6 && h.destinationIn(compatible): // the kernel looks for an address of this scope
+		h.seal(Dropped)
+		return actionStop
+	}
+	for _, i := range h.host.Interfaces {
+		if at := slices.IndexFunc(i.Addresses, h.Family.Of); at >= 0 && h.cameBy(i.Name) {
+			return h.rewritten(i.Addresses[at], r.Port)
+		}
 	}
 	return h.rewritten(h.host.address(h.Family), r.Port)
 }
@@ -116,16 +136,26 @@ func (h *traversal) rewritten(address netip.Addr, port uint16) action {
 	return actionAccept
 }
 
-// apply leaves the rest to the routing of what came in.
+// apply leaves the rest to the routing of what came in. In nf_tables' own chains,
+// nat may drop.
 func (Nowhere) apply(h *traversal) action {
+	if h.compiled {
+		h.seal(Dropped)
+		return actionStop
+	}
 	h.setDestination(IPv4.unspecified())
 	h.translated = true
 	return actionAccept
 }
 
+// apply ends the table in iptables. nf_tables goes on, and a later rule may give the
+// packet to another socket.
 func (t TProxy) apply(h *traversal) action {
 	h.setMark(t.Mask, t.Mark)
 	h.fate, h.port = TProxied, t.Port
+	if h.native {
+		return actionContinue
+	}
 	return actionAccept
 }
 
@@ -148,19 +178,18 @@ func (r RestoreMark) apply(h *traversal) action {
 	return actionContinue
 }
 
-// apply puts a packet into a zone, unless conntrack has seen it: then it is too
-// late.
+// apply puts a packet into a zone, unless conntrack has seen it, or another rule has
+// told conntrack what to do with it: then it is too late.
 func (z ConntrackZone) apply(h *traversal) action {
-	if !h.tracked {
-		h.zone = z.Zone
+	if !h.tracked && !h.templated && !h.hasState(Untracked) {
+		h.zone, h.templated = z.Zone, true
 	}
 	return actionContinue
 }
 
-// apply hides a packet from conntrack, unless conntrack has seen it: then it is too
-// late.
+// apply hides a packet from conntrack, unless it is too late as for a zone.
 func (NoTrack) apply(h *traversal) action {
-	if !h.tracked {
+	if !h.tracked && !h.templated {
 		h.setState(Untracked)
 	}
 	return actionContinue
@@ -184,7 +213,7 @@ func (r Rule) passive() bool {
 
 func (t OpaqueTarget) apply(h *traversal) action {
 	if t.passive() {
-		return actionContinue
+		return t.pass(h)
 	}
 	if meaning := t.equivalent(h.Family); meaning != nil {
 		return meaning.apply(h)
