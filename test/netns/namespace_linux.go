@@ -144,6 +144,12 @@ func (ns *NS) Do(f func() error) error {
 	return f()
 }
 
+// DoAs calls f as Do does, with the identity as the thread's file system uid and
+// gid, which the sockets that f opens take on.
+func (ns *NS) DoAs(id Identity, f func() error) error {
+	return ns.Do(func() error { return id.do(f) })
+}
+
 // Sysctl writes a file below /proc/sys/net of the namespace. The key is the
 // file's path below /proc/sys, such as "net/ipv4/ip_forward".
 func (ns *NS) Sysctl(key, value string) error {
