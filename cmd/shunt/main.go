@@ -94,7 +94,7 @@ func run(ctx context.Context, name string, args []string, stdin io.Reader, stdou
 
 const rootLong = `Put a proxy in front of any pod, transparently.
 
-inject, uninject, rules, trace, bootstrap and config validate work on files; check, explain and list ask a cluster.
+inject, uninject, rules, trace, prove, diff, bootstrap and config validate work on files; check, explain and list ask a cluster.
 
 Exit codes:
   0  done
@@ -115,7 +115,7 @@ func newRoot(name string) *cobra.Command {
 		RunE:              noCommand,
 	}
 	root.AddCommand(newInject(name), newUninject(name), newRules(name), newBootstrap(name), newConfig(name), newCheck(name),
-		newExplain(name), newList(name), newTrace(name), newVersion())
+		newExplain(name), newList(name), newTrace(name), newProve(name), newDiff(name), newVersion())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return usage(fmt.Errorf("%w; accepted: the flags that --help lists", err))
 	})

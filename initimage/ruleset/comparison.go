@@ -51,7 +51,7 @@ func (h *traversal) destinationLocal() bool {
 func (h *traversal) destinationLoopback() bool {
 	loopback := isLoopback(h.Dst)
 	if h.survey != nil {
-		h.survey.among(h.survey.from.dst, h.survey.space.loopbackValues(), loopback)
+		h.survey.among(h.survey.from.dst, h.survey.space.LoopbackValues(), loopback)
 	}
 	return loopback
 }

@@ -44,6 +44,7 @@ type Space struct {
 	groups     []uint32 // bits of marks, by which of them are only compared and set together
 	packs      []packing
 	prefer     map[Field][]Number
+	unnamed    netip.Addr // an address that no rule names
 }
 
 // NewSpace returns the space in which packets meet the rules of some stacks. A host
@@ -71,6 +72,7 @@ func NewSpace(family Family, host Host, stacks ...*Stack) *Space {
 		space.packs = append(space.packs, packingOf(group))
 	}
 	space.preferValues(host)
+	space.unnamed = unnamedAddress(family, stacks)
 	return space
 }
 
@@ -234,7 +236,7 @@ func valuesOf[T comparable](all, named []T) Values {
 
 // localValues returns the set of addresses that a host has, with those of lo.
 func (s *Space) localValues(host *Host) Values {
-	own := s.loopbackValues()
+	own := s.LoopbackValues()
 	for _, a := range host.Addresses {
 		if s.Family.Of(a) {
 			own = append(own, Interval{addressNumber(a), addressNumber(a)})
@@ -250,8 +252,8 @@ var (
 	thisHost6       = AddressValues(netip.MustParsePrefix("::/127"), netip.MustParsePrefix("::ffff:0.0.0.0/96"))
 )
 
-// loopbackValues returns the set of loopback addresses.
-func (s *Space) loopbackValues() Values {
+// LoopbackValues returns the set of loopback addresses.
+func (s *Space) LoopbackValues() Values {
 	if s.Family == IPv4 {
 		return slices.Clone(loopbackValues4)
 	}
@@ -339,6 +341,17 @@ func (b Box) Disjoint(other Box) bool {
 	return false
 }
 
+// And returns what is in both boxes, which look at the same fields.
+func (b Box) And(other Box) Box {
+	both := Box{b.space, slices.Clone(b.values)}
+	for f, v := range both.values {
+		if v != nil {
+			both.values[f] = v.And(other.values[f])
+		}
+	}
+	return both
+}
+
 // numberOf returns the value of a field of a packet.
 func (s *Space) numberOf(f Field, p Packet) Number {
 	switch f {
@@ -422,4 +435,24 @@ func (s *Space) preferValues(host Host) {
 	s.prefer[FieldHopPort] = []Number{numberOf(50000)}
 	s.prefer[FieldDstPort] = []Number{numberOf(80), numberOf(8080)}
 	s.prefer[FieldState] = s.StateValues(New).numbers()
+}
+
+// Unnamed returns an address of another host that no rule tells from others, if
+// there is one.
+func (s *Space) Unnamed() netip.Addr { return s.unnamed }
+
+func unnamedAddress(family Family, stacks []*Stack) netip.Addr {
+	candidates := outsideOf(family)
+	for _, candidate := range candidates {
+		named := false
+		for _, stack := range stacks {
+			stack.eachRule(func(r *Rule) {
+				named = named || rulePath{matches: r.Matches}.namesAddress(candidate)
+			})
+		}
+		if !named {
+			return candidate
+		}
+	}
+	return candidates[0]
 }

@@ -171,7 +171,7 @@ func (v *Survey) Walk(s *Stack, host *Host, f *Flow) (Path, Flow) {
 	copy(v.from.connMark, f.from.connMark)
 	v.before.mark = make([]groupOrigin, len(v.space.groups))
 	s.survey = v
-	path := s.trace(host, f.Packet, nil, false)
+	path := s.trace(host, f.Packet, nil, true)
 	s.survey = nil
 	if !f.Packet.Src.IsValid() {
 		f.Packet.Src, f.from.src = path.Answer.Dst, v.source

@@ -91,7 +91,7 @@ func (w *walker) returns(gone, leg *Leg) string {
 	case ruleset.Unknown:
 		return fmt.Sprintf("it is not known whether the answer to %s comes back (%s)", who, leg.why())
 	}
-	stays := leg.Path.Outcome.Fate == ruleset.Local || w.side.local(leg.Packet.Dst) || leg.Packet.Direction == ruleset.In
+	stays := leg.Path.Outcome.Fate == ruleset.Local || leg.Packet.Direction == ruleset.In || w.isLocal(&leg.sent)
 	if stays == (gone.From == Outside) {
 		return astray(gone, leg)
 	}

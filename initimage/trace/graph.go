@@ -79,7 +79,7 @@ func (g *graph) addJourney(title string, j *Journey, first int, last *arrow) {
 	for i := first; i < len(j.Legs); i++ {
 		leg := &j.Legs[i]
 		g.frames = append(g.frames, frame{title: fmt.Sprintf("Step %d: %s", i+1, leg.Title)})
-		at := g.addBox(false, describe(leg.Packet))
+		at := g.addBox(false, Describe(leg.Packet))
 		if last != nil {
 			last.to = at
 			g.arrows = append(g.arrows, *last)

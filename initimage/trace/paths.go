@@ -46,7 +46,7 @@ func Paths(pod Pod) []Path {
 	var all []Path
 	for i := range pod.Sides {
 		side := &pod.Sides[i]
-		if side.address().IsValid() {
+		if side.Address().IsValid() {
 			ports := namedPorts(side)
 			asks := asker{pod: pod, side: side, appPort: unnamed(ports, appPort), webPort: unnamed(ports, webPort)}
 			all = append(all, asks.usual()...)
@@ -114,14 +114,14 @@ func FromProxy(proxy Proxy, packet ruleset.Packet) Connection {
 }
 
 func (a asker) fromOutside(protocol string, from netip.Addr, port uint16) Connection {
-	packet := a.packet(protocol, a.side.address(), port)
+	packet := a.packet(protocol, a.side.Address(), port)
 	packet.Direction, packet.Src, packet.Interface = ruleset.In, from, a.side.Host.Uplink
 	return Connection{From: Outside, Packet: packet}
 }
 
 // usual returns the paths that every pod has.
 func (a asker) usual() []Path {
-	to, own := ExamplesOf(a.side), a.side.address()
+	to, own := ExamplesOf(a.side), a.side.Address()
 	var all []Path
 	add := func(name, about string, c Connection) {
 		all = append(all, Path{Name: name, About: about, Family: a.side.Family, Journey: Walk(a.pod, c)})

@@ -49,8 +49,8 @@ func (s *Side) Walked() ruleset.Host {
 	return host
 }
 
-// address returns the side's own first address; see ruleset.Host.
-func (s *Side) address() netip.Addr {
+// Address returns the side's own first address; see ruleset.Host.
+func (s *Side) Address() netip.Addr {
 	for _, own := range s.Host.Addresses {
 		if s.Family.Of(own) {
 			return own

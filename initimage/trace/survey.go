@@ -9,24 +9,33 @@ import (
 // Class is a set of connections that go the same way, also where the proxy goes on
 // with them, and back.
 type Class struct {
-	Box     ruleset.Box
-	Journey Journey // of one of them, without the steps
+	Box      ruleset.Box
+	Journeys []Journey // of one of them, in each of the pods, without hooks
 	// Mixed means that rules combine two marks bit by bit. Then some of the
 	// connections may go another way.
 	Mixed bool
 }
 
-// Classes divides the connections that somebody opens by the way that they go. What
-// the box does not look at is as in the template.
-func Classes(proxy Proxy, side *Side, from Actor, box ruleset.Box, template ruleset.Packet) iter.Seq[Class] {
+// Classes divides the connections that somebody opens by the way that they go in
+// some pods, which have sides of the box's family. What the box does not look at is
+// as in the template.
+func Classes(from Actor, box ruleset.Box, template ruleset.Packet, pods ...*Pod) iter.Seq[Class] {
 	return func(yield func(Class) bool) {
 		survey := ruleset.NewSurvey(box)
-		w := newWalker(proxy, side)
-		w.survey = survey
+		var walkers []*walker
+		for _, pod := range pods {
+			w := newWalker(pod.Proxy, pod.Side(box.Space().Family))
+			w.survey = survey
+			walkers = append(walkers, w)
+		}
 		for survey.Next() {
 			first := survey.Flow(template)
-			journey := w.journey(Connection{From: from, Packet: first.Packet}, first, nil)
-			if !yield(Class{Mixed: survey.Mixed(), Box: survey.Class(), Journey: journey}) {
+			class := Class{Journeys: make([]Journey, len(walkers))}
+			for i, w := range walkers {
+				class.Journeys[i] = w.journey(Connection{From: from, Packet: first.Packet}, first, nil)
+			}
+			class.Mixed = survey.Mixed()
+			if class.Box = survey.Class(); !yield(class) {
 				return
 			}
 		}

@@ -51,7 +51,7 @@ func (p *printer) pod(pod Pod) {
 	for i := range pod.Sides {
 		side := &pod.Sides[i]
 		if side.Invented {
-			invented = append(invented, text(side.address()))
+			invented = append(invented, text(side.Address()))
 		}
 		for _, line := range side.Unread {
 			p.printf("# %s: not understood: %s\n", side.Family, line)
@@ -68,7 +68,7 @@ func (p *printer) journey(j *Journey) {
 	if len(j.Legs) > 0 {
 		question = j.Legs[0].Packet // its source is known
 	}
-	p.printf("\n%s\n", describe(question))
+	p.printf("\n%s\n", Describe(question))
 	p.verdict(j)
 	p.legs(j, 0, "")
 }
@@ -113,7 +113,7 @@ func (p *printer) verdict(j *Journey) {
 
 // leg prints a packet's way, hook by hook.
 func (p *printer) leg(l *Leg, number int) {
-	p.printf("\n%d. %s: %s\n", number, l.Title, describe(l.Packet))
+	p.printf("\n%d. %s: %s\n", number, l.Title, Describe(l.Packet))
 	for h, hook := range l.Path.Hooks {
 		switch {
 		case hook.Name == ruleset.RoutingHook:
@@ -219,8 +219,8 @@ func counted(r ruleset.Rule) string {
 	return fmt.Sprintf("   (%d packets so far)", *r.Packets)
 }
 
-// describe prints a packet for people.
-func describe(packet ruleset.Packet) string {
+// Describe prints a packet for people.
+func Describe(packet ruleset.Packet) string {
 	var words []string
 	if packet.Src.IsValid() {
 		words = append(words, endpoint(packet.Src, packet.SrcPort), "->")

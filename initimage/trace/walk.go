@@ -262,7 +262,7 @@ func (w *walker) roleOf(leg *Leg) role {
 func (w *walker) hop(leg *Leg, as role) ruleset.Flow {
 	got := &leg.sent
 	hop := ruleset.Flow{Packet: ruleset.Packet{
-		Direction: ruleset.Out, Family: got.Packet.Family, UID: w.proxy.UID, GID: w.proxy.GID, State: ruleset.New, Src: w.side.address(),
+		Direction: ruleset.Out, Family: got.Packet.Family, UID: w.proxy.UID, GID: w.proxy.GID, State: ruleset.New, Src: w.side.Address(),
 	}}
 	hop.TakeProtocol(got)
 	hop.TakeDestination(got)

@@ -46,6 +46,15 @@ func (s *Source) AddFlags(fs *pflag.FlagSet) {
 	}
 }
 
+// Names returns the flags that name a source, as "--filename".
+func (s *Source) Names() []string {
+	names := make([]string, len(s.kinds))
+	for i, k := range s.kinds {
+		names[i] = k.name()
+	}
+	return names
+}
+
 // SetArgs takes the flags of shunt-init, which stand behind --.
 func (s *Source) SetArgs(args []string) { s.args, s.dash = args, true }
 

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/shunt-dev/shunt/cmd/shunt/internal/source"
+	"github.com/shunt-dev/shunt/initimage/prove"
+)
+
+const proveLong = `Say what holds for every connection of a pod, and prove it.
+
+It states that the proxy gets whatever the pod opens and gets, that no connection of the proxy comes back to it, that every answer
+comes back, that nobody outside uses a loopback address, and that both families are alike. For each it lists the exceptions that the
+rules make, or shows a connection for which it does not hold, and which way that goes. It looks at all tcp and udp connections, not at
+samples: it divides them into classes that meet exactly the same rules.
+
+The rules are those of shunt-init, whose flags stand behind --, unless a flag names another source. The exit code is 1 if something is
+not proved.`
+
+// proofFormats are the values of --output of prove and diff, the default first.
+var proofFormats = []string{"text", "json"}
+
+func checkProofOutput(output string) error {
+	if slices.Contains(proofFormats, output) {
+		return nil
+	}
+	return fmt.Errorf("--output: invalid value %q; accepted: %s", output, strings.Join(proofFormats, ", "))
+}
+
+func newProve(name string) *cobra.Command {
+	rules := source.New()
+	var output string
+	cmd := &cobra.Command{
+		Use: "prove [-f FILE | -- shunt-init's flags]", Short: "Prove what holds for every connection of a pod",
+		Long:    proveLong,
+		Example: examples(name, "prove", "prove -f deployment.yaml", "prove -o json -- -m TPROXY"),
+		Args:    func(cmd *cobra.Command, args []string) error { return noArguments(cmd, beforeDash(cmd, args)) },
+	}
+	rules.AddFlags(cmd.Flags())
+	cmd.Flags().StringVarP(&output, "output", "o", proofFormats[0], "output format: "+strings.Join(proofFormats, ", "))
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if dash := cmd.ArgsLenAtDash(); dash >= 0 {
+			rules.SetArgs(args[dash:])
+		}
+		if err := usage(errors.Join(rules.Check(), checkProofOutput(output))); err != nil {
+			return err
+		}
+		pods, err := rules.Read(cmd.Context(), source.Streams{Stdin: cmd.InOrStdin(), Stderr: cmd.ErrOrStderr()})
+		if err != nil {
+			return err
+		}
+		var results []prove.Result
+		for _, pod := range pods {
+			results = append(results, prove.Prove(pod))
+		}
+		if err := printProof(cmd.OutOrStdout(), output, results); err != nil {
+			return err
+		}
+		return notProved(results)
+	}
+	return cmd
+}
+
+func printProof(stdout io.Writer, output string, results []prove.Result) error {
+	if output == "json" {
+		return printJSON(stdout, prove.Document(results))
+	}
+	return prove.Text(stdout, results)
+}
+
+// notProved returns an error that names what is not proved of each pod.
+func notProved(results []prove.Result) error {
+	var errs []error
+	for _, r := range results {
+		var names []string
+		for _, s := range r.Statements {
+			if s.Verdict != prove.Proved {
+				names = append(names, s.Name)
+			}
+		}
+		if len(names) > 0 {
+			errs = append(errs, fmt.Errorf("%s: not proved: %s", r.Pod.Name, strings.Join(names, ", ")))
+		}
+	}
+	return errors.Join(errs...)
+}
