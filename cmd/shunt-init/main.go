@@ -200,6 +200,11 @@ func program(ctx context.Context, task task, stdout io.Writer) error {
 	for _, family := range host.Families() {
 		job.want = append(job.want, ruleset.Build(spec, family))
 	}
+	if opts.Prove {
+		if err := job.prove(ctx); err != nil {
+			return err
+		}
+	}
 	switch opts.Action() {
 	case interception.ActionRemove:
 		return job.remove(ctx)

@@ -47,6 +47,7 @@ type Options struct {
 	Verify     bool // compare and probe; change nothing
 	Remove     bool // delete Shunt's rules and routing
 	SkipVerify bool // do not verify after applying
+	Prove      bool // refuse what is not proved of every connection
 }
 
 // Action returns what the options ask for. Validated options ask for one thing.
@@ -81,6 +82,9 @@ func (o Options) Validate() error {
 	}
 	if o.SkipVerify && o.Action() != ActionApply {
 		return flagErrorf(flagSkipVerify, "given with --%s; accepted: only when rules are applied", o.Action())
+	}
+	if o.Prove && o.Action() != ActionApply && o.Action() != ActionVerify {
+		return flagErrorf(flagProve, "given with --%s; accepted: when rules are applied, or with --%s", o.Action(), flagVerify)
 	}
 	if o.Share != "" && (o.Verify || o.Remove) {
 		return flagErrorf(flagShare, "given with --%s; accepted: only when rules are applied or printed", o.Action())

@@ -51,7 +51,7 @@ func Document(results []Result) any {
 					trace.Describe(e.Example.Connection.Packet)})
 			}
 			if e := s.Counterexample; e != nil {
-				form.Counterexample = &exampleJSON{e.Connection.From, e.Set, trace.Describe(e.Connection.Packet), trace.Walk(r.Pod, e.Connection)}
+				form.Counterexample = &exampleJSON{e.Connection.From, e.Set, trace.Describe(e.Connection.Packet), e.Journey()}
 			}
 			one.Statements = append(one.Statements, form)
 		}

@@ -46,7 +46,12 @@ type Exception struct {
 type Example struct {
 	Connection trace.Connection
 	Set        string // in words: "tcp to port 22"; "" for all of the sender
+
+	pod *trace.Pod // as seen by the interface that the connection leaves by
 }
+
+// Journey follows the connection.
+func (e *Example) Journey() trace.Journey { return trace.Walk(*e.pod, e.Connection) }
 
 // Result is what was found of a pod.
 type Result struct {
@@ -110,10 +115,42 @@ type prover struct {
 	statements []Statement
 }
 
+// side checks one family, by each interface that connections may leave by.
 func (p *prover) side(side *trace.Side) {
-	for _, sender := range newUniverse(side.Family, []*trace.Pod{p.pod}, ruleset.New).senders() {
-		for class := range sender.classes(p.pod) {
-			found := found{class, sender}
+	for i, uplink := range uplinks(side.Host) {
+		pod := *p.pod
+		pod.Sides = slices.Clone(pod.Sides)
+		pod.Side(side.Family).Host = side.Host.Behind(uplink)
+		p.walk(&pod, side.Family, i > 0)
+	}
+	for _, what := range side.Unread {
+		for i := range p.statements {
+			p.statements[i].unknown(fmt.Sprintf("%s: this could not be read: %s", side.Family, what))
+		}
+	}
+}
+
+// uplinks returns the interfaces of a host that connections may leave by, the usual
+// one first.
+func uplinks(host ruleset.Host) []string {
+	names := []string{host.Uplink}
+	for _, i := range host.Interfaces {
+		if i.Name != host.Uplink {
+			names = append(names, i.Name)
+		}
+	}
+	return names
+}
+
+// walk checks every connection of one family. Those from outside were checked by the
+// first uplink: they come in by any.
+func (p *prover) walk(pod *trace.Pod, family ruleset.Family, again bool) {
+	for _, sender := range newUniverse(family, []*trace.Pod{pod}, ruleset.New).senders() {
+		if again && sender.actor == trace.Outside && sender.to != toPod {
+			continue
+		}
+		for class := range sender.classes(pod) {
+			found := found{class, sender, pod}
 			p.loop(found)
 			p.answers(found)
 			p.blocked(found)
@@ -127,17 +164,13 @@ func (p *prover) side(side *trace.Side) {
 			}
 		}
 	}
-	for _, what := range side.Unread {
-		for i := range p.statements {
-			p.statements[i].unknown(fmt.Sprintf("%s: this could not be read: %s", side.Family, what))
-		}
-	}
 }
 
 // found is a class, as the statements look at it.
 type found struct {
 	trace.Class
 	sender sender
+	pod    *trace.Pod
 }
 
 func (f found) journey() *trace.Journey { return &f.Journeys[0] }
@@ -149,13 +182,19 @@ func (f found) last() *trace.Leg { return &f.journey().Legs[len(f.journey().Legs
 func (f found) example() Example {
 	connection := f.journey().Connection
 	connection.Packet.Src = f.first().Packet.Src
-	return Example{Connection: connection, Set: f.Box.Describe(f.sender.box)}
+	return Example{Connection: connection, Set: f.Box.Describe(f.sender.box), pod: f.pod}
 }
 
 // stray reports whether connections come from outside and are not for the pod, or
 // forged.
 func (f found) stray() bool {
 	return f.sender.actor == trace.Outside && (f.sender.to == toOthers || f.sender.to == forged)
+}
+
+// dropped reports whether the last packet of the journey is dropped or rejected.
+func (f found) dropped() bool {
+	fate := f.last().Path.Outcome.Fate
+	return fate == ruleset.Dropped || fate == ruleset.Rejected
 }
 
 func (f found) end() trace.EndKind { return f.journey().End.Kind }
@@ -320,18 +359,17 @@ func (p *prover) loop(f found) {
 }
 
 // answers checks that the proxy can go on with what it gets, that nothing is kept in
-// the pod where no socket waits for it, and that the answers come back. What is
-// dropped has no answer.
+// the pod where no socket waits for it, and that the answers come back. What a rule
+// drops is another statement's.
 func (p *prover) answers(f found) {
 	s := &p.statements[saysAnswers]
 	if f.stray() || !p.known(saysAnswers, f) || f.end() == trace.EndLoop {
 		return
 	}
-	fate := f.last().Path.Outcome.Fate
-	stuck := f.end() == trace.EndBlocked && fate != ruleset.Dropped && fate != ruleset.Rejected
-	if f.end() == trace.EndBlocked && !stuck {
+	if f.dropped() && (f.end() == trace.EndBlocked || f.last().Decides != nil) {
 		return
 	}
+	stuck := f.end() == trace.EndBlocked
 	s.Classes++
 	if last := f.last(); f.end() == trace.EndLost && last.Packet.Protocol == "udp" && last.Decides != nil && !last.Decides.Foreign {
 		s.except(f, "the proxy gets every packet to that port, also an answer: "+trace.Reason(*last.Decides))
@@ -363,13 +401,16 @@ func (p *prover) blocked(f found) {
 	}
 	s.Classes++
 	leg := f.last()
-	fate := leg.Path.Outcome.Fate
+	what := string(leg.Path.Outcome.Fate)
+	if leg.Answer {
+		what += " of the answer"
+	}
 	switch {
-	case f.end() != trace.EndBlocked || fate != ruleset.Dropped && fate != ruleset.Rejected:
+	case !f.dropped():
 	case leg.Decides != nil:
-		s.except(f, string(fate)+": "+trace.Reason(*leg.Decides))
-	default:
-		s.except(f, string(fate)+": the kernel does so without a rule")
+		s.except(f, what+": "+trace.Reason(*leg.Decides))
+	case !leg.Answer:
+		s.except(f, what+": the kernel does so without a rule")
 	}
 }
 
@@ -407,10 +448,10 @@ func (p *prover) compareFamilies(one, other sender) {
 	s := &p.statements[saysFamilies]
 	var classes []found
 	for class := range other.classes(p.pod) {
-		classes = append(classes, found{class, other})
+		classes = append(classes, found{class, other, p.pod})
 	}
 	for class := range one.classes(p.pod) {
-		f := found{class, one}
+		f := found{class, one, p.pod}
 		s.Classes++
 		if !p.known(saysFamilies, f) {
 			continue

@@ -39,14 +39,14 @@ func Text(w io.Writer, results []Result) error {
 		}
 		fmt.Fprintf(&b, "# %s\n", results[i].Pod.Name)
 		for _, s := range results[i].Statements {
-			s.write(&b, results[i].Pod)
+			s.write(&b)
 		}
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-func (s *Statement) write(b *strings.Builder, pod trace.Pod) {
+func (s *Statement) write(b *strings.Builder) {
 	word := map[Verdict]string{Proved: "PROVED", Refuted: "NOT SO", Unknown: "NOT PROVED"}[s.Verdict]
 	fmt.Fprintf(b, "%-10s  %s", word, s.Text)
 	if len(s.Exceptions) > 0 {
@@ -61,7 +61,7 @@ func (s *Statement) write(b *strings.Builder, pod trace.Pod) {
 	}
 	if s.Counterexample != nil {
 		fmt.Fprintf(b, "    %s\n", s.Counterexample)
-		for _, leg := range trace.Walk(pod, s.Counterexample.Connection).Legs {
+		for _, leg := range s.Counterexample.Journey().Legs {
 			fmt.Fprintf(b, "      %s: %s\n", leg.Title, trace.Describe(leg.Packet))
 			for _, step := range leg.Path.Steps {
 				fmt.Fprintf(b, "        %s\n", step)

@@ -62,9 +62,9 @@ type Interface struct {
 	Addresses []netip.Addr
 }
 
-// behind returns the host with everything else behind one of its interfaces, whose
+// Behind returns the host with everything else behind one of its interfaces, whose
 // addresses come first.
-func (h *Host) behind(name string) Host {
+func (h *Host) Behind(name string) Host {
 	at := Host{Uplink: name, Interfaces: h.Interfaces, NoLocalnet: h.NoLocalnet}
 	for _, i := range h.Interfaces {
 		if i.Name == name {

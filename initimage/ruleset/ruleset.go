@@ -116,6 +116,47 @@ func (rs RuleSet) Owned() RuleSet {
 	return own
 }
 
+// Foreign returns the part of the rule set that is not Shunt's.
+func (rs RuleSet) Foreign() RuleSet {
+	foreign := RuleSet{Family: rs.Family, Party: rs.Party}
+	for _, t := range rs.Tables {
+		table := Table{Name: t.Name}
+		for _, c := range t.Chains {
+			if !ownedChain(c.Name) {
+				c.Rules = slices.DeleteFunc(slices.Clone(c.Rules), Rule.Owned)
+				table.Chains = append(table.Chains, c)
+			}
+		}
+		foreign.Tables = append(foreign.Tables, table)
+	}
+	return foreign
+}
+
+// Before returns the rule set with that of others behind it: in built-in chains,
+// which both may have, these rules come first.
+func (rs RuleSet) Before(others RuleSet) RuleSet {
+	all := RuleSet{Family: rs.Family, Routing: rs.Routing, Party: rs.Party}
+	for _, t := range others.Tables {
+		all.Tables = append(all.Tables, Table{t.Name, slices.Clone(t.Chains)})
+	}
+	for _, t := range rs.Tables {
+		i := slices.IndexFunc(all.Tables, func(of Table) bool { return of.Name == t.Name })
+		if i < 0 {
+			all.Tables = append(all.Tables, t)
+			continue
+		}
+		for _, c := range t.Chains {
+			if theirs := all.Tables[i].chain(c.Name); theirs != nil {
+				theirs.Rules = slices.Concat(c.Rules, theirs.Rules)
+			} else {
+				all.Tables[i].Chains = append(all.Tables[i].Chains, c)
+			}
+		}
+	}
+	all.Canonical()
+	return all
+}
+
 func ownedChain(name string) bool { return strings.HasPrefix(name, ChainPrefix) }
 
 func ownedRules(rules []Rule) []Rule {

@@ -130,7 +130,7 @@ type trialKey struct {
 // leavingBy returns the trial with the packet leaving by an interface.
 func (g *trialMaker) leavingBy(uplink string, t Trial) Trial {
 	if g.hosts[uplink] == nil {
-		host := g.host.behind(uplink)
+		host := g.host.Behind(uplink)
 		g.hosts[uplink] = &host
 	}
 	t.Uplink, t.host, t.proxy = uplink, g.hosts[uplink], g.proxyID
