@@ -92,7 +92,7 @@ func diffFamily(old, fresh *trace.Pod, family ruleset.Family) []Difference {
 		for class := range sender.classes(old, fresh) {
 			before, now := wayOf(&class.Journeys[0]), wayOf(&class.Journeys[1])
 			if before.same != now.same || class.Mixed {
-				found.add(sender, class.Box, &class.Journeys[0].Legs[0], before.text, now.text,
+				found.add(sender, class.Box, started(&class.Journeys[0]), before.text, now.text,
 					class.Mixed || class.Journeys[0].End.Kind == trace.EndUnknown || class.Journeys[1].End.Kind == trace.EndUnknown)
 			}
 		}
@@ -116,13 +116,13 @@ type differenceKey struct {
 }
 
 // add puts the sets together that differ alike.
-func (d *differences) add(s sender, box ruleset.Box, first *trace.Leg, old, fresh string, unknown bool) {
+func (d *differences) add(s sender, box ruleset.Box, connection trace.Connection, old, fresh string, unknown bool) {
 	key := differenceKey{s.actor, s.to, s.template.Mark, old, fresh}
 	i, known := d.places[key]
 	if !known {
 		i = len(d.all)
 		d.places[key] = i
-		d.all = append(d.all, Difference{Example: Example{Connection: trace.Connection{From: s.actor, Packet: first.Packet}},
+		d.all = append(d.all, Difference{Example: Example{Connection: connection},
 			Families: []ruleset.Family{s.box.Space().Family}, Old: old, New: fresh, whole: s.box, to: s.to, mark: s.template.Mark})
 	}
 	d.all[i].boxes, d.all[i].Unknown = append(d.all[i].boxes, box), d.all[i].Unknown || unknown
@@ -141,6 +141,13 @@ func (d *Difference) finish() {
 	if len(boxes) > 1 {
 		d.Example.Set = fmt.Sprintf("%s, and %s", cmp.Or(d.Example.Set, "all"), count(len(boxes)-1, "set more", "sets more"))
 	}
+}
+
+// started returns the connection of a journey, with the source that the kernel chose.
+func started(j *trace.Journey) trace.Connection {
+	connection := j.Connection
+	connection.Packet = j.Legs[0].Packet
+	return connection
 }
 
 // way is how a connection goes.
@@ -237,7 +244,7 @@ func (d *differences) comparePackets(old, fresh *trace.Pod, family ruleset.Famil
 			mixed := survey.Mixed()
 			if class := survey.Class(); same[0] != same[1] || mixed {
 				unknown := mixed || paths[0].Outcome.Fate == ruleset.Unknown || paths[1].Outcome.Fate == ruleset.Unknown
-				d.add(sender, class, &trace.Leg{Packet: packets[0].Packet}, text[0], text[1], unknown)
+				d.add(sender, class, trace.Connection{From: sender.actor, Packet: packets[0].Packet}, text[0], text[1], unknown)
 			}
 		}
 	}

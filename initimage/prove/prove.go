@@ -180,9 +180,7 @@ func (f found) first() *trace.Leg { return &f.journey().Legs[0] }
 func (f found) last() *trace.Leg { return &f.journey().Legs[len(f.journey().Legs)-1] }
 
 func (f found) example() Example {
-	connection := f.journey().Connection
-	connection.Packet.Src = f.first().Packet.Src
-	return Example{Connection: connection, Set: f.Box.Describe(f.sender.box), pod: f.pod}
+	return Example{Connection: started(f.journey()), Set: f.Box.Describe(f.sender.box), pod: f.pod}
 }
 
 // stray reports whether connections come from outside and are not for the pod, or

@@ -221,10 +221,11 @@ func (h *traversal) restoreMark(cleared, copied uint32) {
 	h.Mark = h.Mark&^cleared ^ h.ConnMark&copied
 }
 
-// changedSince reports whether the destination or the mark is another than before.
-func (h *traversal) changedSince(before *Packet) bool {
-	if h.survey != nil {
-		h.survey.changed(before, &h.Packet)
+// changedSince reports whether the destination or the mark is another than before,
+// so that the packet is routed again. It leaves by some interface otherwise.
+func (h *traversal) changedSince(before *Packet, leaves string) bool {
+	if h.survey != nil && !h.survey.changed(before, &h.Packet) && h.route() != leaves {
+		h.survey.mixed = true
 	}
 	return before.Dst != h.Dst || before.Mark != h.Mark
 }
@@ -332,19 +333,22 @@ func (v *Survey) copyMark(to []groupOrigin, value, cleared uint32, from []groupO
 }
 
 // changed takes whether a chain changed the destination or the mark of a packet, by
-// which the kernel tells whether to route it again. One difference is enough.
-func (v *Survey) changed(before, now *Packet) {
+// which the kernel tells whether to route it again. One difference is enough. It
+// returns false if that depends on two fields together, so that some packets of the
+// class have changed and others have not.
+func (v *Survey) changed(before, now *Packet) bool {
 	if v.before.dst != v.from.dst { // a rule has set it
 		at := addressNumber(now.Dst)
 		v.between(v.before.dst, Interval{at, at}, before.Dst == now.Dst)
 	}
 	if before.Dst != now.Dst {
-		return
+		return true
 	}
-	differing := -1
+	differing, decided := -1, true
 	for group, bits := range v.space.groups {
-		if (before.Mark^now.Mark)&bits != 0 {
-			differing = group
+		old, current := v.before.mark[group].field, v.from.mark[group].field
+		if (before.Mark^now.Mark)&bits != 0 && (differing < 0 || old == fixed || current == fixed || old == current) {
+			differing = group // one that can be told, if there is one
 		}
 	}
 	for group, pack := range v.space.packs {
@@ -360,7 +364,8 @@ func (v *Survey) changed(before, now *Packet) {
 			equal := numberOf(pack.pack(before.Mark) ^ current.flipped)
 			v.between(current.field, Interval{equal, equal}, differing < 0)
 		default:
-			v.mixed = true
+			decided = false
 		}
 	}
+	return decided
 }

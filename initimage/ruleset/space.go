@@ -185,7 +185,7 @@ func (s *Space) markField(connection bool, group int) Field {
 
 // All returns all values of a field.
 func (s *Space) All(f Field) Values {
-	last := Number{low: allBits}
+	first, last := Number{}, Number{low: allBits}
 	switch f {
 	case FieldProtocol:
 		last.low = uint64(len(Protocols) - 1)
@@ -193,8 +193,10 @@ func (s *Space) All(f Field) Values {
 		last.low = uint64(len(s.interfaces) - 1)
 	case FieldState:
 		last.low = uint64(len(states) - 1)
-	case FieldSrcPort, FieldDstPort, FieldHopPort:
+	case FieldSrcPort, FieldDstPort:
 		last.low = 1<<16 - 1
+	case FieldHopPort: // the kernel does not draw 0
+		first.low, last.low = 1, 1<<16-1
 	case FieldSrc, FieldDst:
 		if s.Family == IPv6 {
 			last = Number{1<<64 - 1, 1<<64 - 1}
@@ -203,7 +205,7 @@ func (s *Space) All(f Field) Values {
 	default:
 		last.low = 1<<s.packs[int(f-fieldGroups)/2].count - 1
 	}
-	return Values{{Last: last}}
+	return Values{{first, last}}
 }
 
 // ProtocolValues and the functions after it return sets of values by their names.

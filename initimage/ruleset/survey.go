@@ -155,9 +155,17 @@ func at(marks []groupOrigin, group int) groupOrigin {
 
 // FreshPort gives a packet any source port, as the kernel does.
 func (v *Survey) FreshPort(f *Flow) {
-	if values := v.box.values[FieldHopPort]; values != nil {
-		f.Packet.SrcPort, f.from.srcPort = uint16(values.pick(v.space.prefer[FieldHopPort]).low), FieldHopPort
+	if port := v.HopPort(); port != 0 {
+		f.Packet.SrcPort, f.from.srcPort = port, FieldHopPort
 	}
+}
+
+// HopPort returns the port that FreshPort gives; 0 if the box does not look at it.
+func (v *Survey) HopPort() uint16 {
+	if v.box.values[FieldHopPort] == nil {
+		return 0
+	}
+	return uint16(v.box.values[FieldHopPort].pick(v.space.prefer[FieldHopPort]).low)
 }
 
 // Walk walks a packet through a stack, and narrows the class. It returns the path,

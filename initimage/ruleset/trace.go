@@ -384,7 +384,7 @@ func (h *traversal) passHook(hook string) {
 		}
 		h.pass(b)
 		h.end(&before)
-		if hook == "OUTPUT" && b.reroutes && !h.sealed() && h.changedSince(&before) &&
+		if hook == "OUTPUT" && b.reroutes && !h.sealed() && h.changedSince(&before, leaves) &&
 			(!b.nat || before.Dst != h.Dst) { // nat does not look at marks
 			h.chooseInterface()
 			leaves, h.out = h.out, seen

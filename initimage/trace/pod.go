@@ -107,6 +107,9 @@ const (
 type Connection struct {
 	From   Actor
 	Packet ruleset.Packet // the first packet of the connection
+	// HopPort is the source port of the proxy's own connections; 0 for none, which no
+	// rule is to name.
+	HopPort uint16
 }
 
 // Journey is the answer.

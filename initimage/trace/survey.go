@@ -32,7 +32,7 @@ func Classes(from Actor, box ruleset.Box, template ruleset.Packet, pods ...*Pod)
 			first := survey.Flow(template)
 			class := Class{Journeys: make([]Journey, len(walkers))}
 			for i, w := range walkers {
-				class.Journeys[i] = w.journey(Connection{From: from, Packet: first.Packet}, first, nil)
+				class.Journeys[i] = w.journey(Connection{From: from, Packet: first.Packet, HopPort: survey.HopPort()}, first, nil)
 			}
 			class.Mixed = survey.Mixed()
 			if class.Box = survey.Class(); !yield(class) {

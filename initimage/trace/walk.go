@@ -137,7 +137,7 @@ func (w *walker) forth(j *Journey, packet ruleset.Flow, decided []decision) *rul
 			return nil
 		}
 		from, title = TheProxy, titles[role]
-		packet = w.hop(leg, role)
+		packet = w.hop(leg, role, j.Connection.HopPort)
 		if slices.ContainsFunc(seen, packet.Same) {
 			break
 		}
@@ -259,7 +259,7 @@ func (w *walker) roleOf(leg *Leg) role {
 
 // hop returns the first packet of the connection that the proxy opens for one that
 // it got.
-func (w *walker) hop(leg *Leg, as role) ruleset.Flow {
+func (w *walker) hop(leg *Leg, as role, port uint16) ruleset.Flow {
 	got := &leg.sent
 	hop := ruleset.Flow{Packet: ruleset.Packet{
 		Direction: ruleset.Out, Family: got.Packet.Family, UID: w.proxy.UID, GID: w.proxy.GID, State: ruleset.New, Src: w.side.Address(),
@@ -267,6 +267,7 @@ func (w *walker) hop(leg *Leg, as role) ruleset.Flow {
 	hop.TakeProtocol(got)
 	hop.TakeDestination(got)
 	hop.TakePort(got)
+	hop.Packet.SrcPort = port
 	if w.survey != nil {
 		w.survey.FreshPort(&hop)
 	}
