@@ -38,11 +38,15 @@ func mutantsOf(side trace.Side) []mutant {
 	for t := range set.Tables {
 		for c := range set.Tables[t].Chains {
 			for i, rule := range set.Tables[t].Chains[c].Rules {
-				change(fmt.Sprintf("%d deleted: %s", i+1, rule), t, c, func(old []ruleset.Rule) []ruleset.Rule { return slices.Delete(old, i, i+1) })
+				change(fmt.Sprintf("%d deleted: %s", i+1, rule), t, c, func(old []ruleset.Rule) []ruleset.Rule {
+					return slices.Delete(old, i, i+1)
+				})
 				change(fmt.Sprintf("ACCEPT before %d: %s", i+1, rule), t, c, func(old []ruleset.Rule) []ruleset.Rule {
 					return slices.Insert(old, i, ruleset.Rule{Target: ruleset.Accept})
 				})
-				change(fmt.Sprintf("%d twice: %s", i+1, rule), t, c, func(old []ruleset.Rule) []ruleset.Rule { return slices.Insert(old, i, rule) })
+				change(fmt.Sprintf("%d twice: %s", i+1, rule), t, c, func(old []ruleset.Rule) []ruleset.Rule {
+					return slices.Insert(old, i, rule)
+				})
 				change(fmt.Sprintf("%d swapped: %s", i+1, rule), t, c, func(old []ruleset.Rule) []ruleset.Rule {
 					j := (i + 1) % len(old)
 					old[i], old[j] = old[j], old[i]
@@ -94,7 +98,9 @@ func randomPacket(r *rand.Rand, pod *trace.Pod, family ruleset.Family) ruleset.P
 		packet.Interface = "lo"
 		fallthrough
 	case r.IntN(3) == 0:
-		hosts := map[ruleset.Family][]string{ruleset.IPv4: {"127.0.0.6", "192.0.2.1", "10.0.0.1"}, ruleset.IPv6: {"::6", "2001:db8::1", "fd00::1"}}[family]
+		hosts := map[ruleset.Family][]string{
+			ruleset.IPv4: {"127.0.0.6", "192.0.2.1", "10.0.0.1"}, ruleset.IPv6: {"::6", "2001:db8::1", "fd00::1"},
+		}[family]
 		packet.Src = netip.MustParseAddr(hosts[r.IntN(len(hosts))])
 	}
 	return packet

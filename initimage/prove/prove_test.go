@@ -87,7 +87,8 @@ func text(t testing.TB, result Result) string {
 func TestOurRules(t *testing.T) {
 	for _, args := range []string{
 		"-m REDIRECT", "-m TPROXY", "--system ambient", "--system legacy", "-m REDIRECT --redirect-dns --capture-all-dns",
-		"-m TPROXY --redirect-dns --dns-servers=10.0.0.53,fd00::53", "-m REDIRECT -o 25 -i 10.0.0.0/8,fd00::/8 -x 10.1.0.0/16,fd00:1::/32 -q 9999",
+		"-m TPROXY --redirect-dns --dns-servers=10.0.0.53,fd00::53",
+		"-m REDIRECT -o 25 -i 10.0.0.0/8,fd00::/8 -x 10.1.0.0/16,fd00:1::/32 -q 9999",
 		"-m TPROXY --capture-udp-ports=443 --reject-udp-ports=8443 --drop-invalid -c net1", "-m REDIRECT -b 8080,9000 -d 22 -u 0 -g 0",
 		"-m TPROXY -u 0 -g 0", "-m REDIRECT --redirect-dns --capture-all-dns -k net1",
 	} {
@@ -166,6 +167,9 @@ func TestTheTwoQuestions(t *testing.T) {
 	}
 }
 
+// marksApp are rules of others whose mark is the proxy's.
+const marksApp = "*mangle\n-A OUTPUT -m owner --uid-owner 2000 -j MARK --set-xmark 0x539/0xffffffff\nCOMMIT\n"
+
 // TestOthers puts rules of others beside ours.
 func TestOthers(t *testing.T) {
 	for _, test := range []struct {
@@ -173,14 +177,26 @@ func TestOthers(t *testing.T) {
 		want                    Verdict
 		why                     string
 	}{
-		{"-m REDIRECT", "*nat\n-A OUTPUT -p tcp -m tcp --dport 9090 -j ACCEPT\nCOMMIT\n", "out", Proved, ""}, // ours come after it, in a table of their own
-		{"-m REDIRECT", "*nat\n-A OUTPUT -p tcp -m tcp --dport 9090 -j REDIRECT --to-ports 7\nCOMMIT\n", "out", Refuted, "a rule of others"},
+		{"-m REDIRECT", "*nat\n-A OUTPUT -p tcp -m tcp --dport 9090 -j ACCEPT\nCOMMIT\n", "out", Proved, ""}, // ours come after it
+		{
+			"-m REDIRECT", "*nat\n-A OUTPUT -p tcp -m tcp --dport 9090 -j REDIRECT --to-ports 7\nCOMMIT\n",
+			"out", Refuted, "a rule of others",
+		},
 		{"-m REDIRECT", "*raw\n-A OUTPUT -p tcp -m tcp --dport 9090 -j CT --notrack\nCOMMIT\n", "out", Refuted, "a rule of others"},
-		{"-m REDIRECT", "*raw\n-A PREROUTING -i eth0 -p tcp -m tcp --dport 9090 -j CT --notrack\nCOMMIT\n", "in", Refuted, "a rule of others"},
+		{
+			"-m REDIRECT", "*raw\n-A PREROUTING -i eth0 -p tcp -m tcp --dport 9090 -j CT --notrack\nCOMMIT\n",
+			"in", Refuted, "a rule of others",
+		},
 		{"-m REDIRECT", "*filter\n-A OUTPUT -p tcp -m tcp --dport 25 -j DROP\nCOMMIT\n", "out", Proved, ""},
-		{"-m TPROXY", "*mangle\n-A OUTPUT -m owner --uid-owner 2000 -j MARK --set-xmark 0x539/0xffffffff\nCOMMIT\n", "answers", Refuted, "kept in the pod"},
-		{"-m REDIRECT", "*raw\n-A OUTPUT -m geoip --dst-cc NL -j CT --notrack\nCOMMIT\n", "out", Unknown, "not known whether a rule matches"},
-		{"-m REDIRECT", "*nat\n-A OUTPUT -m owner --uid-owner 1337 -j REDIRECT --to-ports 15001\nCOMMIT\n", "loop", Refuted, "comes back to the proxy"},
+		{"-m TPROXY", marksApp, "answers", Refuted, "kept in the pod"},
+		{
+			"-m REDIRECT", "*raw\n-A OUTPUT -m geoip --dst-cc NL -j CT --notrack\nCOMMIT\n",
+			"out", Unknown, "not known whether a rule matches",
+		},
+		{
+			"-m REDIRECT", "*nat\n-A OUTPUT -m owner --uid-owner 1337 -j REDIRECT --to-ports 15001\nCOMMIT\n",
+			"loop", Refuted, "comes back to the proxy",
+		},
 	} {
 		result := Prove(with(t, wanted(t, test.args), test.others))
 		if s := statement(result, test.statement); s.Verdict != test.want || !strings.Contains(s.Why, test.why) {
@@ -233,8 +249,10 @@ func randomConnection(r *rand.Rand, pod *trace.Pod, family ruleset.Family) trace
 // TestClassesAreJourneys follows random connections by trace, and wants each to go as its class
 // does: packet by packet to the same end.
 func TestClassesAreJourneys(t *testing.T) {
-	pods := []trace.Pod{listing(t, "tproxy", ruleset.Families...), listing(t, "redirect", ruleset.IPv4), listing(t, "ambient", ruleset.Families...),
-		with(t, wanted(t, "-m TPROXY"), "*mangle\n-A OUTPUT -m owner --uid-owner 2000 -j MARK --set-xmark 0x539/0xffffffff\nCOMMIT\n")}
+	pods := []trace.Pod{
+		listing(t, "tproxy", ruleset.Families...), listing(t, "redirect", ruleset.IPv4), listing(t, "ambient", ruleset.Families...),
+		with(t, wanted(t, "-m TPROXY"), marksApp),
+	}
 	for _, args := range []string{"-m REDIRECT -o 25", "-m TPROXY -u 0 -g 0", "--system ambient", "--system legacy",
 		"-m REDIRECT --redirect-dns --dns-servers=10.0.0.53,fd00::53 -x 10.1.0.0/16 -u 1338"} {
 		pods = append(pods, wanted(t, args))
@@ -257,7 +275,8 @@ func TestClassesAreJourneys(t *testing.T) {
 				connection := randomConnection(r, &pod, family)
 				var in []entry
 				for _, e := range all {
-					if e.sender.actor == connection.From && e.sender.template.Mark == connection.Packet.Mark && e.class.Box.Contains(connection.Packet) &&
+					from := e.sender.actor == connection.From && e.sender.template.Mark == connection.Packet.Mark
+					if from && e.class.Box.Contains(connection.Packet) &&
 						e.class.Journeys[0].Connection.HopPort == 50000 {
 						in = append(in, e)
 					}
@@ -288,7 +307,8 @@ func TestClassesAreJourneys(t *testing.T) {
 // unsendable reports whether nobody sends a packet: not from outside with an address of the pod.
 func unsendable(packet ruleset.Packet, family ruleset.Family) bool {
 	own := []string{"10.0.0.1", "fd00::1", "::6"}
-	return packet.Direction == ruleset.In && slices.Contains(own, packet.Src.String()) || family == ruleset.IPv6 && packet.Dst.String() == "::6"
+	return packet.Direction == ruleset.In && slices.Contains(own, packet.Src.String()) ||
+		family == ruleset.IPv6 && packet.Dst.String() == "::6"
 }
 
 // TestDiff names the differences of two pods.
@@ -300,7 +320,9 @@ func TestDiff(t *testing.T) {
 		{"-m REDIRECT", "-m REDIRECT", nil},
 		{"-m REDIRECT -o 25 -o 80", "-m REDIRECT -o 25,80", nil},
 		{"-m REDIRECT", "-m REDIRECT -d 15090,15021,15020,8080", []string{"outside tcp to port 8080: to the pod, past the proxy"}},
-		{"-m REDIRECT", "-m REDIRECT -x 192.0.2.0/24", []string{"app tcp of uid all but 1337 of gid all but 1337 to 192.0.2.0/24: out, past the proxy"}},
+		{"-m REDIRECT", "-m REDIRECT -x 192.0.2.0/24", []string{
+			"app tcp of uid all but 1337 of gid all but 1337 to 192.0.2.0/24: out, past the proxy",
+		}},
 	} {
 		var got []string
 		for _, d := range Diff(wanted(t, test.old), wanted(t, test.fresh)) {
@@ -314,8 +336,8 @@ func TestDiff(t *testing.T) {
 	}
 }
 
-func excluding(n int) string {
-	prefixes := make([]string, n)
+func thousandPrefixes() string {
+	prefixes := make([]string, 1000)
 	for i := range prefixes {
 		prefixes[i] = fmt.Sprintf("10.%d.%d.0/24", i/100, 2*(i%100))
 	}
@@ -323,7 +345,7 @@ func excluding(n int) string {
 }
 
 func BenchmarkProve(b *testing.B) {
-	for name, args := range map[string]string{"redirect": "-m REDIRECT", "tproxy": "-m TPROXY", "1000 prefixes": excluding(1000)} {
+	for name, args := range map[string]string{"redirect": "-m REDIRECT", "tproxy": "-m TPROXY", "1000 prefixes": thousandPrefixes()} {
 		b.Run(name, func(b *testing.B) {
 			pod := wanted(b, args)
 			classes := 0
@@ -341,7 +363,7 @@ func BenchmarkProve(b *testing.B) {
 
 func BenchmarkDiff(b *testing.B) {
 	for name, args := range map[string][2]string{"mode": {"-m REDIRECT", "-m TPROXY"}, "same": {"-m REDIRECT", "-m REDIRECT"},
-		"1000 prefixes": {"-m REDIRECT", excluding(1000)}, "1000 same prefixes": {excluding(1000), excluding(1000)}} {
+		"1000 prefixes": {"-m REDIRECT", thousandPrefixes()}, "1000 same prefixes": {thousandPrefixes(), thousandPrefixes()}} {
 		b.Run(name, func(b *testing.B) {
 			old, fresh := wanted(b, args[0]), wanted(b, args[1])
 			for b.Loop() {

@@ -97,7 +97,8 @@ func (v *Survey) Flow(template Packet) Flow {
 		return f
 	}
 	flow.from = origins{
-		protocol: origin(FieldProtocol), in: origin(FieldInterface), state: origin(FieldState), uid: origin(FieldUID), gid: origin(FieldGID),
+		protocol: origin(FieldProtocol), in: origin(FieldInterface), state: origin(FieldState),
+		uid: origin(FieldUID), gid: origin(FieldGID),
 		src: origin(FieldSrc), dst: origin(FieldDst), srcPort: origin(FieldSrcPort), dstPort: origin(FieldDstPort),
 		mark: make([]groupOrigin, len(v.space.groups)), connMark: make([]groupOrigin, len(v.space.groups)),
 	}

@@ -33,7 +33,7 @@ func (g generator) mark() string {
 	return g.one("0x539", "0x53a", "0x1/0x1", "0x10/0xf0", "0x111/0xfff", "0x0", "0x500/0xff00")
 }
 
-func (g generator) match(family ruleset.Family, table, chain string) string {
+func (g generator) match(family ruleset.Family, chain string) string {
 	options := []string{
 		g.not() + "-s " + g.prefix(family), g.not() + "-d " + g.prefix(family), g.not() + "-p " + g.one("tcp", "udp"),
 		"-p tcp -m tcp " + g.not() + "--dport " + g.one("80", "0:1023", "15006", "53", "443:8080"),
@@ -91,7 +91,7 @@ func (g generator) rules(family ruleset.Family) string {
 			for range n {
 				b.WriteString("-A " + chain)
 				for range g.IntN(3) {
-					b.WriteString(" " + g.match(family, table, chain))
+					b.WriteString(" " + g.match(family, chain))
 				}
 				b.WriteString(" -j " + target() + "\n")
 			}
@@ -111,7 +111,8 @@ func (g generator) rules(family ruleset.Family) string {
 	fmt.Fprintf(&b, "# ip -%d route add local default dev lo table 133\n", family)
 	for range g.IntN(3) {
 		fmt.Fprintf(&b, "# ip -%d rule add %sfwmark %s lookup 133\n", family,
-			g.one("", "from "+g.prefix(family)+" ", "from "+g.prefix(family)+" oif lo "), g.one("0x539/0xffffffff", "0x1/0x1", "0x111/0xfff"))
+			g.one("", "from "+g.prefix(family)+" ", "from "+g.prefix(family)+" oif lo "),
+			g.one("0x539/0xffffffff", "0x1/0x1", "0x111/0xfff"))
 	}
 	return b.String()
 }
@@ -178,7 +179,7 @@ func waysOf(stack *ruleset.Stack, packet ruleset.Packet) [2]way {
 // rule sets is the packet's own.
 func same(a, b [2]way) bool {
 	for i := range a {
-		if a[i].text != b[i].text || a[i].port != b[i].port && !(a[i].kept && b[i].kept) {
+		if a[i].text != b[i].text || a[i].port != b[i].port && (!a[i].kept || !b[i].kept) {
 			return false
 		}
 	}
@@ -258,7 +259,8 @@ func TestClassesOfRandomRules(t *testing.T) {
 					t.Fatalf("seed %d: %+v is in no class\n%s", seed, packet, text)
 				}
 				if own, of := waysOf(stack, packet), waysOf(stack, examples[found]); !same(own, of) {
-					t.Fatalf("seed %d: the packet %+v goes\n%v\nand its class, of %+v,\n%v\n%s", seed, packet, own, examples[found], of, text)
+					t.Fatalf("seed %d: the packet %+v goes\n%v\nand its class, of %+v,\n%v\n%s",
+						seed, packet, own, examples[found], of, text)
 				}
 			}
 		}
