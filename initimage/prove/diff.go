@@ -84,6 +84,9 @@ func withFamily(pod, other trace.Pod, family ruleset.Family) *trace.Pod {
 }
 
 func diffFamily(old, fresh *trace.Pod, family ruleset.Family) []Difference {
+	if old.Proxy == fresh.Proxy && sideText(old.Side(family)) == sideText(fresh.Side(family)) {
+		return nil
+	}
 	found := differences{places: map[differenceKey]int{}}
 	for _, sender := range newUniverse(family, []*trace.Pod{old, fresh}, ruleset.New).senders() {
 		if sender.actor == trace.Outside && sender.to == toOthers {
@@ -103,6 +106,20 @@ func diffFamily(old, fresh *trace.Pod, family ruleset.Family) []Difference {
 	return found.all
 }
 
+// sideText is all that decides which way packets go, as text.
+func sideText(side *trace.Side) string {
+	var b strings.Builder
+	for _, set := range side.Sets {
+		fmt.Fprintln(&b, set.Party, set)
+	}
+	fmt.Fprintf(&b, "%v\n%+v\n%v", ruleset.RuleSet{Family: side.Family, Routing: side.Routing}, side.Host, side.Unread)
+	return b.String()
+}
+
+// cannotTell is the way of packets whose mark and whose connection's mark rules
+// combine bit by bit.
+const cannotTell = "it cannot be told: rules combine the packet's mark with that of its connection"
+
 type differences struct {
 	all    []Difference
 	places map[differenceKey]int
@@ -117,6 +134,9 @@ type differenceKey struct {
 
 // add puts the sets together that differ alike.
 func (d *differences) add(s sender, box ruleset.Box, connection trace.Connection, old, fresh string, unknown bool) {
+	if old == fresh && unknown {
+		old, fresh = cannotTell, cannotTell
+	}
 	key := differenceKey{s.actor, s.to, s.template.Mark, old, fresh}
 	i, known := d.places[key]
 	if !known {
