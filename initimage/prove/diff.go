@@ -111,6 +111,13 @@ func sideText(side *trace.Side) string {
 	var b strings.Builder
 	for _, set := range side.Sets {
 		fmt.Fprintln(&b, set.Party, set)
+		for _, table := range set.Tables {
+			for _, chain := range table.Chains {
+				if chain.Base != nil {
+					fmt.Fprintf(&b, "%s %s %+v\n", table.Name, chain.Name, *chain.Base)
+				}
+			}
+		}
 	}
 	fmt.Fprintf(&b, "%v\n%+v\n%v", ruleset.RuleSet{Family: side.Family, Routing: side.Routing}, side.Host, side.Unread)
 	return b.String()

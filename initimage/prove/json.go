@@ -51,7 +51,8 @@ func Document(results []Result) any {
 					trace.Describe(e.Example.Connection.Packet)})
 			}
 			if e := s.Counterexample; e != nil {
-				form.Counterexample = &exampleJSON{e.Connection.From, e.Set, trace.Describe(e.Connection.Packet), e.Journey()}
+				connection := e.Connection
+				form.Counterexample = &exampleJSON{connection.From, e.Set, trace.Describe(connection.Packet), e.Journey()}
 			}
 			one.Statements = append(one.Statements, form)
 		}

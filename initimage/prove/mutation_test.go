@@ -91,13 +91,12 @@ func randomPacket(r *rand.Rand, pod *trace.Pod, family ruleset.Family) ruleset.P
 	packet.Mark, packet.ConnMark = marks[r.IntN(len(marks))], marks[r.IntN(len(marks))]
 	states := []ruleset.State{ruleset.New, ruleset.New, ruleset.Established, ruleset.Invalid, ruleset.Related}
 	packet.State = states[r.IntN(len(states))]
-	switch {
-	case packet.Direction == ruleset.In:
+	if packet.Direction == ruleset.In {
 		packet.Mark, packet.Interface = 0, []string{"eth0", "net1"}[r.IntN(2)]
-	case r.IntN(3) == 0:
-		packet.Interface = "lo"
-		fallthrough
-	case r.IntN(3) == 0:
+		return packet
+	}
+	packet.Interface = []string{"", "", "lo"}[r.IntN(3)]
+	if packet.Interface != "" || r.IntN(3) == 0 {
 		hosts := map[ruleset.Family][]string{
 			ruleset.IPv4: {"127.0.0.6", "192.0.2.1", "10.0.0.1"}, ruleset.IPv6: {"::6", "2001:db8::1", "fd00::1"},
 		}[family]
@@ -115,6 +114,30 @@ func differ(old, fresh *trace.Side, packet ruleset.Packet) bool {
 		_, texts[i] = packetWay(packet, path)
 	}
 	return texts[0] != texts[1]
+}
+
+// checkSame checks that no random packet goes another way in a mutant of which Diff says so.
+func checkSame(t *testing.T, m mutant, original *trace.Side, packets int, random func() ruleset.Packet) {
+	t.Helper()
+	for range packets {
+		if p := random(); differ(original, &m.side, p) {
+			t.Errorf("%s: Diff finds nothing, but %s goes another way", m.name, p)
+			return
+		}
+	}
+}
+
+// checkDifferent checks that the example of each difference goes another way.
+func checkDifferent(t *testing.T, m mutant, original, mutated trace.Pod, differences []Difference) {
+	t.Helper()
+	for _, d := range differences {
+		connection := d.Example.Connection
+		old, fresh := trace.Walk(original, connection), trace.Walk(mutated, connection)
+		if !d.Unknown && wayOf(&old).same == wayOf(&fresh).same &&
+			!differ(original.Side(m.side.Family), &m.side, connection.Packet) {
+			t.Errorf("%s: %s goes the same way in both\n- %s\n+ %s", m.name, connection.Packet, d.Old, d.New)
+		}
+	}
 }
 
 // TestMutants changes the rules of the corpus, one by one. A mutant that changes the way of a packet
@@ -146,30 +169,17 @@ func TestMutants(t *testing.T) {
 				mutated := pod
 				mutated.Sides = slices.Clone(pod.Sides)
 				mutated.Sides[i] = m.side
+				m.name = test.Name + ": " + m.name
 				differences := Diff(pod, mutated)
 				if len(differences) == 0 {
-					for range packets {
-						if p := randomPacket(r, &pod, pod.Sides[i].Family); differ(&pod.Sides[i], &m.side, p) {
-							t.Errorf("%s: %s: Diff finds nothing, but %s goes another way", test.Name, m.name, p)
-							break
-						}
-					}
+					checkSame(t, m, &pod.Sides[i], packets, func() ruleset.Packet { return randomPacket(r, &pod, pod.Sides[i].Family) })
 					continue
 				}
 				different++
 				if result := Prove(mutated); !result.Holds() {
 					refuted++
 				}
-				for _, d := range differences {
-					if d.Unknown {
-						continue
-					}
-					connection := d.Example.Connection
-					old, fresh := trace.Walk(pod, connection), trace.Walk(mutated, connection)
-					if wayOf(&old).same == wayOf(&fresh).same && !differ(&pod.Sides[i], &m.side, connection.Packet) {
-						t.Errorf("%s: %s: %s goes the same way in both\n- %s\n+ %s", test.Name, m.name, connection.Packet, d.Old, d.New)
-					}
-				}
+				checkDifferent(t, m, pod, mutated, differences)
 			}
 		}
 	}

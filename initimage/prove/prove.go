@@ -53,6 +53,9 @@ func Prove(pod trace.Pod) Result {
 	for i := range p.statements {
 		p.statements[i].finish()
 	}
+	if len(pod.Sides) < 2 {
+		p.statements = slices.Delete(p.statements, saysFamilies, saysFamilies+1)
+	}
 	return Result{Pod: pod, Statements: p.statements}
 }
 

@@ -261,47 +261,64 @@ func TestClassesAreJourneys(t *testing.T) {
 	for _, pod := range pods {
 		r := rand.New(rand.NewPCG(17, 4))
 		for _, family := range ruleset.Families {
-			type entry struct {
-				sender sender
-				class  trace.Class
-			}
-			var all []entry
-			for _, s := range newUniverse(family, []*trace.Pod{&pod}, ruleset.New).senders() {
-				for class := range s.classes(&pod) {
-					all = append(all, entry{s, class})
-				}
-			}
+			all := classesOf(&pod, family)
 			for range 300 {
 				connection := randomConnection(r, &pod, family)
-				var in []entry
-				for _, e := range all {
-					from := e.sender.actor == connection.From && e.sender.template.Mark == connection.Packet.Mark
-					if from && e.class.Box.Contains(connection.Packet) &&
-						e.class.Journeys[0].Connection.HopPort == 50000 {
-						in = append(in, e)
-					}
-				}
+				in := holding(all, connection)
 				if len(in) == 0 && unsendable(connection.Packet, family) {
 					continue
 				}
 				if len(in) != 1 {
 					t.Fatalf("%s: %s is in %d classes", pod.Name, connection.Packet, len(in))
 				}
-				connection.HopPort = 50000
-				journey := trace.Walk(pod, connection)
-				got, want := wayOf(&journey), wayOf(&in[0].class.Journeys[0])
-				if slices.Contains([]uint16{15001, 15006, 15053}, connection.Packet.DstPort) { // a port may be the packet's own
-					got.same, want.same = got.text, want.text
-				}
-				if got.same != want.same {
-					t.Fatalf("%s: %s goes\n%s, and its class, of %s,\n%s", pod.Name, connection.Packet, got.same,
-						in[0].class.Journeys[0].Connection.Packet, want.same)
-				}
 				compared++
+				connection.HopPort = in[0].class.Journeys[0].Connection.HopPort
+				checkJourney(t, pod, connection, in[0].class)
 			}
 		}
 	}
 	t.Logf("%d connections go as their classes", compared)
+}
+
+// entry is a class and whose it is.
+type entry struct {
+	sender sender
+	class  trace.Class
+}
+
+func classesOf(pod *trace.Pod, family ruleset.Family) (all []entry) {
+	for _, s := range newUniverse(family, []*trace.Pod{pod}, ruleset.New).senders() {
+		for class := range s.classes(pod) {
+			all = append(all, entry{s, class})
+		}
+	}
+	return all
+}
+
+// holding returns the classes that a connection is in, if the proxy's own connection is from an
+// ordinary port.
+func holding(all []entry, connection trace.Connection) (in []entry) {
+	for _, e := range all {
+		from := e.sender.actor == connection.From && e.sender.template.Mark == connection.Packet.Mark
+		if from && e.class.Box.Contains(connection.Packet) && e.class.Journeys[0].Connection.HopPort == 50000 {
+			in = append(in, e)
+		}
+	}
+	return in
+}
+
+// checkJourney checks that a connection goes as its class does.
+func checkJourney(t *testing.T, pod trace.Pod, connection trace.Connection, class trace.Class) {
+	t.Helper()
+	journey := trace.Walk(pod, connection)
+	got, want := wayOf(&journey), wayOf(&class.Journeys[0])
+	if slices.Contains([]uint16{15001, 15006, 15053}, connection.Packet.DstPort) { // a port may be the packet's own
+		got.same, want.same = got.text, want.text
+	}
+	if got.same != want.same {
+		t.Fatalf("%s: %s goes\n%s, and its class, of %s,\n%s", pod.Name, connection.Packet, got.same,
+			class.Journeys[0].Connection.Packet, want.same)
+	}
 }
 
 // unsendable reports whether nobody sends a packet: not from outside with an address of the pod.

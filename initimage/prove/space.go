@@ -96,9 +96,9 @@ func (u *universe) senders() []sender {
 	arriving := ruleset.Packet{Direction: ruleset.In}
 	all := []sender{
 		{trace.App, toOthers, app.With(ruleset.FieldDst, others), process},
+		{trace.Outside, toPod, honest.With(ruleset.FieldDst, u.own), arriving},
 		{trace.App, toPod, app.With(ruleset.FieldDst, pod), process},
 		{trace.Outside, toOthers, honest.With(ruleset.FieldDst, others), arriving},
-		{trace.Outside, toPod, honest.With(ruleset.FieldDst, u.own), arriving},
 		{trace.App, toLo, app.With(ruleset.FieldDst, u.onLo), process},
 		{trace.Outside, toLo, honest.With(ruleset.FieldDst, u.onLo), arriving},
 		{trace.Outside, forged, outside.With(ruleset.FieldSrc, u.this).With(ruleset.FieldDst, everywhere), arriving},

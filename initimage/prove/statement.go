@@ -102,7 +102,8 @@ func (s *Statement) finish() {
 			e.Example.Set = fmt.Sprintf("%s, and %s", e.Example.Set, count(len(boxes)-1, "set more", "sets more"))
 		}
 		i := slices.IndexFunc(all, func(other Exception) bool {
-			return other.Reason == e.Reason && other.Example.Set == e.Example.Set && other.Example.Connection.From == e.Example.Connection.From
+			return other.Reason == e.Reason && other.Example.Set == e.Example.Set &&
+				other.Example.Connection.From == e.Example.Connection.From
 		})
 		switch {
 		case i < 0:

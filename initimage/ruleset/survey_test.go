@@ -201,6 +201,41 @@ func survey(stack *ruleset.Stack, box ruleset.Box, template ruleset.Packet) (cla
 	return classes, examples
 }
 
+// checkCover checks that classes have as many packets as the box together, and their own examples.
+func checkCover(t *testing.T, rules string, box ruleset.Box, classes []ruleset.Box, examples []ruleset.Packet) {
+	t.Helper()
+	volume := new(big.Int)
+	for i, class := range classes {
+		volume.Add(volume, class.Size())
+		if !class.Contains(examples[i]) {
+			t.Fatalf("%s is not in its own class\n%s", examples[i], rules)
+		}
+	}
+	if volume.Cmp(box.Size()) != 0 {
+		t.Fatalf("%d classes hold %s packets, of %s\n%s", len(classes), volume, box.Size(), rules)
+	}
+}
+
+// checkClass checks that a packet is in one class, and goes as that does.
+func checkClass(
+	t *testing.T, rules string, stack *ruleset.Stack, packet ruleset.Packet, classes []ruleset.Box, examples []ruleset.Packet,
+) {
+	t.Helper()
+	var in []int
+	for i, class := range classes {
+		if class.Contains(packet) {
+			in = append(in, i)
+		}
+	}
+	if len(in) != 1 {
+		t.Fatalf("%+v is in %d classes\n%s", packet, len(in), rules)
+	}
+	example := examples[in[0]]
+	if own, of := waysOf(stack, packet), waysOf(stack, example); !same(own, of) {
+		t.Fatalf("the packet %+v goes\n%v\nand its class, of %+v,\n%v\n%s", packet, own, example, of, rules)
+	}
+}
+
 // TestClassesOfRandomRules divides all packets by random rules. The classes must cover everything
 // once, and any packet must go the way of its class: the same steps, and the same end, also of its
 // answer.
@@ -229,39 +264,14 @@ func TestClassesOfRandomRules(t *testing.T) {
 				continue
 			}
 			classesInAll += len(classes)
-			volume := new(big.Int)
-			for i, class := range classes {
-				volume.Add(volume, class.Size())
-				if !class.Contains(examples[i]) {
-					t.Fatalf("seed %d: %s is not in its own class\n%s", seed, examples[i], text)
-				}
-			}
-			if volume.Cmp(box.Size()) != 0 {
-				t.Fatalf("seed %d: %d classes hold %s packets, of %s\n%s", seed, len(classes), volume, box.Size(), text)
-			}
+			checkCover(t, text, box, classes, examples)
 			for range packets {
 				packet := g.packet(family, direction)
 				if chosen {
 					packet.Src = netip.Addr{}
 				}
 				compared++
-				found := -1
-				for i, class := range classes {
-					if !class.Contains(packet) {
-						continue
-					}
-					if found >= 0 {
-						t.Fatalf("seed %d: %s is in two classes\n%s", seed, packet, text)
-					}
-					found = i
-				}
-				if found < 0 {
-					t.Fatalf("seed %d: %+v is in no class\n%s", seed, packet, text)
-				}
-				if own, of := waysOf(stack, packet), waysOf(stack, examples[found]); !same(own, of) {
-					t.Fatalf("seed %d: the packet %+v goes\n%v\nand its class, of %+v,\n%v\n%s",
-						seed, packet, own, examples[found], of, text)
-				}
+				checkClass(t, text, stack, packet, classes, examples)
 			}
 		}
 	}
