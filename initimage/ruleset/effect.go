@@ -147,10 +147,11 @@ var protocolNumbers = map[string]string{"6": "tcp", "17": "udp"}
 // accepts reports whether the match accepts packets of the named protocol.
 func (m Protocol) accepts(name string) bool {
 	own := m.Name
-	if known, ok := protocolNumbers[own]; ok {
-		own = known
+	is := own == name || own == "all" || own == "0"
+	if !is && own != "" && own[0] <= '9' {
+		is = protocolNumbers[own] == name
 	}
-	return (own == name || own == "all" || own == "0") != m.Not
+	return is != m.Not
 }
 
 // Opaque reports whether the set has a match that is not understood.
