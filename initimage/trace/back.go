@@ -8,22 +8,22 @@ import (
 
 // unanswered reports whether the listener's answer to the last leg does not come
 // back, and ends the journey if so: a process gets a tcp connection once its
-// listener's answer has. A rule that is not understood is left to back.
+// listener's answer has. What is not known is left to back.
 func (w *walker) unanswered(j *Journey) bool {
 	gone := j.Legs[len(j.Legs)-1]
 	packet, from := w.answerOf(&gone)
 	answer := w.leg(j, answerTitle(from, gone), from, packet, nil)
 	answer.Answer = true
-	problem := ""
+	kind, problem := EndUnknown, ""
 	if answer.Path.Undecided == nil {
-		problem = w.returns(&gone, answer)
+		kind, problem = w.returns(&gone, answer)
 	}
-	if problem == "" {
+	if kind == EndUnknown || problem == "" {
 		j.Legs = j.Legs[:len(j.Legs)-1]
 		return false
 	}
 	answer.Outcome = capital(problem) + "."
-	j.End = End{Kind: EndLost, Proxied: true, Text: problem}
+	j.End = End{Kind: kind, Proxied: true, Text: problem}
 	return true
 }
 
@@ -39,9 +39,9 @@ func (w *walker) back(j *Journey, decided []decision) *ruleset.Rule {
 			leg.Outcome = "It is not known whether this rule matches."
 			return leg.Path.Undecided
 		}
-		if problem := w.returns(&gone, leg); problem != "" {
+		if kind, problem := w.returns(&gone, leg); problem != "" {
 			leg.Outcome = capital(problem) + "."
-			j.End = End{Kind: EndLost, Proxied: j.End.Proxied, Text: problem}
+			j.End = End{Kind: kind, Proxied: j.End.Proxied, Text: problem}
 			return nil
 		}
 	}
@@ -80,49 +80,58 @@ func answerTitle(from Actor, gone Leg) string {
 }
 
 // returns says why an answer does not come back to who opened the connection, or
-// sets its outcome and returns "".
-func (w *walker) returns(gone, leg *Leg) string {
+// sets its outcome and returns "". The kind is EndLost, or EndUnknown where it is
+// not known.
+func (w *walker) returns(gone, leg *Leg) (kind EndKind, problem string) {
 	who := map[Actor]string{App: "the app", TheProxy: "the proxy", Outside: "the client"}[gone.From]
 	switch leg.Path.Outcome.Fate {
 	case ruleset.Dropped, ruleset.Rejected:
-		return fmt.Sprintf("the answer to %s does not come back: it is dropped (%s)", who, leg.why())
+		return EndLost, fmt.Sprintf("the answer to %s does not come back: it is dropped (%s)", who, leg.why())
 	case ruleset.Redirected, ruleset.TProxied, ruleset.Rewritten:
-		return fmt.Sprintf("the answer to %s does not come back: it is diverted (%s)", who, leg.why())
+		return EndLost, fmt.Sprintf("the answer to %s does not come back: it is diverted (%s)", who, leg.why())
 	case ruleset.Unknown:
-		return fmt.Sprintf("it is not known whether the answer to %s comes back (%s)", who, leg.why())
+		return EndUnknown, fmt.Sprintf("it is not known whether the answer to %s comes back (%s)", who, leg.why())
 	}
 	stays := leg.Path.Outcome.Fate == ruleset.Local || leg.Packet.Direction == ruleset.In || w.isLocal(&leg.sent)
 	if stays == (gone.From == Outside) {
-		return astray(gone, leg)
+		return w.astray(gone, leg)
 	}
 	leg.Outcome = "It reaches the socket of " + who + "."
 	if gone.From == Outside {
 		leg.Outcome = fmt.Sprintf("It leaves the pod for %s.", endpoint(leg.Packet.Dst, leg.Packet.DstPort))
 	}
 	if gone.Path.Outcome.Fate != ruleset.Redirected {
-		return ""
+		return EndLost, ""
 	}
 	switch {
 	case leg.Path.Untracked:
-		return fmt.Sprintf("the answer to %s is not recognized: conntrack does not track it, and nat cannot restore its addresses", who)
+		problem = fmt.Sprintf("the answer to %s is not recognized: conntrack does not track it, and nat cannot restore its addresses", who)
 	case leg.Path.Zone != gone.Path.Zone:
-		return fmt.Sprintf("the answer to %s is not recognized: it is in zone %d of conntrack, and the connection in zone %d",
+		problem = fmt.Sprintf("the answer to %s is not recognized: it is in zone %d of conntrack, and the connection in zone %d",
 			who, leg.Path.Zone, gone.Path.Zone)
 	}
 	leg.Outcome += fmt.Sprintf(" nat gives it the address back that %s called: %s.", who, endpoint(gone.Packet.Dst, gone.Packet.DstPort))
-	return ""
+	return EndLost, problem
 }
 
 // astray says why an answer leaves the pod that is for a socket in it, or the other
-// way round.
-func astray(gone, leg *Leg) string {
+// way round. Routing that was not read may bring it back in.
+func (w *walker) astray(gone, leg *Leg) (EndKind, string) {
 	if gone.From == Outside {
-		return "the answer does not leave the pod: it is kept for a socket of the proxy"
+		return EndLost, "the answer does not leave the pod: it is kept for a socket of the proxy"
 	}
-	why := "nothing marks it, so that no ip rule brings it back in"
-	if n := len(leg.Path.Hooks); n > 0 && leg.Path.Hooks[n-1].Packet.Mark != 0 {
-		mark := leg.Path.Hooks[n-1].Packet.Mark
-		why = fmt.Sprintf("no ip rule and route bring what has the mark %#x back in", mark)
+	mark := uint32(0)
+	if n := len(leg.Path.Hooks); n > 0 {
+		mark = leg.Path.Hooks[n-1].Packet.Mark
 	}
-	return fmt.Sprintf("the answer to the proxy leaves the pod for %s, and the proxy waits for it in vain: %s", leg.Packet.Dst, why)
+	switch {
+	case len(w.unread) > 0:
+		return EndUnknown, fmt.Sprintf("it is not known whether the answer to the proxy comes back: it does if an ip rule "+
+			"that was not read brings what has the mark %#x back in", mark)
+	case mark != 0:
+		return EndLost, fmt.Sprintf("the answer to the proxy leaves the pod for %s, and the proxy waits for it in vain: "+
+			"no ip rule and route bring what has the mark %#x back in", leg.Packet.Dst, mark)
+	}
+	return EndLost, fmt.Sprintf("the answer to the proxy leaves the pod for %s, and the proxy waits for it in vain: "+
+		"nothing marks it, so that no ip rule brings it back in", leg.Packet.Dst)
 }

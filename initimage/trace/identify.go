@@ -43,11 +43,12 @@ type findings struct {
 	byInterface                    []uint16 // of what comes in by a named one
 	uids, gids                     []uint32 // let off
 	divertedUIDs, divertedGIDs     []uint32 // of all others' packets
+	divertedMarks                  []uint32
 	mangleMarks, natMarks, routed  []uint32
 }
 
 func (f *findings) proxy() Proxy {
-	natMarks := slices.DeleteFunc(slices.Clone(f.natMarks), func(mark uint32) bool { return slices.Contains(f.routed, mark) })
+	natMarks := slices.DeleteFunc(slices.Concat(f.divertedMarks, f.natMarks), func(mark uint32) bool { return slices.Contains(f.routed, mark) })
 	proxy := Proxy{
 		UID:     first(f.uids, f.divertedUIDs, []uint32{interception.DefaultProxyUID}),
 		GID:     first(f.gids, f.divertedGIDs, []uint32{interception.DefaultProxyGID}),
@@ -160,7 +161,7 @@ func (f *findings) addDiverted(matches []ruleset.Match) {
 			}
 		case ruleset.Mark:
 			if m.Not && !m.Connection && m.Value != 0 {
-				f.natMarks = append(f.natMarks, m.Value)
+				f.divertedMarks = append(f.divertedMarks, m.Value)
 			}
 		}
 	}

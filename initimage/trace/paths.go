@@ -198,9 +198,9 @@ func (j Journey) way() string {
 	return strings.Join(append(words, string(j.End.Kind)), ", ")
 }
 
-// because is the reason of the first leg.
+// because is the reason of the first leg, or of a bad end.
 func (j Journey) because() string {
-	if len(j.Legs) == 0 {
+	if j.End.Kind != EndApp && j.End.Kind != EndOutside || len(j.Legs) == 0 {
 		return j.End.Text
 	}
 	return j.Legs[0].why()

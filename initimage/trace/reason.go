@@ -156,8 +156,8 @@ func capital(sentence string) string {
 	return strings.ToUpper(sentence[:1]) + sentence[1:]
 }
 
-// why says why a leg goes where it goes. A rule that diverts often does nothing
-// else, in a chain of its own; then the jump to that chain says why.
+// why says why a leg goes where it goes. A rule that diverts is often alone in a
+// chain, and the jump to that chain says why: by its comment, or by asking for more.
 func (l *Leg) why() string {
 	if l.Decides == nil {
 		return l.withoutRule()
@@ -165,9 +165,13 @@ func (l *Leg) why() string {
 	if effectOf(l.Decides.Rule.Target) == diverts {
 		for _, step := range slices.Backward(l.Path.Steps) {
 			jump, ok := step.Rule.Target.(ruleset.Jump)
-			if ok && jump.Chain == l.Decides.Chain && step.Table == l.Decides.Table {
+			if !ok || jump.Chain != l.Decides.Chain || step.Table != l.Decides.Table {
+				continue
+			}
+			if step.Rule.Comment != "" || len(step.Rule.Matches) > len(l.Decides.Rule.Matches) {
 				return Reason(step)
 			}
+			break
 		}
 	}
 	return Reason(*l.Decides)
