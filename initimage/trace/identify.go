@@ -48,7 +48,9 @@ type findings struct {
 }
 
 func (f *findings) proxy() Proxy {
-	natMarks := slices.DeleteFunc(slices.Concat(f.divertedMarks, f.natMarks), func(mark uint32) bool { return slices.Contains(f.routed, mark) })
+	natMarks := slices.DeleteFunc(slices.Concat(f.divertedMarks, f.natMarks), func(mark uint32) bool {
+		return slices.Contains(f.routed, mark)
+	})
 	proxy := Proxy{
 		UID:     first(f.uids, f.divertedUIDs, []uint32{interception.DefaultProxyUID}),
 		GID:     first(f.gids, f.divertedGIDs, []uint32{interception.DefaultProxyGID}),
