@@ -48,6 +48,7 @@ test-all: test ## Run every suite, as CI does: the same ones, thorough, and traf
 .PHONY: build
 build: ## Build bin/shunt, bin/shunt-init and bin/shunt-webhook; bin/kubectl-shunt is bin/shunt, as kubectl finds it.
 	@mkdir -p bin
+	@hack/engine.sh
 	$(GO_BUILD) -o bin/ $(BINARIES:%=./cmd/%)
 	ln -f bin/shunt bin/kubectl-shunt || cp bin/shunt bin/kubectl-shunt
 
@@ -132,6 +133,7 @@ fuzz: ## Fuzz each fuzz target for FUZZTIME.
 
 .PHONY: cross
 cross: ## Build all binaries for linux/amd64 and arm64, and shunt for macOS and Windows, into bin/<os>-<arch>/.
+	@hack/engine.sh
 	@for platform in linux-amd64 linux-arm64 darwin-amd64 darwin-arm64 windows-amd64; do \
 		packages=./cmd/shunt; \
 		[[ $$platform != linux-* ]] || packages='$(BINARIES:%=./cmd/%)'; \

@@ -50,6 +50,7 @@ pack() {
 # programs builds the programs, and packs them with the licence.
 programs() {
   local platform name packages archive
+  hack/engine.sh # which shunt embeds
   (cd hack/images && GOWORK=off GOFLAGS=-mod=readonly CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$work/" ./sbom)
   for platform in $platforms; do
     say "$platform"

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/shunt-dev/shunt/cmd/shunt/internal/picture"
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/source"
 	"github.com/shunt-dev/shunt/initimage/trace"
 )
@@ -72,7 +73,7 @@ func beforeDash(cmd *cobra.Command, args []string) []string {
 }
 
 // traceFormats are the values of --output, the default first.
-var traceFormats = []string{"text", "json", "mermaid", "dot"}
+var traceFormats = []string{"text", "json", "mermaid", "dot", "html"}
 
 func checkTraceOutput(output string) error {
 	for _, known := range traceFormats {
@@ -91,6 +92,8 @@ func printTrace(stdout io.Writer, output string, answers []trace.Answer) error {
 		return trace.Mermaid(stdout, answers)
 	case "dot":
 		return trace.Dot(stdout, answers)
+	case "html":
+		return picture.Page(stdout, answers, version)
 	}
 	return trace.Text(stdout, answers)
 }

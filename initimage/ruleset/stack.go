@@ -70,7 +70,7 @@ func NewStack(routing Routing, sets ...RuleSet) *Stack {
 }
 
 func (s *Stack) add(party string, table *Table) {
-	name := strings.TrimSpace(party + " " + table.Name)
+	name := tableName(party, table.Name)
 	chains := make(map[string]*Chain, len(table.Chains))
 	for i := range table.Chains {
 		chains[table.Chains[i].Name] = &table.Chains[i]
@@ -97,6 +97,9 @@ func (s *Stack) add(party string, table *Table) {
 		s.hooks[place.Hook] = append(s.hooks[place.Hook], b)
 	}
 }
+
+// tableName tells the tables of all parties apart.
+func tableName(party, table string) string { return strings.TrimSpace(party + " " + table) }
 
 func natPriority(hook string) int {
 	if hook == "PREROUTING" || hook == "OUTPUT" {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
@@ -12,6 +13,8 @@ type Pod struct {
 	Name  string // of the source, for people: "Deployment/shop", "/run/netns/x", "shunt-init's flags"
 	Sides []Side // one a family, IPv4 first
 	Proxy Proxy
+	// Built is what the rules were built from; nil if they were read somewhere.
+	Built *interception.Spec `json:"-"`
 }
 
 // Side is one address family of a pod.

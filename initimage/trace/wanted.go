@@ -20,7 +20,7 @@ func InventedHost() ruleset.Host {
 // addresses. Families that are not asked for have no rules: what is sent there
 // passes the proxy by.
 func Wanted(name string, spec interception.Spec, families []ruleset.Family) Pod {
-	pod := Pod{Name: name, Proxy: ProxyOf(spec)}
+	pod := Pod{Name: name, Proxy: ProxyOf(spec), Built: &spec}
 	for _, family := range ruleset.Families {
 		side := Side{Family: family, Host: InventedHost(), Invented: true}
 		if slices.Contains(families, family) {
@@ -30,6 +30,27 @@ func Wanted(name string, spec interception.Spec, families []ruleset.Family) Pod 
 		pod.Sides = append(pod.Sides, side)
 	}
 	return pod
+}
+
+// In returns the pod as another system would intercept it: the same ports, addresses
+// and owners. It returns false for a pod whose rules were read somewhere, for one
+// without rules, and where the system has no use for a setting.
+func (p Pod) In(system interception.System) (Pod, bool) {
+	if p.Built == nil {
+		return Pod{}, false
+	}
+	spec := *p.Built
+	spec.System = system
+	var families []ruleset.Family
+	for _, side := range p.Sides {
+		if len(side.Sets) > 0 {
+			families = append(families, side.Family)
+		}
+	}
+	if len(families) == 0 || spec.Validate() != nil {
+		return Pod{}, false
+	}
+	return Wanted(p.Name, spec, families), true
 }
 
 // ProxyOf returns the proxy that a spec is for. A proxy that is known by its group

@@ -1,0 +1,220 @@
+package exchange
+
+import (
+	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+	"github.com/shunt-dev/shunt/initimage/trace"
+)
+
+const rulesetFolder = "../../../../../initimage/ruleset"
+
+// TestKinds holds the table of types to those that package ruleset has: a match has
+// a rank, a target is applied.
+func TestKinds(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(rulesetFolder, "*.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	found := 0
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, decl := range file.Decls {
+			method, is := decl.(*ast.FuncDecl)
+			if !is || method.Recv == nil || method.Name.Name != "rank" && !applies(method) {
+				continue
+			}
+			receiver, is := method.Recv.List[0].Type.(*ast.Ident)
+			if !is || receiver.Name == "traversal" {
+				continue
+			}
+			found++
+			if kinds[receiver.Name] == nil && receiver.Name != sequence {
+				t.Errorf("%s of package ruleset has no JSON: add it to kinds", receiver.Name)
+			}
+		}
+	}
+	if want := len(kinds) + 1; found != want {
+		t.Errorf("package ruleset has %d matches and targets, and %d have JSON", found, want)
+	}
+}
+
+// applies reports whether a method is that of a target: apply(*traversal) action.
+func applies(method *ast.FuncDecl) bool {
+	return method.Name.Name == "apply" && len(method.Type.Params.List) == 1 && method.Type.Results != nil
+}
+
+// podsOf returns pods with rules of all systems, of others, and of nftables' own.
+func podsOf(t *testing.T) []trace.Pod {
+	t.Helper()
+	var pods []trace.Pod
+	for _, args := range []string{
+		"", "-m TPROXY -o 3306 -i 10.0.0.0/8,fd00::/8", "--system ambient", "--system legacy", "--redirect-dns --drop-invalid",
+	} {
+		spec, _, err := interception.ParseArgs(strings.Fields(args))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pod := trace.Wanted("shunt-init "+args, spec, ruleset.Families)
+		pod.Built = nil
+		pods = append(pods, pod)
+	}
+	listings, err := filepath.Glob("../../../../../test/rules/testdata/listings/*.rules")
+	if err != nil || len(listings) == 0 {
+		t.Fatal(listings, err)
+	}
+	for _, name := range listings {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set, err := ruleset.Parse(ruleset.IPv4, string(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pods = append(pods, trace.Pod{Name: name, Sides: []trace.Side{{
+			Family: ruleset.IPv4, Host: trace.InventedHost(), Sets: []ruleset.RuleSet{set}, Unread: []string{"a flow table"},
+		}}})
+	}
+	return append(pods, nativePod())
+}
+
+// nativePod has a chain of nftables, with what only those have.
+func nativePod() trace.Pod {
+	ports := ruleset.Ports{Ranges: interception.NewPortRanges(interception.PortRange{First: 1, Last: 9})}
+	rules := []ruleset.Rule{
+		{Matches: []ruleset.Match{ruleset.OpaqueMatch{Args: []string{"meta", "cgroup", "7"}}}, Target: ruleset.Sequence{
+			ruleset.SetMark{Value: 1, Mask: 0xff}, ruleset.DNAT{Address: netip.MustParseAddr("10.0.0.7"), Port: 81},
+		}},
+		{Comment: "counts </script>"},
+		{Matches: []ruleset.Match{ports}, Target: ruleset.Jump{Chain: "more", Goto: true}},
+	}
+	set := ruleset.RuleSet{Family: ruleset.IPv4, Party: "nft", Tables: []ruleset.Table{{Name: "ip mesh", Chains: []ruleset.Chain{
+		{Name: "out", Policy: "DROP", Base: &ruleset.Base{Hook: "OUTPUT", Priority: -5, NAT: true}, Rules: rules},
+		{Name: "more", Rules: []ruleset.Rule{{Target: ruleset.Accept}}},
+	}}}}
+	side := trace.Side{Family: ruleset.IPv4, Host: trace.InventedHost(), Sets: []ruleset.RuleSet{set}}
+	return trace.Pod{Name: "native", Sides: []trace.Side{side}}
+}
+
+// TestPods writes pods as JSON and reads them: they are the same.
+func TestPods(t *testing.T) {
+	for _, pod := range podsOf(t) {
+		text, err := json.Marshal(Pod{pod})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var read Pod
+		if err := json.Unmarshal(text, &read); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(read.Pod, pod) {
+			t.Errorf("%s is read as\n%+v\nand was\n%+v", pod.Name, read.Pod, pod)
+		}
+	}
+}
+
+// TestUnknown reads what no shunt writes.
+func TestUnknown(t *testing.T) {
+	const pod = `{"Sides": [{"Sets": [{"Tables": [{"Chains": [{"Rules": [%]}]}]}]}]}`
+	for rule, want := range map[string]string{
+		`{"Target": {"Teleport": {}}}`:                  "Teleport",
+		`{"Target": {"SYN": {}}}`:                       "not a target",
+		`{"Matches": [{"Verdict": "DROP"}]}`:            "not a match",
+		`{"Matches": [{}]}`:                             "0 types",
+		`{"Target": {"Sequence": [{"SYN": {}}]}}`:       "in a sequence",
+		`{"Target": {"Redirect": {"Port": "fifteen"}}}`: "Port",
+	} {
+		var read Pod
+		if err := json.Unmarshal([]byte(strings.Replace(pod, "%", rule, 1)), &read); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; wanted one about %q", rule, err, want)
+		}
+	}
+}
+
+// TestDesk asks for all paths of all pods: the answers are those of the pods before
+// they were written.
+func TestDesk(t *testing.T) {
+	pods := podsOf(t)
+	var document Document
+	for _, pod := range pods {
+		document.Subjects = append(document.Subjects, Subject{Modes: []Mode{{Pod: Pod{pod}}}})
+	}
+	text, err := json.Marshal(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	desk, err := Open(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	for i, pod := range pods {
+		view, err := desk.View(i, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at, path := range trace.Paths(pod) {
+			journey, err := desk.Ask(i, 0, view.Paths[at].Question)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := asJSON(t, journey), asJSON(t, path.Journey); got != want {
+				t.Errorf("%s: %+v:\n%s\nwanted\n%s", pod.Name, view.Paths[at].Question, got, want)
+			}
+			asked++
+		}
+	}
+	if asked < 100 {
+		t.Errorf("only %d questions", asked)
+	}
+	for _, wrong := range [][2]int{{-1, 0}, {len(pods), 0}, {0, 1}, {0, -1}} {
+		if _, err := desk.View(wrong[0], wrong[1]); err == nil {
+			t.Errorf("there is a pod %v", wrong)
+		}
+	}
+}
+
+func asJSON(t *testing.T, value any) string {
+	t.Helper()
+	text, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestShape draws the chains of a hook in the kernel's order, with what rules jump to.
+func TestShape(t *testing.T) {
+	pod := nativePod()
+	const text = "*filter\n:OUTPUT DROP [0:0]\n-A OUTPUT -p tcp -m comment --comment why -j ACCEPT\nCOMMIT\n"
+	filter, err := ruleset.Parse(ruleset.IPv4, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod.Sides[0].Sets = append([]ruleset.RuleSet{filter}, pod.Sides[0].Sets...)
+	shape := shapeOf(pod.Sides[0])
+	want := []BaseName{{"nft ip mesh", "out"}, {"filter", "OUTPUT"}}
+	if got := shape.Hooks["OUTPUT"]; !reflect.DeepEqual(got, want) {
+		t.Errorf("OUTPUT: %v, wanted %v", got, want)
+	}
+	if got := shape.Tables["nft ip mesh"].Chains["out"].Rules[2]; got.To != "more" {
+		t.Errorf("%+v does not jump to more", got)
+	}
+	if got := shape.Tables["filter"].Chains["OUTPUT"].Rules[0]; got.Why != "why" || strings.Contains(got.Text, "why") {
+		t.Errorf("%+v: the comment is not apart", got)
+	}
+}
