@@ -42,7 +42,7 @@ test: ## Run the tests that a change needs: unit, rules, proxy, envtest, chart (
 
 .PHONY: test-all
 test-all: THOROUGH := true
-test-all: MORE_SUITES := traffic load images e2e
+test-all: MORE_SUITES := traffic load images picture e2e
 test-all: test ## Run every suite, as CI does: the same ones, thorough, and traffic, load, images, e2e (a quarter of an hour).
 
 .PHONY: build
@@ -89,6 +89,10 @@ test-load: ## Keep 2,000 reviews in flight at the webhook's server.
 .PHONY: test-chart
 test-chart: ## Hold the Helm chart to the manifests in config.
 	@hack/suites.sh chart
+
+.PHONY: test-picture
+test-picture: ## Open the page of shunt trace -o html in a headless Chromium, and hold it to the command line (root, to install that).
+	@hack/suites.sh picture
 
 .PHONY: test-images
 test-images: ## Make a release and hold all that is in it to its word; run the init image in network namespaces (root).
@@ -150,12 +154,13 @@ cross: ## Build all binaries for linux/amd64 and arm64, and shunt for macOS and 
 
 .PHONY: install-tools
 install-tools: ## Make ready what the other targets need: packages, golangci-lint, Envoy, kube-apiserver and etcd.
-	@hack/deps.sh ip nft sysctl iptables-nft iptables-legacy haproxy gcc shellcheck dpkg-deb
+	@hack/deps.sh ip nft sysctl iptables-nft iptables-legacy haproxy gcc shellcheck dpkg-deb chromium-headless-shell
 	@hack/tool.sh golangci-lint
 	@hack/tool.sh actionlint
 	@hack/tool.sh h2spec
 	@hack/envoy.sh
 	@hack/mitmproxy.sh
+	@hack/axe.sh
 	@hack/envtest.sh
 	@hack/node-binaries.sh
 	@hack/certmanager.sh

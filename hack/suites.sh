@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Runs test suites by name, and ends with a list of every suite and its result. Suites run one after the other, except envtest
 # and chart: they mostly wait, and run beside the others. Their output comes when they have ended.
-#   unit     every package but the next eight's folders
+#   unit     every package but the folders of the others
 #   rules    test/rules and test/netns: the rule cases in real network namespaces (root, iptables, nftables, iproute2)
 #   proxy    test/proxy: real traffic through real proxies, Envoy, HAProxy and mitmproxy, behind shunt-init's rules (root, iptables)
 #   traffic  test/traffic: real clients and servers, directly and through Envoy, and what both ends saw compared (root)
 #   envtest  test/envtest: the webhook behind a real kube-apiserver and etcd
 #   load     test/load: 2,000 reviews in flight at the webhook's server
+#   picture  test/picture: the page of shunt trace -o html in a headless Chromium, against the command line
 #   chart    test/chart: the Helm chart and the manifests are the same objects
 #   images   test/images: a release, made twice: images without an engine, chart, manifests; the init image at work in a namespace (root)
 #   e2e      test/e2e, its short part: Shunt installed with cert-manager on a Kubernetes node made here (root, containerd, runc)
@@ -135,6 +136,16 @@ suite_load() {
 # cache does not see.
 suite_chart() { (cd test/chart && GOWORK=off go test -count=1 "${flags[@]}" ./...); }
 
+# Its module is its own, since it drives a browser.
+suite_picture() {
+  hack/deps.sh chromium-headless-shell || cannot "there is no chromium-headless-shell"
+  AXE=$(hack/axe.sh) || cannot "there is no axe-core; see above"
+  CHROMIUM=$(command -v chromium-headless-shell)
+  export AXE CHROMIUM
+  hack/engine.sh
+  (cd test/picture && GOWORK=off go test -v -count=1 "${flags[@]}" ./... | grep --line-buffered -vE '^=== (RUN|PAUSE|CONT|NAME)')
+}
+
 suite_images() {
   local packages
   hack/deps.sh dpkg-deb zip || cannot "a release needs dpkg-deb and zip"
@@ -188,7 +199,7 @@ compile() {
   local packages=() name
   for name in "${suites[@]}"; do
     case $name in
-    unit | chart | e2e) ;;
+    unit | chart | picture | e2e) ;;
     *) packages+=("./test/$name/...") ;;
     esac
   done
@@ -204,6 +215,7 @@ compile() {
   fi
   ((${#packages[@]} == 0)) || go list -export -deps -test "${packages[@]}"
   ! wanted chart || (cd test/chart && GOWORK=off go list -export -deps -test ./...)
+  ! wanted picture || (cd test/picture && GOWORK=off go list -export -deps -test ./...)
 }
 
 # background FUNCTION starts one in its own process group, $beside, which ends with this script.
@@ -242,7 +254,7 @@ aside() {
   done
 }
 
-readonly all="unit, rules, proxy, traffic, envtest, load, images, chart, e2e"
+readonly all="unit, rules, proxy, traffic, envtest, load, images, chart, picture, e2e"
 suites=("$@")
 ((${#suites[@]})) || die "no suite named; the suites are $all"
 for name in "${suites[@]}"; do
@@ -256,7 +268,7 @@ trap 'exit 130' INT TERM HUP
 results=$work/results passed=0 failed=0 skipped=0
 : >"$results"
 ((${#suites[@]} == 1)) || prepare
-if wanted envtest chart && wanted unit rules proxy traffic load images e2e; then
+if wanted envtest chart && wanted unit rules proxy traffic load images picture e2e; then
   say "envtest and chart run beside the other suites"
   background aside >"$work/aside" 2>&1
   for name in "${suites[@]}"; do

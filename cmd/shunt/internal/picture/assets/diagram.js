@@ -93,7 +93,9 @@ class Diagram {
     group.append(svg("rect", { class: "box", x, y, width: w, height: h, rx: radius }));
     const middle = x + w / 2;
     const line = y + (detail && h > 44 ? 23 : h / 2 + 4.5);
-    if (detail && h <= 44) {
+    if (!name) {
+      // a hook's box, whose name stands at the left
+    } else if (detail && h <= 44) {
       const text = svg("text", { x: middle, y: line, "text-anchor": "middle" });
       text.append(svg("tspan", { class: "name" }, name), svg("tspan", { class: "detail", dx: 8 }, detail));
       group.append(text);
@@ -252,7 +254,7 @@ class Diagram {
       g.append(lane);
     }
     const { x } = this.nodes.POSTROUTING;
-    g.append(svg("text", { class: "label", x: x - this.gap / 2, y: this.nodes.POSTROUTING.y + 5, "text-anchor": "middle" }, "lo"));
+    g.append(svg("text", { class: "label", x: x - this.gap / 2, y: this.nodes.POSTROUTING.y - 3, "text-anchor": "middle" }, "lo"));
   }
 
   /**

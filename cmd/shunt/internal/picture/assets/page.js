@@ -135,8 +135,8 @@ function sameQuestion(a, b) {
     ["uid", "gid", "mark"].every((name) => (a[name] ?? "") === (b[name] ?? ""));
 }
 
-/** ask walks the form's question and shows the answer from a step on. */
-function ask(at) {
+/** ask walks the form's question and shows the answer, or a branch of it, from a step on. */
+function ask(at, branch = []) {
   const question = asked();
   halt();
   const inputs = { to: $("to"), from: $("source-address"), uid: $("uid"), gid: $("gid"), mark: $("mark") };
@@ -159,7 +159,7 @@ function ask(at) {
     settle();
   }
   state.journey = journey;
-  state.branch = [];
+  state.branch = branch;
   for (const button of $("paths").querySelectorAll("button")) {
     button.setAttribute("aria-pressed", String(sameQuestion(paths()[Number(button.dataset.path)].question, question)));
   }
@@ -201,7 +201,8 @@ function follow(link) {
     from: words.get("from") ?? "app", to: words.get("to"), udp: words.get("udp") === "1",
     uid: words.get("uid") ?? "", gid: words.get("gid") ?? "", mark: words.get("mark") ?? "",
   });
-  ask(Math.max(0, Number(words.get("step") ?? 1) - 1 || 0));
+  const branch = (words.get("branch") ?? "").split(".").filter((way) => way === "if" || way === "unless");
+  ask(Math.max(0, Number(words.get("step") ?? 1) - 1 || 0), branch);
   return true;
 }
 
@@ -283,6 +284,7 @@ function tell(at = 0) {
   $("answer").textContent = headline(end);
   $("answer").className = `answer ${how(end)}`;
   $("because").textContent = sentence(end.text);
+  $("because").dataset.text = end.text;
   $("answer").dataset.kind = end.kind;
   $("seen").textContent = end.sees ? `${end.kind === "app" ? "The app" : "The other end"} sees it come from ${end.sees}.` : "";
   $("seen").dataset.sees = end.sees ?? "";
@@ -367,7 +369,7 @@ const actors = { app: "the app", proxy: "the proxy", outside: "outside" };
 function stepItem(step, number) {
   const quiet = !step.met.length && !step.start && !step.end && !step.stop;
   const item = make("li", {
-    class: [quiet && "quiet", step.stop && "stop"].filter(Boolean).join(" "), "data-step": number, "data-place": step.place,
+    class: [quiet && "quiet", step.stop && "stop"].filter(Boolean).join(" "), "data-step": number, "data-place": step.place, "data-end": step.end,
   });
   const place = make("span", { class: "place" }, step.start ? `From ${actors[step.place]}` : step.end ? `At ${actors[step.place]}` : step.place);
   const says = step.start ? "" : step.says || (step.met.length ? "" : step.skipped?.length ? "" : "no rule");
