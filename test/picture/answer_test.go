@@ -33,6 +33,7 @@ type journey struct {
 		Kind, Sees, Text string
 		Proxied          bool
 	}
+	Fork *struct{ If, Unless journey }
 }
 
 type packet struct {

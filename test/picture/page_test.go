@@ -189,6 +189,58 @@ func (p *tab) follow(link string) {
 	p.frames()
 }
 
+// dump is what iptables-save -c prints of rules with a match that nobody knows.
+const dump = `*nat
+:PREROUTING ACCEPT [5:300]
+:OUTPUT ACCEPT [3:180]
+:MESH - [0:0]
+[41:2460] -A PREROUTING -p tcp -j MESH
+[1:60] -A MESH -p tcp -m set --match-set clients src -j RETURN
+[1040:2400] -A MESH -p tcp -j REDIRECT --to-ports 15006
+[4:240] -A OUTPUT -m owner --uid-owner 1337 -j RETURN
+COMMIT
+`
+
+// TestFork shows both ways where it is not known which one a connection takes, and
+// what rules have counted.
+func TestFork(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "dump")
+	if err := os.WriteFile(name, []byte(dump), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--dump", name, "--from", "10.0.0.9", "--to", "10.0.0.1:8080"}
+	address := written(t, args...)
+	page := open(t, address, desktop)
+	want := asked(t, args...)[0].Journey
+	if want.Fork == nil {
+		t.Fatal("the command line knows the way")
+	}
+	unknown := page.answer()
+	if diff := cmp.Diff(want.told(), unknown); diff != "" {
+		t.Errorf("(-command line +page):\n%s", diff)
+	}
+	for i, branch := range []journey{want.Fork.If, want.Fork.Unless} {
+		page.click(fmt.Sprintf("#forks button:nth-child(%d)", i+1))
+		page.compare(t, branch)
+		again := open(t, address+eval[string](page, "location.hash"), desktop)
+		if diff := cmp.Diff(page.answer(), again.answer()); diff != "" {
+			t.Errorf("the link leads to another branch (-before +after):\n%s", diff)
+		}
+		page.click("#forks button:first-child") // back
+		if diff := cmp.Diff(unknown, page.answer()); diff != "" {
+			t.Errorf("back from a branch (-before +after):\n%s", diff)
+		}
+	}
+	for _, count := range []string{"41 packets", "1 packet", "1,040 packets", "4 packets"} {
+		if !strings.Contains(page.text("#rules"), count) {
+			t.Errorf("the list of rules does not say %s", count)
+		}
+	}
+	if got := page.text("#legs .counted"); got != "41 packets so far" {
+		t.Errorf("the first rule that is met says %q", got)
+	}
+}
+
 // TestNoRequest lets the page work: nothing but the file itself is asked for. Then
 // it has the page try to load something, which its policy forbids.
 func TestNoRequest(t *testing.T) {

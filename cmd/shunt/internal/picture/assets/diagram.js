@@ -16,6 +16,9 @@ function svg(name, attributes = {}, ...children) {
   return made;
 }
 
+// The colours of the two connections, of an end that is none, and of one that is not known.
+const colours = ["one", "two", "bad", "doubt"];
+
 class Diagram {
   /** @param root the svg element @param side one family of a pod @param proxy the pod's proxy @param width in pixels */
   constructor(root, side, proxy, width) {
@@ -265,8 +268,8 @@ class Diagram {
     const legs = steps.length ? steps[steps.length - 1].leg + 1 : 0;
     this.layers.ways.replaceChildren();
     this.layers.top.replaceChildren();
-    for (const { group } of Object.values(this.nodes)) group.classList.remove("visited", "present", "one", "two", "bad");
-    for (const mark of this.marks.values()) mark.classList.remove("met", "latest", "decides", "one", "two", "bad");
+    for (const { group } of Object.values(this.nodes)) group.classList.remove("visited", "present", ...colours);
+    for (const mark of this.marks.values()) mark.classList.remove("met", "latest", "decides", ...colours);
     for (const name of this.root.querySelectorAll(".lit-chain")) name.classList.remove("lit-chain");
 
     for (const lane of this.lanes.values()) lane.classList.remove("used");
@@ -274,7 +277,7 @@ class Diagram {
     let last = null;
     steps.forEach((step, i) => {
       const node = this.nodes[step.node];
-      const colour = step.stop ? "bad" : step.colour;
+      const colour = step.stop || step.colour;
       const points = this.between(step.from, step.node);
       if (points.length) {
         const place = i > at ? "ahead" : step.leg === steps[at].leg ? "here" : "";
@@ -285,12 +288,12 @@ class Diagram {
         if (i === at) last = way;
       }
       if (i > at) return;
-      node.group.classList.remove("one", "two", "bad");
+      node.group.classList.remove(...colours);
       node.group.classList.add("visited", colour);
       for (const met of step.met) this.mark(met, step, i === at);
       if (i === at) {
         node.group.classList.add("present");
-        if (step.stop) this.cross(node);
+        if (step.stop) this.sign(node, step.stop);
       }
     });
     return last;
@@ -305,8 +308,8 @@ class Diagram {
       this.layers.top.append(mark);
     }
     if (!mark) return;
-    mark.classList.remove("one", "two", "bad");
-    mark.classList.add("met", step.stop ? "bad" : step.colour);
+    mark.classList.remove(...colours);
+    mark.classList.add("met", step.stop || step.colour);
     mark.classList.toggle("latest", now);
     mark.classList.toggle("decides", Boolean(met.decides));
     for (const name of this.root.querySelectorAll("[data-chain]")) {
@@ -314,9 +317,11 @@ class Diagram {
     }
   }
 
-  cross(node) {
-    const x = node.x + node.w - 14, y = node.y + 14;
-    this.layers.top.append(svg("path", { class: "cross", d: `M${x - 6} ${y - 6}l12 12m0 -12l-12 12` }));
+  /** sign puts a cross where a packet ends, and a question mark where that is not known. */
+  sign(node, kind) {
+    const x = node.x + node.w - 15, y = node.y + 15;
+    this.layers.top.append(kind === "bad" ? svg("path", { class: "cross", d: `M${x - 6} ${y - 6}l12 12m0 -12l-12 12` })
+      : svg("text", { class: "question", x, y: y + 7, "text-anchor": "middle" }, "?"));
   }
 
   /** run moves a dot along a way; done is called at its end. It returns a function that ends it at once. */

@@ -227,7 +227,7 @@ function stepsOf(journey) {
     let node = leg.from;
     steps.push({ ...common, node, from: "", met: [], changes: [], place: leg.from, says: "sends", start: true });
     let between = node;
-    leg.hooks.forEach((hook, i) => {
+    leg.hooks.forEach((hook) => {
       if (hook.name === "ROUTING") {
         const again = between === "OUTPUT";
         const at = again ? "OUTPUT" : between === "PREROUTING" ? "routeIn" : "routeOut";
@@ -244,10 +244,9 @@ function stepsOf(journey) {
       }
       steps.push({ ...common, node: hook.name, from: between, met, changes, skipped, place: hook.name, says: "", passes: hook.passes ?? [] });
       between = hook.name;
-      if (i === leg.hooks.length - 1 && !to) steps[steps.length - 1].stop = true;
     });
     if (to) steps.push({ ...common, node: to, from: between, met: [], changes: [], place: to, says: leg.outcome, end: true });
-    else steps[steps.length - 1].outcome = leg.outcome;
+    else Object.assign(steps[steps.length - 1], { outcome: leg.outcome, stop: journey.fork || leg.fate === "unknown" ? "doubt" : "bad" });
   });
   return steps;
 }
@@ -369,7 +368,7 @@ const actors = { app: "the app", proxy: "the proxy", outside: "outside" };
 function stepItem(step, number) {
   const quiet = !step.met.length && !step.start && !step.end && !step.stop;
   const item = make("li", {
-    class: [quiet && "quiet", step.stop && "stop"].filter(Boolean).join(" "), "data-step": number, "data-place": step.place, "data-end": step.end,
+    class: [quiet && "quiet", step.stop && `stop ${step.stop}`].filter(Boolean).join(" "), "data-step": number, "data-place": step.place, "data-end": step.end,
   });
   const place = make("span", { class: "place" }, step.start ? `From ${actors[step.place]}` : step.end ? `At ${actors[step.place]}` : step.place);
   const says = step.start ? "" : step.says || (step.met.length ? "" : step.skipped?.length ? "" : "no rule");
@@ -377,8 +376,12 @@ function stepItem(step, number) {
   const button = make("button", { type: "button" }, place);
   if (step.end) button.append(make("span", { class: "why" }, step.says));
   for (const met of step.met) {
-    button.append(make("span", { class: `why${met.decides ? " decides" : ""}`, "data-rule": `${met.table} ${met.chain} ${met.number}` }, sentence(met.reason)),
-      make("span", { class: "rule" }, `${met.table} ${met.chain}${met.number ? ` ${met.number}` : ""} → ${met.does}`));
+    const place = `${met.table} ${met.chain}${met.number ? ` ${met.number}` : ""}`;
+    const why = reason(met);
+    button.append(make("span", { class: `why${met.decides ? " decides" : ""}`, "data-rule": `${met.table} ${met.chain} ${met.number}` }, sentence(why)),
+      make("span", { class: "rule" }, why || !met.number ? `${place} → ${met.does}` : `${place}: ${met.rule}`));
+    const count = counted(side().tables[met.table]?.chains[met.chain]?.rules[met.number - 1] ?? {});
+    if (count) button.append(make("span", { class: "counted" }, `${count} so far`));
   }
   for (const { field, before, after } of step.changes) {
     button.append(make("span", { class: "change" }, `${field} ${before} → ${after}`));
@@ -391,6 +394,11 @@ function stepItem(step, number) {
   });
   item.append(button);
   return item;
+}
+
+/** reason says why a rule is there; "" where it has no comment, and is its own reason. */
+function reason(met) {
+  return met.number && met.reason.endsWith(met.rule) ? "" : met.reason;
 }
 
 /** show shows one step. With animate the packet runs there first, and then is called. */
@@ -446,7 +454,7 @@ function saying(step) {
   const leg = current().legs[step.leg];
   if (step.start) return [`${leg.title}.`, packetText(leg.packet)];
   if (step.end) return [`At ${actors[step.place]}.`, step.says];
-  const reasons = step.met.map((met) => sentence(met.reason));
+  const reasons = step.met.map((met) => sentence(reason(met)) || `${met.table} ${met.chain} ${met.number}: ${met.rule}.`);
   if (step.outcome) reasons.push(step.outcome);
   if (!reasons.length) reasons.push(step.says || "No rule matches.");
   return [`${step.place}:`, ...reasons];
@@ -507,6 +515,12 @@ function rules() {
   $("rules").replaceChildren(...parts);
 }
 
+/** counted says how many packets a rule has counted, where that is known. */
+function counted({ packets }) {
+  if (packets === undefined) return "";
+  return packets === 1 ? "1 packet" : `${packets.toLocaleString("en")} packets`;
+}
+
 function chainList(shape, table, chain) {
   const { rules: all, policy } = shape.tables[table].chains[chain];
   const note = `${all.length === 1 ? "1 rule" : `${all.length} rules`}${policy ? `, policy ${policy}` : ""}`;
@@ -517,7 +531,7 @@ function chainList(shape, table, chain) {
     list.append(...all.map((rule, i) => make("li", { "data-number": i + 1 },
       make("span", { class: "number" }, String(i + 1)),
       make("span", {}, rule.why ? rule.why.replace(/^shunt: /, "") : "", make("code", {}, rule.text)),
-      make("span", { class: "count" }, rule.packets === undefined ? "" : `${rule.packets.toLocaleString("en")} packets`))));
+      make("span", { class: "count" }, counted(rule)))));
     light();
   };
   if (details.open) write();

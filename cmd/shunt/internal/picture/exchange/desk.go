@@ -8,6 +8,25 @@ import (
 	"github.com/shunt-dev/shunt/initimage/trace"
 )
 
+// Document is all that a page knows.
+type Document struct {
+	Subjects []Subject
+	Asked    *trace.Question // that the page opens with; nil for the first path
+}
+
+// Subject is a pod, or one pod as several modes of interception make it.
+type Subject struct {
+	Name  string
+	Modes []Mode
+}
+
+// Mode is a pod as one mode of interception makes it.
+type Mode struct {
+	Name    string // REDIRECT, TPROXY; "" where there is only one
+	Current bool   // the source asks for it
+	Pod     trace.Pod
+}
+
 // Desk answers questions about the pods of a document.
 type Desk struct{ document Document }
 
@@ -85,5 +104,5 @@ func (d *Desk) pod(subject, mode int) (trace.Pod, error) {
 	if subject < 0 || subject >= len(d.document.Subjects) || mode < 0 || mode >= len(d.document.Subjects[subject].Modes) {
 		return trace.Pod{}, fmt.Errorf("the page has no pod %d in mode %d", subject, mode)
 	}
-	return d.document.Subjects[subject].Modes[mode].Pod.Pod, nil
+	return d.document.Subjects[subject].Modes[mode].Pod, nil
 }

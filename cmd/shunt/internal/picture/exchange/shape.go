@@ -43,10 +43,11 @@ type ShapeChain struct {
 
 // ShapeRule is a rule as text.
 type ShapeRule struct {
-	Text string `json:"text"`           // without its comment
-	Why  string `json:"why,omitempty"`  // its comment
-	To   string `json:"to,omitempty"`   // the chain that it jumps to
-	Acts bool   `json:"acts,omitempty"` // it can change where a packet goes
+	Text string `json:"text"`          // without its comment
+	Why  string `json:"why,omitempty"` // its comment
+	To   string `json:"to,omitempty"`  // the chain that it jumps to
+	// Packets are those that the rule has counted, where that is known.
+	Packets *uint64 `json:"packets,omitempty"`
 }
 
 // shapeOf returns what the page draws of a side.
@@ -82,7 +83,7 @@ func shapeTable(t ruleset.Table) ShapeTable {
 	for _, c := range t.Chains {
 		rules := []ShapeRule{}
 		for _, r := range c.Rules {
-			rules = append(rules, shapeRule(t.Name, c.Name, r))
+			rules = append(rules, shapeRule(r))
 		}
 		shape.Order = append(shape.Order, c.Name)
 		shape.Chains[c.Name] = ShapeChain{Policy: c.Policy, Rules: rules}
@@ -90,9 +91,8 @@ func shapeTable(t ruleset.Table) ShapeTable {
 	return shape
 }
 
-func shapeRule(table, chain string, r ruleset.Rule) ShapeRule {
+func shapeRule(r ruleset.Rule) ShapeRule {
 	bare := r
 	bare.Comment = ""
-	step := ruleset.Step{Table: table, Chain: chain, Number: 1, Rule: r}
-	return ShapeRule{Text: bare.String(), Why: r.Comment, To: r.JumpsTo(), Acts: step.Acts()}
+	return ShapeRule{Text: bare.String(), Why: r.Comment, To: r.JumpsTo(), Packets: r.Packets}
 }
