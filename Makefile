@@ -124,6 +124,10 @@ fmt: ## Format the Go files in place.
 generate: ## Write the generated files anew.
 	go generate ./...
 
+.PHONY: picture
+picture: ## Take the README's pictures of the page of shunt trace -o html anew (root, to install a browser).
+	@hack/picture.sh
+
 .PHONY: bench
 bench: ## Run the benchmarks, 6 minutes, and write their tables into docs; BENCH is a pattern (root, two CPUs).
 	@((EUID)) || hack/deps.sh iptables-nft iptables-legacy haproxy wrk

@@ -39,14 +39,17 @@ package() {
   apt-get/ssh) echo openssh-client ;;
   apt-get/sshd) echo openssh-server ;;
   apt-get/nghttpd) echo nghttp2-server ;;
+  */fc-list) echo fontconfig ;;
+  apt-get/font-inter) echo fonts-inter ;;
   */host-local) echo containernetworking-plugins ;;
   *) echo "$2" ;;
   esac
 }
 
 # there COMMAND: a compiler without the C library's headers is no compiler, so gcc is asked to build something. Of psycopg2
-# there is no command: it is a module of the system's Python.
+# there is no command: it is a module of the system's Python. font-inter is a font.
 there() {
+  [[ $1 != font-inter ]] || { [[ -n $(fc-list :family=Inter family 2>/dev/null) ]]; return; }
   [[ $1 != psycopg2 ]] || { /usr/bin/python3 -c 'import psycopg2' 2>/dev/null; return; }
   command -v "$1" >/dev/null || return 1
   [[ $1 != gcc ]] || echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1

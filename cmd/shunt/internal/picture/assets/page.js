@@ -435,9 +435,11 @@ function show(at, animate, then) {
 function reveal(item) {
   const list = $("legs");
   if (list.scrollHeight <= list.clientHeight + 1) return;
-  const top = item.offsetTop, bottom = top + item.offsetHeight;
-  if (top - 70 < list.scrollTop) list.scrollTop = top - 70;
-  else if (bottom + 70 > list.scrollTop + list.clientHeight) list.scrollTop = bottom + 70 - list.clientHeight;
+  const { top, bottom } = list.getBoundingClientRect();
+  const room = Math.max(160, Math.min(bottom, innerHeight) - Math.max(top, 0)); // of it that is to be seen
+  const first = item.offsetTop - 60, last = item.offsetTop + item.offsetHeight + 24;
+  if (first < list.scrollTop) list.scrollTop = first;
+  else if (last > list.scrollTop + room) list.scrollTop = last - room;
 }
 
 /** follows scrolls a small screen to where the packet is, above the bar with the buttons. */
