@@ -48,7 +48,10 @@ func TestQuestionRefused(t *testing.T) {
 		{Question{From: "::1", To: "10.0.0.1:1"}, `from: invalid value "::1" with to 10.0.0.1:1; accepted: addresses of one family`},
 		{Question{From: "app", To: "10.0.0.1:1", UID: "-1", Mark: "red"}, "uid: invalid value \"-1\"; accepted: 0 to 4294967295\n" +
 			"mark: invalid value \"red\"; accepted: 0 to 4294967295"},
-		{Question{From: "10.0.0.9", To: "10.0.0.1:1", UID: "5"}, `uid: given for a connection of another host; accepted: from app, from proxy`},
+		{
+			Question{From: "10.0.0.9", To: "10.0.0.1:1", UID: "5"},
+			"uid: given for a connection of another host; accepted: from app, from proxy",
+		},
 	} {
 		if _, err := test.question.Connection(pod); err == nil || err.Error() != test.want {
 			t.Errorf("%+v:\n%v\nwanted\n%s", test.question, err, test.want)

@@ -464,7 +464,7 @@ func TestLong(t *testing.T) {
 	for i := range 1000 {
 		prefixes = append(prefixes, fmt.Sprintf("10.%d.%d.0/24", 100+i/250, i%250))
 	}
-	args := []string{"--", "-i", strings.Join(prefixes, ",")}
+	args := []string{"--", "-x", strings.Join(prefixes, ",")}
 	page := open(t, written(t, args...), desktop)
 	page.choose("from", "app")
 	page.ask("10.102.7.9:80", nil)

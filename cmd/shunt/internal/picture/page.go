@@ -84,13 +84,14 @@ func documentOf(answers []trace.Answer) exchange.Document {
 		if pod.Built != nil {
 			for _, system := range []interception.System{interception.SystemRedirect, interception.SystemTProxy} {
 				if other, ok := pod.In(system); ok {
-					mode := exchange.Mode{Name: string(other.Built.Mode()), Current: system == pod.Built.System, Pod: other}
-					subject.Modes = append(subject.Modes, mode)
+					subject.Modes = append(subject.Modes, exchange.Mode{
+						Name: string(other.Built.Mode()), Current: system == pod.Built.System, Pod: other, Paths: exchange.PathsOf(other),
+					})
 				}
 			}
 		}
 		if !slices.ContainsFunc(subject.Modes, func(m exchange.Mode) bool { return m.Current }) {
-			subject.Modes = []exchange.Mode{{Current: true, Pod: pod}}
+			subject.Modes = []exchange.Mode{{Current: true, Pod: pod, Paths: exchange.PathsOf(pod)}}
 		}
 		document.Subjects = append(document.Subjects, subject)
 	}

@@ -54,7 +54,7 @@ function view(subject = state.subject, mode = state.mode) {
 }
 
 const side = () => view().shapes.find(({ family }) => family === state.family);
-const pathsOf = (family) => view().paths.filter((path) => path.family === family);
+const pathsOf = (family) => view().paths.filter((path) => path.family === family && path.question.to);
 const paths = () => pathsOf(state.family);
 
 /** endpoint prints an address and, if it is known, a port. */
@@ -584,9 +584,11 @@ function settle() {
     return make("li", {}, button);
   }));
   const exceptions = paths().slice(usual.length);
+  const untried = view().paths.filter((path) => path.family === state.family && !path.question.to);
   $("exceptions").hidden = !exceptions.length;
   $("exception").replaceChildren(make("option", { value: "none" }, "exceptions of these rules"), ...exceptions.map((path, i) => (
-    make("option", { value: usual.length + i }, `${path.about}: ${shorten(path.like)}`))));
+    make("option", { value: usual.length + i }, `${path.about}: ${shorten(path.like)}`))),
+  ...untried.map(({ about }) => make("option", { disabled: true }, `not tried: ${about}`)));
   draw();
   rules();
 }

@@ -25,6 +25,7 @@ type Mode struct {
 	Name    string // REDIRECT, TPROXY; "" where there is only one
 	Current bool   // the source asks for it
 	Pod     trace.Pod
+	Paths   []Path // that matter; the page need not try them out
 }
 
 // Desk answers questions about the pods of a document.
@@ -54,7 +55,8 @@ type Ports struct {
 	DNS      uint16 `json:"dns"`
 }
 
-// Path is one of the paths that matter.
+// Path is one of the paths that matter. One that only says what was not tried has no
+// question.
 type Path struct {
 	Name     string         `json:"name"`
 	About    string         `json:"about"`
@@ -67,42 +69,48 @@ type Path struct {
 
 // View returns what the page shows of a pod.
 func (d *Desk) View(subject, mode int) (View, error) {
-	pod, err := d.pod(subject, mode)
+	of, err := d.mode(subject, mode)
 	if err != nil {
 		return View{}, err
 	}
-	view := View{
-		Name: pod.Name, Proxy: Ports{pod.Proxy.Inbound, pod.Proxy.Outbound, pod.Proxy.DNS},
-		Shapes: []Shape{}, Paths: []Path{},
-	}
-	for _, side := range pod.Sides {
+	ports := Ports{of.Pod.Proxy.Inbound, of.Pod.Proxy.Outbound, of.Pod.Proxy.DNS}
+	view := View{Name: of.Pod.Name, Proxy: ports, Shapes: []Shape{}, Paths: of.Paths}
+	for _, side := range of.Pod.Sides {
 		view.Shapes = append(view.Shapes, shapeOf(side))
-	}
-	for _, path := range trace.Paths(pod) {
-		end := path.Journey.End
-		view.Paths = append(view.Paths, Path{
-			path.Name, path.About, path.Family, path.Like, trace.QuestionOf(pod, path.Journey.Connection), end.Kind, end.Proxied,
-		})
 	}
 	return view, nil
 }
 
-// Ask follows a connection.
-func (d *Desk) Ask(subject, mode int, question trace.Question) (trace.Journey, error) {
-	pod, err := d.pod(subject, mode)
-	if err != nil {
-		return trace.Journey{}, err
+// PathsOf returns the paths that matter of a pod, for the page.
+func PathsOf(pod trace.Pod) []Path {
+	paths := []Path{}
+	for _, path := range trace.Paths(pod) {
+		end := path.Journey.End
+		one := Path{Name: path.Name, About: path.About, Family: path.Family, Like: path.Like, Kind: end.Kind, Proxied: end.Proxied}
+		if connection := path.Journey.Connection; connection.From != "" {
+			one.Question = trace.QuestionOf(pod, connection)
+		}
+		paths = append(paths, one)
 	}
-	connection, err := question.Connection(pod)
-	if err != nil {
-		return trace.Journey{}, err
-	}
-	return trace.Walk(pod, connection), nil
+	return paths
 }
 
-func (d *Desk) pod(subject, mode int) (trace.Pod, error) {
-	if subject < 0 || subject >= len(d.document.Subjects) || mode < 0 || mode >= len(d.document.Subjects[subject].Modes) {
-		return trace.Pod{}, fmt.Errorf("the page has no pod %d in mode %d", subject, mode)
+// Ask follows a connection.
+func (d *Desk) Ask(subject, mode int, question trace.Question) (trace.Journey, error) {
+	of, err := d.mode(subject, mode)
+	if err != nil {
+		return trace.Journey{}, err
 	}
-	return d.document.Subjects[subject].Modes[mode].Pod, nil
+	connection, err := question.Connection(of.Pod)
+	if err != nil {
+		return trace.Journey{}, err
+	}
+	return trace.Walk(of.Pod, connection), nil
+}
+
+func (d *Desk) mode(subject, mode int) (Mode, error) {
+	if subject < 0 || subject >= len(d.document.Subjects) || mode < 0 || mode >= len(d.document.Subjects[subject].Modes) {
+		return Mode{}, fmt.Errorf("the page has no pod %d in mode %d", subject, mode)
+	}
+	return d.document.Subjects[subject].Modes[mode], nil
 }

@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -91,7 +92,7 @@ func TestDesk(t *testing.T) {
 	pods := podsOf(t)
 	var document Document
 	for _, pod := range pods {
-		document.Subjects = append(document.Subjects, Subject{Modes: []Mode{{Pod: pod}}})
+		document.Subjects = append(document.Subjects, Subject{Modes: []Mode{{Pod: pod, Paths: PathsOf(pod)}}})
 	}
 	text, err := json.Marshal(document)
 	if err != nil {
@@ -108,6 +109,9 @@ func TestDesk(t *testing.T) {
 			t.Fatal(err)
 		}
 		for at, path := range trace.Paths(pod) {
+			if path.Journey.Connection.From == "" {
+				continue
+			}
 			journey, err := desk.Ask(i, 0, view.Paths[at].Question)
 			if err != nil {
 				t.Fatal(err)
@@ -135,6 +139,23 @@ func asJSON(t *testing.T, value any) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// TestUntried tells the page what was not tried, as a path without a question.
+func TestUntried(t *testing.T) {
+	var text strings.Builder
+	for i := range 20000 {
+		fmt.Fprintf(&text, "-A OUTPUT -d 10.%d.%d.0/24 -j RETURN\n", i/250, i%250)
+	}
+	set, err := ruleset.Parse(ruleset.IPv4, "*nat\n"+text.String()+"COMMIT\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	side := trace.Side{Family: ruleset.IPv4, Host: trace.InventedHost(), Sets: []ruleset.RuleSet{set}}
+	paths := PathsOf(trace.Pod{Sides: []trace.Side{side}})
+	if last := paths[len(paths)-1]; last.Name != "not tried" || last.Question != (trace.Question{}) {
+		t.Errorf("the last path is %+v", last)
+	}
 }
 
 // TestShape draws the chains of a hook in the kernel's order, with what rules jump to.
