@@ -39,13 +39,7 @@ func newExplain(name string) *cobra.Command {
 	}
 	e.addFlags(cmd, "the pod's namespace (default the context's)")
 	cmd.Flags().StringVarP(&e.output, "output", "o", outputTable, "output format: table or json")
-	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		_, namespace, err := e.api()
-		if err != nil || len(args) > 0 {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		return e.names(cmd.Context(), namespace), cobra.ShellCompDirectiveNoFileComp
-	}
+	e.completePods(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := errors.Join(checkOutput(e.output, outputTable, outputJSON), e.checkNamespaces(false)); err != nil {
 			return usage(err)
@@ -53,14 +47,6 @@ func newExplain(name string) *cobra.Command {
 		return e.run(cmd)
 	}
 	return cmd
-}
-
-// kinds are kubectl's names of the kinds that people explain.
-var kinds = map[string]string{
-	"pod": "Pod", "pods": "Pod", "po": "Pod", "deployment": "Deployment", "deployments": "Deployment", "deploy": "Deployment",
-	"statefulset": "StatefulSet", "statefulsets": "StatefulSet", "sts": "StatefulSet",
-	"daemonset": "DaemonSet", "daemonsets": "DaemonSet", "ds": "DaemonSet",
-	"replicaset": "ReplicaSet", "replicasets": "ReplicaSet", "rs": "ReplicaSet", "job": "Job", "jobs": "Job",
 }
 
 // named reads NAME, KIND/NAME or KIND NAME, as kubectl does. The kind may have its
@@ -77,7 +63,7 @@ func named(args []string) (kind, name string, err error) {
 		return "", words[0], nil
 	}
 	kind, _, _ = strings.Cut(words[0], ".")
-	if known, is := kinds[strings.ToLower(kind)]; is {
+	if known, is := cluster.Kinds[strings.ToLower(kind)]; is {
 		kind = known
 	}
 	return kind, words[1], nil

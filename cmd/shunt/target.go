@@ -31,6 +31,17 @@ func (t *target) addFlags(cmd *cobra.Command, forNamespace string) {
 	}
 }
 
+// completePods completes a command's argument with the names of pods.
+func (t *target) completePods(cmd *cobra.Command) {
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		_, namespace, err := t.api()
+		if err != nil || len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return t.names(cmd.Context(), namespace), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
 // checkNamespaces rejects a wrong --namespace, and one beside --all-namespaces.
 func (t *target) checkNamespaces(all bool) error {
 	switch {

@@ -11,32 +11,41 @@ import (
 
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/picture"
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/source"
+	"github.com/shunt-dev/shunt/initimage/dump"
 	"github.com/shunt-dev/shunt/initimage/trace"
 )
 
 const traceLong = `Show which way a connection goes through a pod, and why.
 
 It names every hook, table and chain in the order in which the kernel runs them, and the rule that decides. It goes on where the
-proxy opens a connection of its own, and on the way back, until the bytes reach the app or leave the pod. Nothing is changed, and
-no Linux kernel is needed.
+proxy opens a connection of its own, and on the way back, until the bytes reach the app or leave the pod.
 
 Without --to it lists the paths that matter: in, out, loopback, the pod's own address, DNS, probes, and the exceptions that the rules
 make, for IPv4 and IPv6.
 
-The rules are those of shunt-init, whose flags stand behind --, unless a flag names another source.`
+The rules are those of shunt-init, whose flags stand behind --, unless a flag or a POD names another source. For a running POD an
+ephemeral container reads what the pod really has; the command says first what it adds. -f and --dump ask nobody. This line,
+run in a pod or on its node in the pod's namespace, prints what --dump reads:
+
+  ` + dump.Script + `
+`
 
 func newTrace(name string) *cobra.Command {
 	rules := source.New()
+	var cluster target
+	rules.SetCluster(cluster.api)
 	var asked trace.Question
 	var output string
 	cmd := &cobra.Command{
-		Use:   "trace [--from app|proxy|ADDR --to ADDR:PORT] [-f FILE | -- shunt-init's flags]",
+		Use:   "trace [--from app|proxy|ADDR --to ADDR:PORT] [POD | -f FILE | --dump FILE | --netns PATH | -- shunt-init's flags]",
 		Short: "Show which way a connection goes, and why", Long: traceLong,
 		Example: examples(name,
-			"trace", "trace -f deployment.yaml --from app --to 10.0.0.9:443",
+			"trace", "trace -f deployment.yaml --from app --to 10.0.0.9:443", "trace echo-8d7df57bb-zflf4 -n shop", "trace --dump dump.txt",
 			"trace --from 10.0.0.9 --to 10.0.0.1:8080 -- -m TPROXY", "trace --from app --to [fd00::9]:443 -o mermaid"),
-		Args: func(cmd *cobra.Command, args []string) error { return noArguments(cmd, beforeDash(cmd, args)) },
+		Args: func(cmd *cobra.Command, args []string) error { return usage(rules.SetPod(beforeDash(cmd, args))) },
 	}
+	cluster.addFlags(cmd, "with a POD: its namespace (default the context's)")
+	cluster.completePods(cmd)
 	rules.AddFlags(cmd.Flags())
 	addQuestion(cmd.Flags(), &asked)
 	cmd.Flags().StringVarP(&output, "output", "o", traceFormats[0], "output format: "+strings.Join(traceFormats, ", "))
@@ -44,7 +53,7 @@ func newTrace(name string) *cobra.Command {
 		if dash := cmd.ArgsLenAtDash(); dash >= 0 {
 			rules.SetArgs(args[dash:])
 		}
-		if err := usage(errors.Join(rules.Check(), checkQuestion(asked), checkTraceOutput(output))); err != nil {
+		if err := usage(errors.Join(rules.Check(), cluster.checkNamespaces(false), checkQuestion(asked), checkTraceOutput(output))); err != nil {
 			return err
 		}
 		pods, err := rules.Read(cmd.Context(), source.Streams{Stdin: cmd.InOrStdin(), Stderr: cmd.ErrOrStderr()})

@@ -181,6 +181,7 @@ type documentJSON struct {
 
 type podJSON struct {
 	Name  string     `json:"name"`
+	Drift []string   `json:"drift,omitempty"`
 	Proxy proxyJSON  `json:"proxy"`
 	Sides []sideJSON `json:"sides"`
 	Paths []pathJSON `json:"paths"`
@@ -218,7 +219,7 @@ type pathJSON struct {
 func Document(answers []Answer) any {
 	document := documentJSON{Pods: []podJSON{}}
 	for _, answer := range answers {
-		form := podJSON{Name: answer.Pod.Name, Proxy: proxyJSON(answer.Pod.Proxy), Paths: []pathJSON{}, Sides: []sideJSON{}}
+		form := podJSON{Name: answer.Pod.Name, Drift: answer.Pod.Drift, Proxy: proxyJSON(answer.Pod.Proxy), Paths: []pathJSON{}, Sides: []sideJSON{}}
 		for i := range answer.Pod.Sides {
 			side := &answer.Pod.Sides[i]
 			at := sideJSON{

@@ -15,6 +15,9 @@ type Pod struct {
 	Proxy Proxy
 	// Built is what the rules were built from; nil if they were read somewhere.
 	Built *interception.Spec `json:"-"`
+	// Drift is how the rules of Shunt in a running pod differ from those that it
+	// should have, one a line.
+	Drift []string
 }
 
 // Side is one address family of a pod.

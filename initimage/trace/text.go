@@ -57,6 +57,9 @@ func (p *printer) pod(pod Pod) {
 			p.printf("# %s: not understood: %s\n", side.Family, line)
 		}
 	}
+	for _, line := range pod.Drift {
+		p.printf("# Not as the pod asks for: %s\n", line)
+	}
 	if len(invented) > 0 {
 		p.printf("# No running pod is asked: its addresses %s, and those of others, are examples.\n", strings.Join(invented, " and "))
 	}

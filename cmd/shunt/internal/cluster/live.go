@@ -29,6 +29,14 @@ func List(ctx context.Context, api *rest.Config, namespace string) (check.Snapsh
 	return snapshot, c.everybody(ctx, &snapshot, namespace)
 }
 
+// Kinds are kubectl's names of the kinds that people explain.
+var Kinds = map[string]string{
+	"pod": "Pod", "pods": "Pod", "po": "Pod", "deployment": "Deployment", "deployments": "Deployment", "deploy": "Deployment",
+	"statefulset": "StatefulSet", "statefulsets": "StatefulSet", "sts": "StatefulSet",
+	"daemonset": "DaemonSet", "daemonsets": "DaemonSet", "ds": "DaemonSet",
+	"replicaset": "ReplicaSet", "replicasets": "ReplicaSet", "rs": "ReplicaSet", "job": "Job", "jobs": "Job",
+}
+
 // NotFoundError says that there is no such pod.
 type NotFoundError struct{ error }
 

@@ -1,0 +1,120 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/shunt-dev/shunt/cmd/shunt/internal/cluster"
+	"github.com/shunt-dev/shunt/initimage/dump"
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/trace"
+	"github.com/shunt-dev/shunt/inject/podplan"
+)
+
+// Connect returns the API server that kubectl would ask, and the namespace that it
+// would ask about.
+type Connect func() (*rest.Config, string, error)
+
+// running is a pod of a cluster, as its network namespace is.
+type running struct {
+	pod, image string
+	connect    Connect
+}
+
+// SetCluster makes pods of a cluster a source. The argument of a command names one,
+// or --pod.
+func (s *Source) SetCluster(connect Connect) { s.kinds = append(s.kinds, &running{connect: connect}) }
+
+// SetPod takes the argument of a command that names a pod.
+func (s *Source) SetPod(words []string) error {
+	for _, k := range s.kinds {
+		if r, is := k.(*running); is && len(words) > 0 {
+			if r.pod != "" {
+				return fmt.Errorf("%q with --pod; accepted: one of them", strings.Join(words, " "))
+			}
+			r.pod = strings.Join(words, "/")
+		}
+	}
+	return nil
+}
+
+func (r *running) addFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&r.pod, "pod", "", "running pod of a cluster, as POD or KIND/NAME: an ephemeral container reads what it really has")
+	fs.StringVar(&r.image, "reader-image", "", "with --pod: image of shunt-init for the ephemeral container (default that of the pod's init "+
+		"container)")
+}
+
+func (r *running) name() string { return "--pod" }
+
+func (r *running) given() bool { return r.pod != "" }
+
+func (r *running) check() error {
+	words := strings.Split(r.pod, "/")
+	switch {
+	case r.pod == "" && r.image != "":
+		return errors.New("--reader-image without --pod; accepted: with it")
+	case r.pod != "" && (len(words) > 2 || slices.Contains(words, "")):
+		return fmt.Errorf("--pod: invalid value %q; accepted: POD, or KIND/NAME such as deployment/echo", r.pod)
+	}
+	return nil
+}
+
+func (r *running) read(ctx context.Context, streams Streams) ([]trace.Pod, error) {
+	api, namespace, err := r.connect()
+	if err != nil {
+		return nil, &UnaskedError{fmt.Errorf("find the cluster: %w", err)}
+	}
+	asked := cluster.Asked{Namespace: namespace, Name: r.pod, Image: r.image}
+	if kind, name, both := strings.Cut(r.pod, "/"); both {
+		kind, _, _ = strings.Cut(kind, ".")
+		asked.Kind, asked.Name = kind, name
+		if known, is := cluster.Kinds[strings.ToLower(kind)]; is {
+			asked.Kind = known
+		}
+	}
+	pod, text, err := cluster.Dump(ctx, api, asked, func(sentence string) { fmt.Fprintln(streams.Stderr, sentence) })
+	var missing cluster.NotFoundError
+	switch {
+	case errors.As(err, &missing):
+		return nil, missing
+	case err != nil:
+		return nil, &UnaskedError{err}
+	}
+	name := "pod " + pod.Namespace + "/" + pod.Name
+	read, notes, err := dump.Read(name, []dump.File{{Name: name, Text: text}})
+	if err != nil {
+		return nil, err
+	}
+	printNotes(streams.Stderr, name, notes)
+	if err := addDrift(&read, pod); err != nil {
+		return nil, err
+	}
+	return []trace.Pod{read}, nil
+}
+
+// addDrift compares what the pod has with what its init container was asked for.
+// Its proxy is the one that was asked for, too.
+func addDrift(read *trace.Pod, pod *corev1.Pod) error {
+	i := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == podplan.InitContainerName })
+	if i < 0 {
+		return nil
+	}
+	args := pod.Spec.InitContainers[i].Args
+	if len(args) > 0 && args[0] == interception.ShareCommand {
+		return nil // it intercepts nothing
+	}
+	spec, opts, err := interception.ParseArgs(args)
+	if err != nil {
+		return fmt.Errorf("pod %s, the arguments of %s: %w", pod.Name, podplan.InitContainerName, err)
+	}
+	read.Proxy = trace.ProxyOf(spec)
+	read.Drift = dump.Drift(*read, spec, familiesOf(opts))
+	return nil
+}
