@@ -42,7 +42,10 @@ func newTrace(name string) *cobra.Command {
 		Example: examples(name,
 			"trace", "trace -f deployment.yaml --from app --to 10.0.0.9:443", "trace echo-8d7df57bb-zflf4 -n shop", "trace --dump dump.txt",
 			"trace --from 10.0.0.9 --to 10.0.0.1:8080 -- -m TPROXY", "trace --from app --to [fd00::9]:443 -o mermaid"),
-		Args: func(cmd *cobra.Command, args []string) error { return usage(rules.SetPod(beforeDash(cmd, args))) },
+		Args: func(cmd *cobra.Command, args []string) error {
+			rules.SetPod(beforeDash(cmd, args))
+			return nil
+		},
 	}
 	cluster.addFlags(cmd, "with a POD: its namespace (default the context's)")
 	cluster.completePods(cmd)

@@ -2,7 +2,9 @@ package source
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
 	"strings"
 
@@ -18,9 +20,9 @@ type namespace struct {
 	pid  *int
 }
 
-func (n *namespace) addFlags(fs *pflag.FlagSet) {
-	fs.StringVar(&n.path, "netns", "", "network namespace of this machine, such as /run/netns/NAME or /proc/1234/ns/net (Linux, root)")
-	fs.Func("pid", "`process` of this machine, whose network namespace is read (Linux, root)", func(text string) error {
+func (n *namespace) addFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&n.path, "netns", "", "network namespace of this machine, a `path` such as /run/netns/NAME or /proc/1234/ns/net (Linux, root)")
+	flags.Func("pid", "`process` of this machine, whose network namespace is read (Linux, root)", func(text string) error {
 		number, err := strconv.Atoi(text)
 		if err != nil || number < 1 {
 			return fmt.Errorf("invalid value %q; accepted: the id of a process", text)
@@ -62,6 +64,9 @@ func (n *namespace) read(ctx context.Context, streams Streams) ([]trace.Pod, err
 		path = fmt.Sprintf("/proc/%d/ns/net", *n.pid)
 	}
 	text, err := dumpOf(ctx, path)
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w; entering a namespace takes root (SYS_ADMIN), and reading it NET_ADMIN", err)
+	}
 	if err != nil {
 		return nil, &UnaskedError{fmt.Errorf("%s: %w", n.name(), err)}
 	}

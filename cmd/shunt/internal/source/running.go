@@ -24,46 +24,70 @@ type Connect func() (*rest.Config, string, error)
 
 // running is a pod of a cluster, as its network namespace is.
 type running struct {
-	pod, image string
-	connect    Connect
+	flag, image string
+	argument    string // KIND/NAME or NAME, as kubectl has it
+	connect     Connect
 }
 
 // SetCluster makes pods of a cluster a source. The argument of a command names one,
 // or --pod.
 func (s *Source) SetCluster(connect Connect) { s.kinds = append(s.kinds, &running{connect: connect}) }
 
-// SetPod takes the argument of a command that names a pod.
-func (s *Source) SetPod(words []string) error {
+// SetPod takes the words of a command line that name a pod.
+func (s *Source) SetPod(words []string) {
 	for _, k := range s.kinds {
-		if r, is := k.(*running); is && len(words) > 0 {
-			if r.pod != "" {
-				return fmt.Errorf("%q with --pod; accepted: one of them", strings.Join(words, " "))
-			}
-			r.pod = strings.Join(words, "/")
+		if r, is := k.(*running); is {
+			r.argument = strings.Join(words, "/")
 		}
 	}
-	return nil
 }
 
 func (r *running) addFlags(fs *pflag.FlagSet) {
-	fs.StringVar(&r.pod, "pod", "", "running pod of a cluster, as POD or KIND/NAME: an ephemeral container reads what it really has")
-	fs.StringVar(&r.image, "reader-image", "", "with --pod: image of shunt-init for the ephemeral container (default that of the pod's init "+
-		"container)")
+	fs.StringVar(&r.flag, "pod", "", "running pod of a cluster, as `[NAMESPACE/]POD`: an ephemeral container reads what it really has")
+	fs.StringVar(&r.image, "reader-image", "", "with a pod: `image` of shunt-init for the ephemeral container (default that of the pod's "+
+		"init container)")
 }
 
 func (r *running) name() string { return "--pod" }
 
-func (r *running) given() bool { return r.pod != "" }
+func (r *running) given() bool { return r.flag != "" || r.argument != "" }
 
 func (r *running) check() error {
-	words := strings.Split(r.pod, "/")
+	wrong := func(text string) bool {
+		words := strings.Split(text, "/")
+		return text != "" && (len(words) > 2 || slices.Contains(words, ""))
+	}
 	switch {
-	case r.pod == "" && r.image != "":
-		return errors.New("--reader-image without --pod; accepted: with it")
-	case r.pod != "" && (len(words) > 2 || slices.Contains(words, "")):
-		return fmt.Errorf("--pod: invalid value %q; accepted: POD, or KIND/NAME such as deployment/echo", r.pod)
+	case !r.given() && r.image != "":
+		return errors.New("--reader-image without a pod; accepted: with --pod")
+	case r.flag != "" && r.argument != "":
+		return fmt.Errorf("%q with --pod; accepted: one of them", r.argument)
+	case wrong(r.flag):
+		return fmt.Errorf("--pod: invalid value %q; accepted: POD, NAMESPACE/POD", r.flag)
+	case wrong(r.argument):
+		return fmt.Errorf("POD: invalid value %q; accepted: POD, or KIND/NAME such as deployment/echo", r.argument)
 	}
 	return nil
+}
+
+// asked returns the pod that the user names.
+func (r *running) asked(namespace string) cluster.Asked {
+	asked := cluster.Asked{Namespace: namespace, Name: r.flag, Image: r.image}
+	if in, name, both := strings.Cut(r.flag, "/"); both {
+		asked.Namespace, asked.Name = in, name
+	}
+	if r.argument == "" {
+		return asked
+	}
+	kind, name, both := strings.Cut(r.argument, "/")
+	if asked.Name = kind; both {
+		kind, _, _ = strings.Cut(kind, ".")
+		asked.Kind, asked.Name = kind, name
+		if known, is := cluster.Kinds[strings.ToLower(kind)]; is {
+			asked.Kind = known
+		}
+	}
+	return asked
 }
 
 func (r *running) read(ctx context.Context, streams Streams) ([]trace.Pod, error) {
@@ -71,15 +95,7 @@ func (r *running) read(ctx context.Context, streams Streams) ([]trace.Pod, error
 	if err != nil {
 		return nil, &UnaskedError{fmt.Errorf("find the cluster: %w", err)}
 	}
-	asked := cluster.Asked{Namespace: namespace, Name: r.pod, Image: r.image}
-	if kind, name, both := strings.Cut(r.pod, "/"); both {
-		kind, _, _ = strings.Cut(kind, ".")
-		asked.Kind, asked.Name = kind, name
-		if known, is := cluster.Kinds[strings.ToLower(kind)]; is {
-			asked.Kind = known
-		}
-	}
-	pod, text, err := cluster.Dump(ctx, api, asked, func(sentence string) { fmt.Fprintln(streams.Stderr, sentence) })
+	pod, text, err := cluster.Dump(ctx, api, r.asked(namespace), func(sentence string) { fmt.Fprintln(streams.Stderr, sentence) })
 	var missing cluster.NotFoundError
 	switch {
 	case errors.As(err, &missing):
