@@ -137,8 +137,8 @@ func (d *dumper) policyRules() error {
 			if rule.Invert {
 				words = append(words, "not")
 			}
-			words = append(words, strings.TrimPrefix(strings.TrimPrefix(p.Narrowed, "not"), " "), effectOf(rule))
-			fmt.Fprintln(d, strings.Join(words, " "))
+			words = append(words, strings.TrimPrefix(p.Narrowed, "not"), effectOf(rule))
+			fmt.Fprintln(d, strings.Join(strings.Fields(strings.Join(words, " ")), " "))
 		}
 	}
 	return nil
