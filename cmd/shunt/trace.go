@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -36,6 +37,7 @@ func newTrace(name string) *cobra.Command {
 	rules.SetCluster(cluster.api)
 	var asked trace.Question
 	var output string
+	var live bool
 	cmd := &cobra.Command{
 		Use:   "trace [--from app|proxy|ADDR --to ADDR:PORT] [POD | -f FILE | --dump FILE | --netns PATH | -- shunt-init's flags]",
 		Short: "Show which way a connection goes, and why", Long: traceLong,
@@ -52,6 +54,8 @@ func newTrace(name string) *cobra.Command {
 	rules.AddFlags(cmd.Flags())
 	addQuestion(cmd.Flags(), &asked)
 	cmd.Flags().StringVarP(&output, "output", "o", traceFormats[0], "output format: "+strings.Join(traceFormats, ", "))
+	cmd.Flags().BoolVar(&live, "live", false, "with a running pod, --from app and --to: make this tcp connection, sending nothing, and say which "+
+		"rules count it and which line of the proxy's log it is")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if dash := cmd.ArgsLenAtDash(); dash >= 0 {
 			rules.SetArgs(args[dash:])
@@ -59,7 +63,14 @@ func newTrace(name string) *cobra.Command {
 		if err := usage(errors.Join(rules.Check(), cluster.checkNamespaces(false), checkQuestion(asked), checkTraceOutput(output))); err != nil {
 			return err
 		}
-		pods, err := rules.Read(cmd.Context(), source.Streams{Stdin: cmd.InOrStdin(), Stderr: cmd.ErrOrStderr()})
+		streams := source.Streams{Stdin: cmd.InOrStdin(), Stderr: cmd.ErrOrStderr()}
+		if live {
+			var err error
+			if streams.Live, err = liveTarget(asked, rules.Running()); err != nil {
+				return usage(err)
+			}
+		}
+		pods, err := rules.Read(cmd.Context(), streams)
 		if err != nil {
 			return err
 		}
@@ -118,6 +129,20 @@ func addQuestion(fs *pflag.FlagSet, q *trace.Question) {
 	fs.StringVar(&q.UID, "uid", "", "with --from app or proxy: user `id` of the process (default 1000, or the proxy's)")
 	fs.StringVar(&q.GID, "gid", "", "with --from app or proxy: group `id` of the process (default 1000, or the proxy's)")
 	fs.StringVar(&q.Mark, "mark", "", "with --from app or proxy: packet `mark` of the socket")
+}
+
+// liveTarget returns where a real connection goes to that is made in a running pod.
+func liveTarget(q trace.Question, running bool) (netip.AddrPort, error) {
+	to, _ := netip.ParseAddrPort(q.To) // none is not valid, and another is rejected before
+	switch {
+	case !running:
+		return to, errors.New("--live without a running pod; accepted: with POD, --pod, --netns or --pid")
+	case !to.IsValid():
+		return to, errors.New("--to: Required value with --live; accepted: ADDRESS:PORT")
+	case q.UDP || q.UID+q.GID+q.Mark != "" || q.From != "" && q.From != string(trace.App):
+		return to, errors.New("--live with --udp, --uid, --gid, --mark, or --from other than app; accepted: a tcp connection of the app")
+	}
+	return to, nil
 }
 
 // checkQuestion checks what the user asked, if anything.

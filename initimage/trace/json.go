@@ -182,9 +182,39 @@ type documentJSON struct {
 type podJSON struct {
 	Name  string     `json:"name"`
 	Drift []string   `json:"drift,omitempty"`
+	Live  *liveJSON  `json:"live,omitempty"`
 	Proxy proxyJSON  `json:"proxy"`
 	Sides []sideJSON `json:"sides"`
 	Paths []pathJSON `json:"paths"`
+}
+
+type liveJSON struct {
+	From      string      `json:"from,omitempty"`
+	To        string      `json:"to"`
+	Failure   string      `json:"failure,omitempty"`
+	Counted   []countJSON `json:"counted"`
+	Log       []string    `json:"log,omitempty"`
+	LogUnread string      `json:"logUnread,omitempty"`
+}
+
+type countJSON struct {
+	Family  ruleset.Family `json:"family"`
+	Rule    string         `json:"rule"`
+	Packets uint64         `json:"packets"`
+}
+
+func liveForm(l *Live) *liveJSON {
+	if l == nil {
+		return nil
+	}
+	form := &liveJSON{To: l.To.String(), Failure: l.Failure, Counted: []countJSON{}, Log: l.Log, LogUnread: l.LogUnread}
+	if l.From.IsValid() {
+		form.From = l.From.String()
+	}
+	for _, count := range l.Counted {
+		form.Counted = append(form.Counted, countJSON{count.Family, count.Rule.String(), count.Packets})
+	}
+	return form
 }
 
 type proxyJSON struct {
@@ -219,7 +249,7 @@ type pathJSON struct {
 func Document(answers []Answer) any {
 	document := documentJSON{Pods: []podJSON{}}
 	for _, answer := range answers {
-		form := podJSON{Name: answer.Pod.Name, Drift: answer.Pod.Drift, Proxy: proxyJSON(answer.Pod.Proxy), Paths: []pathJSON{}, Sides: []sideJSON{}}
+		form := podJSON{Name: answer.Pod.Name, Drift: answer.Pod.Drift, Live: liveForm(answer.Pod.Live), Proxy: proxyJSON(answer.Pod.Proxy), Paths: []pathJSON{}, Sides: []sideJSON{}}
 		for i := range answer.Pod.Sides {
 			side := &answer.Pod.Sides[i]
 			at := sideJSON{

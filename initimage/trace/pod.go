@@ -18,6 +18,8 @@ type Pod struct {
 	// Drift is how the rules of Shunt in a running pod differ from those that it
 	// should have, one a line.
 	Drift []string
+	// Live is a connection that was made in the pod; nil for none.
+	Live *Live
 }
 
 // Side is one address family of a pod.

@@ -25,6 +25,7 @@ func Text(out io.Writer, answers []Answer) error {
 		} else {
 			printer.table(answer)
 		}
+		printer.live(answer.Pod.Live)
 		if printer.err != nil {
 			return fmt.Errorf("print the journey: %w", printer.err)
 		}

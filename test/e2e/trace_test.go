@@ -2,9 +2,11 @@ package e2e_test
 
 import (
 	"context"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -42,6 +44,21 @@ var _ = Describe("kubectl shunt trace", Label(short), func() {
 			Expect(said).To(MatchRegexp(`rule \d+ of \d+: .* \(\d+ packets? so far\)`))
 		})
 	}
+
+	It("makes a real connection, and says which rules counted it and what the proxy logged", func(ctx SpecContext) {
+		namespace := newNamespace(ctx, true)
+		create(ctx, newPod(namespace, "first"), newPod(namespace, "second"))
+		ready(ctx, namespace, "first")
+		to := netip.AddrPortFrom(netip.MustParseAddr(ready(ctx, namespace, "second").Status.PodIP), 8080).String()
+		said, code := traced(ctx, "--pod", namespace+"/first", "--from", "app", "--to", to, "--live")
+		Expect(code).To(Equal(0), said)
+		Expect(said).To(And(
+			ContainSubstring("makes one tcp connection to "+to),
+			ContainSubstring("A real connection to "+to+" was made"),
+			MatchRegexp(`(?m)^ +\d+  IPv\d nat SHUNT_REDIRECT 1: `),
+			MatchRegexp(`(?m)^ +The proxy's log: .*`+regexp.QuoteMeta(to)),
+		))
+	})
 
 	It("names the rules that a running pod lacks", func(ctx SpecContext) {
 		namespace := newNamespace(ctx, true)

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,6 +30,9 @@ type Asked struct {
 	Namespace, Kind, Name string
 	// Image runs shunt-init; "" for that of the pod's own init container.
 	Image string
+	// Live is where the container makes one tcp connection to; the zero value for
+	// none.
+	Live netip.AddrPort
 }
 
 // readerRole is what whoever looks into pods has to be allowed.
@@ -64,9 +69,14 @@ func Dump(ctx context.Context, api *rest.Config, asked Asked, say func(string)) 
 	if err != nil {
 		return nil, "", err
 	}
-	say(fmt.Sprintf("adding the ephemeral container %s to pod %s of namespace %s: image %s, root, %s. It reads, ends, and stays in the "+
+	doing := "reads"
+	if asked.Live.IsValid() {
+		reader.Args = append(reader.Args, "--connect", asked.Live.String())
+		doing = fmt.Sprintf("reads, makes one tcp connection to %s", asked.Live)
+	}
+	say(fmt.Sprintf("adding the ephemeral container %s to pod %s of namespace %s: image %s, root, %s. It %s, ends, and stays in the "+
 		"pod's list of containers until the pod goes: Kubernetes cannot remove one.", reader.Name, pod.Name, pod.Namespace, reader.Image,
-		capabilities(reader)))
+		capabilities(reader), doing))
 	if err := c.addEphemeral(ctx, pod, reader); err != nil {
 		return nil, "", allow(err, asked.Namespace)
 	}
@@ -76,7 +86,7 @@ func Dump(ctx context.Context, api *rest.Config, asked Asked, say func(string)) 
 	if err != nil {
 		return nil, "", err
 	}
-	text, err := logOf(ctx, api, pod, reader.Name)
+	text, err := logOf(ctx, api, pod, reader.Name, 0)
 	if err != nil {
 		return nil, "", allow(err, asked.Namespace)
 	}
@@ -169,8 +179,35 @@ func (c cluster) ended(ctx context.Context, of *corev1.Pod, name string) (int32,
 // longestLog bounds what is read of a container.
 const longestLog = 64 << 20
 
-// logOf returns what a container has printed.
-func logOf(ctx context.Context, api *rest.Config, pod *corev1.Pod, container string) (string, error) {
+// ProxyLog returns the lines of the proxy's log of the last seconds that contain a
+// word. The proxy writes a connection's line when it has ended, so ProxyLog waits for
+// one.
+func ProxyLog(ctx context.Context, api *rest.Config, pod *corev1.Pod, word string) ([]string, error) {
+	const patience, seconds = 5 * time.Second, 60
+	for deadline := time.Now().Add(patience); ; {
+		text, err := logOf(ctx, api, pod, podplan.ProxyContainerName, seconds)
+		if err != nil {
+			return nil, err
+		}
+		var lines []string
+		for line := range strings.Lines(text) {
+			if strings.Contains(line, word) {
+				lines = append(lines, strings.TrimSpace(line))
+			}
+		}
+		if len(lines) > 0 || time.Now().After(deadline) {
+			return lines, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+}
+
+// logOf returns what a container has printed, in the last seconds if there are any.
+func logOf(ctx context.Context, api *rest.Config, pod *corev1.Pod, container string, seconds int) (string, error) {
 	scheme := runtime.NewScheme()
 	if err := corev1.AddToScheme(scheme); err != nil {
 		return "", err
@@ -182,8 +219,11 @@ func logOf(ctx context.Context, api *rest.Config, pod *corev1.Pod, container str
 	if err != nil {
 		return "", fmt.Errorf("connect to the API server: %w", err)
 	}
-	stream, err := asking.Get().Namespace(pod.Namespace).Resource("pods").Name(pod.Name).SubResource("log").
-		Param("container", container).Stream(ctx)
+	request := asking.Get().Namespace(pod.Namespace).Resource("pods").Name(pod.Name).SubResource("log").Param("container", container)
+	if seconds > 0 {
+		request.Param("sinceSeconds", strconv.Itoa(seconds))
+	}
+	stream, err := request.Stream(ctx)
 	if err != nil {
 		return "", err
 	}

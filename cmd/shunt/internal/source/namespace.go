@@ -63,17 +63,31 @@ func (n *namespace) read(ctx context.Context, streams Streams) ([]trace.Pod, err
 	if n.pid != nil {
 		path = fmt.Sprintf("/proc/%d/ns/net", *n.pid)
 	}
-	text, err := dumpOf(ctx, path)
+	if streams.Live.IsValid() {
+		fmt.Fprintf(streams.Stderr, "making one tcp connection to %s, from %s, as this user\n", streams.Live, path)
+	}
+	text, err := dumpOf(ctx, path, streams.Live)
 	if errors.Is(err, fs.ErrPermission) {
 		err = fmt.Errorf("%w; entering a namespace takes root (SYS_ADMIN), and reading it NET_ADMIN", err)
 	}
 	if err != nil {
 		return nil, &UnaskedError{fmt.Errorf("%s: %w", n.name(), err)}
 	}
-	pod, notes, err := dump.Read(path, []dump.File{{Name: path, Text: text}})
+	pod, notes, err := readText(path, text, streams.Live.IsValid())
 	if err != nil {
 		return nil, err
 	}
+	if pod.Live != nil {
+		pod.Live.LogUnread = "a namespace does not say where it is; --pod knows"
+	}
 	printNotes(streams.Stderr, path, notes)
 	return []trace.Pod{pod}, nil
+}
+
+// readText reads one dump, or two with a connection between them.
+func readText(name, text string, live bool) (trace.Pod, []string, error) {
+	if live {
+		return dump.ReadLive(name, text)
+	}
+	return dump.Read(name, []dump.File{{Name: name, Text: text}})
 }

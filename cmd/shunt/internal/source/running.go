@@ -95,7 +95,9 @@ func (r *running) read(ctx context.Context, streams Streams) ([]trace.Pod, error
 	if err != nil {
 		return nil, &UnaskedError{fmt.Errorf("find the cluster: %w", err)}
 	}
-	pod, text, err := cluster.Dump(ctx, api, r.asked(namespace), func(sentence string) { fmt.Fprintln(streams.Stderr, sentence) })
+	asked := r.asked(namespace)
+	asked.Live = streams.Live
+	pod, text, err := cluster.Dump(ctx, api, asked, func(sentence string) { fmt.Fprintln(streams.Stderr, sentence) })
 	var missing cluster.NotFoundError
 	switch {
 	case errors.As(err, &missing):
@@ -104,13 +106,19 @@ func (r *running) read(ctx context.Context, streams Streams) ([]trace.Pod, error
 		return nil, &UnaskedError{err}
 	}
 	name := "pod " + pod.Namespace + "/" + pod.Name
-	read, notes, err := dump.Read(name, []dump.File{{Name: name, Text: text}})
+	read, notes, err := readText(name, text, streams.Live.IsValid())
 	if err != nil {
 		return nil, err
 	}
 	printNotes(streams.Stderr, name, notes)
 	if err := addDrift(&read, pod); err != nil {
 		return nil, err
+	}
+	if read.Live != nil && read.Live.Failure == "" {
+		lines, err := cluster.ProxyLog(ctx, api, pod, read.Live.From.String())
+		if read.Live.Log = lines; err != nil {
+			read.Live.LogUnread = err.Error()
+		}
 	}
 	return []trace.Pod{read}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -17,6 +18,9 @@ import (
 type Streams struct {
 	Stdin  io.Reader
 	Stderr io.Writer
+	// Live is where one real tcp connection is made to, from the running pod that is
+	// read; the zero value for none.
+	Live netip.AddrPort
 }
 
 // kind is one way to name the pods of a command.
@@ -77,6 +81,17 @@ func (s *Source) Check() error {
 			strings.Join(given, " and "), strings.Join(known, ", ")))
 	}
 	return errors.Join(errs...)
+}
+
+// Running reports whether the source is a pod that runs.
+func (s *Source) Running() bool {
+	return slices.ContainsFunc(s.kinds, func(k kind) bool {
+		switch k.(type) {
+		case *namespace, *running:
+			return k.given()
+		}
+		return false
+	})
 }
 
 // Read returns the pods of the source.
