@@ -135,7 +135,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 	spec, opts, err := interception.ParseArgs(args)
 	if errors.Is(err, pflag.ErrHelp) {
-		_, err := fmt.Fprint(stdout, "Usage: shunt-init [flags]\n       shunt-init drain [--help]\n       shunt-init dump [--help]\n       shunt-init probe [--help]\n"+
+		_, err := fmt.Fprint(stdout, "Usage: shunt-init [flags]\n       shunt-init drain [--help]\n       shunt-init dump [--help]\n"+
+			"       shunt-init probe [--help]\n"+
 			"       shunt-init share [--help]\n       shunt-init wait [--help]\n\n",
 			interception.Usage())
 		return err

@@ -54,8 +54,8 @@ func newTrace(name string) *cobra.Command {
 	rules.AddFlags(cmd.Flags())
 	addQuestion(cmd.Flags(), &asked)
 	cmd.Flags().StringVarP(&output, "output", "o", traceFormats[0], "output format: "+strings.Join(traceFormats, ", "))
-	cmd.Flags().BoolVar(&live, "live", false, "with a running pod, --from app and --to: make this tcp connection, sending nothing, and say which "+
-		"rules count it and which line of the proxy's log it is")
+	cmd.Flags().BoolVar(&live, "live", false, "with a running pod, --from app and --to: make this tcp connection, sending nothing, "+
+		"and say which rules count it and which line of the proxy's log it is")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if dash := cmd.ArgsLenAtDash(); dash >= 0 {
 			rules.SetArgs(args[dash:])

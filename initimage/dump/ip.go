@@ -382,3 +382,12 @@ func (s *scanner) linkOf(of map[string]any) error {
 	}
 	return nil
 }
+
+// parsePrefix reads an address with or without its length.
+func parsePrefix(text string) (netip.Prefix, error) {
+	if !strings.Contains(text, "/") {
+		addr, err := netip.ParseAddr(text)
+		return netip.PrefixFrom(addr, addr.BitLen()), err
+	}
+	return netip.ParsePrefix(text)
+}

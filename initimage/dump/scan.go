@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"path"
 	"regexp"
 	"slices"
@@ -390,13 +389,4 @@ func (s *scanner) sysctl(text string) error {
 		s.localnet[link] = strings.TrimSpace(value) == "1"
 	}
 	return nil
-}
-
-// parsePrefix reads an address with or without its length.
-func parsePrefix(text string) (netip.Prefix, error) {
-	if !strings.Contains(text, "/") {
-		addr, err := netip.ParseAddr(text)
-		return netip.PrefixFrom(addr, addr.BitLen()), err
-	}
-	return netip.ParsePrefix(text)
 }

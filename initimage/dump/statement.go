@@ -2,6 +2,7 @@ package dump
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -22,7 +23,7 @@ type ruleReader struct {
 
 // passive are the statements that do not change where a packet goes. nft lists a
 // conversion that it does not understand as null.
-var passive = []string{"counter", "log", "last", "dup", "secmark", "flow", "continue", "comment"}
+var passive = []string{"log", "last", "dup", "secmark", "flow", "continue", "comment"}
 
 // renamed are the statements that the kernel has another name for. All of them, and
 // those that are not known, become a condition that is not understood.
@@ -39,11 +40,9 @@ func (r *ruleReader) statement(statement any) {
 		switch {
 		case named:
 			r.AddOpaque("objref")
+		case name == "counter":
+			r.count(of)
 		case slices.Contains(passive, name):
-			if count, is := of["packets"].(float64); is && name == "counter" && count >= 0 {
-				packets := uint64(count)
-				r.Packets = &packets
-			}
 		case name == "match":
 			r.match(of)
 		case name == "vmap":
@@ -60,12 +59,18 @@ func (r *ruleReader) statement(statement any) {
 		default:
 			if target := r.target(name, of); target != nil {
 				r.AddTarget(target)
-			} else if other, known := renamed[name]; known {
-				r.AddOpaque(other)
 			} else {
-				r.AddOpaque(name)
+				r.AddOpaque(cmp.Or(renamed[name], name))
 			}
 		}
+	}
+}
+
+// count keeps what the rule has counted.
+func (r *ruleReader) count(of map[string]any) {
+	if count, is := of["packets"].(float64); is && count >= 0 {
+		packets := uint64(count)
+		r.Packets = &packets
 	}
 }
 

@@ -73,8 +73,8 @@ func (d *dumper) print(ctx context.Context) error {
 		return fmt.Errorf("writing the native rules of nf_tables: %w", err)
 	}
 	fmt.Fprintf(d, "%s\n", text)
-	for _, print := range []func() error{d.policyRules, d.routes, d.addresses} {
-		if err := print(); err != nil {
+	for _, part := range []func() error{d.policyRules, d.routes, d.addresses} {
+		if err := part(); err != nil {
 			return err
 		}
 	}

@@ -31,7 +31,8 @@ func TestRulesHaveJSON(t *testing.T) {
 	}
 	for _, target := range []Target{
 		Accept, Reject{With: "icmp-port-unreachable"}, Jump{Chain: "C", Goto: true}, Redirect{Port: 15001},
-		DNAT{Address: netip.MustParseAddr("10.0.0.1"), Port: 5}, DNAT{}, Nowhere{}, TProxy{Port: 5, Address: netip.IPv6Unspecified(), Mark: 1},
+		DNAT{Address: netip.MustParseAddr("10.0.0.1"), Port: 5}, DNAT{}, Nowhere{},
+		TProxy{Port: 5, Address: netip.IPv6Unspecified(), Mark: 1},
 		SetMark{Connection: true}, SaveMark{}, RestoreMark{Masks{SparePacket: 5}}, NoTrack{}, ConntrackZone{Zone: 3},
 		OpaqueTarget{Args: []string{"-j", "LOG"}},
 	} {
@@ -62,7 +63,9 @@ func TestRulesHaveJSON(t *testing.T) {
 			t.Errorf("%s is not tested", name)
 		}
 	}
-	for _, bad := range []string{`{"targets":[{"Nonsense":{}}]}`, `{"targets":[{"Source":{}}]}`, `{"matches":[{}]}`, `{"matches":[{"Mark":5}]}`} {
+	for _, bad := range []string{
+		`{"targets":[{"Nonsense":{}}]}`, `{"targets":[{"Source":{}}]}`, `{"matches":[{}]}`, `{"matches":[{"Mark":5}]}`,
+	} {
 		if err := json.Unmarshal([]byte(bad), &Rule{}); err == nil {
 			t.Errorf("%s is read", bad)
 		}

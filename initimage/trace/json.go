@@ -249,7 +249,10 @@ type pathJSON struct {
 func Document(answers []Answer) any {
 	document := documentJSON{Pods: []podJSON{}}
 	for _, answer := range answers {
-		form := podJSON{Name: answer.Pod.Name, Drift: answer.Pod.Drift, Live: liveForm(answer.Pod.Live), Proxy: proxyJSON(answer.Pod.Proxy), Paths: []pathJSON{}, Sides: []sideJSON{}}
+		form := podJSON{
+			Name: answer.Pod.Name, Drift: answer.Pod.Drift, Live: liveForm(answer.Pod.Live), Proxy: proxyJSON(answer.Pod.Proxy),
+			Paths: []pathJSON{}, Sides: []sideJSON{},
+		}
 		for i := range answer.Pod.Sides {
 			side := &answer.Pod.Sides[i]
 			at := sideJSON{

@@ -241,8 +241,8 @@ func allow(err error, namespace string) error {
 		return err
 	}
 	if strings.Contains(err.Error(), "violates PodSecurity") {
-		return fmt.Errorf("%w\nNamespace %s allows no container that can read rules: reading takes NET_ADMIN, as Shunt's own init container "+
-			"does. Ask an administrator for the label pod-security.kubernetes.io/enforce: privileged on it, or to run "+
+		return fmt.Errorf("%w\nNamespace %s allows no container that can read rules: reading takes NET_ADMIN, as Shunt's own init "+
+			"container does. Ask an administrator for the label pod-security.kubernetes.io/enforce: privileged on it, or to run "+
 			"shunt trace --pid on the node, or for what shunt-init dump prints there (--dump)", err, namespace)
 	}
 	return fmt.Errorf("%w\nAsk an administrator for a Role in namespace %s with these rules:%s", err, namespace, readerRole)

@@ -15,8 +15,11 @@ import (
 // TestReaderHasWhatReadingNeeds checks the capabilities and the image of the container that reads.
 func TestReaderHasWhatReadingNeeds(t *testing.T) {
 	pod := func(more ...corev1.Capability) *corev1.Pod {
-		own := corev1.Container{Name: podplan.InitContainerName, Image: "shunt-init:1", ImagePullPolicy: corev1.PullNever,
-			SecurityContext: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: append([]corev1.Capability{"NET_ADMIN"}, more...)}}}
+		added := append([]corev1.Capability{"NET_ADMIN"}, more...)
+		own := corev1.Container{
+			Name: podplan.InitContainerName, Image: "shunt-init:1", ImagePullPolicy: corev1.PullNever,
+			SecurityContext: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: added}},
+		}
 		return &corev1.Pod{Spec: corev1.PodSpec{InitContainers: []corev1.Container{{Name: "first", Image: "x"}, own}}}
 	}
 	for _, c := range []struct {
@@ -51,7 +54,10 @@ func TestWhatToAskFor(t *testing.T) {
 		err  error
 		want string
 	}{
-		{forbidden("User \"x\" cannot patch resource \"pods/ephemeralcontainers\""), "resources: [pods/ephemeralcontainers]\n    verbs: [patch]"},
+		{
+			forbidden("User \"x\" cannot patch resource \"pods/ephemeralcontainers\""),
+			"resources: [pods/ephemeralcontainers]\n    verbs: [patch]",
+		},
 		{forbidden("violates PodSecurity \"baseline:latest\""), "pod-security.kubernetes.io/enforce: privileged"},
 		{errors.New("no route to host"), "no route to host"},
 	} {

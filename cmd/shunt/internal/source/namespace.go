@@ -21,7 +21,8 @@ type namespace struct {
 }
 
 func (n *namespace) addFlags(flags *pflag.FlagSet) {
-	flags.StringVar(&n.path, "netns", "", "network namespace of this machine, a `path` such as /run/netns/NAME or /proc/1234/ns/net (Linux, root)")
+	flags.StringVar(&n.path, "netns", "", "network namespace of this machine, a `path` such as /run/netns/NAME "+
+		"or /proc/1234/ns/net (Linux, root)")
 	flags.Func("pid", "`process` of this machine, whose network namespace is read (Linux, root)", func(text string) error {
 		number, err := strconv.Atoi(text)
 		if err != nil || number < 1 {
