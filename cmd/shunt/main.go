@@ -94,7 +94,8 @@ func run(ctx context.Context, name string, args []string, stdin io.Reader, stdou
 
 const rootLong = `Put a proxy in front of any pod, transparently.
 
-inject, uninject, rules, trace, prove, diff, bootstrap and config validate work on files; check, explain and list ask a cluster.
+inject, uninject, rules, trace, prove, diff, bootstrap and config validate work on files; check, explain and list ask a cluster,
+and so does trace of a running pod.
 
 Exit codes:
   0  done

@@ -163,7 +163,7 @@ func (r *ruleReader) dnat(of map[string]any) {
 		addr, ok := addressOf(of["addr"])
 		if !ok {
 			r.operand(object(object(of["addr"])["map"])["key"])
-			r.AddTarget(nft.UnknownTarget("dnat to a map"))
+			r.AddTarget(nft.UnknownTarget("nat to a map"))
 			return
 		}
 		target.Address = addr
