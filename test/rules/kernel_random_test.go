@@ -269,13 +269,15 @@ type tracer struct {
 }
 
 // Its own table marks the packets that are traced, before all other rules: the first of a tcp
-// connection, and all of udp.
+// connection, and all of udp. Its last rule has the kernel track connections, as every REDIRECT does:
+// a namespace in which no rule needs that asks no chain of nat at all.
 const tracerTable = `table inet tracer {
 	chain pre { type filter hook prerouting priority -450; jump first; }
 	chain out { type filter hook output priority -450; jump first; }
 	chain first {
 		tcp flags & (fin | syn | rst | ack) == syn meta nftrace set 1
 		meta l4proto udp meta nftrace set 1
+		ct state established continue
 	}
 }
 `
