@@ -38,6 +38,10 @@ func (b *builder) dns() {
 	b.nat.add(chainDNSOutput, b.exclude()...)
 	b.nat.add(chainDNSOutput, b.forApp("DNS queries of the app", Jump{Chain: chainDNS})...)
 	b.nat.add("OUTPUT", rule("DNS queries over udp", Jump{Chain: chainDNSOutput}, udp, port(udp, dnsPort)))
+	for _, name := range b.spec.VirtualInterfaces { // before answers: a query may come from port 53
+		b.raw.add("PREROUTING", rule("DNS queries of a virtual machine", ConntrackZone{zoneApp}, InInterface{Name: name},
+			udp, port(udp, dnsPort)))
+	}
 	b.raw.add("PREROUTING", b.forServers(func(server ...Match) []Rule {
 		for i, m := range server {
 			server[i] = Source{Prefix: m.(Destination).Prefix}
@@ -48,7 +52,6 @@ func (b *builder) dns() {
 	for _, name := range b.spec.VirtualInterfaces {
 		in := InInterface{Name: name}
 		b.nat.add("PREROUTING", rule("DNS queries of a virtual machine", Jump{Chain: chainDNS}, in, udp, port(udp, dnsPort)))
-		b.raw.add("PREROUTING", rule("DNS queries of a virtual machine", ConntrackZone{zoneApp}, in, udp, port(udp, dnsPort)))
 	}
 	b.dnsZones()
 }
@@ -67,9 +70,9 @@ func (b *builder) dnsZones() {
 	b.raw.add(chainDNSZone, b.forServers(func(server ...Match) []Rule {
 		return b.forApp("query of the app", ConntrackZone{zoneApp}, append(server, udp, query)...)
 	})...)
-	b.raw.add("OUTPUT",
-		rule("DNS queries", Jump{Chain: chainDNSZone}, udp, query),
-		rule("answers of the proxy to the app", ConntrackZone{zoneApp}, udp, answer))
+	b.raw.add("OUTPUT", // the first zone stays: an answer to port 53 is not a query
+		rule("answers of the proxy to the app", ConntrackZone{zoneApp}, udp, answer),
+		rule("DNS queries", Jump{Chain: chainDNSZone}, udp, query))
 }
 
 // forServers repeats rules for each server, or makes them once for all.
