@@ -2,6 +2,7 @@ package prove
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/shunt-dev/shunt/initimage/ruleset"
@@ -28,7 +29,7 @@ func (f found) example() Example {
 // stray reports whether connections come from outside and are not for the pod, or
 // forged.
 func (f found) stray() bool {
-	return f.sender.actor == trace.Outside && (f.sender.to == toOthers || f.sender.to == forged)
+	return f.sender.actor == trace.Outside && f.sender.to != toPod
 }
 
 // dropped reports whether the last packet of the journey is dropped or rejected.
@@ -36,6 +37,8 @@ func (f found) dropped() bool {
 	fate := f.last().Path.Outcome.Fate
 	return fate == ruleset.Dropped || fate == ruleset.Rejected
 }
+
+func unknownFate(leg trace.Leg) bool { return leg.Path.Outcome.Fate == ruleset.Unknown }
 
 func (f found) end() trace.EndKind { return f.journey().End.Kind }
 
@@ -46,9 +49,9 @@ func (p *prover) known(statement int, f found) bool {
 	switch {
 	case f.Mixed:
 		why = "rules combine the packet's mark and the connection's bit by bit"
-	case f.end() == trace.EndUnknown:
+	case f.end() == trace.EndUnknown || slices.ContainsFunc(f.journey().Legs, unknownFate):
 		why = "it is not known what a rule does"
-		if steps := f.last().Path.Steps; len(steps) > 0 {
+		if steps := f.last().Path.Steps; len(steps) > 0 && f.last().Path.Undecided != nil {
 			why = "it is not known whether a rule matches: " + steps[len(steps)-1].String()
 		}
 	default:
@@ -161,6 +164,10 @@ func (p *prover) answers(f found) {
 // loopback checks that what comes from outside with an address of everybody's is
 // dropped.
 func (p *prover) loopback(f found) {
+	if first := f.first(); first.Path.Outcome.Fate == ruleset.Unknown && first.Path.Undecided == nil && first.Packet.Src.IsLoopback() {
+		p.statements[saysLoopback].except(f, "the kernel drops it, unless route_localnet is set and the namespace has never had an ip rule")
+		return
+	}
 	if !p.known(saysLoopback, f) {
 		return
 	}

@@ -109,12 +109,14 @@ func (p *prover) walk(pod *trace.Pod, family ruleset.Family, again bool) {
 		}
 		for class := range sender.classes(pod) {
 			found := found{class, sender, pod}
+			if sender.to == forged {
+				p.loopback(found)
+				continue
+			}
 			p.loop(found)
 			p.answers(found)
 			p.blocked(found)
 			switch {
-			case sender.to == forged:
-				p.loopback(found)
 			case sender.actor == trace.App && sender.to == toOthers:
 				p.intercepted(saysOut, found)
 			case sender.actor == trace.Outside && sender.to != toOthers:

@@ -25,7 +25,7 @@ const (
 	toOthers target = iota
 	toPod           // its own addresses, and for its processes also loopback
 	toLo            // further addresses that the routing puts on lo, such as ::6
-	forged          // from outside, from or to an address that means whichever host it is used on
+	forged          // from outside, from a loopback address or to one that means whichever host it is used on
 )
 
 // universe is what packets of one family can be, with the rules of some pods.
@@ -84,7 +84,8 @@ var mapped = netip.MustParsePrefix("::ffff:0:0/96")
 // The proxy has none either, but on its connections to the app. Nobody else's packet
 // has an address of the pod as its source: the kernel drops it. A process that
 // connects to the unspecified address, or to an IPv4 address written as an IPv6 one,
-// does not send a packet to it.
+// does not send a packet to it. Nobody can connect from such an address: no answer
+// gets there.
 func (u *universe) senders() []sender {
 	everywhere := u.space.All(ruleset.FieldDst)
 	others := everywhere.Without(u.own).Without(u.onLo).Without(u.this)
@@ -101,7 +102,7 @@ func (u *universe) senders() []sender {
 		{trace.Outside, toOthers, honest.With(ruleset.FieldDst, others), arriving},
 		{trace.App, toLo, app.With(ruleset.FieldDst, u.onLo), process},
 		{trace.Outside, toLo, honest.With(ruleset.FieldDst, u.onLo), arriving},
-		{trace.Outside, forged, outside.With(ruleset.FieldSrc, u.this).With(ruleset.FieldDst, everywhere), arriving},
+		{trace.Outside, forged, outside.With(ruleset.FieldSrc, u.space.LoopbackValues()).With(ruleset.FieldDst, everywhere), arriving},
 		{trace.Outside, forged, honest.With(ruleset.FieldDst, u.this), arriving},
 	}
 	for _, proxy := range u.proxies {
