@@ -442,14 +442,20 @@ func (h *traversal) walk(b *base, chain *Chain, depth int) action {
 }
 
 func (h *traversal) apply(b *base, rule *Rule, depth int) action {
-	if rule.passive() {
+	passes, passive := actionContinue, rule.passive()
+	if passive {
 		opaque, _ := rule.Target.(OpaqueTarget)
-		return opaque.pass(h)
+		if passes = opaque.pass(h); passes == actionContinue {
+			return passes
+		}
 	}
 	if h.assumed == nil && rule.opaque() && !h.stack.decided[rule] {
 		h.undecided = rule
 		h.seal(Unknown)
 		return actionStop
+	}
+	if passive {
+		return passes
 	}
 	end := rule.Target.apply(h)
 	if end != actionJump {
