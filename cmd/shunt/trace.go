@@ -60,7 +60,8 @@ func newTrace(name string) *cobra.Command {
 		if dash := cmd.ArgsLenAtDash(); dash >= 0 {
 			rules.SetArgs(args[dash:])
 		}
-		if err := usage(errors.Join(rules.Check(), cluster.checkNamespaces(false), checkQuestion(asked), checkTraceOutput(output))); err != nil {
+		wrong := errors.Join(rules.Check(), cluster.checkNamespaces(false), checkQuestion(asked), checkTraceOutput(output))
+		if err := usage(wrong); err != nil {
 			return err
 		}
 		streams := source.Streams{Stdin: cmd.InOrStdin(), Stderr: cmd.ErrOrStderr()}

@@ -57,13 +57,18 @@ func (r *ruleReader) statement(statement any) {
 		case name == "tproxy" && r.ofOther(of), name == "reject" && r.otherReject(of):
 			r.Never = true
 		default:
-			if target := r.target(name, of); target != nil {
-				r.AddTarget(target)
-			} else {
-				r.AddOpaque(cmp.Or(renamed[name], name))
-			}
+			r.action(name, of)
 		}
 	}
+}
+
+// action reads what a rule does to a packet.
+func (r *ruleReader) action(name string, of map[string]any) {
+	if target := r.target(name, of); target != nil {
+		r.AddTarget(target)
+		return
+	}
+	r.AddOpaque(cmp.Or(renamed[name], name))
 }
 
 // count keeps what the rule has counted.

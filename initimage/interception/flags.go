@@ -156,7 +156,8 @@ var optionFlags = []flagDef{
 		func(a *arguments) *bool { return &a.Verify }),
 	boolFlag(flagRemove, "", "delete all rules and routing of Shunt", func(a *arguments) *bool { return &a.Remove }),
 	boolFlag(flagSkipVerify, "", "do not verify after applying", func(a *arguments) *bool { return &a.SkipVerify }),
-	boolFlag(flagProve, "", "first prove for every connection, with the rules of others here, what shunt prove states; refuse what is not so",
+	boolFlag(flagProve, "",
+		"first prove for every connection, with the rules of others here, what shunt prove states; refuse what is not so",
 		func(a *arguments) *bool { return &a.Prove }),
 }
 

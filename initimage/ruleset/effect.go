@@ -33,6 +33,12 @@ func (t OpaqueTarget) passive() bool {
 		t.name() == "CT" && !slices.Contains(t.Args, "--notrack")
 }
 
+// settles reports whether the target, though it is passive, decides which rules the
+// packet meets next.
+func (t OpaqueTarget) settles() bool {
+	return slices.Contains([]string{"SNAT", "MASQUERADE", "CT"}, t.name())
+}
+
 // pass applies a passive target as far as it decides which rules the packet meets
 // next: nat is done with a packet whose source it has rewritten, and conntrack heeds
 // the first CT only.

@@ -56,6 +56,12 @@ func TestWhatTheKernelShowed(t *testing.T) {
 			"*mangle\n-A PREROUTING -i lo -j MARK --set-xmark 0x0/0xffffffff\nCOMMIT\n" +
 				"# ip -4 rule add fwmark 0x1/0xffffffff lookup 133\n# ip -4 route add local default dev lo table 133\n",
 			"out mark=1 tcp 10.0.0.9:80", ruleset.Outcome{Fate: ruleset.Local}},
+		"MASQUERADE ends nat, so that a match nobody understands decides": {
+			"*nat\n-A POSTROUTING -m string --string x --algo bm -j MASQUERADE\nCOMMIT\n",
+			"out tcp 10.0.0.9:80", ruleset.Outcome{Fate: ruleset.Unknown}},
+		"LOG does not": {
+			"*nat\n-A POSTROUTING -m string --string x --algo bm -j LOG\nCOMMIT\n",
+			"out tcp 10.0.0.9:80", ruleset.Outcome{Fate: ruleset.Direct}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			set, err := ruleset.Parse(ruleset.IPv4, test.rules)
