@@ -81,7 +81,8 @@ func DiffDocument(all []Comparison) any {
 		for _, d := range c.Differences {
 			connection := d.Example.Connection
 			differences = append(differences, differenceJSON{
-				d.Families, connection.From, d.mark, d.Example.Set, float(d.Share), d.Old, d.New, d.Unknown, trace.Describe(connection.Packet),
+				d.Families, connection.From, d.mark, d.Example.Set, float(d.Share), d.Old, d.New, d.Unknown,
+				trace.Describe(connection.Packet),
 			})
 		}
 		comparisons = append(comparisons, map[string]any{"old": c.Old.Name, "new": c.New.Name, "differences": differences})
