@@ -117,8 +117,12 @@ func newRoot(name string) *cobra.Command {
 	}
 	root.AddCommand(newInject(name), newUninject(name), newRules(name), newBootstrap(name), newConfig(name), newCheck(name),
 		newExplain(name), newList(name), newTrace(name), newProve(name), newDiff(name), newVersion())
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return usage(fmt.Errorf("%w; accepted: the flags that --help lists", err))
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		accepted := "the flags that --help lists"
+		if strings.Contains(cmd.Use, "-- shunt-init's flags") {
+			accepted += ", and shunt-init's behind --"
+		}
+		return usage(fmt.Errorf("%w; accepted: %s", err, accepted))
 	})
 	return root
 }
