@@ -25,23 +25,25 @@ connection differs, every single packet is compared, with any mark and of any st
 The exit code is 0 if every packet goes the same way, and 1 if not.`
 
 func newDiff(name string) *cobra.Command {
-	both := newPair()
+	var cluster target
+	both := newPair(cluster.api)
 	var output string
 	cmd := &cobra.Command{
 		Use:   "diff [-f OLD -f NEW | -- shunt-init's flags -- shunt-init's flags]",
 		Short: "Say which connections go another way in one pod than in another",
 		Long:  diffLong,
 		Example: examples(name, "diff -f old.yaml -f new.yaml", "diff -f deployment.yaml -- -m TPROXY",
-			"diff -- -m REDIRECT -- -m REDIRECT -o 3306"),
+			"diff -f deployment.yaml --pod shop/echo-8d7df57bb-zflf4", "diff -- -m REDIRECT -- -m REDIRECT -o 3306"),
 		Args: func(cmd *cobra.Command, args []string) error { return noArguments(cmd, beforeDash(cmd, args)) },
 	}
+	cluster.addFlags(cmd, "with --pod: its namespace (default the context's)")
 	both.addFlags(cmd.Flags())
 	cmd.Flags().StringVarP(&output, "output", "o", proofFormats[0], "output format: "+strings.Join(proofFormats, ", "))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if dash := cmd.ArgsLenAtDash(); dash >= 0 {
 			both.setArgs(args[dash:])
 		}
-		if err := usage(errors.Join(both.check(), checkProofOutput(output))); err != nil {
+		if err := usage(errors.Join(both.check(), cluster.checkNamespaces(false), checkProofOutput(output))); err != nil {
 			return err
 		}
 		comparisons, err := both.compare(cmd.Context(), source.Streams{Stdin: cmd.InOrStdin(), Stderr: cmd.ErrOrStderr()})
@@ -83,10 +85,11 @@ type pair struct {
 	named   []string // the flags that named a source
 }
 
-func newPair() *pair {
+func newPair(connect source.Connect) *pair {
 	p := &pair{}
 	for i := range p.sources {
 		p.sources[i], p.flags[i] = source.New(), pflag.NewFlagSet("", pflag.ContinueOnError)
+		p.sources[i].SetCluster(connect)
 		p.sources[i].AddFlags(p.flags[i])
 	}
 	return p
@@ -144,7 +147,7 @@ func (p *pair) check() error {
 		return fmt.Errorf("%d sources (%s); accepted: two, each of %s, or shunt-init's flags behind --",
 			len(p.named), strings.Join(p.named, ", "), strings.Join(p.sources[0].Names(), ", "))
 	}
-	return errors.Join(p.sources[0].Check(), p.sources[1].Check())
+	return source.CheckBoth(p.sources[0], p.sources[1])
 }
 
 func (p *pair) compare(ctx context.Context, streams source.Streams) ([]prove.Comparison, error) {

@@ -20,8 +20,8 @@ comes back, that nobody outside uses a loopback address, and that both families 
 rules make, or shows a connection for which it does not hold, and which way that goes. It looks at all tcp and udp connections, not at
 samples: it divides them into classes that meet exactly the same rules.
 
-The rules are those of shunt-init, whose flags stand behind --, unless a flag names another source. The exit code is 1 if something is
-not proved.`
+The rules are those of shunt-init, whose flags stand behind --, unless a flag or a POD names another source. For a running POD an
+ephemeral container reads what the pod really has. The exit code is 1 if something is not proved.`
 
 // proofFormats are the values of --output of prove and diff, the default first.
 var proofFormats = []string{"text", "json"}
@@ -35,20 +35,28 @@ func checkProofOutput(output string) error {
 
 func newProve(name string) *cobra.Command {
 	rules := source.New()
+	var cluster target
+	rules.SetCluster(cluster.api)
 	var output string
 	cmd := &cobra.Command{
-		Use: "prove [-f FILE | -- shunt-init's flags]", Short: "Prove what holds for every connection of a pod",
+		Use:     "prove [POD | -f FILE | --dump FILE | --netns PATH | -- shunt-init's flags]",
+		Short:   "Prove what holds for every connection of a pod",
 		Long:    proveLong,
-		Example: examples(name, "prove", "prove -f deployment.yaml", "prove -o json -- -m TPROXY"),
-		Args:    func(cmd *cobra.Command, args []string) error { return noArguments(cmd, beforeDash(cmd, args)) },
+		Example: examples(name, "prove", "prove -f deployment.yaml", "prove echo-8d7df57bb-zflf4 -n shop", "prove -o json -- -m TPROXY"),
+		Args: func(cmd *cobra.Command, args []string) error {
+			rules.SetPod(beforeDash(cmd, args))
+			return nil
+		},
 	}
+	cluster.addFlags(cmd, "with a POD: its namespace (default the context's)")
+	cluster.completePods(cmd)
 	rules.AddFlags(cmd.Flags())
 	cmd.Flags().StringVarP(&output, "output", "o", proofFormats[0], "output format: "+strings.Join(proofFormats, ", "))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if dash := cmd.ArgsLenAtDash(); dash >= 0 {
 			rules.SetArgs(args[dash:])
 		}
-		if err := usage(errors.Join(rules.Check(), checkProofOutput(output))); err != nil {
+		if err := usage(errors.Join(rules.Check(), cluster.checkNamespaces(false), checkProofOutput(output))); err != nil {
 			return err
 		}
 		pods, err := rules.Read(cmd.Context(), source.Streams{Stdin: cmd.InOrStdin(), Stderr: cmd.ErrOrStderr()})

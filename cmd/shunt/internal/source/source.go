@@ -64,23 +64,44 @@ func (s *Source) SetArgs(args []string) { s.args, s.dash = args, true }
 
 // Check returns what is wrong with the flags: at most one source is to be named.
 func (s *Source) Check() error {
-	var given, known []string
-	var errs []error
+	errs := []error{s.ambiguous()}
 	for _, k := range s.kinds {
-		known = append(known, k.name())
+		errs = append(errs, k.check())
+	}
+	return errors.Join(errs...)
+}
+
+// CheckBoth is Check for two sources that share the flags that name none: such a
+// flag is in its place if one of the two sources uses it.
+func CheckBoth(one, other *Source) error {
+	errs := []error{one.ambiguous(), other.ambiguous()}
+	for i, k := range one.kinds {
+		if k.given() || !other.kinds[i].given() {
+			errs = append(errs, k.check())
+		}
+		if other.kinds[i].given() {
+			errs = append(errs, other.kinds[i].check())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ambiguous returns an error if more than one source is named.
+func (s *Source) ambiguous() error {
+	var given []string
+	for _, k := range s.kinds {
 		if k.given() {
 			given = append(given, k.name())
 		}
-		errs = append(errs, k.check())
 	}
 	if s.dash {
 		given = append(given, "-- "+strings.Join(s.args, " "))
 	}
 	if len(given) > 1 {
-		errs = append(errs, fmt.Errorf("%s: given together; accepted: one of %s, or shunt-init's flags behind --",
-			strings.Join(given, " and "), strings.Join(known, ", ")))
+		return fmt.Errorf("%s: given together; accepted: one of %s, or shunt-init's flags behind --",
+			strings.Join(given, " and "), strings.Join(s.Names(), ", "))
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // Running reports whether the source is a pod that runs.
