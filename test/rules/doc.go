@@ -3,3 +3,5 @@
 // and installed in a real network namespace that real connections cross. The walker
 // can be trusted because the third executor agrees with it.
 package rules
+
+//go:generate go test -count=1 -run ^TestTroubleshootingPage$ . -update
