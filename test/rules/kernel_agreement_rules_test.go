@@ -26,7 +26,8 @@ type chance struct {
 	zones    bool // a rule sets a zone of conntrack
 }
 
-func one[T any](c *chance, from ...T) T { return from[c.IntN(len(from))] }
+// one draws one of some values.
+func one[T any](c interface{ IntN(n int) int }, from ...T) T { return from[c.IntN(len(from))] }
 
 // in reports true so many times out of a hundred.
 func (c *chance) in100(times int) bool { return c.IntN(100) < times }
@@ -46,12 +47,12 @@ func (c *chance) portRange() string {
 
 var prefixPool = map[ruleset.Family][]string{
 	ruleset.IPv4: {
-		"0.0.0.0/0", "10.0.0.1/32", "10.0.0.9/32", "10.0.0.0/24", "10.0.0.0/8", "10.1.0.1/32", "10.78.0.0/16", "127.0.0.1/32", "127.0.0.6/32",
-		"127.0.0.0/8", "198.51.100.0/24", "169.254.169.254/32", "10.96.0.10/32", "127.0.0.11/32", "172.16.0.0/12",
+		"0.0.0.0/0", "10.0.0.1/32", "10.0.0.9/32", "10.0.0.0/24", "10.0.0.0/8", "10.1.0.1/32", "10.78.0.0/16", "127.0.0.1/32",
+		"127.0.0.6/32", "127.0.0.0/8", "198.51.100.0/24", "169.254.169.254/32", "10.96.0.10/32", "127.0.0.11/32", "172.16.0.0/12",
 	},
 	ruleset.IPv6: {
-		"::/0", "fd00::1/128", "fd00::9/128", "fd00::/64", "fd00::/8", "fd00:1::1/128", "fd00:78::/32", "::1/128", "::6/128", "2001:db8::/32",
-		"fd00:96::a/128", "2000::/3",
+		"::/0", "fd00::1/128", "fd00::9/128", "fd00::/64", "fd00::/8", "fd00:1::1/128", "fd00:78::/32", "::1/128", "::6/128",
+		"2001:db8::/32", "fd00:96::a/128", "2000::/3",
 	},
 }
 
@@ -131,7 +132,8 @@ func (c *chance) iptablesChain(declared, rules *strings.Builder, table, hook, ch
 			continue
 		}
 		protocol, target := c.iptablesTarget(table, hook)
-		if protocol != "" && !strings.Contains(matches, "-p tcp") && !strings.Contains(matches, "-p udp") || strings.Contains(matches, "! -p") && protocol != "" {
+		oneProtocol := !strings.Contains(matches, "! -p") && (strings.Contains(matches, "-p tcp") || strings.Contains(matches, "-p udp"))
+		if protocol != "" && !oneProtocol {
 			matches = protocol
 		}
 		if table != "nat" && strings.Contains(target, "DROP") && matches == "" {
@@ -141,96 +143,120 @@ func (c *chance) iptablesChain(declared, rules *strings.Builder, table, hook, ch
 	}
 }
 
-// iptablesMatches returns up to three conditions.
+// iptablesMatches returns conditions of a rule, a few or none.
 func (c *chance) iptablesMatches(table, hook string) string {
-	var words []string
-	add := func(format string, values ...any) { words = append(words, fmt.Sprintf(format, values...)) }
+	all := c.iptablesWay(hook)
 	protocol := ""
-	if c.in100(25) {
-		add("%s", c.negated("-s", c.prefix()))
-	}
-	if c.in100(30) {
-		add("%s", c.negated("-d", c.prefix()))
-	}
-	local := hook == "OUTPUT" || hook == "POSTROUTING"
-	device := func() string { return one(c, "eth0", "eth1", "lo", "lo", "eth+", "tun0") }
-	if !local && c.in100(25) {
-		add("%s-i %s", c.not(25), device())
-	}
-	if (local || hook == "FORWARD") && c.in100(30) {
-		add("%s-o %s", c.not(25), device())
-	}
 	if c.in100(65) {
 		protocol = one(c, "tcp", "tcp", "tcp", "udp")
-		add("-p %s", protocol)
+		all.add("-p %s", protocol)
 	} else if c.in100(10) {
-		add("! -p %s", one(c, "tcp", "udp"))
+		all.add("! -p %s", one(c, "tcp", "udp"))
 	}
 	if protocol != "" && c.in100(60) {
-		switch c.IntN(6) {
-		case 0, 1, 2:
-			add("-m %s %s--dport %s", protocol, c.not(20), c.port())
-		case 3:
-			add("-m %s %s--dport %s", protocol, c.not(20), c.portRange())
-		case 4:
-			add("-m multiport %s--%s %s,%s,%s", c.not(20), one(c, "dports", "dports", "dports", "sports", "sports"), c.port(), c.portRange(), c.port())
-		case 5:
-			add("-m %s %s--sport %s", protocol, c.not(20), one(c, c.port(), "1024:65535", "30000:40000"))
-		}
+		all = append(all, c.iptablesPorts(protocol))
 	}
 	for range 2 {
-		if !c.in100(35) {
-			continue
-		}
-		switch c.IntN(9) {
-		case 0, 1:
-			if local {
-				add("-m owner %s--%s %s", c.not(30), one(c, "uid-owner", "gid-owner"), one(c, c.id(), c.id(), "1000-1999"))
-			}
-		case 2:
-			add("-m mark %s--mark %s", c.not(30), c.mark())
-		case 3:
-			add("-m connmark %s--mark %s", c.not(30), c.mark())
-		case 4, 5:
-			states := one(c, "RELATED,ESTABLISHED", "NEW", "INVALID", "INVALID,NEW", "NEW,UNTRACKED", "ESTABLISHED", "UNTRACKED", "NEW,RELATED")
-			add("-m conntrack %s--ctstate %s", c.not(20), states)
-		case 6, 7:
-			add("-m addrtype %s--%s-type LOCAL", c.not(30), one(c, "dst", "dst", "src"))
-		case 8:
-			if protocol == "tcp" {
-				add("-m tcp %s--tcp-flags %s", c.not(30), one(c, "FIN,SYN,RST,ACK SYN", "FIN,SYN,RST,ACK SYN", "FIN,SYN,RST,ACK SYN", "SYN,RST SYN"))
-			}
+		if c.in100(35) {
+			c.addIPTablesState(&all, hook, protocol)
 		}
 	}
 	if c.in100(2) {
-		words = append(words, one(c,
-			"-m statistic --mode random --probability 0.50000000000", "-m limit --limit 1/sec", "-m length --length 0:500", "-m socket --transparent",
-			"-m addrtype --dst-type UNICAST", "-m owner --socket-exists", "-m recent --rcheck --seconds 180 --name theirs",
-			"-m string --string never --algo bm", "-m conntrack --ctdir ORIGINAL", "-m pkttype --pkt-type unicast"))
+		rare := one(c,
+			"-m statistic --mode random --probability 0.50000000000", "-m limit --limit 1/sec", "-m length --length 0:500",
+			"-m socket --transparent", "-m addrtype --dst-type UNICAST", "-m owner --socket-exists",
+			"-m recent --rcheck --seconds 180 --name theirs", "-m string --string never --algo bm", "-m conntrack --ctdir ORIGINAL",
+			"-m pkttype --pkt-type unicast")
+		switch { // these two are for some hooks only
+		case strings.HasPrefix(rare, "-m owner") && !ofProcesses(hook):
+		case strings.HasPrefix(rare, "-m socket") && (hook != "PREROUTING" || table == "nat"):
+		default:
+			all = append(all, rare)
+		}
 	}
-	text := strings.Join(uniqueModules(words), " ")
-	if !local {
-		text = strings.ReplaceAll(text, "-m owner --socket-exists", "")
-	} else {
-		text = strings.ReplaceAll(text, "-m socket --transparent", "")
-	}
-	if table != "raw" && table != "mangle" || hook != "PREROUTING" {
-		text = strings.ReplaceAll(text, "-m socket --transparent", "")
-	}
-	return text
+	return strings.Join(uniqueMatches(all), " ")
 }
 
-// uniqueModules keeps the first condition of each kind.
-func uniqueModules(words []string) []string {
+// ofProcesses reports whether a hook's packets may have an owner, and have no interface that they came by.
+func ofProcesses(hook string) bool { return hook == "OUTPUT" || hook == "POSTROUTING" }
+
+// iptablesWay returns conditions of where a packet comes from and goes to.
+func (c *chance) iptablesWay(hook string) (all conditions) {
+	if c.in100(25) {
+		all.add("%s", c.negated("-s", c.prefix()))
+	}
+	if c.in100(30) {
+		all.add("%s", c.negated("-d", c.prefix()))
+	}
+	device := func() string { return one(c, "eth0", "eth1", "lo", "lo", "eth+", "tun0") }
+	if !ofProcesses(hook) && c.in100(25) {
+		all.add("%s-i %s", c.not(25), device())
+	}
+	if (ofProcesses(hook) || hook == "FORWARD") && c.in100(30) {
+		all.add("%s-o %s", c.not(25), device())
+	}
+	return all
+}
+
+// iptablesPorts returns a condition of a packet's ports.
+func (c *chance) iptablesPorts(protocol string) string {
+	switch c.IntN(6) {
+	case 0, 1, 2:
+		return fmt.Sprintf("-m %s %s--dport %s", protocol, c.not(20), c.port())
+	case 3:
+		return fmt.Sprintf("-m %s %s--dport %s", protocol, c.not(20), c.portRange())
+	case 4:
+		return fmt.Sprintf("-m multiport %s--%s %s,%s,%s", c.not(20), one(c, "dports", "dports", "dports", "sports", "sports"),
+			c.port(), c.portRange(), c.port())
+	}
+	return fmt.Sprintf("-m %s %s--sport %s", protocol, c.not(20), one(c, c.port(), "1024:65535", "30000:40000"))
+}
+
+// addIPTablesState adds a condition of what the kernel knows of a packet, if the one drawn fits the rule.
+func (c *chance) addIPTablesState(all *conditions, hook, protocol string) {
+	switch c.IntN(9) {
+	case 0, 1:
+		if ofProcesses(hook) {
+			all.add("-m owner %s--%s %s", c.not(30), one(c, "uid-owner", "gid-owner"), one(c, c.id(), c.id(), "1000-1999"))
+		}
+	case 2:
+		all.add("-m mark %s--mark %s", c.not(30), c.mark())
+	case 3:
+		all.add("-m connmark %s--mark %s", c.not(30), c.mark())
+	case 4, 5:
+		states := one(c, "RELATED,ESTABLISHED", "NEW", "INVALID", "INVALID,NEW", "NEW,UNTRACKED", "ESTABLISHED", "UNTRACKED",
+			"NEW,RELATED")
+		all.add("-m conntrack %s--ctstate %s", c.not(20), states)
+	case 6, 7:
+		all.add("-m addrtype %s--%s-type LOCAL", c.not(30), one(c, "dst", "dst", "src"))
+	case 8:
+		if protocol == "tcp" {
+			const opening = "FIN,SYN,RST,ACK SYN"
+			all.add("-m tcp %s--tcp-flags %s", c.not(30), one(c, opening, opening, opening, "SYN,RST SYN"))
+		}
+	}
+}
+
+// uniqueMatches keeps the first condition of each kind: iptables takes -p, or another option, once.
+func uniqueMatches(words []string) []string {
 	var kept []string
 	seen := map[string]bool{}
 	for _, w := range words {
-		kind := strings.Join(strings.Fields(w)[:2], " ")
+		kind := kindOfMatch(w)
 		if !seen[kind] {
 			seen[kind], kept = true, append(kept, w)
 		}
 	}
 	return kept
+}
+
+// kindOfMatch is what a match is about: two of one kind are not taken together.
+func kindOfMatch(match string) string {
+	words := strings.Fields(strings.ReplaceAll(match, "! ", ""))
+	if words[0] == "-m" {
+		return words[1]
+	}
+	return words[0]
 }
 
 // iptablesTarget returns a target, and the protocol that it needs.
@@ -252,15 +278,18 @@ func (c *chance) iptablesTarget(table, hook string) (protocol, target string) {
 			return withPorts, fmt.Sprintf("-j TPROXY --on-port %d --on-ip %s --tproxy-mark %s",
 				one(c, transparentPorts...), one(c, anyOf[c.family], anyOf[c.family], loopbackOf[c.family]), c.mark())
 		}
-		return "", one(c, "-j DROP", "-j MARK --set-xmark "+c.mark(), "-j MARK --set-xmark "+c.mark(), "-j MARK --or-mark 0x4000", "-j MARK --and-mark 0xff",
-			"-j CONNMARK --set-xmark "+c.mark(), "-j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
-			"-j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff", "-j CONNMARK --restore-mark --nfmask 0xff00 --ctmask 0xfff",
+		return "", one(c, "-j DROP", "-j MARK --set-xmark "+c.mark(), "-j MARK --set-xmark "+c.mark(),
+			"-j MARK --or-mark 0x4000", "-j MARK --and-mark 0xff", "-j CONNMARK --set-xmark "+c.mark(),
+			"-j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+			"-j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+			"-j CONNMARK --restore-mark --nfmask 0xff00 --ctmask 0xfff",
 			"-j CONNMARK --save-mark --nfmask 0xfff --ctmask 0xffff", "-j DSCP --set-dscp 0x0a", "-j TOS --set-tos 0x10/0x3f")
 	case "nat":
 		switch hook {
 		case "PREROUTING", "OUTPUT":
 			return withPorts, one(c, fmt.Sprintf("-j REDIRECT --to-ports %s", c.port()), fmt.Sprintf("-j REDIRECT --to-ports %s", c.port()),
-				"-j REDIRECT", "-j DNAT --to-destination "+c.to(true), "-j DNAT --to-destination "+c.to(false), "-j MARK --set-xmark "+c.mark())
+				"-j REDIRECT", "-j DNAT --to-destination "+c.to(true), "-j DNAT --to-destination "+c.to(false),
+				"-j MARK --set-xmark "+c.mark())
 		case "POSTROUTING":
 			return "", one(c, "-j MASQUERADE", "-j MASQUERADE", "-j MARK --set-xmark "+c.mark())
 		}
@@ -294,12 +323,13 @@ func (c *chance) to(port bool) string {
 var shortFlags = map[string]string{
 	"-b": "--istio-inbound-ports", "-d": "--istio-local-exclude-ports", "-i": "--istio-service-cidr", "-x": "--istio-service-exclude-cidr",
 	"-q": "--istio-outbound-ports", "-o": "--istio-local-outbound-ports-exclude", "-k": "--kube-virt-interfaces",
-	"-c": "--istio-exclude-interfaces", "-u": "--proxy-uid", "-g": "--proxy-gid", "-e": "--inbound-tunnel-port", "-t": "--istio-inbound-tproxy-mark",
+	"-c": "--istio-exclude-interfaces", "-u": "--proxy-uid", "-g": "--proxy-gid", "-e": "--inbound-tunnel-port",
+	"-t": "--istio-inbound-tproxy-mark",
 }
 
 // arguments returns random flags of shunt-init.
 func (c *chance) arguments() []string {
-	args := []string{one(c, "--system=redirect", "--system=redirect", "--system=tproxy", "--system=tproxy", "--system=ambient", "--system=legacy")}
+	args := []string{"--system=" + one(c, "redirect", "redirect", "tproxy", "tproxy", "ambient", "legacy")}
 	ports := func() string { return one(c, "80", "8080,9090", "8000-8100,443", "15000-15100", "1-65535", "22") }
 	maybe := func(times int, flag string, values ...string) {
 		if c.in100(times) {
@@ -309,7 +339,8 @@ func (c *chance) arguments() []string {
 			args = append(args, flag+"="+one(c, values...))
 		}
 	}
-	cidrs := []string{"10.0.0.0/8,fd00::/8", "10.78.0.0/16", "0.0.0.0/0,::/0", "198.51.100.0/24,2001:db8::/32", "10.96.0.10/32", "fd00:78::/32"}
+	cidrs := []string{"10.0.0.0/8,fd00::/8", "10.78.0.0/16", "0.0.0.0/0,::/0", "198.51.100.0/24,2001:db8::/32", "10.96.0.10/32",
+		"fd00:78::/32"}
 	maybe(25, "-b", ports(), "*")
 	maybe(30, "-d", ports())
 	maybe(30, "-i", append(cidrs, "*")...)
@@ -367,7 +398,8 @@ var addressPool = map[ruleset.Family]map[string][]string{
 func (c *chance) address(kind string) netip.Addr {
 	if kind == "other" && len(c.prefixes) > 0 && c.in100(40) {
 		p := one(c, c.prefixes...)
-		if addr := one(c, p.Addr(), p.Addr().Next()); !ruleset.ThisHost(addr) && addr != netip.IPv4Unspecified() && addr.IsGlobalUnicast() && addr.IsValid() {
+		addr := one(c, p.Addr(), p.Addr().Next())
+		if !ruleset.ThisHost(addr) && addr != netip.IPv4Unspecified() && addr.IsGlobalUnicast() && addr.IsValid() {
 			return addr
 		}
 	}
@@ -390,17 +422,28 @@ func (c *chance) packet() ruleset.Packet {
 		p.DstPort, p.SrcPort = 8080, 40000
 	}
 	if c.in100(50) {
-		p.Direction, p.Interface, p.Src = ruleset.In, one(c, "eth0", "eth0", "eth1"), c.address("other")
-		p.Dst = c.address(one(c, "own", "own", "own", "own", "own", "other", "loopback"))
-		if c.in100(12) {
-			p.Src = c.address("odd")
-		}
-		if odd := c.address("odd"); c.in100(4) && !odd.Is4In6() && odd != netip.IPv6Unspecified() { // which a router forwards
-			p.Dst = odd
-		}
+		c.outside(&p)
 	} else {
 		c.sender(&p)
 	}
+	c.connection(&p)
+	return p
+}
+
+// outside makes a packet one of another host.
+func (c *chance) outside(p *ruleset.Packet) {
+	p.Direction, p.Interface, p.Src = ruleset.In, one(c, "eth0", "eth0", "eth1"), c.address("other")
+	p.Dst = c.address(one(c, "own", "own", "own", "own", "own", "other", "loopback"))
+	if c.in100(12) {
+		p.Src = c.address("odd")
+	}
+	if odd := c.address("odd"); c.in100(4) && !odd.Is4In6() && odd != netip.IPv6Unspecified() { // which a router forwards
+		p.Dst = odd
+	}
+}
+
+// connection makes some packets ones of connections that conntrack knows, has not seen begin, or refuses.
+func (c *chance) connection(p *ruleset.Packet) {
 	switch {
 	case c.in100(10) && p.Protocol == "tcp":
 		p.Midstream = true
@@ -415,7 +458,6 @@ func (c *chance) packet() ruleset.Packet {
 	case c.in100(6) && (p.Protocol == "tcp" || p.Direction == ruleset.In):
 		p.State = ruleset.Invalid
 	}
-	return p
 }
 
 // sender makes a packet one of a process of the pod.

@@ -194,6 +194,9 @@ func (c *chance) oursAndNative() (draft, error) {
 // TestAgreement compares the walker with the kernel. It makes random rule sets, of shunt-init for
 // random flags and of the matches and targets that others use, puts each into a namespace, and sends
 // random packets through it. Where a packet ends and which rules count it must be what the walk says.
+// Unlike TestKernelRandom, it sees where packets end, on all three backends and with tables of others,
+// and sends frames from outside as they are, forged and invalid ones too; it does not see in which order
+// a packet meets the rules.
 func TestAgreement(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "nft")
 	t.Parallel()
@@ -221,7 +224,8 @@ func TestAgreement(t *testing.T) {
 					}
 					g.compare(t, d, c.packetsFor(shotsPerDraft), fmt.Sprintf("seed %d", seed))
 				}
-				t.Logf("%d of %d packets agree, %d are unknown to the walk; %d of %d rule sets were refused", g.agreed, g.sent, g.unknown, g.refused, drafts)
+				t.Logf("%d of %d packets agree, %d are unknown to the walk; %d of %d rule sets were refused",
+					g.agreed, g.sent, g.unknown, g.refused, drafts)
 				if g.agreed < g.sent*2/3 || g.refused > drafts/2 {
 					t.Errorf("too few packets were compared")
 				}
@@ -460,10 +464,8 @@ func (g *proving) differences(t *testing.T, d draft, stack *ruleset.Stack, host 
 	want := map[string]int{}
 	for i := range shots {
 		path := stack.Trace(host, shots[i].Packet, nil)
-		for _, step := range path.Steps {
-			if step.Number > 0 {
-				want[fmt.Sprintf("%s %s %d", step.Table, step.Chain, step.Number)]++
-			}
+		for _, name := range rulesMet(path) {
+			want[name]++
 		}
 		if told := differs(host, shots[i], path.Outcome); told != "" {
 			ends = append(ends, told)
@@ -515,33 +517,39 @@ func isOpaque(r ruleset.Rule) bool {
 
 // differs returns how a packet's end in the kernel differs from the walked one; "" if it does not.
 func differs(host ruleset.Host, s shot, want ruleset.Outcome) string {
-	to := netip.AddrPortFrom(s.Dst, s.DstPort)
-	local := s.Dst.IsLoopback() || slices.Contains(host.Addresses, s.Dst)
-	got := ruleset.Outcome{}
-	switch seen := s.seen; {
-	case !seen.there:
-		got.Fate = ruleset.Dropped
-	case !seen.left && seen.taken != 0 && want.Fate == ruleset.TProxied:
-		got = ruleset.Outcome{Fate: ruleset.TProxied, Port: seen.taken}
-	case seen.to == to && !seen.left && !local:
-		got.Fate = ruleset.Local
-	case seen.to == to:
-		got.Fate = ruleset.Direct
-	case seen.left:
-		got = ruleset.Outcome{Fate: ruleset.Rewritten, Port: seen.to.Port()}
-	default:
-		got = ruleset.Outcome{Fate: ruleset.Redirected, Port: seen.to.Port()}
-	}
-	toNowhere := s.seen.to.Addr() == netip.IPv4Unspecified() && want.Fate == ruleset.Local // by a rule of ours
-	same := got == want || toNowhere || got.Fate == ruleset.Dropped && want.Fate == ruleset.Rejected ||
-		// A destination that is rewritten to itself looks as if it were not.
+	got := kernelsEnd(host, s, want)
+	switch {
+	case got == want,
+		got.Fate == ruleset.Dropped && want.Fate == ruleset.Rejected,
+		// A rule of ours rewrites it to no address.
+		want.Fate == ruleset.Local && s.seen.to.Addr() == netip.IPv4Unspecified(),
 		// The socket takes no such client.
-		(s.Src.Is4In6() || s.Src.IsUnspecified()) && s.Protocol == "tcp" && want.Fate == ruleset.Dropped && !s.seen.left ||
-		got.Fate == ruleset.Direct && (want.Fate == ruleset.Redirected || want.Fate == ruleset.Rewritten) && want.Port == s.DstPort
-	if same {
+		want.Fate == ruleset.Dropped && s.Protocol == "tcp" && (s.Src.Is4In6() || s.Src.IsUnspecified()) && !s.seen.left,
+		// A destination that is rewritten to itself looks as if it were not.
+		got.Fate == ruleset.Direct && (want.Fate == ruleset.Redirected || want.Fate == ruleset.Rewritten) && want.Port == s.DstPort:
 		return ""
 	}
 	return fmt.Sprintf("%s (%+v)", got, s.seen)
+}
+
+// kernelsEnd returns a packet's end in the kernel. That TPROXY took it counts only if the walk says so: a
+// socket may also have taken it by its port.
+func kernelsEnd(host ruleset.Host, s shot, want ruleset.Outcome) ruleset.Outcome {
+	to := netip.AddrPortFrom(s.Dst, s.DstPort)
+	local := s.Dst.IsLoopback() || slices.Contains(host.Addresses, s.Dst)
+	switch seen := s.seen; {
+	case !seen.there:
+		return ruleset.Outcome{Fate: ruleset.Dropped}
+	case !seen.left && seen.taken != 0 && want.Fate == ruleset.TProxied:
+		return ruleset.Outcome{Fate: ruleset.TProxied, Port: seen.taken}
+	case seen.to == to && !seen.left && !local:
+		return ruleset.Outcome{Fate: ruleset.Local}
+	case seen.to == to:
+		return ruleset.Outcome{Fate: ruleset.Direct}
+	case seen.left:
+		return ruleset.Outcome{Fate: ruleset.Rewritten, Port: seen.to.Port()}
+	}
+	return ruleset.Outcome{Fate: ruleset.Redirected, Port: s.seen.to.Port()}
 }
 
 // prepareConnections forgets all connections, and makes those that packets belong to. Each such packet
@@ -582,10 +590,11 @@ func establish(p ruleset.Packet) error {
 	if p.Protocol == "udp" {
 		protocol = unix.IPPROTO_UDP
 	}
+	from, to := net.IP(src.AsSlice()), net.IP(p.Dst.AsSlice())
 	flow := &netlink.ConntrackFlow{
 		FamilyType: uint8(family), TimeOut: 300, Mark: p.ConnMark,
-		Forward: netlink.IPTuple{SrcIP: net.IP(p.Dst.AsSlice()), DstIP: net.IP(src.AsSlice()), SrcPort: p.DstPort, DstPort: p.SrcPort, Protocol: protocol},
-		Reverse: netlink.IPTuple{SrcIP: net.IP(src.AsSlice()), DstIP: net.IP(p.Dst.AsSlice()), SrcPort: p.SrcPort, DstPort: p.DstPort, Protocol: protocol},
+		Forward: netlink.IPTuple{SrcIP: to, DstIP: from, SrcPort: p.DstPort, DstPort: p.SrcPort, Protocol: protocol},
+		Reverse: netlink.IPTuple{SrcIP: from, DstIP: to, SrcPort: p.SrcPort, DstPort: p.DstPort, Protocol: protocol},
 	}
 	if protocol == unix.IPPROTO_TCP {
 		const established = 3 // TCP_CONNTRACK_ESTABLISHED

@@ -9,7 +9,6 @@ import (
 	"math"
 	"net/netip"
 	"runtime"
-	"syscall"
 	"testing"
 	"time"
 
@@ -452,44 +451,34 @@ func (w *wire) readLog(shots []shot) error {
 		if err != nil {
 			return fmt.Errorf("reading nflog: %w", err)
 		}
-		messages, err := syscall.ParseNetlinkMessage(buffer[:n])
+		messages, err := nlMessages(buffer[:n])
 		if err != nil {
 			return fmt.Errorf("reading nflog: %w", err)
 		}
-		for _, m := range messages {
-			if err := w.report(shots, m.Data); err != nil {
+		for _, attributes := range messages {
+			if err := w.report(shots, attributes); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-func (w *wire) report(shots []shot, message []byte) error {
-	if len(message) < 4 {
-		return nil // the end of a message of several parts
-	}
-	var payload []byte
+func (w *wire) report(shots []shot, attributes map[uint16][]byte) error {
 	found := sighting{there: true}
-	for rest := message[4:]; len(rest) >= 4; {
-		size, kind := int(binary.NativeEndian.Uint16(rest)), binary.NativeEndian.Uint16(rest[2:])
-		if size < 4 || size > len(rest) {
-			break
-		}
-		switch value := rest[4:size]; kind {
+	for kind, value := range attributes {
+		switch kind {
 		case logIndexIn:
 			found.in = w.names[binary.BigEndian.Uint32(value)]
 		case logIndexOut:
 			found.out = w.names[binary.BigEndian.Uint32(value)]
-		case logPayload:
-			payload = value
 		case logPrefix:
-			if _, err := fmt.Sscan(string(value[:len(value)-1]), &found.taken); err != nil {
+			if _, err := fmt.Sscan(cString(value), &found.taken); err != nil {
 				return fmt.Errorf("nflog's prefix %q: %w", value, err)
 			}
 		}
-		rest = rest[min((size+3)&^3, len(rest)):]
 	}
 	found.left = found.out != ""
+	payload := attributes[logPayload]
 	id, to, ok := readWire(payload)
 	if !ok {
 		return nil // the kernel's own, as neighbour discovery

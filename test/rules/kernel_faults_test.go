@@ -31,7 +31,8 @@ func TestFaults(t *testing.T) {
 			pod := quietLab(t).Pod
 			run(t, pod, init, append(strings.Fields(lines[1]), skipVerify)...)
 			run(t, pod, "sh", "-ec", lines[2])
-			for i, args := range [][]string{append([]string{"trace", "--netns", pod.Path()}, strings.Fields(lines[3])...), {"prove", "--netns", pod.Path()}} {
+			trace := append([]string{"trace", "--netns", pod.Path()}, strings.Fields(lines[3])...)
+			for i, args := range [][]string{trace, {"prove", "--netns", pod.Path()}} {
 				want := lines[4+i]
 				out, err := exec.CommandContext(t.Context(), shunt, args...).CombinedOutput()
 				if !strings.Contains(string(out), want) {
