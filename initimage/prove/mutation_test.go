@@ -149,7 +149,7 @@ func TestMutants(t *testing.T) {
 	}
 	stride, packets := 53, 100
 	if testing.Short() {
-		stride = 97
+		stride = 293
 	}
 	mutants, different, refuted, done := 0, 0, 0, map[string]bool{}
 	for _, test := range cases {

@@ -242,7 +242,7 @@ func checkClass(
 func TestClassesOfRandomRules(t *testing.T) {
 	sets, packets := 80, 100
 	if testing.Short() {
-		sets = 20
+		sets = 6
 	}
 	classesInAll, compared, mixed := 0, 0, 0
 	for seed := range sets {
