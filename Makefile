@@ -70,6 +70,11 @@ test-unit: ## Run the unit tests; THOROUGH=true runs them with the race detector
 test-rules: ## Run the rule cases in real network namespaces, on iptables-nft and iptables-legacy (root).
 	@hack/suites.sh rules
 
+.PHONY: test-random
+test-random: ## Hold walks to the kernel, and proofs to walks, by tens of thousands of random packets (root, minutes).
+	LONG=true go test -v -count=1 -timeout 1h -run '^(TestAgreement|TestKernelRandom|TestClassesOfRandomRules|TestMutants)$$' \
+		./initimage/ruleset ./initimage/prove ./test/rules
+
 .PHONY: test-proxy
 test-proxy: ## Send real traffic through real proxies, Envoy and HAProxy, in network namespaces (root).
 	@hack/suites.sh proxy

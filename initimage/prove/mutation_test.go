@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -147,9 +148,9 @@ func TestMutants(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stride, packets := 53, 100
-	if testing.Short() {
-		stride = 293
+	stride, packets := 293, 100
+	if os.Getenv("LONG") == "true" {
+		stride = 53
 	}
 	mutants, different, refuted, done := 0, 0, 0, map[string]bool{}
 	for _, test := range cases {

@@ -41,9 +41,9 @@ const (
 func TestKernelRandom(t *testing.T) {
 	netns.Require(t, "iptables-nft", "nft", "ip")
 	t.Parallel()
-	sets := randomSetsLong
-	if testing.Short() {
-		sets = randomSets
+	sets := randomSets
+	if os.Getenv("LONG") == "true" {
+		sets = randomSetsLong
 	}
 	cases := slices.DeleteFunc(corpus(t), Case.Refused)
 	var agreed, metInAll atomic.Int64
