@@ -43,6 +43,7 @@ func Read(name string, files []File) (pod trace.Pod, notes []string, err error) 
 		}
 	}
 	pod.Proxy = trace.Identify(pod.Sides)
+	a.noteListeners(pod.Proxy)
 	return pod, a.notes, nil
 }
 

@@ -79,6 +79,7 @@ type contents struct {
 	listing   *listing
 	listingAt place
 	native    []ruleset.RuleSet // that shunt-init dump has read
+	listeners []Listener
 	routes    []route
 	allTables bool // routes of other tables than main are there
 	links     []link
@@ -337,7 +338,7 @@ func (s *scanner) json() error {
 		switch {
 		case err != nil:
 		case all.Sets != nil && s.native == nil:
-			s.native = all.Sets
+			s.native, s.listeners = all.Sets, all.Listeners
 		case all.Sets != nil:
 			err = errors.New("a second output of shunt-init dump; accepted: one pod")
 		default:
@@ -363,6 +364,9 @@ func (s *scanner) json() error {
 // whose party is "", and those of others.
 type Native struct {
 	Sets []ruleset.RuleSet `json:"nativeRules"`
+	// Listeners are the sockets of the pod that take connections or datagrams; nil if
+	// the kernel does not tell.
+	Listeners []Listener `json:"listeners"`
 }
 
 func (s *scanner) addListing(at place, objects []map[string]json.RawMessage) error {

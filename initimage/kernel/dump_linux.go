@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -68,7 +70,11 @@ func (d *dumper) print(ctx context.Context) error {
 			}
 		}
 	}
-	text, err := json.Marshal(poddump.Native{Sets: native})
+	listeners, err := d.listeners()
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(poddump.Native{Sets: native, Listeners: listeners})
 	if err != nil {
 		return fmt.Errorf("writing the native rules of nf_tables: %w", err)
 	}
@@ -79,6 +85,35 @@ func (d *dumper) print(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// listeners returns the sockets that take connections or datagrams, once each; nil if
+// the kernel does not tell (CONFIG_INET_DIAG).
+func (d *dumper) listeners() ([]poddump.Listener, error) {
+	const listening, unconnected = 10, 7 // TCP_LISTEN, TCP_CLOSE
+	all := []poddump.Listener{}
+	for _, of := range []struct {
+		protocol string
+		list     func(family uint8) ([]*netlink.Socket, error)
+		state    uint8
+	}{{"tcp", d.links.SocketDiagTCP, listening}, {"udp", d.links.SocketDiagUDP, unconnected}} {
+		for _, family := range ruleset.Families {
+			sockets, err := of.list(uint8(netlinkFamily(family)))
+			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+				return nil, nil
+			}
+			if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+				return nil, fmt.Errorf("listing the %s sockets: %w", of.protocol, err)
+			}
+			for _, s := range sockets {
+				listener := poddump.Listener{Protocol: of.protocol, Port: s.ID.SourcePort, UID: s.UID}
+				if s.State == of.state && !slices.Contains(all, listener) {
+					all = append(all, listener)
+				}
+			}
+		}
+	}
+	return all, nil
 }
 
 // iptables prints the tables of iptables of a family, and returns those of nf_tables

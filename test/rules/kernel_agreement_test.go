@@ -527,7 +527,8 @@ func differs(host ruleset.Host, s shot, want ruleset.Outcome) string {
 		// The socket takes no such client.
 		want.Fate == ruleset.Dropped && s.Protocol == "tcp" && (s.Src.Is4In6() || s.Src.IsUnspecified()) && !s.seen.left,
 		// A destination that is rewritten to itself looks as if it were not.
-		(got.Fate == ruleset.Direct || got.Fate == ruleset.Local) && (want.Fate == ruleset.Redirected || want.Fate == ruleset.Rewritten) && want.Port == s.DstPort:
+		(got.Fate == ruleset.Direct || got.Fate == ruleset.Local) &&
+			(want.Fate == ruleset.Redirected || want.Fate == ruleset.Rewritten) && want.Port == s.DstPort:
 		return ""
 	}
 	return fmt.Sprintf("%s (%+v)", got, s.seen)

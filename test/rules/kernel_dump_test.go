@@ -116,6 +116,8 @@ func TestDumpOfOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			apply(t, pod, spec, opts)
+			listen(t, pod, spec.InboundPort, interception.DefaultProxyUID)
+			listen(t, pod, spec.OutboundPort, interception.DefaultProxyUID)
 			cmd := pod.Command(t.Context(), "nft", "-f", "-")
 			cmd.Stdin = strings.NewReader(zoo)
 			if out, err := cmd.CombinedOutput(); err != nil {
@@ -134,6 +136,53 @@ func TestDumpOfOthers(t *testing.T) {
 				run(t, pod, "sh", "-ec", undo)
 			}
 		})
+	}
+}
+
+// listen has a process of some user listen on a port of a pod, as its proxy does.
+func listen(t *testing.T, pod *netns.NS, port uint16, uid uint32) {
+	t.Helper()
+	at := netip.AddrPortFrom(netip.IPv6Unspecified(), port)
+	listener, err := pod.ListenTCP(at, netns.ListenOptions{Identity: netns.Identity{UID: uid, GID: uid}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+}
+
+// TestDumpOfListeners reads who listens where the rules send connections.
+func TestDumpOfListeners(t *testing.T) {
+	netns.Require(t, "nft")
+	t.Parallel()
+	pod := newLab(t).Pod
+	spec, opts, err := interception.ParseArgs([]string{"--backend=nftables"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, pod, spec, opts)
+	notes := func() []string {
+		var text strings.Builder
+		if err := pod.Do(func() error { return kernel.Dump(t.Context(), &text) }); err != nil {
+			t.Fatal(err)
+		}
+		_, notes, err := dump.Read("pod", []dump.File{{Name: "dump", Text: text.String()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return notes
+	}
+	want := []string{
+		"nothing listens on tcp port 15006, where the rules send connections: they are refused",
+		"nothing listens on tcp port 15001, where the rules send connections: they are refused",
+	}
+	if diff := cmp.Diff(want, notes()); diff != "" {
+		t.Errorf("nobody listens (-want +got):\n%s", diff)
+	}
+	listen(t, pod, 15006, interception.DefaultProxyUID)
+	listen(t, pod, 15001, 101)
+	want = []string{"what listens on tcp port 15001 has uid 101: the rules take its own connections for the app's, unless it has gid 1337"}
+	if diff := cmp.Diff(want, notes()); diff != "" {
+		t.Errorf("another user listens (-want +got):\n%s", diff)
 	}
 }
 
