@@ -199,7 +199,7 @@ func (c *comparison) walk(t ruleset.Trial) {
 				c.addFinding(culprits(t.Explain(stack)),
 					fmt.Sprintf("rules of others make conntrack take a packet of the proxy for one of the app (%s)", t.Packet))
 			}
-			if !c.compareOutcomes(t, "", should.Outcome, does.Outcome, func() []string { return culprits(t.Explain(stack)) }) || !answered {
+			if !c.compareOutcomes(t, "", should.Outcome, does.Outcome, func() []ruleset.Step { return culprits(t.Explain(stack)) }) || !answered {
 				continue
 			}
 			c.walkAnswer(t, stack, should, answer, does)
@@ -223,18 +223,18 @@ func (c *comparison) walkAnswer(t ruleset.Trial, stack *ruleset.Stack, should, a
 	if should.Outcome.Fate == ruleset.Redirected && lost {
 		walked.Outcome = ruleset.Outcome{Fate: ruleset.Dropped} // nat does not restore its addresses
 	}
-	c.compareOutcomes(back, "the answer to ", answer.Outcome, walked.Outcome, func() []string {
+	c.compareOutcomes(back, "the answer to ", answer.Outcome, walked.Outcome, func() []ruleset.Step {
 		return culprits(t.Explain(stack), back.Explain(stack))
 	})
 }
 
 // culprits returns the rules of others on some paths that can have changed them.
-func culprits(ways ...ruleset.Path) []string {
-	var found []string
+func culprits(ways ...ruleset.Path) []ruleset.Step {
+	var found []ruleset.Step
 	for _, p := range ways {
 		for _, s := range p.Steps {
 			if s.Foreign && s.Acts() {
-				found = append(found, s.String())
+				found = append(found, s)
 			}
 		}
 	}
@@ -252,12 +252,13 @@ func blocked(o ruleset.Outcome) bool { return o.Fate == ruleset.Dropped || o.Fat
 //	nowhere                  | where it was sent to        | finding
 //	nowhere, or unchanged    | to the proxy                | finding
 //	nowhere, or unchanged    | where others send it        | allowed
+//	to TPROXY's socket       | nowhere, and nobody says so | finding
 //	anywhere                 | nowhere                     | warning
 //
 // Others may also decide where the pod's connections to its own loopback go. They
 // may not divert the proxy's connection to the app: it is the end of an intercepted
 // connection.
-func (c *comparison) compareOutcomes(t ruleset.Trial, what string, wanted, got ruleset.Outcome, culprits func() []string) bool {
+func (c *comparison) compareOutcomes(t ruleset.Trial, what string, wanted, got ruleset.Outcome, culprits func() []ruleset.Step) bool {
 	if wanted == got {
 		return true
 	}
@@ -266,9 +267,11 @@ func (c *comparison) compareOutcomes(t ruleset.Trial, what string, wanted, got r
 	case len(found) == 0, blocked(wanted) && blocked(got):
 		// Without a rule of others on the path, the difference is in ours, and was
 		// found before.
+	case wanted.Fate == ruleset.TProxied && blocked(got) && !found[len(found)-1].Blocks():
+		c.addFinding(found, fmt.Sprintf("rules of others stop %s%s that the proxy has: %s, wanted %s", what, describe(t), got, wanted))
 	case blocked(got):
 		if t.Packet.State != ruleset.Invalid && t.Packet.State != ruleset.Untracked {
-			last := found[len(found)-1]
+			last := found[len(found)-1].String()
 			c.addRemark(&c.warnings, last,
 				fmt.Sprintf("rules of others block connections, such as %s%s: %s, by %s", what, describe(t), got, last))
 		}
@@ -296,8 +299,12 @@ func allowedToOthers(t ruleset.Trial, wanted, got ruleset.Outcome) bool {
 }
 
 // addFinding adds a finding about the last of some rules.
-func (c *comparison) addFinding(culprits []string, sentence string) {
-	culprit := strings.Join(culprits[max(0, len(culprits)-maxCulprits):], "; ")
+func (c *comparison) addFinding(culprits []ruleset.Step, sentence string) {
+	var names []string
+	for _, step := range culprits[max(0, len(culprits)-maxCulprits):] {
+		names = append(names, step.String())
+	}
+	culprit := strings.Join(names, "; ")
 	c.addRemark(&c.findings, culprit, sentence+"; by "+culprit)
 }
 

@@ -238,6 +238,12 @@ func (s Step) String() string {
 	return s.Table + " " + s.Chain + " " + strconv.Itoa(s.Number) + ": " + s.Rule.String()
 }
 
+// Blocks reports whether the rule of the step says that the packet gets nowhere.
+func (s Step) Blocks() bool {
+	_, rejects := s.Rule.Target.(Reject)
+	return rejects || s.Rule.Target == Drop
+}
+
 // Acts reports whether the rule of the step can change where a packet goes.
 func (s Step) Acts() bool {
 	_, leads := s.Rule.jump()
