@@ -199,7 +199,8 @@ func (c *comparison) walk(t ruleset.Trial) {
 				c.addFinding(culprits(t.Explain(stack)),
 					fmt.Sprintf("rules of others make conntrack take a packet of the proxy for one of the app (%s)", t.Packet))
 			}
-			if !c.compareOutcomes(t, "", should.Outcome, does.Outcome, func() []ruleset.Step { return culprits(t.Explain(stack)) }) || !answered {
+			blame := func() []ruleset.Step { return culprits(t.Explain(stack)) }
+			if !c.compareOutcomes(t, "", should.Outcome, does.Outcome, blame) || !answered {
 				continue
 			}
 			c.walkAnswer(t, stack, should, answer, does)
