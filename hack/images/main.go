@@ -33,7 +33,7 @@ var images = map[string]v1.Config{
 	"shunt-init-nftables": {
 		User:       "0:0",
 		Entrypoint: []string{"/usr/local/bin/shunt-init"},
-		Labels:     map[string]string{"org.opencontainers.image.title": "Shunt's init container without iptables: for the backend nftables"},
+		Labels:     map[string]string{"org.opencontainers.image.title": "Shunt's init container without iptables, for nftables"},
 	},
 	"shunt-webhook": {
 		User:         "65532:65532",
