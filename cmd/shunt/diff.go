@@ -43,7 +43,7 @@ func newDiff(name string) *cobra.Command {
 		if dash := cmd.ArgsLenAtDash(); dash >= 0 {
 			both.setArgs(args[dash:])
 		}
-		if err := usage(errors.Join(both.check(), cluster.checkNamespaces(false), checkProofOutput(output))); err != nil {
+		if err := usage(errors.Join(both.check(), cluster.checkNamespaces(false), checkOutput(output, proofFormats...))); err != nil {
 			return err
 		}
 		comparisons, err := both.compare(cmd.Context(), source.Streams{Stdin: cmd.InOrStdin(), Stderr: cmd.ErrOrStderr()})

@@ -33,7 +33,7 @@ func newExplain(name string) *cobra.Command {
 		Use: "explain POD", Short: "Explain what a pod of a cluster has, and why", Long: explainLong,
 		Example: examples(name, "explain echo-8d7df57bb-zflf4 -n shop", "explain deployment/echo", "explain echo -o json"),
 		Args: func(_ *cobra.Command, args []string) (err error) {
-			e.kind, e.name, err = named(args)
+			e.kind, e.name, err = cluster.Named(args...)
 			return usage(err)
 		},
 	}
@@ -47,35 +47,6 @@ func newExplain(name string) *cobra.Command {
 		return e.run(cmd)
 	}
 	return cmd
-}
-
-// named reads NAME, KIND/NAME or KIND NAME, as kubectl does. The kind may have its
-// group, as kubectl prints it.
-func named(args []string) (kind, name string, err error) {
-	const accepted = "accepted: POD, or KIND/NAME such as deployment/echo"
-	words := strings.Split(strings.Join(args, "/"), "/")
-	switch {
-	case len(args) == 0:
-		return "", "", errors.New("POD: Required value; " + accepted)
-	case len(words) > 2, words[0] == "", words[len(words)-1] == "":
-		return "", "", fmt.Errorf("POD: invalid value %q; %s", strings.Join(args, " "), accepted)
-	case len(words) == 1:
-		return "", words[0], nil
-	}
-	kind, _, _ = strings.Cut(words[0], ".")
-	if known, is := cluster.Kinds[strings.ToLower(kind)]; is {
-		kind = known
-	}
-	return kind, words[1], nil
-}
-
-func checkOutput(output string, accepted ...string) error {
-	for _, format := range accepted {
-		if output == format {
-			return nil
-		}
-	}
-	return fmt.Errorf("--output: invalid value %q; accepted: %s", output, strings.Join(accepted, ", "))
 }
 
 func (e *podExplainer) run(cmd *cobra.Command) error {

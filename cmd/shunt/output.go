@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -30,10 +31,15 @@ func (p *printer) addFlags(fs *pflag.FlagSet) {
 }
 
 func (p *printer) check() error {
-	if !slices.Contains([]string{outputYAML, outputJSON, outputDiff}, p.output) {
-		return fmt.Errorf("--output: invalid value %q; accepted: yaml, json, diff", p.output)
+	return checkOutput(p.output, outputYAML, outputJSON, outputDiff)
+}
+
+// checkOutput rejects a value of --output that is none of those that are accepted.
+func checkOutput(output string, accepted ...string) error {
+	if slices.Contains(accepted, output) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("--output: invalid value %q; accepted: %s", output, strings.Join(accepted, ", "))
 }
 
 // print writes what became of the inputs' documents.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,13 +24,6 @@ ephemeral container reads what the pod really has. The exit code is 1 if somethi
 
 // proofFormats are the values of --output of prove and diff, the default first.
 var proofFormats = []string{"text", "json"}
-
-func checkProofOutput(output string) error {
-	if slices.Contains(proofFormats, output) {
-		return nil
-	}
-	return fmt.Errorf("--output: invalid value %q; accepted: %s", output, strings.Join(proofFormats, ", "))
-}
 
 func newProve(name string) *cobra.Command {
 	rules := source.New()
@@ -56,7 +48,7 @@ func newProve(name string) *cobra.Command {
 		if dash := cmd.ArgsLenAtDash(); dash >= 0 {
 			rules.SetArgs(args[dash:])
 		}
-		if err := usage(errors.Join(rules.Check(), cluster.checkNamespaces(false), checkProofOutput(output))); err != nil {
+		if err := usage(errors.Join(rules.Check(), cluster.checkNamespaces(false), checkOutput(output, proofFormats...))); err != nil {
 			return err
 		}
 		pods, err := rules.Read(cmd.Context(), source.Streams{Stdin: cmd.InOrStdin(), Stderr: cmd.ErrOrStderr()})

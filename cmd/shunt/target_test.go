@@ -13,20 +13,6 @@ import (
 	"time"
 )
 
-func TestNamed(t *testing.T) {
-	for args, want := range map[string]string{
-		"echo": "|echo", "pod/echo": "Pod|echo", "po echo": "Pod|echo", "deployment/echo": "Deployment|echo",
-		"deploy echo":          "Deployment|echo",
-		"deployment.apps/echo": "Deployment|echo", "sts/db": "StatefulSet|db", "Rollout/echo": "Rollout|echo",
-		"": "", "a b c": "", "a/b c": "", "/echo": "", "pod/": "",
-	} {
-		kind, name, err := named(strings.Fields(args))
-		if got := kind + "|" + name; got != want && (err == nil || want != "") {
-			t.Errorf("%q: %s, %v; want %s", args, got, err, want)
-		}
-	}
-}
-
 func TestQuoted(t *testing.T) {
 	for word, want := range map[string]string{
 		"production": "production", "arn:aws:eks:eu/x": "arn:aws:eks:eu/x", "a b": "'a b'",

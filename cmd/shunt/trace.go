@@ -60,7 +60,7 @@ func newTrace(name string) *cobra.Command {
 		if dash := cmd.ArgsLenAtDash(); dash >= 0 {
 			rules.SetArgs(args[dash:])
 		}
-		wrong := errors.Join(rules.Check(), cluster.checkNamespaces(false), checkQuestion(asked), checkTraceOutput(output))
+		wrong := errors.Join(rules.Check(), cluster.checkNamespaces(false), checkQuestion(asked), checkOutput(output, traceFormats...))
 		if err := usage(wrong); err != nil {
 			return err
 		}
@@ -98,15 +98,6 @@ func beforeDash(cmd *cobra.Command, args []string) []string {
 
 // traceFormats are the values of --output, the default first.
 var traceFormats = []string{"text", "json", "mermaid", "dot", "html"}
-
-func checkTraceOutput(output string) error {
-	for _, known := range traceFormats {
-		if output == known {
-			return nil
-		}
-	}
-	return fmt.Errorf("--output: invalid value %q; accepted: %s", output, strings.Join(traceFormats, ", "))
-}
 
 func printTrace(stdout io.Writer, output string, answers []trace.Answer) error {
 	switch output {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,12 +30,32 @@ func List(ctx context.Context, api *rest.Config, namespace string) (check.Snapsh
 	return snapshot, c.everybody(ctx, &snapshot, namespace)
 }
 
-// Kinds are kubectl's names of the kinds that people explain.
-var Kinds = map[string]string{
+// kinds are kubectl's names of the kinds that people ask about.
+var kinds = map[string]string{
 	"pod": "Pod", "pods": "Pod", "po": "Pod", "deployment": "Deployment", "deployments": "Deployment", "deploy": "Deployment",
 	"statefulset": "StatefulSet", "statefulsets": "StatefulSet", "sts": "StatefulSet",
 	"daemonset": "DaemonSet", "daemonsets": "DaemonSet", "ds": "DaemonSet",
 	"replicaset": "ReplicaSet", "replicasets": "ReplicaSet", "rs": "ReplicaSet", "job": "Job", "jobs": "Job",
+}
+
+// Named reads the words that name a pod: NAME, KIND/NAME or KIND NAME, as kubectl has
+// them. The kind may have its group, as kubectl prints it.
+func Named(words ...string) (kind, name string, err error) {
+	const accepted = "accepted: POD, or KIND/NAME such as deployment/echo"
+	parts := strings.Split(strings.Join(words, "/"), "/")
+	switch {
+	case len(words) == 0:
+		return "", "", errors.New("POD: Required value; " + accepted)
+	case len(parts) > 2, parts[0] == "", parts[len(parts)-1] == "":
+		return "", "", fmt.Errorf("POD: invalid value %q; %s", strings.Join(words, " "), accepted)
+	case len(parts) == 1:
+		return "", parts[0], nil
+	}
+	kind, _, _ = strings.Cut(parts[0], ".")
+	if known, is := kinds[strings.ToLower(kind)]; is {
+		kind = known
+	}
+	return kind, parts[1], nil
 }
 
 // NotFoundError says that there is no such pod.

@@ -62,3 +62,17 @@ func TestPod(t *testing.T) {
 		}
 	}
 }
+
+func TestNamed(t *testing.T) {
+	for args, want := range map[string]string{
+		"echo": "|echo", "pod/echo": "Pod|echo", "po echo": "Pod|echo", "deployment/echo": "Deployment|echo",
+		"deploy echo":          "Deployment|echo",
+		"deployment.apps/echo": "Deployment|echo", "sts/db": "StatefulSet|db", "Rollout/echo": "Rollout|echo",
+		"": "", "a b c": "", "a/b c": "", "/echo": "", "pod/": "",
+	} {
+		kind, name, err := Named(strings.Fields(args)...)
+		if got := kind + "|" + name; got != want && (err == nil || want != "") {
+			t.Errorf("%q: %s, %v; want %s", args, got, err, want)
+		}
+	}
+}

@@ -53,19 +53,17 @@ func (r *running) name() string { return "--pod" }
 func (r *running) given() bool { return r.flag != "" || r.argument != "" }
 
 func (r *running) check() error {
-	wrong := func(text string) bool {
-		words := strings.Split(text, "/")
-		return text != "" && (len(words) > 2 || slices.Contains(words, ""))
-	}
 	switch {
 	case !r.given() && r.image != "":
 		return errors.New("--reader-image without a pod; accepted: with --pod")
 	case r.flag != "" && r.argument != "":
 		return fmt.Errorf("%q with --pod; accepted: one of them", r.argument)
-	case wrong(r.flag):
+	case r.argument != "":
+		_, _, err := cluster.Named(r.argument)
+		return err
+	}
+	if parts := strings.Split(r.flag, "/"); r.flag != "" && (len(parts) > 2 || slices.Contains(parts, "")) {
 		return fmt.Errorf("--pod: invalid value %q; accepted: POD, NAMESPACE/POD", r.flag)
-	case wrong(r.argument):
-		return fmt.Errorf("POD: invalid value %q; accepted: POD, or KIND/NAME such as deployment/echo", r.argument)
 	}
 	return nil
 }
@@ -76,16 +74,8 @@ func (r *running) asked(namespace string) cluster.Asked {
 	if in, name, both := strings.Cut(r.flag, "/"); both {
 		asked.Namespace, asked.Name = in, name
 	}
-	if r.argument == "" {
-		return asked
-	}
-	kind, name, both := strings.Cut(r.argument, "/")
-	if asked.Name = kind; both {
-		kind, _, _ = strings.Cut(kind, ".")
-		asked.Kind, asked.Name = kind, name
-		if known, is := cluster.Kinds[strings.ToLower(kind)]; is {
-			asked.Kind = known
-		}
+	if r.argument != "" {
+		asked.Kind, asked.Name, _ = cluster.Named(r.argument) // check has seen the error
 	}
 	return asked
 }
