@@ -34,15 +34,18 @@ func newDiff(name string) *cobra.Command {
 		Long:  diffLong,
 		Example: examples(name, "diff -f old.yaml -f new.yaml", "diff -f deployment.yaml -- -m TPROXY",
 			"diff -f deployment.yaml --pod shop/echo-8d7df57bb-zflf4", "diff -- -m REDIRECT -- -m REDIRECT -o 3306"),
-		Args: func(cmd *cobra.Command, args []string) error { return noArguments(cmd, beforeDash(cmd, args)) },
+		Args: func(cmd *cobra.Command, args []string) error {
+			words, flags, given := atDash(cmd, args)
+			if given {
+				both.setArgs(flags)
+			}
+			return noArguments(cmd, words)
+		},
 	}
 	cluster.addFlags(cmd, "with --pod: its namespace (default the context's)")
 	both.addFlags(cmd.Flags())
 	cmd.Flags().StringVarP(&output, "output", "o", proofFormats[0], "output format: "+strings.Join(proofFormats, ", "))
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if dash := cmd.ArgsLenAtDash(); dash >= 0 {
-			both.setArgs(args[dash:])
-		}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := usage(errors.Join(both.check(), cluster.checkNamespaces(false), checkOutput(output, proofFormats...))); err != nil {
 			return err
 		}

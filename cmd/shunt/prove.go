@@ -26,29 +26,17 @@ ephemeral container reads what the pod really has. The exit code is 1 if somethi
 var proofFormats = []string{"text", "json"}
 
 func newProve(name string) *cobra.Command {
-	rules := source.New()
-	var cluster target
-	rules.SetCluster(cluster.api)
 	var output string
 	cmd := &cobra.Command{
 		Use:     "prove [POD | -f FILE | --dump FILE | --netns PATH | -- shunt-init's flags]",
 		Short:   "Prove what holds for every connection of a pod",
 		Long:    proveLong,
 		Example: examples(name, "prove", "prove -f deployment.yaml", "prove echo-8d7df57bb-zflf4 -n shop", "prove -o json -- -m TPROXY"),
-		Args: func(cmd *cobra.Command, args []string) error {
-			rules.SetPod(beforeDash(cmd, args))
-			return nil
-		},
 	}
-	cluster.addFlags(cmd, "with a POD: its namespace (default the context's)")
-	cluster.completePods(cmd)
-	rules.AddFlags(cmd.Flags())
+	rules := addSource(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", proofFormats[0], "output format: "+strings.Join(proofFormats, ", "))
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if dash := cmd.ArgsLenAtDash(); dash >= 0 {
-			rules.SetArgs(args[dash:])
-		}
-		if err := usage(errors.Join(rules.Check(), cluster.checkNamespaces(false), checkOutput(output, proofFormats...))); err != nil {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := usage(errors.Join(rules.check(), checkOutput(output, proofFormats...))); err != nil {
 			return err
 		}
 		pods, err := rules.Read(cmd.Context(), source.Streams{Stdin: cmd.InOrStdin(), Stderr: cmd.ErrOrStderr()})

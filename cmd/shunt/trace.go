@@ -32,9 +32,6 @@ run in a pod or on its node in the pod's namespace, prints what --dump reads:
 `
 
 func newTrace(name string) *cobra.Command {
-	rules := source.New()
-	var cluster target
-	rules.SetCluster(cluster.api)
 	var asked trace.Question
 	var output string
 	var live bool
@@ -44,23 +41,14 @@ func newTrace(name string) *cobra.Command {
 		Example: examples(name,
 			"trace", "trace -f deployment.yaml --from app --to 10.0.0.9:443", "trace echo-8d7df57bb-zflf4 -n shop", "trace --dump dump.txt",
 			"trace --from 10.0.0.9 --to 10.0.0.1:8080 -- -m TPROXY", "trace --from app --to [fd00::9]:443 -o mermaid"),
-		Args: func(cmd *cobra.Command, args []string) error {
-			rules.SetPod(beforeDash(cmd, args))
-			return nil
-		},
 	}
-	cluster.addFlags(cmd, "with a POD: its namespace (default the context's)")
-	cluster.completePods(cmd)
-	rules.AddFlags(cmd.Flags())
+	rules := addSource(cmd)
 	addQuestion(cmd.Flags(), &asked)
 	cmd.Flags().StringVarP(&output, "output", "o", traceFormats[0], "output format: "+strings.Join(traceFormats, ", "))
 	cmd.Flags().BoolVar(&live, "live", false, "with a running pod, --from app and --to: make this tcp connection, sending nothing, "+
 		"and say which rules count it and which line of the proxy's log it is")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if dash := cmd.ArgsLenAtDash(); dash >= 0 {
-			rules.SetArgs(args[dash:])
-		}
-		wrong := errors.Join(rules.Check(), cluster.checkNamespaces(false), checkQuestion(asked), checkOutput(output, traceFormats...))
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		wrong := errors.Join(rules.check(), checkQuestion(asked), checkOutput(output, traceFormats...))
 		if err := usage(wrong); err != nil {
 			return err
 		}
@@ -86,14 +74,6 @@ func newTrace(name string) *cobra.Command {
 		return printTrace(cmd.OutOrStdout(), output, answers)
 	}
 	return cmd
-}
-
-// beforeDash returns the arguments that do not stand behind --.
-func beforeDash(cmd *cobra.Command, args []string) []string {
-	if dash := cmd.ArgsLenAtDash(); dash >= 0 {
-		return args[:dash]
-	}
-	return args
 }
 
 // traceFormats are the values of --output, the default first.
