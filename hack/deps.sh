@@ -27,7 +27,6 @@ package() {
   */pip3) echo python3-pip ;;
   */dpkg-deb) echo dpkg ;;
   */flock | */unshare | */nsenter | */setpriv) echo util-linux ;;
-  */ctr | */containerd-shim-runc-v2) echo containerd ;;
   apk/host-local) echo cni-plugins ;;
   apt-get/logger) echo bsdutils ;;
   apt-get/nc) echo netcat-openbsd ;;

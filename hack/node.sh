@@ -23,11 +23,12 @@ fi
 (($#)) || die "$usage"
 ((EUID == 0)) || die "a node needs root: it makes namespaces, cgroups and network interfaces"
 
-"$root/hack/deps.sh" containerd containerd-shim-runc-v2 ctr runc host-local ip iptables-nft unshare setpriv openssl
+"$root/hack/deps.sh" runc host-local ip iptables-nft unshare setpriv openssl
 NODE_API=$("$root/hack/envtest.sh")
 NODE_BINARIES=$("$root/hack/node-binaries.sh")
+NODE_CONTAINERD=$("$root/hack/containerd.sh")
 NODE_CNI=$(dirname "$(PATH=$PATH:/opt/cni/bin:/usr/lib/cni:/usr/libexec/cni command -v host-local)")
-export NODE_API NODE_BINARIES NODE_CNI
+export NODE_API NODE_BINARIES NODE_CONTAINERD NODE_CNI
 
 # Where the node keeps all that it writes. A disk, because containerd lays file systems over it.
 NODE_STATE=$(mktemp -d "${TMPDIR:-/tmp}/shunt-node.XXXXXX")

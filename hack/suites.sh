@@ -10,7 +10,7 @@
 #   picture  test/picture: the page of shunt trace -o html in a headless Chromium, against the command line
 #   chart    test/chart: the Helm chart and the manifests are the same objects
 #   images   test/images: a release, made twice: images without an engine, chart, manifests; the init image at work in a namespace (root)
-#   e2e      test/e2e, its short part: Shunt installed with cert-manager on a Kubernetes node made here (root, containerd, runc)
+#   e2e      test/e2e, its short part: Shunt installed with cert-manager on a Kubernetes node made here (root, runc)
 # A suite that cannot run here (no root, a tool that cannot be had) is named with the reason; with CI=true that is a failure.
 # usage: [THOROUGH=true] hack/suites.sh SUITE...    where SUITE is one of these
 # THOROUGH=true, which `make test-all` sets, makes three suites longer:
@@ -158,7 +158,7 @@ suite_images() {
 
 suite_e2e() {
   ((EUID == 0)) || cannot "a Kubernetes node needs root"
-  hack/deps.sh containerd runc || cannot "a Kubernetes node needs containerd and runc"
+  hack/deps.sh runc || cannot "a Kubernetes node needs runc"
   # Never the cluster of whoever runs the tests; hack/e2e.sh by itself takes that.
   env -u KUBECONFIG hack/e2e.sh --short
 }

@@ -93,7 +93,7 @@ configure_flags() {
 }
 
 configure_containerd() {
-  # Version 2 is read by containerd 1.6 and by all since. restrict_oom_score_adj: a machine may not be allowed to lower it.
+  # Version 2 is read by all, from containerd 1.6 on. restrict_oom_score_adj: a machine may not be allowed to lower it.
   cat >/run/node/containerd.toml <<TOML
 version = 2
 root = "/run/node/containerd"

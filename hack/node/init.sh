@@ -119,7 +119,7 @@ import_images() {
 }
 
 start() {
-  local path=$NODE_BINARIES:$NODE_API importing
+  local path=$NODE_BINARIES:$NODE_API:$NODE_CONTAINERD importing
   # The programs that kubelet and kube-proxy run are found where they were for hack/node.sh.
   export PATH=$path:$PATH KUBECONFIG=/run/node/admin.conf
   keep etcd etcd --config-file /run/node/etcd.yaml
