@@ -3,7 +3,8 @@
 // Command shunt-init takes istio-iptables' flags in and programs the network
 // namespace that it runs in, so that a pod's connections go through its proxy.
 //
-// `shunt-init share` leaves the proxy its files and programs nothing. In the
+// `shunt-init share` leaves the proxy its files and programs nothing. `shunt-init
+// gate` does so too, and ends once the node's agent has programmed the namespace. In the
 // proxy's container, `shunt-init drain` waits until no requests or connections are
 // left in the proxy, `shunt-init wait` waits until the proxy answers, and
 // `shunt-init probe` checks whether a port of the pod is open.
@@ -121,7 +122,8 @@ func exitCode(err error) int {
 
 // subcommands are the first arguments that ask for something other than rules.
 var subcommands = map[string]func(ctx context.Context, args []string, stdout io.Writer) error{
-	drainCommand: runDrain, dumpCommand: runDump, probeCommand: runProbe, waitCommand: runWait, interception.ShareCommand: runShare,
+	drainCommand: runDrain, dumpCommand: runDump, probeCommand: runProbe, waitCommand: runWait,
+	interception.ShareCommand: runShare, interception.GateCommand: runGate,
 }
 
 // run does what the arguments ask for and reports it on stdout.
@@ -133,10 +135,10 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		_, err := fmt.Fprintln(stdout, "shunt-init", version)
 		return err
 	}
-	spec, opts, err := interception.ParseArgs(args)
+	task, err := parseTask(args)
 	if errors.Is(err, pflag.ErrHelp) {
 		_, err := fmt.Fprint(stdout, "Usage: shunt-init [flags]\n       shunt-init drain [--help]\n       shunt-init dump [--help]\n"+
-			"       shunt-init probe [--help]\n"+
+			"       shunt-init gate [--help]\n       shunt-init probe [--help]\n"+
 			"       shunt-init share [--help]\n       shunt-init wait [--help]\n\n",
 			interception.Usage())
 		return err
@@ -144,9 +146,18 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	return program(ctx, task, stdout)
+}
+
+// parseTask reads the arguments, and the pod's resolvers if they are needed.
+func parseTask(args []string) (task, error) {
+	spec, opts, err := interception.ParseArgs(args)
+	if err != nil {
+		return task{}, err
+	}
 	resolvers, err := podResolvers(spec, opts)
 	if err != nil {
-		return err
+		return task{}, err
 	}
 	if spec.DNS.Redirect && !spec.DNS.All {
 		spec.DNS.Servers = prefixesOf(resolvers)
@@ -154,10 +165,10 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	settings := envoy.DefaultSettings()
 	if opts.Envoy != "" {
 		if settings, err = envoy.ParseSettings(opts.Envoy); err != nil {
-			return fmt.Errorf("--envoy: %w", err)
+			return task{}, fmt.Errorf("--envoy: %w", err)
 		}
 	}
-	return program(ctx, task{spec, opts, resolvers, settings}, stdout)
+	return task{spec, opts, resolvers, settings}, nil
 }
 
 // task is what the arguments ask for.
@@ -180,17 +191,8 @@ func program(ctx context.Context, task task, stdout io.Writer) error {
 	if opts.DryRun {
 		return dryRun(spec, opts, stdout)
 	}
-	if opts.Share != "" {
-		files := shared{resolvers: task.resolvers}
-		if opts.Envoy != "" {
-			var err error
-			if files.bootstrap, err = bootstrap(spec.Mode(), spec, task.settings, opts.IPv6); err != nil {
-				return err
-			}
-		}
-		if err := share(opts.Share, files); err != nil {
-			return err
-		}
+	if err := leaveFiles(task); err != nil {
+		return err
 	}
 	host, err := kernel.Open(ctx, opts)
 	if err != nil {
@@ -214,6 +216,21 @@ func program(ctx context.Context, task task, stdout io.Writer) error {
 	default:
 		return job.apply(ctx, !opts.SkipVerify)
 	}
+}
+
+// leaveFiles leaves the proxy its files, if the task says where.
+func leaveFiles(task task) error {
+	if task.opts.Share == "" {
+		return nil
+	}
+	files := shared{resolvers: task.resolvers}
+	if task.opts.Envoy != "" {
+		var err error
+		if files.bootstrap, err = bootstrap(task.spec.Mode(), task.spec, task.settings, task.opts.IPv6); err != nil {
+			return err
+		}
+	}
+	return share(task.opts.Share, files)
 }
 
 // dryRun prints the rules without looking at the namespace.

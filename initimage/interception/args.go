@@ -61,12 +61,12 @@ const ShareCommand = "share"
 // several programs.
 const istioCommand = "istio-iptables"
 
-// ParseArgs reads the arguments of shunt-init into a validated spec. A flag that is
-// absent has its value in DefaultFor the system or in DefaultOptions. So everything
-// is intercepted that no flag excludes. The error joins a *FlagError for every
-// invalid flag; pflag.ErrHelp asks for Usage.
+// ParseArgs reads the arguments of shunt-init, or of its gate, into a validated
+// spec. A flag that is absent has its value in DefaultFor the system or in
+// DefaultOptions. So everything is intercepted that no flag excludes. The error
+// joins a *FlagError for every invalid flag; pflag.ErrHelp asks for Usage.
 func ParseArgs(args []string) (Spec, Options, error) {
-	if len(args) > 0 && args[0] == istioCommand {
+	if len(args) > 0 && (args[0] == istioCommand || args[0] == GateCommand) {
 		args = args[1:]
 	}
 	flags, values := newFlagSet(&arguments{Spec: Default(), Options: DefaultOptions()})

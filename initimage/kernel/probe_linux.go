@@ -338,11 +338,16 @@ type listener struct {
 // listen waits for connections or datagrams at an address. The socket is
 // transparent, so that TPROXY can give it those for other addresses.
 func listen(ctx context.Context, protocol string, address netip.AddrPort) (*listener, error) {
-	network, v6 := protocol+"4", address.Addr().Is6()
-	if v6 {
+	v6 := address.Addr().Is6()
+	return listenWith(ctx, net.ListenConfig{Control: onSocket(func(fd int) error { return setTransparent(fd, v6) })}, protocol, address)
+}
+
+// listenWith is listen with sockets of a configuration.
+func listenWith(ctx context.Context, config net.ListenConfig, protocol string, address netip.AddrPort) (*listener, error) {
+	network := protocol + "4"
+	if address.Addr().Is6() {
 		network = protocol + "6"
 	}
-	config := net.ListenConfig{Control: onSocket(func(fd int) error { return setTransparent(fd, v6) })}
 	config.SetMultipathTCP(false)
 	if protocol == "udp" {
 		packets, err := config.ListenPacket(ctx, network, address.String())
