@@ -1,0 +1,241 @@
+//go:build linux
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/shunt-dev/shunt/initimage/kernel"
+)
+
+const (
+	// setUpTime bounds one set-up, with its probes. The runtime waits for less, and
+	// only for the rules; the gate waits for the rest.
+	setUpTime = time.Minute
+	// setUpsAtOnce bounds the set-ups of pods that were there before the agent.
+	setUpsAtOnce = 4
+)
+
+// Options are an agent's settings.
+type Options struct {
+	// Socket is where the runtime serves NRI.
+	Socket string
+	// Resync is how often the rules of every pod are compared with what they should
+	// be; 0 for never.
+	Resync time.Duration
+	// Repair puts back what has changed; otherwise it is only told.
+	Repair bool
+	Log    *slog.Logger
+	// Events is told what pods' owners have to know; nil for nobody.
+	Events  *Events
+	Metrics *Metrics
+}
+
+// Agent sets the pods of a node up.
+type Agent struct {
+	Options
+
+	mu   sync.Mutex
+	pods map[string]pod // with rules, by sandbox
+}
+
+// New returns an agent that knows of no pod.
+func New(opts Options) *Agent {
+	a := &Agent{Options: opts, pods: map[string]pod{}}
+	opts.Metrics.pods(a.count)
+	return a
+}
+
+func (a *Agent) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.pods)
+}
+
+// When a pod is set up.
+const (
+	atStart = "start" // when its sandbox is made
+	late    = "late"  // afterwards: the agent was not connected then
+	repair  = "repair"
+)
+
+// lateDetail is what the receipt says of a pod that had to wait.
+const lateDetail = "late: the agent was not connected to the runtime when the sandbox was made"
+
+// begin sets a pod up whose sandbox has just been made, and returns once its rules
+// are in place. Its error fails the sandbox.
+func (a *Agent) begin(ctx context.Context, p pod) error {
+	applied := make(chan error, 1)
+	start := time.Now()
+	go a.setUp(p, atStart, func(err error) { applied <- err })
+	select {
+	case err := <-applied:
+		a.Metrics.tookStart(time.Since(start))
+		return err
+	case <-ctx.Done(): // the runtime does not wait any longer; the gate does
+		return ctx.Err()
+	}
+}
+
+// setUp sets one pod up, and tells everybody about it.
+func (a *Agent) setUp(p pod, when string, applied func(error)) {
+	log := a.Log.With("pod", p.String(), "when", when)
+	rules, err := p.rules()
+	if err != nil {
+		applied(err)
+		a.Metrics.setUp(when, resultRefused)
+		a.Events.warn(p, eventRefused, err.Error())
+		log.Warn("refused", "error", err)
+		return
+	}
+	a.remember(p)
+	detail := ""
+	if when == late {
+		detail = lateDetail
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), setUpTime)
+	defer cancel()
+	start := time.Now()
+	err = setUp(ctx, p, rules, detail, applied)
+	switch {
+	case gone(p):
+		a.forget(p)
+	case err != nil:
+		a.Metrics.setUp(when, resultFailed)
+		a.Events.warn(p, eventFailed, "its network could not be set up for the proxy: "+err.Error())
+		log.Error("failed", "error", err)
+	default:
+		a.Metrics.setUp(when, resultDone)
+		log.Info("set up", "took", time.Since(start).Round(time.Millisecond).String())
+		if when == late {
+			a.Events.normal(p, eventLate, "its network was set up for the proxy now: the node's agent was not connected to the runtime when the sandbox was made")
+		}
+	}
+}
+
+// synchronize takes over the pods that the runtime has: those that an agent has set
+// up are watched, and those that wait are set up.
+func (a *Agent) synchronize(pods []pod) {
+	waiting := make(chan pod)
+	for range setUpsAtOnce {
+		go func() {
+			for p := range waiting {
+				a.takeOver(p)
+			}
+		}()
+	}
+	for _, p := range pods {
+		waiting <- p
+	}
+	close(waiting)
+}
+
+func (a *Agent) takeOver(p pod) {
+	if rules, err := p.rules(); err == nil {
+		receipt, there, err := receiptOf(p)
+		if err == nil && there && receipt.State == kernel.ReceiptDone && receipt.Digest == rules.Digest() {
+			a.remember(p)
+			return
+		}
+	}
+	if !gone(p) {
+		a.setUp(p, late, func(error) {})
+	}
+}
+
+// Resync compares the pods with their rules again and again, until ctx ends.
+func (a *Agent) resync(ctx context.Context) {
+	if a.Options.Resync == 0 {
+		return
+	}
+	ticker := time.NewTicker(a.Options.Resync)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for _, p := range a.known() {
+			if ctx.Err() != nil {
+				return
+			}
+			a.compare(p)
+		}
+	}
+}
+
+// compare looks whether a pod still has its rules, or has got them at all.
+func (a *Agent) compare(p pod) {
+	rules, err := p.rules()
+	if err != nil {
+		return // it is not remembered
+	}
+	receipt, there, err := receiptOf(p)
+	if gone(p) {
+		a.forget(p)
+		return
+	}
+	if err == nil && (!there || receipt.State != kernel.ReceiptDone) {
+		a.setUp(p, repair, func(error) {}) // it failed, or the agent was stopped meanwhile
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), setUpTime)
+	defer cancel()
+	var findings []string
+	if err == nil {
+		findings, err = drift(ctx, p, rules)
+	}
+	switch {
+	case gone(p):
+		a.forget(p)
+	case err != nil:
+		a.Metrics.compared(comparedFailed)
+		a.Log.Error("comparing failed", "pod", p.String(), "error", err)
+	case len(findings) == 0:
+		a.Metrics.compared(comparedSame)
+	default:
+		a.Metrics.compared(comparedChanged)
+		note := "its rules for the proxy were changed by somebody: " + strings.Join(findings, "; ")
+		a.Events.warn(p, eventChanged, note)
+		a.Log.Warn("changed", "pod", p.String(), "findings", findings, "repair", a.Repair)
+		if a.Repair {
+			a.setUp(p, repair, func(error) {})
+		}
+	}
+}
+
+// gone reports whether a pod's network namespace is no more, and the pod with it.
+func gone(p pod) bool {
+	_, err := os.Stat(p.netns)
+	return p.netns != "" && errors.Is(err, fs.ErrNotExist)
+}
+
+func (a *Agent) remember(p pod) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pods[p.sandbox] = p
+}
+
+func (a *Agent) forget(p pod) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.pods, p.sandbox)
+}
+
+func (a *Agent) known() []pod {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var all []pod
+	for _, p := range a.pods {
+		all = append(all, p)
+	}
+	return all
+}

@@ -1,0 +1,158 @@
+//go:build linux
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/kernel"
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
+
+// inNamespace calls do in a network namespace, on a thread of its own that ends with
+// it, and returns its error.
+func inNamespace(path string, do func() error) error {
+	result := make(chan error, 1)
+	go onOwnThread(path, do, result)
+	return <-result
+}
+
+// onOwnThread never takes the main thread: that one does not end with its goroutine,
+// and /proc/self shows its namespace as the process's.
+func onOwnThread(path string, do func() error, result chan<- error) {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		defer runtime.UnlockOSThread()
+		ended := make(chan struct{})
+		// This thread is locked, so that another one runs the goroutine.
+		go func() { defer close(ended); onOwnThread(path, do, result) }()
+		<-ended
+		return
+	}
+	// Not unlocked: Go ends a thread whose goroutine ends locked.
+	err := kernel.Enter(path)
+	if err == nil {
+		err = do()
+	}
+	result <- err
+}
+
+// receiptOf returns the receipt in a pod's network namespace.
+func receiptOf(p pod) (receipt kernel.Receipt, ok bool, err error) {
+	err = inNamespace(p.netns, func() (err error) {
+		receipt, ok, err = kernel.ReadReceipt()
+		return err
+	})
+	return receipt, ok, err
+}
+
+// setUp brings a pod's network namespace to its rules, and proves them with probes.
+// It calls applied as soon as the rules are there and have been read back, or could
+// not be written: a sandbox need not wait for the probes, because the pod's gate does.
+// The receipt tells the gate how far it got.
+func setUp(ctx context.Context, p pod, rules interception.NodeRules, detail string, applied func(error)) error {
+	told := false
+	err := inNamespace(p.netns, func() error {
+		receipt := kernel.Receipt{State: kernel.ReceiptBegun, Digest: rules.Digest()}
+		if err := kernel.LeaveReceipt(receipt); err != nil {
+			return err
+		}
+		unproved, err := install(ctx, rules, func() { told = true; applied(nil) })
+		receipt.State, receipt.Detail = kernel.ReceiptDone, detail
+		if err != nil {
+			receipt.State, receipt.Detail = kernel.ReceiptFailed, err.Error()
+		} else if len(unproved) > 0 {
+			receipt.Detail = strings.TrimPrefix(detail+", but "+strings.Join(unproved, ", and "), ", ")
+		}
+		return errors.Join(err, kernel.LeaveReceipt(receipt))
+	})
+	if !told {
+		applied(err)
+	}
+	return err
+}
+
+// install applies the rules in the network namespace of this thread, calls applied,
+// and sends the probes, unless an earlier run has sent them through the very same
+// rules.
+func install(ctx context.Context, rules interception.NodeRules, applied func()) (unproved []string, err error) {
+	host, err := kernel.Open(ctx, rules.Options())
+	if err != nil {
+		return nil, err
+	}
+	defer host.Close()
+	want := wanted(host, rules.Spec)
+	if err := errors.Join(host.Require(rules.Spec, want), host.RequireSettings(rules.Spec.System)); err != nil {
+		return nil, err
+	}
+	result, err := kernel.Apply(ctx, host, want, true)
+	if err != nil {
+		return nil, err
+	}
+	verdict, err := kernel.Verify(ctx, host, want, result.Holds)
+	if err := verifyError(verdict.Findings, err); err != nil {
+		return nil, err
+	}
+	applied()
+	proved, err := host.Proved(ctx, result.Holds)
+	if err != nil || proved {
+		return nil, err
+	}
+	probed, err := host.Probe(ctx, rules.Spec, want, result.Holds)
+	if err := verifyError(probed.Findings, err); err != nil {
+		for _, rs := range want {
+			_, forgetting := host.ForgetProof(rs.Family)
+			err = errors.Join(err, forgetting)
+		}
+		return nil, err
+	}
+	if len(probed.Unproved) == 0 {
+		err = host.RememberProof(ctx, result.Holds)
+	}
+	return probed.Unproved, err
+}
+
+// drift returns what is no longer as it was set up in a pod's network namespace. It
+// changes nothing there.
+func drift(ctx context.Context, p pod, rules interception.NodeRules) (findings []string, err error) {
+	err = inNamespace(p.netns, func() error {
+		host, err := kernel.Open(ctx, rules.Options())
+		if err != nil {
+			return err
+		}
+		defer host.Close()
+		holds, err := kernel.Read(ctx, host, host.Families())
+		if err != nil {
+			return err
+		}
+		verdict, err := kernel.Verify(ctx, host, wanted(host, rules.Spec), holds)
+		findings = verdict.Findings
+		return err
+	})
+	return findings, err
+}
+
+func wanted(host *kernel.Host, spec interception.Spec) []ruleset.RuleSet {
+	var want []ruleset.RuleSet
+	for _, family := range host.Families() {
+		want = append(want, ruleset.Build(spec, family))
+	}
+	return want
+}
+
+func verifyError(findings []string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%w: %w", kernel.ErrVerify, err)
+	}
+	if len(findings) > 0 {
+		return fmt.Errorf("%w: %s", kernel.ErrVerify, strings.Join(findings, "; "))
+	}
+	return nil
+}
