@@ -232,6 +232,11 @@ func initValues(args []string) map[string]string {
 		values["dnsCapture"] = string(config.DNSCaptureNone)
 	}
 	values[flagOfMode] = string(spec.Mode())
+	values["interceptFrom"] = string(config.InterceptFromPod)
+	if len(args) > 0 && args[0] == interception.GateCommand {
+		values["interceptFrom"] = string(config.InterceptFromNode)
+		delete(values, "backend") // the agent has its own
+	}
 	maps.Copy(values, settingsOf(opts.Envoy))
 	return values
 }
@@ -308,6 +313,8 @@ var settingNames = map[string]string{
 	"shunt-init imagePullPolicy": "pullPolicy", "shunt-proxy imagePullPolicy": "pullPolicy",
 
 	"shunt-init " + flagOfMode: annotation.InterceptionModeKey, "shunt-init dnsCapture": "dnsCapture",
+	"shunt-init interceptFrom": "interceptFrom", "shunt-init securityContext.runAsUser": "", "shunt-init securityContext.runAsGroup": "",
+	"shunt-init securityContext.runAsNonRoot": "", "shunt-init securityContext.capabilities.add": "",
 	"shunt-init redirect-dns": "", "shunt-init capture-all-dns": "", "shunt-init system": "", "shunt-init envoy": "",
 	"shunt-init proxy-uid": "proxyUID", "shunt-init proxy-gid": "proxyGID",
 	"shunt-init drop-invalid": "dropInvalid", "shunt-init backend": "backend",

@@ -25,6 +25,7 @@ var anotherValue = map[string]func(*config.Config){
 	"pullPolicy":       func(c *config.Config) { c.PullPolicy = corev1.PullAlways },
 	"imagePullSecrets": func(c *config.Config) { c.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "registry"}} },
 	"backend":          func(c *config.Config) { c.Backend = "legacy" },
+	"interceptFrom":    func(c *config.Config) { c.InterceptFrom = config.InterceptFromNode },
 	"proxyUID":         func(c *config.Config) { c.ProxyUID = 4321 },
 	"proxyGID":         func(c *config.Config) { c.ProxyGID = 4321 },
 	"initResources.limits.memory": func(c *config.Config) {

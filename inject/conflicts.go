@@ -13,6 +13,7 @@ import (
 	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
+	"github.com/shunt-dev/shunt/inject/sidecar"
 	"github.com/shunt-dev/shunt/inject/strict"
 )
 
@@ -103,6 +104,14 @@ func unsatisfiable(pod *corev1.Pod, req annotation.Request, cfg config.Config) f
 			"the cluster's API server knows no native sidecars, which are of Kubernetes 1.29; accepted: false, or no such annotation"))
 	}
 	errs = append(errs, ownResolvers(pod, cfg)...)
+	if _, forged := pod.Annotations[podplan.RulesKey]; forged { // undo has taken out the injector's own
+		errs = append(errs, req.Source.Invalid(podplan.RulesKey,
+			"only the injector tells the node's agent what to do; accepted: no such annotation"))
+	}
+	if sidecar.FromNode(req.Mode, cfg) && cfg.DNSCapture == config.DNSCaptureResolvers {
+		errs = append(errs, req.Source.Invalid(annotation.DNSCaptureKey,
+			"the node's agent, which writes the rules, does not know the pod's resolvers; accepted with interceptFrom: node: none, all"))
+	}
 	if req.Spec.UDPPorts != nil && cfg.Sidecar.Type != config.SidecarCustom {
 		// Its UDP listener sees neither the address nor the port that a client
 		// sent to, and answers from its own.

@@ -71,6 +71,10 @@ func (in *Injector) settle(pod *corev1.Pod, req annotation.Request, cfg config.C
 		cfg, plan.Guaranteed = sidecar.KeepGuaranteed(req, &proxy, cfg)
 	}
 	plan.Options.Backend, plan.Options.Share = cfg.Backend, envoy.SharedDirectory
+	fromNode := sidecar.FromNode(req.Mode, cfg)
+	if fromNode {
+		plan.Options.Backend = interception.BackendNFTables
+	}
 	leavesOutProbes := false
 	if cfg.Sidecar.Type != config.SidecarCustom {
 		settings := sidecar.EnvoySettings(pod, req, cfg, proxy.Resources.Limits.Memory().Value())
@@ -104,6 +108,9 @@ func (in *Injector) settle(pod *corev1.Pod, req annotation.Request, cfg config.C
 	plan.PullSecrets = podplan.NewPullSecrets(pod, cfg.ImagePullSecrets)
 	plan.Resources = podplan.NewResources(pod, cfg.InitResources, proxy.Resources)
 	plan.Annotations = podplan.NewAnnotations(pod, cfg.PrometheusAnnotations && cfg.Sidecar.Type != config.SidecarCustom, cfg.Native())
+	if fromNode {
+		plan.Annotations.Rules = interception.NodeRules{Spec: plan.Spec, IPv6: plan.Options.IPv6}.String()
+	}
 	plan.Record(cfg.Revision, in.version)
 	return plan
 }
@@ -114,8 +121,8 @@ func numericID(id int64) uint32 { return uint32(min(max(id, 0), math.MaxUint32))
 // tooLong finds annotations that would exceed Kubernetes' limit with the status,
 // which can be long.
 func tooLong(p *podplan.Plan, pod *corev1.Pod) (found strict.Faults) {
-	own := annotation.Size(pod.Annotations) - len(pod.Annotations[podplan.StatusKey])
-	if size := own + len(p.Annotations.Status); size > apivalidation.TotalAnnotationSizeLimitB {
+	own := annotation.Size(pod.Annotations) - len(pod.Annotations[podplan.StatusKey]) - len(pod.Annotations[podplan.RulesKey])
+	if size := own + len(p.Annotations.Status) + len(p.Annotations.Rules); size > apivalidation.TotalAnnotationSizeLimitB {
 		found.Add(func() *field.Error {
 			path := annotation.Paths[annotation.PodAnnotation].Key(podplan.StatusKey)
 			return field.Invalid(path, fmt.Sprintf("%d bytes", size), fmt.Sprintf(

@@ -106,7 +106,7 @@ func (g gate) await(ctx context.Context) (kernel.Receipt, error) {
 		if err != nil {
 			return kernel.Receipt{}, err
 		}
-		missing := ""
+		var missing string
 		switch {
 		case !there:
 			missing = "no agent has set this pod's network up: there is no shunt-node on this node, " +

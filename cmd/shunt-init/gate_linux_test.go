@@ -50,14 +50,25 @@ func TestGate(t *testing.T) {
 			code    int
 			says    string
 		}{
-			"no agent":           {code: exitVerify, says: "there is no shunt-node on this node"},
-			"no agent, rules":    {rules: args, code: exitVerify, says: "there is no shunt-node on this node"},
-			"begun":              {receipt: kernel.Receipt{State: kernel.ReceiptBegun, Digest: digest}, rules: args, code: exitVerify, says: "has not finished"},
-			"failed":             {receipt: kernel.Receipt{State: kernel.ReceiptFailed, Digest: digest, Detail: "no nf_tables"}, code: exitVerify, says: "could not set this pod's network up: no nf_tables"},
-			"changed annotation": {receipt: kernel.Receipt{State: kernel.ReceiptDone, Digest: strings.Repeat("0", 64)}, rules: args, code: exitVerify, says: "changed the pod's annotation"},
-			"done, no rules":     {receipt: done, code: exitVerify, says: "did not reach port 15001"},
-			"done, other rules":  {receipt: done, rules: append([]string{"-x", "0.0.0.0/0"}, args...), code: exitVerify, says: "IPv4: probe"},
-			"done":               {receipt: done, rules: args, code: exitDone, says: "IPv4 and IPv6: set up by the node's agent, verified; not intercepted"},
+			"no agent":        {code: exitVerify, says: "there is no shunt-node on this node"},
+			"no agent, rules": {rules: args, code: exitVerify, says: "there is no shunt-node on this node"},
+			"begun": {
+				receipt: kernel.Receipt{State: kernel.ReceiptBegun, Digest: digest}, rules: args, code: exitVerify, says: "has not finished",
+			},
+			"failed": {
+				receipt: kernel.Receipt{State: kernel.ReceiptFailed, Digest: digest, Detail: "no nf_tables"},
+				code:    exitVerify, says: "could not set this pod's network up: no nf_tables",
+			},
+			"changed annotation": {
+				receipt: kernel.Receipt{State: kernel.ReceiptDone, Digest: strings.Repeat("0", 64)},
+				rules:   args, code: exitVerify, says: "changed the pod's annotation",
+			},
+			"done, no rules":    {receipt: done, code: exitVerify, says: "did not reach port 15001"},
+			"done, other rules": {receipt: done, rules: append([]string{"-x", "0.0.0.0/0"}, args...), code: exitVerify, says: "IPv4: probe"},
+			"done": {
+				receipt: done, rules: args,
+				code: exitDone, says: "IPv4 and IPv6: set up by the node's agent, verified; not intercepted",
+			},
 		} {
 			t.Run(mode+"/"+name, func(t *testing.T) {
 				lab, err := netns.NewLab()
@@ -121,7 +132,7 @@ func forge() int {
 // programForEverybody returns a copy of the test binary that any user can run.
 func programForEverybody(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "shunt-gate-")
+	dir, err := os.MkdirTemp("", "shunt-gate-") //nolint:usetesting // nobody else can enter t.TempDir's parent
 	if err != nil {
 		t.Fatal(err)
 	}

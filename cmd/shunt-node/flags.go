@@ -48,7 +48,8 @@ func newFlags() *raw {
 	flags.SortFlags = false
 	flags.Usage = func() {}
 	flags.StringVar(&values.options.Socket, "nri-socket", api.DefaultSocketPath, "where the container runtime serves NRI")
-	flags.DurationVar(&values.options.Resync, "resync", 5*time.Minute, "how often every pod's rules are compared with what they should be; 0s for never")
+	flags.DurationVar(&values.options.Resync, "resync", 5*time.Minute,
+		"how often every pod's rules are compared with what they should be; 0s for never")
 	flags.StringVar(&values.onChange, "on-change", onChangeRepair,
 		"what is done about rules that somebody has changed: repair puts them back; report leaves them, with an Event")
 	flags.StringVar(&values.metricsAddress, "metrics-bind-address", ":8080", "host:port of /metrics; 0 for none")
@@ -93,7 +94,8 @@ func parse(args []string) (settings, error) {
 		checkAddress("metrics-bind-address", values.metricsAddress),
 		checkAddress("health-probe-bind-address", values.probeAddress))
 	if values.metricsAddress == values.probeAddress && values.metricsAddress != "0" {
-		errs = append(errs, fmt.Errorf("--health-probe-bind-address: invalid value %q; accepted: another than --metrics-bind-address", values.probeAddress))
+		errs = append(errs, fmt.Errorf("--health-probe-bind-address: invalid value %q; accepted: another than --metrics-bind-address",
+			values.probeAddress))
 	}
 	if err := values.logLevel.UnmarshalText([]byte(values.levelName)); err != nil {
 		errs = append(errs, fmt.Errorf("--log-level: invalid value %q; accepted: debug, info, warn, error", values.levelName))

@@ -98,7 +98,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	node := agent.New(opts)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return node.Serve(ctx) })
+	group.Go(func() error { node.Serve(ctx); return nil })
 	metrics := http.NewServeMux()
 	metrics.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	health := http.NewServeMux()

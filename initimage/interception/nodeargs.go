@@ -66,8 +66,8 @@ func ParseNodeRules(text string) (NodeRules, error) {
 			strings.Join(args, " "), BackendNFTables)
 	}
 	if spec.DNS.Redirect && !spec.DNS.All && spec.DNS.Servers == nil {
-		return NodeRules{}, flagErrorf(flagRedirectDNS, "given without --%s, and the pod's resolvers are not known here; accepted: with --%s or --%s",
-			flagDNSServers, flagDNSServers, flagCaptureAll)
+		return NodeRules{}, flagErrorf(flagRedirectDNS, "the pod's resolvers are not known here; accepted: with --%s or --%s",
+			flagDNSServers, flagCaptureAll)
 	}
 	return rules, nil
 }

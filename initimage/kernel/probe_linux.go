@@ -338,11 +338,10 @@ type listener struct {
 // listen waits for connections or datagrams at an address. The socket is
 // transparent, so that TPROXY can give it those for other addresses.
 func listen(ctx context.Context, protocol string, address netip.AddrPort) (*listener, error) {
-	v6 := address.Addr().Is6()
-	return listenWith(ctx, net.ListenConfig{Control: onSocket(func(fd int) error { return setTransparent(fd, v6) })}, protocol, address)
+	transparent := onSocket(func(fd int) error { return setTransparent(fd, address.Addr().Is6()) })
+	return listenWith(ctx, net.ListenConfig{Control: transparent}, protocol, address)
 }
 
-// listenWith is listen with sockets of a configuration.
 func listenWith(ctx context.Context, config net.ListenConfig, protocol string, address netip.AddrPort) (*listener, error) {
 	network := protocol + "4"
 	if address.Addr().Is6() {

@@ -31,6 +31,8 @@ const (
 	// ShuntPrefix begins the keys that have no counterpart in Istio.
 	ShuntPrefix = "shunt.dev/"
 
+	// InterceptFromKey, on a namespace, chooses who writes the rules.
+	InterceptFromKey     = ShuntPrefix + "interceptFrom"
 	DNSCaptureKey        = ShuntPrefix + "dnsCapture"
 	CaptureUDPPortsKey   = ShuntPrefix + "captureUDPPorts"
 	RejectUDPPortsKey    = ShuntPrefix + "rejectUDPPorts"

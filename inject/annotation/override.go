@@ -20,6 +20,7 @@ func (r *Request) Override(cfg config.Config, pod *corev1.Pod) config.Config {
 	default:
 		cfg.NativeSidecar = config.NativeSidecarDisabled
 	}
+	cfg.InterceptFrom = cmp.Or(r.InterceptFrom, cfg.InterceptFrom)
 	cfg.DNSCapture = cmp.Or(r.DNSCapture, cfg.DNSCapture)
 	if r.Mode == interception.ModeNone { // nothing is intercepted, not even DNS
 		cfg.DNSCapture = config.DNSCaptureNone

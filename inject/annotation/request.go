@@ -29,6 +29,7 @@ type Request struct {
 
 	// Settings that override the configuration's; the zero value without an
 	// annotation.
+	InterceptFrom     config.InterceptFrom
 	DNSCapture        config.DNSCapture
 	ProtocolDetection config.ProtocolDetection
 	httpPorts         interception.PortRanges

@@ -38,6 +38,11 @@ var table = slices.Concat(trafficAnnotations, proxyAnnotations, readinessAnnotat
 		Sets:     "nothing: the injector records here what it added",
 		Accepted: "what the injector wrote; anything else counts as absent", Default: "not injected",
 	},
+	{
+		Key: podplan.RulesKey, Places: []Place{PodAnnotation},
+		Sets:     "nothing: the injector leaves here what shunt-node is to do, and denies pods that bring it",
+		Accepted: "what the injector wrote", Default: "none: the pod's own init container writes the rules",
+	},
 })
 
 // trafficAnnotations set whether and how a pod is intercepted, and what Envoy does
@@ -68,6 +73,14 @@ var trafficAnnotations = []Row{
 			"NONE adds the proxy but does not intercept, so that it can run beside another mesh's",
 		Accepted: "REDIRECT, TPROXY, NONE", Default: "REDIRECT", Flag: "istio-inbound-interception-mode",
 		read: into(parseMode, func(r *Request) *interception.Mode { return &r.Mode }),
+	},
+	{
+		Key: InterceptFromKey, Places: []Place{NamespaceAnnotation}, Field: "interceptFrom",
+		Sets: "who writes the rules: pod, the pod's init container, which is root with NET_ADMIN; or node, the agent shunt-node, " +
+			"with which pods in mode REDIRECT pass Pod Security's level restricted",
+		Accepted: "pod, node", Default: ofConfiguration + "pod",
+		read: into(oneOf(config.InterceptFromPod, config.InterceptFromNode),
+			func(r *Request) *config.InterceptFrom { return &r.InterceptFrom }),
 	},
 	{
 		Key: IncludeInboundPortsKey, Places: settingPlaces,

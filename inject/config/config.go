@@ -51,6 +51,11 @@ type Config struct {
 	// configuration's, which ReadFiles puts in its place.
 	ExcludeOutboundIPRanges string `json:"excludeOutboundIPRanges"`
 
+	// InterceptFrom sets who writes the rules: pod, the pod's own init container, or
+	// node, the agent shunt-node, which has to run on every node of such pods. The
+	// agent writes nf_tables itself: Backend does not apply to it.
+	InterceptFrom InterceptFrom `json:"interceptFrom"`
+
 	// ProxyUID and ProxyGID are the proxy's user and group, 1 to 2147483647. The
 	// rules recognise its connections by them. No container of a pod may have
 	// them, unless the annotation allowProxyIdentity is true.
@@ -194,6 +199,7 @@ func Default() Config {
 		ProxyImage:     "envoyproxy/envoy:v1.40.0",
 		PullPolicy:     corev1.PullIfNotPresent,
 		Backend:        interception.BackendAuto,
+		InterceptFrom:  InterceptFromPod,
 		ProxyUID:       int64(interception.DefaultProxyUID),
 		ProxyGID:       int64(interception.DefaultProxyGID),
 		InitResources:  resources("10m", "16Mi", "1", "64Mi"),

@@ -42,6 +42,7 @@ func (c Config) Validate() field.ErrorList {
 	errs = append(errs, checkOneOf("pullPolicy", c.PullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
 	errs = append(errs, checkOneOf("backend", c.Backend, interception.Backends...)...)
 	errs = append(errs, checkExcluded(c.ExcludeOutboundIPRanges)...)
+	errs = append(errs, checkOneOf("interceptFrom", c.InterceptFrom, InterceptFromPod, InterceptFromNode)...)
 	errs = append(errs, checkRange("proxyUID", c.ProxyUID, maxID)...)
 	errs = append(errs, checkRange("proxyGID", c.ProxyGID, maxID)...)
 	errs = append(errs, CheckResources(field.NewPath("initResources"), c.InitResources)...)

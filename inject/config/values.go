@@ -19,6 +19,15 @@ const (
 	DNSCaptureAll       DNSCapture = "all"       // those to any server
 )
 
+// InterceptFrom sets who writes the rules of a pod.
+type InterceptFrom string
+
+// The values of InterceptFrom.
+const (
+	InterceptFromPod  InterceptFrom = "pod"  // its init container, as root with NET_ADMIN
+	InterceptFromNode InterceptFrom = "node" // the node's agent, shunt-node; the init container only waits for it
+)
+
 // ProtocolDetection sets the ports on which Envoy detects HTTP and TLS in a client's
 // first bytes. On all others it forwards bytes without reading them.
 type ProtocolDetection string

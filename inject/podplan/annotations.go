@@ -11,9 +11,16 @@ import (
 	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
-// Annotations is the unit of the pod's annotations: the status, and those that
-// Prometheus and kubectl read.
+// RulesKey is the annotation that tells the node's agent what to do in the pod's
+// network namespace: interception.NodeRules as text. Only the injector sets it, so
+// that undo takes out any value.
+const RulesKey = "shunt.dev/rules"
+
+// Annotations is the unit of the pod's annotations: the status, the rules for the
+// node's agent, and those that Prometheus and kubectl read.
 type Annotations struct {
+	// Rules is the value of RulesKey; empty if the pod is to have none.
+	Rules string
 	// Added are those beside the status. Do not change them.
 	Added map[string]string
 	// Status is the status annotation's value; Plan.Record sets it.
@@ -71,9 +78,12 @@ func NewAnnotations(pod *corev1.Pod, scrape, native bool) Annotations {
 }
 
 func (a *Annotations) apply(edit *Edit) {
-	all := make(map[string]string, len(a.Added)+1)
+	all := make(map[string]string, len(a.Added)+2)
 	maps.Copy(all, a.Added)
 	all[StatusKey] = a.Status
+	if a.Rules != "" {
+		all[RulesKey] = a.Rules
+	}
 	edit.annotate(all)
 }
 
@@ -84,6 +94,9 @@ func (a *Annotations) record(status *Status) {
 // undo keeps an annotation whose value has changed since: it is somebody else's.
 func (*Annotations) undo(edit *Edit, status Status) {
 	var unwanted []string
+	if _, present := edit.pod.Annotations[RulesKey]; present {
+		unwanted = append(unwanted, RulesKey)
+	}
 	for _, key := range addedKeys {
 		recorded, isRecorded := status.Annotations[key]
 		if actual, present := edit.pod.Annotations[key]; isRecorded && present && actual == recorded {
@@ -99,7 +112,7 @@ func (*Annotations) undo(edit *Edit, status Status) {
 }
 
 func (a *Annotations) compare(pod *corev1.Pod) (same bool, changed []string) {
-	same = true
+	same = pod.Annotations[RulesKey] == a.Rules
 	for key, value := range a.Added {
 		same = same && pod.Annotations[key] == value
 	}

@@ -18,7 +18,8 @@ const runDirectory = "/run"
 
 // InitContainer returns the container that runs shunt-init with the spec as its
 // arguments. In mode NONE it only writes the proxy's files, and needs no
-// capability. There is no shell, so that nothing in a spec can become a command.
+// capability. If the node's agent writes the rules, it is the gate, which waits for
+// them, and needs none either. There is no shell, so that nothing in a spec can become a command.
 func InitContainer(mode interception.Mode, spec interception.Spec, opts interception.Options, cfg config.Config) corev1.Container {
 	container := corev1.Container{
 		Name:                     podplan.InitContainerName,
@@ -31,6 +32,11 @@ func InitContainer(mode interception.Mode, spec interception.Spec, opts intercep
 		// Added capabilities are not ambient in a container: only uid 0 has
 		// them.
 		SecurityContext: securityContext(0, 0, NetAdmin),
+	}
+	if FromNode(mode, cfg) {
+		container.Args = append([]string{interception.GateCommand}, container.Args...)
+		container.SecurityContext = securityContext(gateID(cfg.ProxyUID), gateID(cfg.ProxyGID))
+		return container
 	}
 	if mode == interception.ModeNone {
 		container.Args = []string{interception.ShareCommand, "--envoy=" + opts.Envoy, opts.Share}
@@ -46,12 +52,27 @@ func InitContainer(mode interception.Mode, spec interception.Spec, opts intercep
 	return container
 }
 
+// FromNode reports whether the node's agent writes the pod's rules.
+func FromNode(mode interception.Mode, cfg config.Config) bool {
+	return mode != interception.ModeNone && cfg.InterceptFrom == config.InterceptFromNode
+}
+
+// gateID returns a user or group for the gate: not root's, and not the proxy's,
+// whose connections are not intercepted, so that the gate could prove nothing.
+func gateID(proxys int64) int64 {
+	const nonroot = 65532
+	if proxys == nonroot {
+		return nonroot - 1
+	}
+	return nonroot
+}
+
 // InitVolumes returns the volumes that shunt-init writes to: one for the proxy's
 // files and itself (5 MB, and twice that while a copy is replaced), and for
 // iptables-legacy /run, for an empty file.
 func InitVolumes(mode interception.Mode, cfg config.Config) []corev1.Volume {
 	volumes := []corev1.Volume{inMemory(podplan.SharedVolume, "16Mi")}
-	if mode != interception.ModeNone && cfg.Backend == interception.BackendLegacy {
+	if mode != interception.ModeNone && !FromNode(mode, cfg) && cfg.Backend == interception.BackendLegacy {
 		volumes = append(volumes, inMemory(podplan.RunVolume, "64Ki"))
 	}
 	return volumes

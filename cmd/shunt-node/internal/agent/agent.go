@@ -115,7 +115,8 @@ func (a *Agent) setUp(p pod, when string, applied func(error)) {
 		a.Metrics.setUp(when, resultDone)
 		log.Info("set up", "took", time.Since(start).Round(time.Millisecond).String())
 		if when == late {
-			a.Events.normal(p, eventLate, "its network was set up for the proxy now: the node's agent was not connected to the runtime when the sandbox was made")
+			a.Events.normal(p, eventLate,
+				"its network is set up for the proxy only now: the node's agent was not connected to the runtime when the sandbox was made")
 		}
 	}
 }

@@ -24,18 +24,17 @@ const (
 // Serve keeps the agent connected to the container runtime until ctx ends. The runtime
 // may not be there, restart, or drop a plugin that took too long: what was missed
 // meanwhile is made up for when it is back.
-func (a *Agent) Serve(ctx context.Context) error {
+func (a *Agent) Serve(ctx context.Context) {
 	go a.resync(ctx)
 	for {
 		err := a.connect(ctx)
 		a.Metrics.connected.Store(false)
-		if ctx.Err() != nil {
-			return nil
+		if ctx.Err() == nil {
+			a.Log.Error("not connected to the container runtime", "socket", a.Socket, "error", err)
 		}
-		a.Log.Error("not connected to the container runtime", "socket", a.Socket, "error", err)
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-time.After(reconnectPause):
 		}
 	}
@@ -46,11 +45,11 @@ func (a *Agent) connect(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	connection, err := stub.New(&plugin{agent: a},
-		stub.WithPluginName(pluginName), stub.WithPluginIdx(pluginIndex), stub.WithSocketPath(a.Socket), stub.WithLogger(nriLog{a.Log}),
+		stub.WithPluginName(pluginName), stub.WithPluginIdx(pluginIndex), stub.WithSocketPath(a.Socket),
+		stub.WithLogger(nriLog{a.Log}), stub.WithOnClose(cancel),
 		// A runtime that knows failure policies fails a sandbox rather than go on
 		// without its rules. Others go on, and the pod's gate waits.
-		stub.WithFailurePolicy(&api.FailurePolicy{FailRequest: true}),
-		stub.WithOnClose(cancel))
+		stub.WithFailurePolicy(&api.FailurePolicy{FailRequest: true}))
 	if err != nil {
 		return fmt.Errorf("make a plugin of NRI: %w", err)
 	}

@@ -8,11 +8,8 @@ import (
 	"github.com/containerd/nri/pkg/api"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/podplan"
 )
-
-// RulesKey is the annotation in which the injector leaves the rules for the agent
-// (podplan.RulesKey, which a test holds this to).
-const RulesKey = "shunt.dev/rules"
 
 // pod is one sandbox of the container runtime.
 type pod struct {
@@ -27,7 +24,7 @@ func (p pod) String() string { return p.namespace + "/" + p.name }
 // podOf returns what a sandbox of NRI is for the agent. wanted is false if nobody
 // asks the agent to do anything.
 func podOf(sandbox *api.PodSandbox) (p pod, wanted bool) {
-	text, wanted := sandbox.GetAnnotations()[RulesKey]
+	text, wanted := sandbox.GetAnnotations()[podplan.RulesKey]
 	p = pod{
 		namespace: sandbox.GetNamespace(), name: sandbox.GetName(), uid: sandbox.GetUid(), sandbox: sandbox.GetId(), text: text,
 	}
@@ -45,12 +42,13 @@ func podOf(sandbox *api.PodSandbox) (p pod, wanted bool) {
 // wrote.
 func (p pod) rules() (interception.NodeRules, error) {
 	if p.netns == "" {
-		return interception.NodeRules{}, fmt.Errorf("annotation %s: the pod has the node's own network, or the runtime does not tell its namespace; "+
-			"accepted: none on such a pod", RulesKey)
+		return interception.NodeRules{}, fmt.Errorf(
+			"annotation %s: the pod has the node's own network, or the runtime does not tell its namespace; accepted: none on such a pod",
+			podplan.RulesKey)
 	}
 	rules, err := interception.ParseNodeRules(p.text)
 	if err != nil {
-		return interception.NodeRules{}, fmt.Errorf("annotation %s: %w", RulesKey, err)
+		return interception.NodeRules{}, fmt.Errorf("annotation %s: %w", podplan.RulesKey, err)
 	}
 	return rules, nil
 }
