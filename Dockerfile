@@ -1,6 +1,7 @@
 # The images with a container engine, one target each, for linux/amd64 and linux/arm64:
 #   docker buildx build --platform linux/amd64,linux/arm64 --build-arg VERSION=v0.1.0 --target init    -t shunt-init:v0.1.0 .
 #   docker buildx build --platform linux/amd64,linux/arm64 --build-arg VERSION=v0.1.0 --target init-nftables -t shunt-init-nftables:v0.1.0 .
+#   docker buildx build --platform linux/amd64,linux/arm64 --build-arg VERSION=v0.1.0 --target node    -t shunt-node:v0.1.0 .
 #   docker buildx build --platform linux/amd64,linux/arm64 --build-arg VERSION=v0.1.0 --target webhook -t shunt-webhook:v0.1.0 .
 # Releases are built by hack/images.sh, without an engine: the same programs, and of Debian only what they need.
 
@@ -12,7 +13,7 @@ COPY . .
 ARG TARGETARCH VERSION=dev
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
     CGO_ENABLED=0 GOOS=linux GOARCH=$TARGETARCH \
-    go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$VERSION" -o /out/ ./cmd/shunt-init ./cmd/shunt-webhook
+    go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$VERSION" -o /out/ ./cmd/shunt-init ./cmd/shunt-node ./cmd/shunt-webhook
 
 # The init container programs netfilter with iptables, nft or legacy as the node has it. It runs as root: the capabilities
 # that a pod adds are not ambient, so another uid would not have them.
@@ -29,6 +30,14 @@ FROM scratch AS init-nftables
 COPY --from=build /out/shunt-init /usr/local/bin/shunt-init
 USER 0:0
 ENTRYPOINT ["/usr/local/bin/shunt-init"]
+
+# The node's agent is one static program, which writes nf_tables itself. It runs as root for its capabilities, as the init
+# container does.
+FROM scratch AS node
+COPY --from=build /out/shunt-node /shunt-node
+USER 0:0
+EXPOSE 8081 8080
+ENTRYPOINT ["/shunt-node"]
 
 # The webhook is one static program. It talks to the API server only, whose CA is mounted into the pod.
 FROM scratch AS webhook

@@ -20,7 +20,7 @@ FUZZTIME ?= 20s
 BENCH ?= .
 ROUNDS ?= 20
 
-BINARIES := shunt shunt-init shunt-webhook
+BINARIES := shunt shunt-init shunt-node shunt-webhook
 # -buildvcs=false: go asks git about the tree otherwise, and fails where git does not trust it; VERSION says it already.
 GO_BUILD = go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 
@@ -46,7 +46,7 @@ test-all: MORE_SUITES := traffic load images picture e2e
 test-all: test ## Run every suite, as CI does: the same ones, thorough, and traffic, load, images, e2e (a quarter of an hour).
 
 .PHONY: build
-build: ## Build bin/shunt, bin/shunt-init and bin/shunt-webhook; bin/kubectl-shunt is bin/shunt, as kubectl finds it.
+build: ## Build bin/shunt, bin/shunt-init, bin/shunt-node and bin/shunt-webhook; bin/kubectl-shunt is bin/shunt, as kubectl finds it.
 	@mkdir -p bin
 	@hack/engine.sh
 	$(GO_BUILD) -o bin/ $(BINARIES:%=./cmd/%)

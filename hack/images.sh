@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the images, shunt-init, shunt-init-nftables and shunt-webhook, without a container engine and without a registry: from the project's
+# Builds the images, shunt-init, shunt-init-nftables, shunt-node and shunt-webhook, without a container engine and without a registry: from the project's
 # source and from the Debian packages that hack/images/debian.txt pins. The same source gives the same bytes.
 #
 # usage: hack/images.sh [--arch amd64,arm64] [--tag dev] [--repository docker.io/library] [--programs FOLDER] DIR
@@ -84,7 +84,7 @@ programs() {
   for arch in ${arches//,/ }; do
     mkdir -p "$1/linux-$arch"
     (cd "$root" && GOOS=linux GOARCH=$arch CGO_ENABLED=0 go build -trimpath -buildvcs=false \
-      -ldflags "-s -w -X main.version=$version" -o "$1/linux-$arch/" ./cmd/shunt-init ./cmd/shunt-webhook)
+      -ldflags "-s -w -X main.version=$version" -o "$1/linux-$arch/" ./cmd/shunt-init ./cmd/shunt-node ./cmd/shunt-webhook)
   done
 }
 
@@ -130,7 +130,7 @@ fi
 (cd "$root/hack/images" && GOWORK=off GOFLAGS=-mod=readonly CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$work/" . ./sbom)
 "$work/images" -arch "$arches" -epoch "$epoch" -packages "$work/packages" -programs "$built" \
   -repository "$repository" -tag "$tag" "$work/layouts"
-for name in shunt-init shunt-init-nftables shunt-webhook; do
+for name in shunt-init shunt-init-nftables shunt-node shunt-webhook; do
   tar --create --file "$out/$name.tar" --directory "$work/layouts/$name" --format=ustar --sort=name --mtime="@$epoch" --mode=u=rw,go=r,a+X \
     --owner=0 --group=0 --numeric-owner blobs index.json oci-layout
 done
@@ -138,6 +138,7 @@ for arch in ${arches//,/ }; do
   programs=$built/linux-$arch sbom=("$work/sbom" -type container -version "$tag" -epoch "$epoch")
   "${sbom[@]}" -name shunt-init "$programs/shunt-init" "$work/packages/$arch"/*.deb >"$out/shunt-init-linux-$arch.cdx.json"
   "${sbom[@]}" -name shunt-init-nftables "$programs/shunt-init" >"$out/shunt-init-nftables-linux-$arch.cdx.json"
+  "${sbom[@]}" -name shunt-node "$programs/shunt-node" >"$out/shunt-node-linux-$arch.cdx.json"
   "${sbom[@]}" -name shunt-webhook "$programs/shunt-webhook" >"$out/shunt-webhook-linux-$arch.cdx.json"
 done
 say "$out: ${arches//,/ and }, version $version"

@@ -12,7 +12,7 @@ version=$1 folder=$2 repository=$3
 crane=$("$root/hack/tool.sh" crane)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for name in shunt-init shunt-init-nftables shunt-webhook; do
+for name in shunt-init shunt-init-nftables shunt-node shunt-webhook; do
   mkdir "$work/$name"
   tar --extract --file "$folder/$name-$version.tar" --directory "$work/$name"
   "$crane" push "$work/$name" "$repository/$name:$version"

@@ -4,7 +4,7 @@
 #
 # DIR, which must be empty, then has
 #   shunt-VERSION-<os>-<arch>.tar.gz (.zip for Windows)   the programs, and the licence
-#   shunt-init-VERSION.tar, shunt-init-nftables-VERSION.tar, shunt-webhook-VERSION.tar     the images, OCI archives of both architectures
+#   shunt-init-VERSION.tar, shunt-init-nftables-VERSION.tar, shunt-node-VERSION.tar, shunt-webhook-VERSION.tar     the images, OCI archives of both architectures
 #   shunt-<version>.tgz                                   the Helm chart
 #   install.yaml, install-self-signed.yaml                config/default and config/self-signed
 #   *.cdx.json                                            what is in each archive and image, as CycloneDX
@@ -55,7 +55,7 @@ programs() {
   for platform in $platforms; do
     say "$platform"
     name=shunt-$version-$platform packages=(./cmd/shunt) archive=$out/$name.tar.gz
-    [[ $platform != linux-* ]] || packages+=(./cmd/shunt-init ./cmd/shunt-webhook)
+    [[ $platform != linux-* ]] || packages+=(./cmd/shunt-init ./cmd/shunt-node ./cmd/shunt-webhook)
     [[ $platform != windows-* ]] || archive=$out/$name.zip
     mkdir -p "$work/$name" "$work/programs/$platform"
     GOOS=${platform%-*} GOARCH=${platform#*-} CGO_ENABLED=0 go build -trimpath -buildvcs=false \
@@ -74,7 +74,7 @@ images() {
   done
   hack/images.sh --arch "$(IFS=, && echo "${arches[*]}")" --tag "$version" --repository "${REPOSITORY:-docker.io/library}" \
     --programs "$work/programs" "$work/images"
-  for name in shunt-init shunt-init-nftables shunt-webhook; do
+  for name in shunt-init shunt-init-nftables shunt-node shunt-webhook; do
     mv "$work/images/$name.tar" "$out/$name-$version.tar"
   done
   for name in "$work"/images/*.cdx.json; do
@@ -87,7 +87,7 @@ images() {
 chart() {
   cp -RL charts/shunt "$work/shunt" # with the files that it links
   sed -i "s|^version: .*|version: ${version#v}|; s|^appVersion: .*|appVersion: $version|" "$work/shunt/Chart.yaml"
-  sed -i "s|^  repository: shunt-webhook$|  repository: ${prefix}shunt-webhook|; s|^  tag: dev$|  tag: $version|
+  sed -i "s|^\( *\)repository: \(shunt-[a-z]*\)$|\1repository: ${prefix}\2|; s|^\( *\)tag: dev$|\1tag: $version|
     s|^  initImage: registry.invalid/shunt-init:unset$|  initImage: ${prefix}shunt-init:$version|" "$work/shunt/values.yaml"
   pack shunt "$out/shunt-${version#v}.tgz"
 }
@@ -96,11 +96,12 @@ manifests() {
   local name
   cp -R config "$work/config"
   sed -i "s|^initImage: registry.invalid/shunt-init:unset$|initImage: ${prefix}shunt-init:$version|" "$work/config/manager/config.yaml"
-  for name in default self-signed; do
-    sed -i "s|newName: shunt-webhook$|newName: ${prefix}shunt-webhook|; s|newTag: dev$|newTag: $version|" "$work/config/$name/kustomization.yaml"
+  for name in default self-signed node; do
+    sed -i "s|newName: \(shunt-[a-z]*\)$|newName: ${prefix}\1|; s|newTag: dev$|newTag: $version|" "$work/config/$name/kustomization.yaml"
   done
   "$kustomize" build "$work/config/default" >"$out/install.yaml"
   "$kustomize" build "$work/config/self-signed" >"$out/install-self-signed.yaml"
+  "$kustomize" build "$work/config/node" >"$out/install-node.yaml"
 }
 
 programs

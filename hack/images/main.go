@@ -35,6 +35,13 @@ var images = map[string]v1.Config{
 		Entrypoint: []string{"/usr/local/bin/shunt-init"},
 		Labels:     map[string]string{"org.opencontainers.image.title": "Shunt's init container without iptables, for nftables"},
 	},
+	"shunt-node": {
+		// Capabilities that a pod adds are not ambient.
+		User:         "0:0",
+		Entrypoint:   []string{"/shunt-node"},
+		ExposedPorts: map[string]struct{}{"8081/tcp": {}, "8080/tcp": {}},
+		Labels:       map[string]string{"org.opencontainers.image.title": "Shunt's node agent: sets pods' networks up from the node"},
+	},
 	"shunt-webhook": {
 		User:         "65532:65532",
 		Entrypoint:   []string{"/shunt-webhook"},
@@ -54,7 +61,7 @@ func run() error {
 	architectures := flag.String("arch", "", "architectures, comma-separated")
 	epoch := flag.Int64("epoch", 0, "creation time, in seconds since 1970")
 	packages := flag.String("packages", "", "folder with <arch>/*.deb")
-	programs := flag.String("programs", "", "folder with linux-<arch>/shunt-init and linux-<arch>/shunt-webhook")
+	programs := flag.String("programs", "", "folder with linux-<arch>/shunt-init, shunt-node and shunt-webhook")
 	repository := flag.String("repository", "", "what the images' names begin with")
 	tag := flag.String("tag", "", "the images' tag")
 	flag.Parse()

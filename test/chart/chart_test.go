@@ -144,6 +144,20 @@ func TestSameObjects(t *testing.T) {
 	}
 }
 
+// TestNode holds that the chart's agent is that of config/node, beside the rest.
+func TestNode(t *testing.T) {
+	want := built(t, "default")
+	delete(want, "Namespace "+namespace)
+	maps.Copy(want, built(t, "node"))
+	got, err := rendered(t, "node: {enabled: true}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("objects (-kustomize +chart):\n%s", diff)
+	}
+}
+
 // TestOwnOverlay holds that the sample of an overlay names the images where they are named, and changes nothing else.
 func TestOwnOverlay(t *testing.T) {
 	want := built(t, "default")
@@ -275,6 +289,8 @@ func TestRefusedValues(t *testing.T) {
 		"networkPolicy: {apiServerPorts: [https]}":        "apiServerPorts",
 		"prometheus: {enabled: \"yes\"}":                  "enabled",
 		"clientCA: /etc/ca.crt":                           "clientCA",
+		"node: {enabled: \"yes\"}":                        "enabled",
+		"node: {args: [resync]}":                          "args",
 		"injectorFiles: {config.yaml: \"\"}":              "injectorFiles",
 		"injectorFiles: {a/b: \"\"}":                      "injectorFiles",
 		"injectorFiles: {cdn.txt: [10.0.0.0/8]}":          "injectorFiles",

@@ -4,5 +4,6 @@
 // makes, or in the cluster of KUBECONFIG.
 //
 // Specs labelled short are those for CI. Specs labelled node look at the node
-// itself, so they run only on a node of hack/node.sh.
+// itself, and those labelled agent stop and kill processes there, so they run only
+// on a node of hack/node.sh.
 package e2e

@@ -18,6 +18,7 @@ import (
 const (
 	short = "short" // for CI
 	node  = "node"  // needs the node of hack/node.sh
+	agent = "agent" // of the node's agent, on that node too
 )
 
 // Variables that hack/e2e.sh sets.

@@ -26,6 +26,10 @@ func testSettings(t *testing.T, images map[string]map[string]built) {
 			Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 		},
 		"shunt-init-nftables": {User: "0:0", Entrypoint: []string{"/usr/local/bin/shunt-init"}},
+		"shunt-node": {
+			User: "0:0", Entrypoint: []string{"/shunt-node"},
+			ExposedPorts: map[string]struct{}{"8081/tcp": {}, "8080/tcp": {}},
+		},
 		"shunt-webhook": {
 			User: "65532:65532", Entrypoint: []string{"/shunt-webhook"},
 			ExposedPorts: map[string]struct{}{"9443/tcp": {}, "8081/tcp": {}, "8080/tcp": {}},
@@ -100,7 +104,7 @@ func TestDockerignore(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{if .Main}}{{$.ImportPath}}{{end}}{{end}}",
-		"./cmd/shunt-init", "./cmd/shunt-webhook")
+		"./cmd/shunt-init", "./cmd/shunt-node", "./cmd/shunt-webhook")
 	cmd.Dir = project
 	packages, err := cmd.Output()
 	if err != nil {
@@ -121,9 +125,11 @@ func testFiles(t *testing.T, images map[string]map[string]built) {
 			t.Run(name+"/"+arch, func(t *testing.T) { testHarmless(t, b) })
 		}
 	}
-	for arch, b := range images["shunt-webhook"] {
-		if got := slices.Collect(maps.Keys(b.contents)); !slices.Equal(got, []string{"shunt-webhook"}) {
-			t.Errorf("shunt-webhook for %s holds %q, want one program", arch, got)
+	for _, name := range []string{"shunt-node", "shunt-webhook"} {
+		for arch, b := range images[name] {
+			if got := slices.Collect(maps.Keys(b.contents)); !slices.Equal(got, []string{name}) {
+				t.Errorf("%s for %s holds %q, want one program", name, arch, got)
+			}
 		}
 	}
 	for arch, b := range images["shunt-init-nftables"] {

@@ -56,7 +56,7 @@ func require(t *testing.T) {
 }
 
 // imageNames are the images of a release.
-var imageNames = []string{"shunt-init", "shunt-init-nftables", "shunt-webhook"}
+var imageNames = []string{"shunt-init", "shunt-init-nftables", "shunt-node", "shunt-webhook"}
 
 // TestRelease makes a release and holds all that is in it to what is said of
 // it.
@@ -111,8 +111,9 @@ func read(t *testing.T, place ...string) string {
 // testChecksums holds which files there are, and that each has its checksum.
 func testChecksums(t *testing.T, folder string) {
 	want := []string{
-		"install-self-signed.yaml", "install.yaml", "shunt-0.0.1-rc.7.tgz",
-		"shunt-init-" + version + ".tar", "shunt-init-nftables-" + version + ".tar", "shunt-webhook-" + version + ".tar",
+		"install-node.yaml", "install-self-signed.yaml", "install.yaml", "shunt-0.0.1-rc.7.tgz",
+		"shunt-init-" + version + ".tar", "shunt-init-nftables-" + version + ".tar",
+		"shunt-node-" + version + ".tar", "shunt-webhook-" + version + ".tar",
 	}
 	for _, platform := range []string{"linux-amd64", "linux-arm64"} {
 		for _, name := range imageNames {
@@ -146,7 +147,7 @@ func testChecksums(t *testing.T, folder string) {
 func testPrograms(t *testing.T, folder string) {
 	name := "shunt-" + version + "-linux-" + runtime.GOARCH
 	archive := filepath.Join(folder, name+".tar.gz")
-	want := []string{name + "/", name + "/LICENSE", name + "/shunt", name + "/shunt-init", name + "/shunt-webhook"}
+	want := []string{name + "/", name + "/LICENSE", name + "/shunt", name + "/shunt-init", name + "/shunt-node", name + "/shunt-webhook"}
 	if diff := cmp.Diff(want, strings.Fields(command(t, "tar", "--list", "--gzip", "--file", archive))); diff != "" {
 		t.Errorf("files of %s (-want +got):\n%s", archive, diff)
 	}
@@ -155,7 +156,7 @@ func testPrograms(t *testing.T, folder string) {
 	if said := command(t, filepath.Join(unpacked, name, "shunt"), "version"); said != "shunt "+version+"\n" {
 		t.Errorf("shunt version says %q", said)
 	}
-	for _, program := range []string{"shunt-init", "shunt-webhook"} {
+	for _, program := range []string{"shunt-init", "shunt-node", "shunt-webhook"} {
 		if said := command(t, filepath.Join(unpacked, name, program), "--version"); !strings.Contains(said, version) {
 			t.Errorf("%s --version says %q", program, said)
 		}

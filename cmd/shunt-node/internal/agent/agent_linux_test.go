@@ -1,0 +1,255 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containerd/nri/pkg/api"
+	"github.com/google/nftables"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/initimage/kernel"
+	"github.com/shunt-dev/shunt/inject/podplan"
+	"github.com/shunt-dev/shunt/test/netns"
+)
+
+func newAgent(t testing.TB, repairs bool) *Agent {
+	t.Helper()
+	return New(Options{
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Metrics: NewMetrics(prometheus.NewRegistry()), Repair: repairs,
+	})
+}
+
+// newPod returns a pod with a network namespace of its own.
+func newPod(t testing.TB, system interception.System) (pod, *netns.NS) {
+	t.Helper()
+	lab, err := netns.NewLab()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = lab.Close() })
+	rules := interception.NodeRules{Spec: interception.DefaultFor(system), IPv6: interception.IPv6Auto}
+	return pod{namespace: "shop", name: "cart", uid: "1", sandbox: lab.Pod.Path(), netns: lab.Pod.Path(), text: rules.String()}, lab.Pod
+}
+
+func receiptIn(t testing.TB, p pod) kernel.Receipt {
+	t.Helper()
+	receipt, _, err := receiptOf(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return receipt
+}
+
+// awaitReceipt waits for the end of a set-up, which begin does not wait for.
+func awaitReceipt(t testing.TB, p pod) kernel.Receipt {
+	t.Helper()
+	for range 3000 {
+		if receipt := receiptIn(t, p); receipt.State != kernel.ReceiptBegun {
+			return receipt
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("no end of the set-up")
+	return kernel.Receipt{}
+}
+
+// TestBegin checks that the rules of a new sandbox are there when begin returns, and the receipt when
+// they are proved.
+func TestBegin(t *testing.T) {
+	netns.Require(t)
+	for _, system := range []interception.System{interception.SystemRedirect, interception.SystemTProxy} {
+		a := newAgent(t, true)
+		p, _ := newPod(t, system)
+		if err := a.begin(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		rules, err := p.rules()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if findings, err := drift(t.Context(), p, rules); err != nil || len(findings) > 0 {
+			t.Errorf("%s: %q, %v", system, findings, err)
+		}
+		if got := awaitReceipt(t, p); got != (kernel.Receipt{State: kernel.ReceiptDone, Digest: rules.Digest()}) {
+			t.Errorf("%s: receipt %+v", system, got)
+		}
+		if a.count() != 1 {
+			t.Errorf("%d pods are watched", a.count())
+		}
+	}
+}
+
+// TestRefused checks that nothing is done for a pod of the node's network, or with an annotation that
+// the injector does not write.
+func TestRefused(t *testing.T) {
+	netns.Require(t)
+	a := newAgent(t, true)
+	host, _ := newPod(t, interception.SystemRedirect)
+	host.netns = ""
+	if err := a.begin(t.Context(), host); err == nil || !strings.Contains(err.Error(), "the node's own network") {
+		t.Errorf("%v", err)
+	}
+	forged, _ := newPod(t, interception.SystemRedirect)
+	forged.text = `["--backend=nftables","--netns=/proc/1/ns/net"]`
+	if err := a.begin(t.Context(), forged); err == nil || !strings.Contains(err.Error(), podplan.RulesKey) {
+		t.Errorf("%v", err)
+	}
+	if got := receiptIn(t, forged); got != (kernel.Receipt{}) {
+		t.Errorf("receipt %+v", got)
+	}
+	if a.count() != 0 {
+		t.Errorf("%d pods are watched", a.count())
+	}
+}
+
+// TestTakeOver checks that pods that wait are set up when the runtime is back, and that others are not
+// touched.
+func TestTakeOver(t *testing.T) {
+	netns.Require(t)
+	a := newAgent(t, true)
+	waiting, _ := newPod(t, interception.SystemRedirect)
+	a.takeOver(waiting)
+	if got := receiptIn(t, waiting); got.State != kernel.ReceiptDone || got.Detail != lateDetail {
+		t.Errorf("receipt %+v", got)
+	}
+	another := newAgent(t, true) // after a restart
+	another.takeOver(waiting)
+	if got := testutil.ToFloat64(another.Metrics.setUps.WithLabelValues(late, resultDone)); got != 0 || another.count() != 1 {
+		t.Errorf("%v set-ups, %d pods", got, another.count())
+	}
+	stopped, _ := newPod(t, interception.SystemRedirect)
+	rules, err := stopped.rules()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = inNamespace(stopped.netns, func() error {
+		return kernel.LeaveReceipt(kernel.Receipt{State: kernel.ReceiptBegun, Digest: rules.Digest()})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	another.takeOver(stopped)
+	if got := receiptIn(t, stopped); got.State != kernel.ReceiptDone {
+		t.Errorf("of a set-up that was cut short: %+v", got)
+	}
+}
+
+// TestChanged checks what is done about rules that somebody has deleted.
+func TestChanged(t *testing.T) {
+	netns.Require(t)
+	for _, repairs := range []bool{true, false} {
+		a := newAgent(t, repairs)
+		p, ns := newPod(t, interception.SystemRedirect)
+		a.takeOver(p)
+		a.compare(p)
+		err := ns.Do(func() error {
+			conn, err := nftables.New()
+			if err != nil {
+				return err
+			}
+			conn.DelTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "shunt"})
+			return conn.Flush()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.compare(p)
+		rules, err := p.rules()
+		if err != nil {
+			t.Fatal(err)
+		}
+		findings, err := drift(t.Context(), p, rules)
+		if err != nil || (len(findings) == 0) != repairs {
+			t.Errorf("repairs %v: %q, %v", repairs, findings, err)
+		}
+		for result, want := range map[string]float64{comparedSame: 1, comparedChanged: 1, comparedFailed: 0} {
+			if got := testutil.ToFloat64(a.Metrics.comparisons.WithLabelValues(result)); got != want {
+				t.Errorf("repairs %v: %v comparisons are %s, want %v", repairs, got, result, want)
+			}
+		}
+	}
+}
+
+// TestGone checks that a pod that has ended is forgotten.
+func TestGone(t *testing.T) {
+	netns.Require(t)
+	a := newAgent(t, true)
+	p, _ := newPod(t, interception.SystemRedirect)
+	p.netns = fmt.Sprintf("/proc/%d/fd/no-such-namespace", os.Getpid())
+	a.remember(p)
+	a.compare(p)
+	if a.count() != 0 {
+		t.Errorf("%d pods are watched", a.count())
+	}
+}
+
+func TestPodOf(t *testing.T) {
+	sandbox := &api.PodSandbox{
+		Id: "s", Name: "cart", Namespace: "shop", Uid: "1", Annotations: map[string]string{podplan.RulesKey: "[]"},
+		Linux: &api.LinuxPodSandbox{Namespaces: []*api.LinuxNamespace{{Type: "ipc"}, {Type: "network", Path: "/var/run/netns/a"}}},
+	}
+	want := pod{namespace: "shop", name: "cart", uid: "1", sandbox: "s", netns: "/var/run/netns/a", text: "[]"}
+	if got, wanted := podOf(sandbox); got != want || !wanted {
+		t.Errorf("%+v, wanted %v", got, wanted)
+	}
+	if _, wanted := podOf(&api.PodSandbox{}); wanted {
+		t.Error("a sandbox without the annotation is set up")
+	}
+}
+
+// BenchmarkNode sets 250 pods up one after the other, and compares them all: what a full node costs.
+func BenchmarkNode(b *testing.B) {
+	netns.Require(b)
+	const full = 250
+	a := newAgent(b, true)
+	a.Log = slog.New(slog.DiscardHandler)
+	var pods []pod
+	for range full {
+		p, _ := newPod(b, interception.SystemRedirect)
+		pods = append(pods, p)
+	}
+	for b.Loop() {
+		var took []time.Duration
+		before := processorTime(b)
+		for _, p := range pods {
+			start := time.Now()
+			if err := a.begin(context.Background(), p); err != nil {
+				b.Fatal(err)
+			}
+			took = append(took, time.Since(start))
+		}
+		for _, p := range pods {
+			awaitReceipt(b, p)
+		}
+		slices.Sort(took)
+		setUp := processorTime(b) - before
+		before = processorTime(b)
+		for _, p := range pods {
+			a.compare(p)
+		}
+		compared := processorTime(b) - before
+		b.ReportMetric(float64(took[full/2].Microseconds())/1000, "ms-p50/sandbox")
+		b.ReportMetric(float64(took[full*99/100].Microseconds())/1000, "ms-p99/sandbox")
+		b.ReportMetric(float64(setUp.Milliseconds())/full, "cpu-ms/pod-set-up")
+		b.ReportMetric(float64(compared.Milliseconds())/full, "cpu-ms/pod-compared")
+	}
+}
+
+func processorTime(b *testing.B) time.Duration {
+	b.Helper()
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
