@@ -124,7 +124,7 @@ func (g gate) await(ctx context.Context) (kernel.Receipt, error) {
 		}
 		waited := time.Since(start)
 		if waited >= g.patience {
-			return receipt, fmt.Errorf("%w: %s; waited %s; once the agent is connected it sets up the pods that wait, and the next try passes",
+			return receipt, fmt.Errorf("%w: %s; waited %s; a connected agent sets up the pods that wait, and the next try passes",
 				kernel.ErrVerify, missing, waited.Round(time.Second))
 		}
 		if !said && waited >= gateSilence {

@@ -53,7 +53,8 @@ func TestGate(t *testing.T) {
 			"no agent":        {code: exitVerify, says: "there is no shunt-node on this node"},
 			"no agent, rules": {rules: args, code: exitVerify, says: "there is no shunt-node on this node"},
 			"begun": {
-				receipt: kernel.Receipt{State: kernel.ReceiptBegun, Digest: digest}, rules: args, code: exitVerify, says: "has not finished",
+				receipt: kernel.Receipt{State: kernel.ReceiptBegun, Digest: digest},
+				rules:   args, code: exitVerify, says: "has not finished",
 			},
 			"failed": {
 				receipt: kernel.Receipt{State: kernel.ReceiptFailed, Digest: digest, Detail: "no nf_tables"},
@@ -63,8 +64,10 @@ func TestGate(t *testing.T) {
 				receipt: kernel.Receipt{State: kernel.ReceiptDone, Digest: strings.Repeat("0", 64)},
 				rules:   args, code: exitVerify, says: "changed the pod's annotation",
 			},
-			"done, no rules":    {receipt: done, code: exitVerify, says: "did not reach port 15001"},
-			"done, other rules": {receipt: done, rules: append([]string{"-x", "0.0.0.0/0"}, args...), code: exitVerify, says: "IPv4: probe"},
+			"done, no rules": {receipt: done, code: exitVerify, says: "did not reach port 15001"},
+			"done, other rules": {
+				receipt: done, rules: append([]string{"-x", "0.0.0.0/0"}, args...), code: exitVerify, says: "IPv4: probe",
+			},
 			"done": {
 				receipt: done, rules: args,
 				code: exitDone, says: "IPv4 and IPv6: set up by the node's agent, verified; not intercepted",

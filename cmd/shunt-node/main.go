@@ -106,7 +106,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	health.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !node.Connected() {
 			http.Error(w, "not connected to the container runtime", http.StatusServiceUnavailable)
+			return
 		}
+		w.WriteHeader(http.StatusOK)
 	})
 	for address, mux := range map[string]http.Handler{settings.metricsAddress: metrics, settings.probeAddress: health} {
 		if address != "0" {

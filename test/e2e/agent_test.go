@@ -89,11 +89,13 @@ var _ = Describe("the agent on the node", Ordered, Label(agent), func() {
 		exempt, before := newNamespace(ctx, false), listings(ctx)
 		host, other := newPod(exempt, "host"), newPod(exempt, "other")
 		host.Spec.HostNetwork = true
-		host.Annotations[rulesKey], other.Annotations[rulesKey] = forgedRules, `["--backend=nftables","--netns=/proc/1/ns/net","--share=/etc"]`
+		host.Annotations[rulesKey] = forgedRules
+		other.Annotations[rulesKey] = `["--backend=nftables","--netns=/proc/1/ns/net","--share=/etc"]`
 		create(ctx, host, other)
 		for _, name := range []string{"host", "other"} {
 			Eventually(ctx, func() string {
-				return kubectl(ctx, "-n", exempt, "get", "events", "-o", "jsonpath={.items[*].reason}", "--field-selector", "involvedObject.name="+name)
+				return kubectl(ctx, "-n", exempt, "get", "events", "-o", "jsonpath={.items[*].reason}",
+					"--field-selector", "involvedObject.name="+name)
 			}).WithTimeout(60 * time.Second).WithPolling(time.Second).Should(ContainSubstring("InterceptionRefused"))
 		}
 		Expect(listings(ctx)).To(Equal(before), "the node's own rules")
@@ -183,7 +185,7 @@ func newRestrictedPod(namespace, name string) *corev1.Pod {
 }
 
 // disturbed is how many pods start under a disturbance.
-const disturbed = 20
+const disturbed = 40
 
 // underDisturbance creates pods while something happens to the agent, and checks that each of them
 // started its application only behind a gate that had proved its rules.
@@ -196,6 +198,11 @@ func underDisturbance(ctx context.Context, disturb func(release func())) {
 	disturb(func() {
 		for i := range disturbed {
 			pod := newRestrictedPod(namespace, fmt.Sprintf("pod-%d", i))
+			pod.Annotations["sidecar.istio.io/proxyCPU"] = "1m" // a small node has room for all
+			pod.Annotations["sidecar.istio.io/proxyMemory"] = "16Mi"
+			if i%2 == 0 { // as of a Job: kubelet does not start its containers again
+				pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+			}
 			Eventually(ctx, func() error { return client.IgnoreAlreadyExists(api.Create(ctx, pod)) }).
 				WithTimeout(30 * time.Second).WithPolling(200 * time.Millisecond).Should(Succeed())
 		}

@@ -19,6 +19,9 @@ const (
 	// setUpTime bounds one set-up, with its probes. The runtime waits for less, and
 	// only for the rules; the gate waits for the rest.
 	setUpTime = time.Minute
+	// compareTime bounds one comparison: a process of the pod can hold the lock of its
+	// namespace, and others must not wait for that.
+	compareTime = 5 * time.Second
 	// setUpsAtOnce bounds the set-ups of pods that were there before the agent.
 	setUpsAtOnce = 4
 )
@@ -188,7 +191,7 @@ func (a *Agent) compare(p pod) {
 		a.setUp(p, repair, func(error) {}) // it failed, or the agent was stopped meanwhile
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), setUpTime)
+	ctx, cancel := context.WithTimeout(context.Background(), compareTime)
 	defer cancel()
 	var findings []string
 	if err == nil {

@@ -65,7 +65,8 @@ func (p *plugin) Synchronize(_ context.Context, sandboxes []*api.PodSandbox, _ [
 	p.agent.Metrics.connected.Store(true)
 	var pods []pod
 	for _, sandbox := range sandboxes {
-		if found, wanted := podOf(sandbox); wanted {
+		// A sandbox that has ended is still told of, without its network.
+		if found, wanted := podOf(sandbox); wanted && found.netns != "" {
 			pods = append(pods, found)
 		}
 	}
