@@ -74,14 +74,9 @@ func counted(before, after trace.Pod) []trace.Count {
 func eachRule(pod trace.Pod, do func(family ruleset.Family, step ruleset.Step)) {
 	for _, side := range pod.Sides {
 		for _, set := range side.Sets {
-			for _, table := range set.Tables {
-				for _, chain := range table.Chains {
-					for i, rule := range chain.Rules {
-						if rule.Packets != nil {
-							do(side.Family, ruleset.Step{
-								Table: strings.TrimSpace(set.Party + " " + table.Name), Chain: chain.Name, Number: i + 1, Rule: rule})
-						}
-					}
+			for step := range set.Rules() {
+				if step.Rule.Packets != nil {
+					do(side.Family, step)
 				}
 			}
 		}

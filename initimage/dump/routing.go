@@ -44,17 +44,10 @@ func (a *assembly) setRouting(side *trace.Side, saved []save) {
 // marks reports whether rules give packets a mark, for which there is a policy rule.
 func marks(sets []ruleset.RuleSet) bool {
 	for _, set := range sets {
-		for _, t := range set.Tables {
-			for _, c := range t.Chains {
-				if slices.ContainsFunc(c.Rules, func(r ruleset.Rule) bool {
-					switch r.Target.(type) {
-					case ruleset.TProxy, ruleset.SetMark, ruleset.RestoreMark:
-						return true
-					}
-					return false
-				}) {
-					return true
-				}
+		for step := range set.Rules() {
+			switch step.Rule.Target.(type) {
+			case ruleset.TProxy, ruleset.SetMark, ruleset.RestoreMark:
+				return true
 			}
 		}
 	}

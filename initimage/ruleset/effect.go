@@ -162,11 +162,9 @@ func (m Protocol) accepts(name string) bool {
 
 // Opaque reports whether the set has a match that is not understood.
 func (rs RuleSet) Opaque() bool {
-	for _, t := range rs.Tables {
-		for _, c := range t.Chains {
-			if slices.ContainsFunc(c.Rules, Rule.opaque) {
-				return true
-			}
+	for step := range rs.Rules() {
+		if step.Rule.opaque() {
+			return true
 		}
 	}
 	return false
@@ -175,16 +173,12 @@ func (rs RuleSet) Opaque() bool {
 // ProxyPorts returns the ports that the rules send packets to.
 func (rs RuleSet) ProxyPorts() map[uint16]bool {
 	ports := map[uint16]bool{}
-	for _, t := range rs.Tables {
-		for _, c := range t.Chains {
-			for _, r := range c.Rules {
-				switch target := r.Target.(type) {
-				case Redirect:
-					ports[target.Port] = true
-				case TProxy:
-					ports[target.Port] = true
-				}
-			}
+	for step := range rs.Rules() {
+		switch target := step.Rule.Target.(type) {
+		case Redirect:
+			ports[target.Port] = true
+		case TProxy:
+			ports[target.Port] = true
 		}
 	}
 	return ports

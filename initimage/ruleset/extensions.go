@@ -25,20 +25,16 @@ func (rs RuleSet) Extensions() []Extension {
 			all = append(all, e)
 		}
 	}
-	for _, t := range rs.Tables {
-		for _, c := range t.Chains {
-			for _, r := range c.Rules {
-				for _, m := range r.Matches {
-					if args := m.args(); args[0] == "-m" {
-						add(Extension{Name: args[1]})
-					}
-				}
-				switch r.Target.(type) {
-				case nil, Verdict, Jump:
-				default:
-					add(Extension{Name: r.Target.args()[1], Target: true})
-				}
+	for step := range rs.Rules() {
+		for _, m := range step.Rule.Matches {
+			if args := m.args(); args[0] == "-m" {
+				add(Extension{Name: args[1]})
 			}
+		}
+		switch target := step.Rule.Target.(type) {
+		case nil, Verdict, Jump:
+		default:
+			add(Extension{Name: target.args()[1], Target: true})
 		}
 	}
 	return all

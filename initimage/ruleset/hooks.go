@@ -85,7 +85,7 @@ func (h *traversal) walk(b *base, chain *Chain, depth int) action {
 			}
 			continue
 		}
-		h.addStep(b, chain, i+1, *rule, b.foreign || !ownedChain(chain.Name) && !rule.Owned(), depth)
+		h.addStep(b, chain, i+1, *rule, b.foreign || chain.foreign(*rule), depth)
 		end := h.apply(b, rule, depth)
 		if h.sealed() {
 			return actionStop

@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"iter"
 	"slices"
 	"strings"
 )
@@ -72,6 +73,22 @@ func (t *Table) chain(name string) *Chain {
 		}
 	}
 	return nil
+}
+
+// Rules yields every rule with its place, in the order of the tables and chains.
+func (rs RuleSet) Rules() iter.Seq[Step] {
+	return func(yield func(Step) bool) {
+		for _, t := range rs.Tables {
+			table := rs.TableName(t)
+			for _, c := range t.Chains {
+				for i, r := range c.Rules {
+					if !yield(Step{table, c.Name, i + 1, r, rs.Party != "" || c.foreign(r)}) {
+						return
+					}
+				}
+			}
+		}
+	}
 }
 
 // add appends rules to a chain, and creates the chain if it is missing.
@@ -156,6 +173,9 @@ func (rs RuleSet) Before(others RuleSet) RuleSet {
 	all.Canonical()
 	return all
 }
+
+// foreign reports whether a rule of the chain is not ours, in a table that holds ours.
+func (c *Chain) foreign(r Rule) bool { return !ownedChain(c.Name) && !r.Owned() }
 
 func ownedChain(name string) bool { return strings.HasPrefix(name, ChainPrefix) }
 

@@ -244,13 +244,9 @@ func namedPrefixes(side *Side) []netip.Prefix {
 
 func eachMatch(side *Side, do func(ruleset.Match)) {
 	for _, set := range side.Sets {
-		for _, t := range set.Tables {
-			for _, c := range t.Chains {
-				for _, r := range c.Rules {
-					for _, m := range r.Matches {
-						do(m)
-					}
-				}
+		for step := range set.Rules() {
+			for _, m := range step.Rule.Matches {
+				do(m)
 			}
 		}
 	}
