@@ -69,10 +69,8 @@ func (s *Side) Address() netip.Addr {
 
 // local reports whether an address is one of the pod's.
 func (s *Side) local(addr netip.Addr) bool {
-	if addr.IsLoopback() {
-		return true
-	}
-	return slices.Contains(s.Walked().Addresses, addr)
+	return addr.IsLoopback() || slices.Contains(s.Host.Addresses, addr) ||
+		slices.ContainsFunc(s.Routing.Addresses, func(p netip.Prefix) bool { return p.Addr() == addr })
 }
 
 // Proxy is what the proxy does with the connections that it gets.
