@@ -164,10 +164,7 @@ func (d *Difference) finish() {
 	d.Share = new(big.Rat).SetFrac(size, d.whole.Size())
 	boxes := ruleset.Join(d.boxes)
 	slices.SortStableFunc(boxes, func(a, b ruleset.Box) int { return b.Size().Cmp(a.Size()) })
-	d.Example.Set = boxes[0].Describe(d.whole)
-	if len(boxes) > 1 {
-		d.Example.Set = fmt.Sprintf("%s, and %s", cmp.Or(d.Example.Set, "all"), count(len(boxes)-1, "set more", "sets more"))
-	}
+	d.Example.Set = describe(boxes, d.whole)
 }
 
 // started returns the connection of a journey, with the source that the kernel chose.
@@ -261,36 +258,36 @@ func (d *differences) comparePackets(old, fresh *trace.Pod, family ruleset.Famil
 		survey := ruleset.NewSurvey(sender.box)
 		for survey.Next() {
 			var packets [2]ruleset.Flow
-			var paths [2]ruleset.Path
-			var same, text [2]string
+			var ways [2]string
+			var unknown bool
 			for i := range stacks {
 				packets[i] = survey.Flow(sender.template)
-				paths[i], _ = survey.Walk(stacks[i], &hosts[i], &packets[i])
-				same[i], text[i] = packetWay(packets[i].Packet, paths[i])
+				path, _ := survey.Walk(stacks[i], &hosts[i], &packets[i])
+				ways[i] = packetWay(packets[i].Packet, path)
+				unknown = unknown || path.Outcome.Fate == ruleset.Unknown
 			}
 			mixed := survey.Mixed()
-			if class := survey.Class(); same[0] != same[1] || mixed {
-				unknown := mixed || paths[0].Outcome.Fate == ruleset.Unknown || paths[1].Outcome.Fate == ruleset.Unknown
-				d.add(sender, class, trace.Connection{From: sender.actor, Packet: packets[0].Packet}, text[0], text[1], unknown)
+			if class := survey.Class(); ways[0] != ways[1] || mixed {
+				d.add(sender, class, trace.Connection{From: sender.actor, Packet: packets[0].Packet}, ways[0], ways[1], unknown || mixed)
 			}
 		}
 	}
 }
 
 // packetWay says which way a packet goes.
-func packetWay(packet ruleset.Packet, path ruleset.Path) (same, text string) {
+func packetWay(packet ruleset.Packet, path ruleset.Path) string {
 	outcome := path.Outcome
 	if outcome.Port == packet.DstPort {
 		outcome.Port = 0
 	}
-	text = outcome.String()
+	text := outcome.String()
 	if path.Zone != 0 {
 		text += fmt.Sprintf(", in zone %d of conntrack", path.Zone)
 	}
 	if path.Untracked {
 		text += ", not tracked"
 	}
-	return text, text
+	return text
 }
 
 // share writes a part of a whole for people: in percent, or one in so many.

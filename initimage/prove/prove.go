@@ -14,11 +14,6 @@ type Result struct {
 	Statements []Statement
 }
 
-// Holds reports whether everything is proved.
-func (r *Result) Holds() bool {
-	return !slices.ContainsFunc(r.Statements, func(s Statement) bool { return s.Verdict != Proved })
-}
-
 // The statements, in the order in which they are made.
 const (
 	saysOut = iota

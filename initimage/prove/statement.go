@@ -1,7 +1,6 @@
 package prove
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/shunt-dev/shunt/initimage/ruleset"
@@ -96,11 +95,7 @@ type exceptionKey struct {
 func (s *Statement) finish() {
 	var all []Exception
 	for _, e := range s.Exceptions {
-		boxes := ruleset.Join(e.boxes)
-		e.Example.Set = boxes[0].Describe(e.whole)
-		if len(boxes) > 1 {
-			e.Example.Set = fmt.Sprintf("%s, and %s", e.Example.Set, count(len(boxes)-1, "set more", "sets more"))
-		}
+		e.Example.Set = describe(ruleset.Join(e.boxes), e.whole)
 		i := slices.IndexFunc(all, func(other Exception) bool {
 			return other.Reason == e.Reason && other.Example.Set == e.Example.Set &&
 				other.Example.Connection.From == e.Example.Connection.From

@@ -103,6 +103,16 @@ func DiffText(w io.Writer, all []Comparison) error {
 	return err
 }
 
+// describe names the first of some boxes, and says how many more there are; "" for
+// the whole.
+func describe(boxes []ruleset.Box, whole ruleset.Box) string {
+	first := boxes[0].Describe(whole)
+	if len(boxes) == 1 {
+		return first
+	}
+	return fmt.Sprintf("%s, and %s", cmp.Or(first, "all"), count(len(boxes)-1, "set more", "sets more"))
+}
+
 func count(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
