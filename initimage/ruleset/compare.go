@@ -68,7 +68,7 @@ func qualifiedLines(rs RuleSet) []string {
 			}
 		}
 	}
-	return append(lines, rs.Routing.lines(rs.Family)...)
+	return append(lines, rs.Routing.Lines(rs.Family)...)
 }
 
 // minus returns the lines of a without those of b, counting repetitions.

@@ -241,30 +241,16 @@ func (v *Survey) prefix(f Field, p netip.Prefix, inside bool) {
 
 // name takes whether the name of the packet's interface has a pattern.
 func (v *Survey) name(pattern string, inside bool) {
-	if v.from.in == fixed {
-		return
+	if v.from.in != fixed {
+		v.among(v.from.in, placesWhere(v.space.interfaces, func(name string) bool { return matchesName(pattern, name) }), inside)
 	}
-	var accepted Values
-	for i, name := range v.space.interfaces {
-		if matchesName(pattern, name) {
-			accepted = append(accepted, Interval{numberOf(i), numberOf(i)})
-		}
-	}
-	v.among(v.from.in, accepted.sorted(), inside)
 }
 
 // protocol takes whether a match accepts the packet's protocol.
 func (v *Survey) protocol(m Protocol, accepts bool) {
-	if v.from.protocol == fixed {
-		return
+	if v.from.protocol != fixed {
+		v.among(v.from.protocol, placesWhere(Protocols, m.accepts), accepts)
 	}
-	var accepted Values
-	for i, name := range Protocols {
-		if m.accepts(name) {
-			accepted = append(accepted, Interval{numberOf(i), numberOf(i)})
-		}
-	}
-	v.among(v.from.protocol, accepted.sorted(), accepts)
 }
 
 // opened takes whether a packet is the first of its connection.

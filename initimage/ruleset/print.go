@@ -12,7 +12,7 @@ func (rs RuleSet) String() string {
 	for _, t := range rs.Tables {
 		b.WriteString(t.String())
 	}
-	for _, line := range rs.Routing.lines(rs.Family) {
+	for _, line := range rs.Routing.Lines(rs.Family) {
 		b.WriteString("# " + line + "\n")
 	}
 	return b.String()

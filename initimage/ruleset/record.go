@@ -42,9 +42,9 @@ type Met struct {
 type Change struct{ Field, Before, After string }
 
 // Follow walks a packet through all rules of the stack as Trace does, with nothing
-// assumed, and records in Path.Hooks all that the packet passed. A rule whose matches are not understood accepts the packet or not, as
-// decided says. If decided does not name it, the packet's fate is unknown, and
-// Path.Undecided is the rule.
+// assumed, and records in Path.Hooks all that the packet passed. A rule whose
+// matches are not understood accepts the packet or not, as decided says. If decided
+// does not name it, the packet's fate is unknown, and Path.Undecided is the rule.
 func (s *Stack) Follow(host Host, packet Packet, decided map[*Rule]bool) Path {
 	s.decided, s.following = decided, true
 	defer func() { s.decided, s.following = nil, false }()

@@ -51,8 +51,8 @@ type LocalRoute struct {
 	Changed string
 }
 
-// lines prints the routing, one command of ip(8) a line.
-func (r Routing) lines(family Family) []string {
+// Lines prints the routing, one command of ip(8) a line.
+func (r Routing) Lines(family Family) []string {
 	var lines []string
 	if r.Unreachable {
 		lines = append(lines, fmt.Sprintf("ip -%d rule add unreachable", family))
@@ -123,7 +123,7 @@ func parsePolicyRule(text string) (rule PolicyRule, ok bool) {
 	return rule, true
 }
 
-// parseLine reads one line of lines into the routing. It returns false if the line
+// parseLine reads one line of Lines into the routing. It returns false if the line
 // is something else.
 func (r *Routing) parseLine(family Family, line string) (ok bool) {
 	var addr string

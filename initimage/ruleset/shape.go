@@ -10,14 +10,13 @@ func Hooks() []string { return slices.Clone(builtinOrder) }
 // BaseChain is a chain that the kernel calls.
 type BaseChain struct {
 	Table, Chain string // named as in a Step
-	Priority     int
 }
 
 // Bases returns the chains of a hook, in the kernel's order.
 func (s *Stack) Bases(hook string) []BaseChain {
 	var bases []BaseChain
 	for _, b := range s.hooks[hook] {
-		bases = append(bases, BaseChain{b.table, b.chain.Name, b.priority})
+		bases = append(bases, BaseChain{b.table, b.chain.Name})
 	}
 	return bases
 }
@@ -30,6 +29,3 @@ func (r Rule) JumpsTo() string {
 	jump, _ := r.jump()
 	return jump.Chain
 }
-
-// Lines returns the routing as commands of ip(8).
-func (r Routing) Lines(family Family) []string { return r.lines(family) }

@@ -226,9 +226,14 @@ func (s *Space) From() Values {
 func (s *Space) OfInterface(name string) Values { return valuesOf(s.interfaces, []string{name}) }
 
 func valuesOf[T comparable](all, named []T) Values {
+	return placesWhere(all, func(name T) bool { return slices.Contains(named, name) })
+}
+
+// placesWhere returns the places in a list whose names are accepted.
+func placesWhere[T any](all []T, accepted func(T) bool) Values {
 	var found Values
-	for _, name := range named {
-		if i := slices.Index(all, name); i >= 0 {
+	for i, name := range all {
+		if accepted(name) {
 			found = append(found, Interval{numberOf(i), numberOf(i)})
 		}
 	}

@@ -64,7 +64,7 @@ func shapeOf(s trace.Side) Shape {
 	stack := ruleset.NewStack(s.Routing, s.Sets...)
 	for _, hook := range ruleset.Hooks() {
 		for _, base := range stack.Bases(hook) {
-			shape.Hooks[hook] = append(shape.Hooks[hook], BaseName{base.Table, base.Chain})
+			shape.Hooks[hook] = append(shape.Hooks[hook], BaseName(base))
 		}
 	}
 	for _, rs := range s.Sets {
