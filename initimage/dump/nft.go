@@ -33,7 +33,7 @@ type nftTable struct {
 
 type nftChain struct {
 	name   string
-	base   *ruleset.Base
+	base   *ruleset.Base // nil for one that the kernel does not call
 	policy string
 	rules  []nftRule
 }
@@ -96,7 +96,10 @@ func (l *listing) add(kind string, e entry) error {
 		if table.byName[e.Name] != nil {
 			return fmt.Errorf("chain %s is listed twice", e.Name)
 		}
-		chain := &nftChain{name: e.Name, base: baseOf(e)}
+		chain := &nftChain{name: e.Name}
+		if e.Hook != "" {
+			chain.base = nft.Hook{Type: e.Type, Name: e.Hook, Priority: e.Priority}.Base()
+		}
 		if e.Policy == "drop" {
 			chain.policy = string(ruleset.Drop)
 		}
@@ -112,24 +115,6 @@ func (l *listing) add(kind string, e entry) error {
 		table.sets[e.Name] = append(table.sets[e.Name], e.Elem...)
 	}
 	return nil
-}
-
-// outermost is beyond the priority of any chain. The hooks of an interface come
-// before or after all others.
-const outermost = 1 << 20
-
-// baseOf returns where the kernel calls a chain; nil for one that it does not call.
-func baseOf(e entry) *ruleset.Base {
-	base := &ruleset.Base{Hook: strings.ToUpper(e.Hook), Priority: e.Priority, NAT: e.Type == "nat", Route: e.Type == "route"}
-	switch e.Hook {
-	case "":
-		return nil
-	case "ingress":
-		base.Hook, base.Priority = "PREROUTING", -outermost
-	case "egress":
-		base.Hook, base.Priority = "POSTROUTING", outermost
-	}
-	return base
 }
 
 // words reads one word or a list of them.

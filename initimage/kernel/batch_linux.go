@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/initimage/nft"
 )
 
 // batch is a transaction of nf_tables, put together message by message. The kernel
@@ -258,7 +260,7 @@ func (b *batch) answer(message []byte, number int) error {
 	}
 	attrs := attributes(message[answerHeader:])
 	failed.said = text(attrs[answerMessage])
-	if place := native(attrs[answerOffset]); place > 0 {
+	if place := nft.Native(attrs[answerOffset]); place > 0 {
 		for _, e := range part.expressions {
 			if e.from <= int(place) && int(place) < e.to {
 				failed.expression = e.name

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -131,13 +130,8 @@ func commentOf(data []byte) string {
 	return ""
 }
 
-// nativeHooks are the hooks of nf_tables, by iptables' name of the chain that is
-// called there.
-var nativeHooks = []string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
-
-// outermost is beyond the priority of any chain. The hooks of an interface come
-// before or after all others.
-const outermost = 1 << 20
+// nativeHooks are the names of the hooks by their numbers.
+var nativeHooks = []string{"prerouting", "input", "forward", "output", "postrouting"}
 
 // base returns where the kernel calls a chain; nil for a chain that it does not
 // call.
@@ -145,19 +139,14 @@ func (r *nativeReader) base(c *nftables.Chain) *ruleset.Base {
 	if c.Hooknum == nil || c.Priority == nil {
 		return nil
 	}
-	b := &ruleset.Base{
-		Priority: int(*c.Priority), NAT: c.Type == nftables.ChainTypeNAT, Route: c.Type == nftables.ChainTypeRoute,
+	hook := nft.Hook{Type: string(c.Type), Name: "ingress", Priority: int(*c.Priority)}
+	switch number := int(*c.Hooknum); {
+	case r.kind == nftables.TableFamilyNetdev && number == int(*nftables.ChainHookEgress):
+		hook.Name = "egress"
+	case r.kind != nftables.TableFamilyNetdev && number < len(nativeHooks):
+		hook.Name = nativeHooks[number]
 	}
-	hook := int(*c.Hooknum)
-	switch {
-	case r.kind == nftables.TableFamilyNetdev && hook == int(*nftables.ChainHookEgress):
-		b.Hook, b.Priority = "POSTROUTING", outermost
-	case r.kind == nftables.TableFamilyNetdev || hook >= len(nativeHooks):
-		b.Hook, b.Priority = "PREROUTING", -outermost
-	default:
-		b.Hook = nativeHooks[hook]
-	}
-	return b
+	return hook.Base()
 }
 
 // dump asks nf_tables for everything of one kind in the table. The name is that of
@@ -187,7 +176,7 @@ func (r *nativeReader) elements(set string) ([]nft.Element, error) {
 			b := bound{Element: nft.Element{First: attributes(attrs[unix.NFTA_SET_ELEM_KEY])[unix.NFTA_DATA_VALUE]}}
 			b.Last = attributes(attrs[setElementKeyEnd])[unix.NFTA_DATA_VALUE]
 			b.Verdict = verdictOf(attributes(attrs[unix.NFTA_SET_ELEM_DATA])[unix.NFTA_DATA_VERDICT])
-			b.end = bigEndian(attrs[unix.NFTA_SET_ELEM_FLAGS])&unix.NFT_SET_ELEM_INTERVAL_END != 0
+			b.end = nft.BigEndian(attrs[unix.NFTA_SET_ELEM_FLAGS])&unix.NFT_SET_ELEM_INTERVAL_END != 0
 			bounds = append(bounds, b)
 		}
 	}
@@ -234,20 +223,3 @@ func intervals(bounds []bound) []nft.Element {
 const setElementKeyEnd = 10
 
 func text(value []byte) string { return strings.TrimRight(string(value), "\x00") }
-
-// bigEndian reads a number of up to four bytes in network byte order.
-func bigEndian(value []byte) uint32 {
-	var n uint32
-	for _, b := range value[:min(4, len(value))] {
-		n = n<<8 | uint32(b)
-	}
-	return n
-}
-
-// native reads a number of four bytes in this machine's byte order.
-func native(value []byte) uint32 {
-	if len(value) != 4 {
-		return 0
-	}
-	return binary.NativeEndian.Uint32(value)
-}

@@ -12,7 +12,7 @@ import (
 )
 
 func (n *nativeRule) meta(attrs attributeMap) error {
-	key := bigEndian(attrs[unix.NFTA_META_KEY])
+	key := nft.BigEndian(attrs[unix.NFTA_META_KEY])
 	if attrs[unix.NFTA_META_SREG] != nil {
 		n.setMeta(key, n.loaded(attrs[unix.NFTA_META_SREG]))
 		return nil
@@ -26,7 +26,7 @@ func (n *nativeRule) meta(attrs attributeMap) error {
 }
 
 func (n *nativeRule) connection(attrs attributeMap) error {
-	key := bigEndian(attrs[unix.NFTA_CT_KEY])
+	key := nft.BigEndian(attrs[unix.NFTA_CT_KEY])
 	if attrs[unix.NFTA_CT_SREG] != nil {
 		n.setConnection(key, n.loaded(attrs[unix.NFTA_CT_SREG]))
 		return nil
@@ -44,8 +44,8 @@ func (n *nativeRule) connection(attrs attributeMap) error {
 
 // payload loads a part of the packet, or writes one.
 func (n *nativeRule) payload(attrs attributeMap) error {
-	base, offset := bigEndian(attrs[unix.NFTA_PAYLOAD_BASE]), bigEndian(attrs[unix.NFTA_PAYLOAD_OFFSET])
-	size := bigEndian(attrs[unix.NFTA_PAYLOAD_LEN])
+	base, offset := nft.BigEndian(attrs[unix.NFTA_PAYLOAD_BASE]), nft.BigEndian(attrs[unix.NFTA_PAYLOAD_OFFSET])
+	size := nft.BigEndian(attrs[unix.NFTA_PAYLOAD_LEN])
 	loaded := n.reader.payload(base, offset, size)
 	if attrs[unix.NFTA_PAYLOAD_SREG] == nil {
 		n.load(attrs[unix.NFTA_PAYLOAD_DREG], loaded)
@@ -82,7 +82,7 @@ var operations = map[uint32]nft.Operation{
 
 func (n *nativeRule) cmp(attrs attributeMap) error {
 	value := attributes(attrs[unix.NFTA_CMP_DATA])[unix.NFTA_DATA_VALUE]
-	n.AddComparison(n.loaded(attrs[unix.NFTA_CMP_SREG]), operations[bigEndian(attrs[unix.NFTA_CMP_OP])], value)
+	n.AddComparison(n.loaded(attrs[unix.NFTA_CMP_SREG]), operations[nft.BigEndian(attrs[unix.NFTA_CMP_OP])], value)
 	return nil
 }
 
@@ -91,7 +91,7 @@ func (n *nativeRule) inRange(attrs attributeMap) error {
 		First: attributes(attrs[unix.NFTA_RANGE_FROM_DATA])[unix.NFTA_DATA_VALUE],
 		Last:  attributes(attrs[unix.NFTA_RANGE_TO_DATA])[unix.NFTA_DATA_VALUE],
 	}
-	not := bigEndian(attrs[unix.NFTA_RANGE_OP]) == unix.NFT_RANGE_NEQ
+	not := nft.BigEndian(attrs[unix.NFTA_RANGE_OP]) == unix.NFT_RANGE_NEQ
 	n.AddMembership(n.loaded(attrs[unix.NFTA_RANGE_SREG]), []nft.Element{between}, not)
 	return nil
 }
@@ -107,7 +107,7 @@ func (n *nativeRule) nat(attrs attributeMap) error {
 		return nil
 	}
 	to := n.address(attrs[unix.NFTA_NAT_REG_ADDR_MIN])
-	if bigEndian(attrs[unix.NFTA_NAT_TYPE]) == natDestination {
+	if nft.BigEndian(attrs[unix.NFTA_NAT_TYPE]) == natDestination {
 		n.AddTarget(ruleset.DNAT{Address: to, Port: n.port(attrs[unix.NFTA_NAT_REG_PROTO_MIN])})
 		return nil
 	}
@@ -117,7 +117,7 @@ func (n *nativeRule) nat(attrs attributeMap) error {
 
 // ofOther reports whether a family that an expression is for is not the reader's.
 func (n *nativeRule) ofOther(family []byte) bool {
-	number := bigEndian(family)
+	number := nft.BigEndian(family)
 	return number != unix.NFPROTO_UNSPEC && (number == unix.NFPROTO_IPV4) != (n.reader.family == ruleset.IPv4)
 }
 
@@ -166,7 +166,7 @@ func verdictOf(data []byte) ruleset.Target {
 	}
 	attrs := attributes(data)
 	chain := text(attrs[unix.NFTA_VERDICT_CHAIN])
-	switch code := int32(bigEndian(attrs[unix.NFTA_VERDICT_CODE])); code {
+	switch code := int32(nft.BigEndian(attrs[unix.NFTA_VERDICT_CODE])); code {
 	case unix.NFT_JUMP:
 		return ruleset.Jump{Chain: chain}
 	case unix.NFT_GOTO:
@@ -183,7 +183,7 @@ func verdictOf(data []byte) ruleset.Target {
 
 func (n *nativeRule) bitwise(attrs attributeMap) error {
 	loaded := n.registers[slot(attrs[unix.NFTA_BITWISE_SREG])]
-	if loaded.Mask != nil || bigEndian(attrs[bitwiseOperation]) != 0 {
+	if loaded.Mask != nil || nft.BigEndian(attrs[bitwiseOperation]) != 0 {
 		loaded = nft.Operand{} // a second mask, or a shift
 	} else {
 		loaded.Mask = attributes(attrs[unix.NFTA_BITWISE_MASK])[unix.NFTA_DATA_VALUE]
@@ -219,8 +219,8 @@ func (n *nativeRule) setMeta(key uint32, loaded nft.Operand) {
 // fib loads what the routing table says of an address. Its type is understood.
 func (n *nativeRule) fib(attrs attributeMap) error {
 	loaded := nft.Operand{}
-	if bigEndian(attrs[unix.NFTA_FIB_RESULT]) == unix.NFT_FIB_RESULT_ADDRTYPE {
-		switch bigEndian(attrs[unix.NFTA_FIB_FLAGS]) {
+	if nft.BigEndian(attrs[unix.NFTA_FIB_RESULT]) == unix.NFT_FIB_RESULT_ADDRTYPE {
+		switch nft.BigEndian(attrs[unix.NFTA_FIB_FLAGS]) {
 		case unix.NFTA_FIB_F_SADDR:
 			loaded.Property = nft.PropertySourceType
 		case unix.NFTA_FIB_F_DADDR:
@@ -234,7 +234,7 @@ func (n *nativeRule) fib(attrs attributeMap) error {
 // reject reads the answer to the sender.
 func (n *nativeRule) reject(attrs attributeMap) ruleset.Target {
 	code := attrs[unix.NFTA_REJECT_ICMP_CODE]
-	if n.reader.own && bigEndian(attrs[unix.NFTA_REJECT_TYPE]) == unix.NFT_REJECT_ICMP_UNREACH && len(code) == 1 {
+	if n.reader.own && nft.BigEndian(attrs[unix.NFTA_REJECT_TYPE]) == unix.NFT_REJECT_ICMP_UNREACH && len(code) == 1 {
 		switch {
 		case n.reader.family == ruleset.IPv4 && code[0] == 3:
 			return ruleset.Reject{With: "icmp-port-unreachable"}
@@ -265,7 +265,7 @@ func (n *nativeRule) lookup(attrs attributeMap) error {
 			return nil
 		}
 		elements, err := n.reader.elements(set)
-		n.AddMembership(loaded, elements, bigEndian(attrs[lookupFlags])&lookupFlagInverse != 0)
+		n.AddMembership(loaded, elements, nft.BigEndian(attrs[lookupFlags])&lookupFlagInverse != 0)
 		return err
 	}
 	if slot(attrs[unix.NFTA_LOOKUP_DREG]) != unix.NFT_REG_VERDICT {

@@ -34,7 +34,7 @@ func (r *nativeReader) rules(expressions [][]byte) ([]ruleset.Rule, error) {
 // slot returns the place of a register, in words of four bytes. nf_tables counts
 // registers in two ways.
 func slot(register []byte) uint32 {
-	r := bigEndian(register)
+	r := nft.BigEndian(register)
 	if r <= unix.NFT_REG_4 {
 		return r * 4
 	}

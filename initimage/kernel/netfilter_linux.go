@@ -9,6 +9,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/initimage/nft"
 )
 
 // netfilterSocket is a socket to netfilter, which answers before sending returns.
@@ -113,7 +115,7 @@ func (s netfilterSocket) answers(isList bool) (all []answer, err error) {
 			switch {
 			case kind == unix.NLMSG_ERROR || kind == unix.NLMSG_DONE:
 				done = true
-				if errno := -int32(native(body[:min(4, len(body))])); errno != 0 {
+				if errno := -int32(nft.Native(body[:min(4, len(body))])); errno != 0 {
 					return unix.Errno(errno)
 				}
 			case len(body) < nl.SizeofNfgenmsg:

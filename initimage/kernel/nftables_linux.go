@@ -9,6 +9,7 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"github.com/shunt-dev/shunt/initimage/nft"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
@@ -54,7 +55,7 @@ func listTables() ([]nativeTable, error) {
 	var all []nativeTable
 	for _, message := range messages {
 		attrs := message.attributes()
-		flags := bigEndian(attrs[unix.NFTA_TABLE_FLAGS])
+		flags := nft.BigEndian(attrs[unix.NFTA_TABLE_FLAGS])
 		all = append(all, nativeTable{
 			kind: message.family(), name: text(attrs[unix.NFTA_TABLE_NAME]), dormant: flags&flagDormant != 0,
 		})
@@ -77,11 +78,11 @@ func listChains(kind nftables.TableFamily) ([]*nftables.Chain, error) {
 			Type:  nftables.ChainType(text(attrs[unix.NFTA_CHAIN_TYPE])),
 		}
 		if hook := attributes(attrs[unix.NFTA_CHAIN_HOOK]); hook[unix.NFTA_HOOK_HOOKNUM] != nil {
-			c.Hooknum = nftables.ChainHookRef(nftables.ChainHook(bigEndian(hook[unix.NFTA_HOOK_HOOKNUM])))
-			c.Priority = nftables.ChainPriorityRef(nftables.ChainPriority(int32(bigEndian(hook[unix.NFTA_HOOK_PRIORITY]))))
+			c.Hooknum = nftables.ChainHookRef(nftables.ChainHook(nft.BigEndian(hook[unix.NFTA_HOOK_HOOKNUM])))
+			c.Priority = nftables.ChainPriorityRef(nftables.ChainPriority(int32(nft.BigEndian(hook[unix.NFTA_HOOK_PRIORITY]))))
 		}
 		if policy := attrs[unix.NFTA_CHAIN_POLICY]; policy != nil {
-			value := nftables.ChainPolicy(bigEndian(policy))
+			value := nftables.ChainPolicy(nft.BigEndian(policy))
 			c.Policy = &value
 		}
 		all = append(all, c)

@@ -59,7 +59,7 @@ func (b *batch) addTable(t nft.Table) error {
 		b.text(unix.NFTA_CHAIN_NAME, c.Name)
 		if c.Hook != nil {
 			b.nest(unix.NFTA_CHAIN_HOOK, func() {
-				b.number(unix.NFTA_HOOK_HOOKNUM, uint32(*nftHooks[c.Hook.Name]))
+				b.number(unix.NFTA_HOOK_HOOKNUM, uint32(slices.Index(nativeHooks, c.Hook.Name)))
 				b.number(unix.NFTA_HOOK_PRIORITY, uint32(c.Hook.Priority))
 			})
 			b.text(unix.NFTA_CHAIN_TYPE, c.Hook.Type)
@@ -130,10 +130,6 @@ func (b *batch) expressions(family byte, all []expr.Any) error {
 		}
 	})
 	return failed
-}
-
-var nftHooks = map[string]*nftables.ChainHook{
-	"prerouting": nftables.ChainHookPrerouting, "input": nftables.ChainHookInput, "output": nftables.ChainHookOutput,
 }
 
 func setKind(s nft.Set, family ruleset.Family) nftables.SetDatatype {

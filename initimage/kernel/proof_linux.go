@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/shunt-dev/shunt/initimage/nft"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
@@ -119,5 +120,5 @@ func nftGeneration() (uint32, error) {
 	if len(answers) != 1 {
 		return 0, fmt.Errorf("asking nf_tables for its generation: %d answers", len(answers))
 	}
-	return bigEndian(answers[0].attributes()[unix.NFTA_GEN_ID]), nil
+	return nft.BigEndian(answers[0].attributes()[unix.NFTA_GEN_ID]), nil
 }

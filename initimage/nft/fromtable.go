@@ -14,7 +14,11 @@ func FromTable(family ruleset.Family, table ruleset.Table, asleep bool) ruleset.
 	places := map[string]int{}
 	for _, c := range table.Chains {
 		name, chain, _ := strings.Cut(c.Name, "_")
-		if wanted := baseOf(name, chain); asleep || !reflect.DeepEqual(c.Base, wanted) {
+		var wanted *ruleset.Base
+		if hook, known := HookOf(name, chain); known {
+			wanted = hook.Base()
+		}
+		if asleep || !reflect.DeepEqual(c.Base, wanted) {
 			chain += " (elsewhere)" // the kernel calls it at another place, or not at all
 		}
 		i, known := places[name]
@@ -29,18 +33,6 @@ func FromTable(family ruleset.Family, table ruleset.Table, asleep bool) ruleset.
 	}
 	rs.Canonical()
 	return rs
-}
-
-// baseOf returns where the kernel has to call a chain; nil for one that it does not
-// call.
-func baseOf(table, chain string) *ruleset.Base {
-	hook, known := HookOf(table, chain)
-	if !known {
-		return nil
-	}
-	return &ruleset.Base{
-		Hook: chain, Priority: int(hook.Priority), NAT: hook.Type == "nat", Route: hook.Type == "route",
-	}
 }
 
 // fromRules turns the rules of a chain into those that they were compiled from.

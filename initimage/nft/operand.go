@@ -84,7 +84,7 @@ func (o Operand) bits() (mask, xor uint32) {
 	if o.Mask == nil {
 		return math.MaxUint32, 0
 	}
-	return native(o.Mask), native(o.Xor)
+	return Native(o.Mask), Native(o.Xor)
 }
 
 // AddComparison adds a comparison with a value. nft(8) writes a range as two of
@@ -187,7 +187,7 @@ func (r Translator) matchesFor(loaded Operand, element Element, negated bool) (m
 		return nil, bytes.Equal(element.First, []byte{number})
 	case PropertyEtherType:
 		number := map[ruleset.Family]uint32{ruleset.IPv4: etherTypeIPv4, ruleset.IPv6: etherTypeIPv6}[r.Family]
-		return nil, bigEndian(element.First) == number
+		return nil, BigEndian(element.First) == number
 	case PropertySource, PropertyDestination:
 		prefixes, ok := r.prefixes(loaded, element)
 		if !ok {
@@ -233,9 +233,9 @@ func (r Translator) rangeMatch(loaded Operand, element Element, negated bool) ru
 // valueMatch returns the match of a property that has one value; nil if iptables
 // has none.
 func (r Translator) valueMatch(loaded Operand, value []byte, negated bool) ruleset.Match {
-	number := native(value)
+	number := Native(value)
 	if loaded.Network {
-		number = bigEndian(value)
+		number = BigEndian(value)
 	}
 	switch loaded.Property {
 	case PropertyTCPFlags:
@@ -290,7 +290,7 @@ func (r Translator) indexMatch(p Property, number uint32, negated bool) ruleset.
 func stateMatch(loaded Operand, number uint32, negated bool) ruleset.Match {
 	switch {
 	case loaded.Mask != nil && number == 0:
-		return ruleset.Conntrack{States: statesOf(native(loaded.Mask)), Not: !negated}
+		return ruleset.Conntrack{States: statesOf(Native(loaded.Mask)), Not: !negated}
 	case loaded.Mask == nil && bits.OnesCount32(number) != 1:
 		return ruleset.Conntrack{Not: negated}
 	case loaded.Mask == nil:

@@ -145,7 +145,7 @@ func (n *RuleMaker) SetMark(connection bool, to Operand) {
 	}
 	switch {
 	case to.Property == PropertyConstant:
-		n.AddTarget(ruleset.SetMark{Connection: connection, Value: native(to.Value), Mask: math.MaxUint32})
+		n.AddTarget(ruleset.SetMark{Connection: connection, Value: Native(to.Value), Mask: math.MaxUint32})
 	case to.Property == own:
 		n.AddTarget(ruleset.SetMark{Connection: connection, Value: xor, Mask: ^mask})
 	case to.Property == other && xor == 0 && connection:

@@ -34,7 +34,23 @@ type Chain struct {
 type Hook struct {
 	Type     string // filter, nat or route
 	Name     string // prerouting, input, output
-	Priority int32
+	Priority int
+}
+
+// outermost is beyond the priority of any chain.
+const outermost = 1 << 20
+
+// Base returns the same in iptables' terms. The hooks of an interface come before or
+// after all others.
+func (h Hook) Base() *ruleset.Base {
+	base := &ruleset.Base{Hook: strings.ToUpper(h.Name), Priority: h.Priority, NAT: h.Type == "nat", Route: h.Type == "route"}
+	switch h.Name {
+	case "ingress":
+		base.Hook, base.Priority = "PREROUTING", -outermost
+	case "egress":
+		base.Hook, base.Priority = "POSTROUTING", outermost
+	}
+	return base
 }
 
 // Rule applies its target to the packets that all its matches accept, and that its

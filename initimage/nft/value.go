@@ -19,12 +19,12 @@ func (o Operand) numbers(element Element) (from, to uint32) {
 	}
 	switch o.Property {
 	case PropertySourcePort, PropertyDestinationPort:
-		return bigEndian(element.First), bigEndian(last)
+		return BigEndian(element.First), BigEndian(last)
 	}
 	if o.Network {
-		return bigEndian(element.First), bigEndian(last)
+		return BigEndian(element.First), BigEndian(last)
 	}
-	return native(element.First), native(last)
+	return Native(element.First), Native(last)
 }
 
 func protocolName(number []byte) string {
@@ -34,7 +34,7 @@ func protocolName(number []byte) string {
 	case bytes.Equal(number, []byte{protocolUDP}):
 		return "udp"
 	}
-	return fmt.Sprint(bigEndian(number))
+	return fmt.Sprint(BigEndian(number))
 }
 
 // interfaceName reads a name. A name without a zero byte at its end stands for all
@@ -139,8 +139,8 @@ func Before(value []byte) []byte {
 	return less
 }
 
-// bigEndian reads a number of up to four bytes in network byte order.
-func bigEndian(value []byte) uint32 {
+// BigEndian reads a number of up to four bytes in network byte order.
+func BigEndian(value []byte) uint32 {
 	var n uint32
 	for _, b := range value[:min(4, len(value))] {
 		n = n<<8 | uint32(b)
@@ -148,8 +148,8 @@ func bigEndian(value []byte) uint32 {
 	return n
 }
 
-// native reads a number of four bytes in this machine's byte order.
-func native(value []byte) uint32 {
+// Native reads a number of four bytes in this machine's byte order.
+func Native(value []byte) uint32 {
 	if len(value) != 4 {
 		return 0
 	}
