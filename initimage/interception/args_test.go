@@ -3,15 +3,14 @@ package interception_test
 import (
 	"errors"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
-	"golang.org/x/tools/txtar"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/test/rules"
 )
 
 var samePrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
@@ -156,20 +155,11 @@ func FuzzParseArgs(f *testing.F) {
 
 // addCorpus adds the arguments of each rule case as a seed.
 func addCorpus(f *testing.F) {
-	cases, err := filepath.Glob("../../test/rules/testdata/cases/*.txtar")
+	cases, err := rules.Load("../../test/rules/testdata/cases")
 	if err != nil || len(cases) == 0 {
-		f.Fatal("no cases to start from")
+		f.Fatal("no cases to start from", err)
 	}
-	for _, path := range cases {
-		archive, err := txtar.ParseFile(path)
-		if err != nil {
-			f.Fatal(err)
-		}
-		for _, section := range archive.Files {
-			if section.Name == "args" {
-				words := strings.Join(strings.Fields(string(section.Data)), "\n")
-				f.Add(strings.ReplaceAll(words, "''", ""))
-			}
-		}
+	for _, c := range cases {
+		f.Add(strings.Join(c.Args, "\n"))
 	}
 }

@@ -2,16 +2,16 @@ package nft_test
 
 import (
 	"net/netip"
-	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/tools/txtar"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/initimage/nft"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
+	"github.com/shunt-dev/shunt/test/rules"
 )
 
 const wantedText = `table ip shunt
@@ -174,35 +174,21 @@ func FuzzNormal(f *testing.F) {
 }
 
 // pod is the host of the corpus.
-var pod = ruleset.Host{
-	Uplink: "eth0", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")},
-}
+var pod = rules.Pod
 
 // addCorpus adds each packet of each rule case as a seed, and lists that overlap.
 func addCorpus(f *testing.F) {
 	f.Helper()
 	f.Add("-m\nTPROXY\n-x\n10.1.0.0/16,10.0.0.0/8,10.2.0.0/16,192.168.0.0/16\n-o\n81,80,82,100-200,150", "out tcp 10.2.0.1:80")
 	f.Add("--redirect-dns\n--dns-servers\n10.0.0.53,10.0.0.54,10.0.0.53", "out udp 10.0.0.54:53")
-	cases, err := filepath.Glob("../../test/rules/testdata/cases/*.txtar")
+	cases, err := rules.Load("../../test/rules/testdata/cases")
 	if err != nil || len(cases) == 0 {
-		f.Fatal("no cases to start from")
+		f.Fatal("no cases to start from", err)
 	}
-	for _, path := range cases {
-		archive, err := txtar.ParseFile(path)
-		if err != nil {
-			f.Fatal(err)
-		}
-		var args string
-		for _, section := range archive.Files {
-			switch section.Name {
-			case "args":
-				args = strings.ReplaceAll(strings.Join(strings.Fields(string(section.Data)), "\n"), "''", "")
-			case "packets", "walk":
-				for line := range strings.Lines(string(section.Data)) {
-					packet, _, _ := strings.Cut(line, " -> ")
-					f.Add(args, packet)
-				}
-			}
+	for _, c := range cases {
+		for _, crossing := range slices.Concat(c.Packets, c.Walk) {
+			packet, _, _ := strings.Cut(crossing.Text, " -> ")
+			f.Add(strings.Join(c.Args, "\n"), packet)
 		}
 	}
 }

@@ -2,23 +2,19 @@ package ruleset_test
 
 import (
 	"fmt"
-	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/tools/txtar"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
+	"github.com/shunt-dev/shunt/test/rules"
 )
 
 // pod is the host of the corpus.
-var pod = ruleset.Host{
-	Uplink: "eth0", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")},
-}
+var pod = rules.Pod
 
 // FuzzTrace checks any arguments and any packet. The rules must print as text that parses to them.
 // A walk must change nothing, end, name rules that exist, and always know where our own rules send
@@ -59,26 +55,14 @@ func FuzzTrace(f *testing.F) {
 
 // addCorpus adds each packet of each rule case as a seed.
 func addCorpus(f *testing.F) {
-	cases, err := filepath.Glob("../../test/rules/testdata/cases/*.txtar")
+	cases, err := rules.Load("../../test/rules/testdata/cases")
 	if err != nil || len(cases) == 0 {
-		f.Fatal("no cases to start from")
+		f.Fatal("no cases to start from", err)
 	}
-	for _, path := range cases {
-		archive, err := txtar.ParseFile(path)
-		if err != nil {
-			f.Fatal(err)
-		}
-		var args string
-		for _, section := range archive.Files {
-			switch section.Name {
-			case "args":
-				args = strings.ReplaceAll(strings.Join(strings.Fields(string(section.Data)), "\n"), "''", "")
-			case "packets", "walk":
-				for line := range strings.Lines(string(section.Data)) {
-					packet, _, _ := strings.Cut(line, " -> ")
-					f.Add(args, packet)
-				}
-			}
+	for _, c := range cases {
+		for _, crossing := range slices.Concat(c.Packets, c.Walk) {
+			packet, _, _ := strings.Cut(crossing.Text, " -> ")
+			f.Add(strings.Join(c.Args, "\n"), packet)
 		}
 	}
 }
