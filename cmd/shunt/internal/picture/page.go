@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"slices"
 	"strings"
 	"text/template"
 
@@ -75,23 +74,31 @@ func page(w io.Writer, answers []trace.Answer, version string, built fs.ReadFile
 func documentOf(answers []trace.Answer) exchange.Document {
 	var document exchange.Document
 	for _, answer := range answers {
-		pod := answer.Pod
-		if asked := answer.Paths; document.Asked == nil && len(asked) == 1 && asked[0].Name == "" {
-			question := trace.QuestionOf(pod, asked[0].Journey.Connection)
-			document.Asked = &question
+		pod, paths := answer.Pod, answer.Paths
+		if len(paths) == 1 && paths[0].Name == "" {
+			if document.Asked == nil {
+				question := trace.QuestionOf(pod, paths[0].Journey.Connection)
+				document.Asked = &question
+			}
+			paths = trace.Paths(pod)
 		}
+		current := exchange.Mode{Current: true, Pod: pod, Paths: exchange.PathsOf(pod, paths)}
 		subject := exchange.Subject{Name: pod.Name}
-		if pod.Built != nil {
-			for _, system := range []interception.System{interception.SystemRedirect, interception.SystemTProxy} {
-				if other, ok := pod.In(system); ok {
-					subject.Modes = append(subject.Modes, exchange.Mode{
-						Name: string(other.Built.Mode()), Current: system == pod.Built.System, Pod: other, Paths: exchange.PathsOf(other),
-					})
-				}
+		for _, system := range []interception.System{interception.SystemRedirect, interception.SystemTProxy} {
+			other, ok := pod.In(system)
+			switch {
+			case !ok:
+			case system == pod.Built.System:
+				current.Name = string(pod.Built.Mode())
+				subject.Modes = append(subject.Modes, current)
+			default:
+				subject.Modes = append(subject.Modes, exchange.Mode{
+					Name: string(other.Built.Mode()), Pod: other, Paths: exchange.PathsOf(other, trace.Paths(other)),
+				})
 			}
 		}
-		if !slices.ContainsFunc(subject.Modes, func(m exchange.Mode) bool { return m.Current }) {
-			subject.Modes = []exchange.Mode{{Current: true, Pod: pod, Paths: exchange.PathsOf(pod)}}
+		if current.Name == "" { // its rules were read, or are of neither mode
+			subject.Modes = []exchange.Mode{current}
 		}
 		document.Subjects = append(document.Subjects, subject)
 	}

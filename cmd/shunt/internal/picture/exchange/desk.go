@@ -81,10 +81,10 @@ func (d *Desk) View(subject, mode int) (View, error) {
 	return view, nil
 }
 
-// PathsOf returns the paths that matter of a pod, for the page.
-func PathsOf(pod trace.Pod) []Path {
+// PathsOf returns the paths that matter of a pod as the page takes them.
+func PathsOf(pod trace.Pod, matter []trace.Path) []Path {
 	paths := []Path{}
-	for _, path := range trace.Paths(pod) {
+	for _, path := range matter {
 		end := path.Journey.End
 		one := Path{Name: path.Name, About: path.About, Family: path.Family, Like: path.Like, Kind: end.Kind, Proxied: end.Proxied}
 		if connection := path.Journey.Connection; connection.From != "" {

@@ -92,7 +92,7 @@ func TestDesk(t *testing.T) {
 	pods := podsOf(t)
 	var document Document
 	for _, pod := range pods {
-		document.Subjects = append(document.Subjects, Subject{Modes: []Mode{{Pod: pod, Paths: PathsOf(pod)}}})
+		document.Subjects = append(document.Subjects, Subject{Modes: []Mode{{Pod: pod, Paths: PathsOf(pod, trace.Paths(pod))}}})
 	}
 	text, err := json.Marshal(document)
 	if err != nil {
@@ -152,7 +152,8 @@ func TestUntried(t *testing.T) {
 		t.Fatal(err)
 	}
 	side := trace.Side{Family: ruleset.IPv4, Host: trace.InventedHost(), Sets: []ruleset.RuleSet{set}}
-	paths := PathsOf(trace.Pod{Sides: []trace.Side{side}})
+	pod := trace.Pod{Sides: []trace.Side{side}}
+	paths := PathsOf(pod, trace.Paths(pod))
 	if last := paths[len(paths)-1]; last.Name != "not tried" || last.Question != (trace.Question{}) {
 		t.Errorf("the last path is %+v", last)
 	}
