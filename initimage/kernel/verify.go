@@ -21,10 +21,11 @@ type VerifiableNamespace interface {
 	Addresses() (ruleset.Host, error)
 }
 
-// Verdict is the result of Verify, each entry a sentence.
+// Verdict is the result of Verify, each finding and warning a sentence.
 type Verdict struct {
 	Findings []string // connections may bypass the proxy, or are not as wanted
 	Warnings []string // rules of others block connections, which then go nowhere
+	Causes   []Cause  // what the findings are about, each once
 }
 
 // Verify compares a namespace with the wanted rule sets. It reports rules, jumps,
@@ -47,9 +48,10 @@ func Verify(ctx context.Context, ns VerifiableNamespace, want, holds []ruleset.R
 			return verdict, fmt.Errorf("%w: reading the %s rules of others: %w", ErrPreflight, wanted.Family, err)
 		}
 		found := compare(asRead(ns, wanted), have, owned(ns, have), others, host)
-		if found.Findings, err = appendStale(ctx, ns, wanted.Family, found.Findings); err != nil {
+		if err := found.addStale(ctx, ns, wanted.Family); err != nil {
 			return verdict, err
 		}
+		verdict.Causes = append(verdict.Causes, found.Causes...)
 		for _, f := range found.Findings {
 			verdict.Findings = append(verdict.Findings, wanted.Family.String()+": "+f)
 		}
@@ -57,6 +59,8 @@ func Verify(ctx context.Context, ns VerifiableNamespace, want, holds []ruleset.R
 			verdict.Warnings = append(verdict.Warnings, wanted.Family.String()+": "+w)
 		}
 	}
+	slices.Sort(verdict.Causes)
+	verdict.Causes = slices.Compact(verdict.Causes)
 	return verdict, nil
 }
 
@@ -84,33 +88,42 @@ func heldOrRead(ctx context.Context, ns Namespace, family ruleset.Family, holds 
 	return read(ctx, ns, family)
 }
 
-// appendStale adds a finding for each other backend that holds rules of Shunt.
-func appendStale(ctx context.Context, ns Namespace, family ruleset.Family, findings []string) ([]string, error) {
+// add adds a finding about a cause.
+func (v *Verdict) add(cause Cause, finding string) {
+	v.Findings, v.Causes = append(v.Findings, finding), append(v.Causes, cause)
+}
+
+// addStale adds a finding for each other backend that holds rules of Shunt.
+func (v *Verdict) addStale(ctx context.Context, ns Namespace, family ruleset.Family) error {
 	for _, former := range ns.Formers() {
 		rs, err := former.Rules(ctx, family)
 		if err != nil {
-			return nil, fmt.Errorf("%w: reading the %s rules of %s: %w", ErrPreflight, family, former, err)
+			return fmt.Errorf("%w: reading the %s rules of %s: %w", ErrPreflight, family, former, err)
 		}
 		if !owned(former, rs).Empty() {
-			findings = append(findings, fmt.Sprintf("rules of Shunt are in %s, too: run shunt-init again", former))
+			v.add(CauseElsewhere, fmt.Sprintf("rules of Shunt are in %s, too: run shunt-init again", former))
 		}
 	}
-	return findings, nil
+	return nil
 }
 
 // compare returns what is wrong with what a family holds, of which own is Shunt's.
 func compare(want, have, own ruleset.RuleSet, others []ruleset.RuleSet, host ruleset.Host) Verdict {
 	var verdict Verdict
 	if have.Routing.Unreachable {
-		verdict.Findings = append(verdict.Findings, "cut off from outside: a change was cut short; run shunt-init again")
+		verdict.add(CauseUnfinished, "cut off from outside: a change was cut short; run shunt-init again")
 	}
 	own.Routing.Unreachable = false
+	verdict.Causes = append(verdict.Causes, causesOf(want, own)...)
 	for _, line := range ruleset.Diff(want, own) {
 		verdict.Findings = append(verdict.Findings, "differs from what is wanted (- missing, + not wanted): "+line)
 	}
 	if hasForeign(have, own) || len(others) > 0 {
 		found := interference(want, have, others, host)
 		verdict.Findings, verdict.Warnings = append(verdict.Findings, found.Findings...), append(verdict.Warnings, found.Warnings...)
+		if len(found.Findings) > 0 {
+			verdict.Causes = append(verdict.Causes, CauseForeign)
+		}
 	}
 	return verdict
 }

@@ -48,7 +48,66 @@ func verified(t *testing.T, spec interception.Spec, other string, localnet bool,
 	if err != nil {
 		t.Fatal(err)
 	}
+	if (len(verdict.Findings) == 0) != (len(verdict.Causes) == 0) {
+		t.Errorf("findings %q are about %q", verdict.Findings, verdict.Causes)
+	}
 	return verdict
+}
+
+// TestCauses checks what findings are said to be about.
+func TestCauses(t *testing.T) {
+	t.Parallel()
+	spec := interception.DefaultFor(interception.SystemTProxy)
+	inbound := func(change func([]ruleset.Rule) []ruleset.Rule) func(*ruleset.RuleSet) {
+		return func(rs *ruleset.RuleSet) {
+			chain := rs.Chain("mangle", "SHUNT_INBOUND")
+			chain.Rules = change(slices.Clone(chain.Rules))
+		}
+	}
+	for name, test := range map[string]struct {
+		change func(*ruleset.RuleSet)
+		other  string
+		want   []Cause
+	}{
+		"nothing":     {change: func(*ruleset.RuleSet) {}},
+		"all deleted": {change: func(rs *ruleset.RuleSet) { rs.Tables = nil }, want: []Cause{CauseGone}},
+		"a rule": {
+			change: inbound(func(rules []ruleset.Rule) []ruleset.Rule { return rules[1:] }), want: []Cause{CauseMissing},
+		},
+		"another rule": {
+			change: inbound(func(rules []ruleset.Rule) []ruleset.Rule { rules[0].Target = ruleset.Accept; return rules }),
+			want:   []Cause{CauseChanged},
+		},
+		"other order": {
+			change: inbound(func(rules []ruleset.Rule) []ruleset.Rule { slices.Reverse(rules); return rules }),
+			want:   []Cause{CauseChanged},
+		},
+		"a policy rule": {change: func(rs *ruleset.RuleSet) { rs.Routing.Rules = nil }, want: []Cause{CauseRouting}},
+		"a route":       {change: func(rs *ruleset.RuleSet) { rs.Routing.Routes = nil }, want: []Cause{CauseRouting}},
+		"another's policy rule": {
+			change: func(rs *ruleset.RuleSet) { rs.Routing.Intruders = []string{"rule 0: from all lookup 7"} },
+			want:   []Cause{CauseForeign},
+		},
+		"another's rule": {
+			change: func(*ruleset.RuleSet) {},
+			other:  "*nat\n-A PREROUTING -p tcp --dport 8080 -j REDIRECT --to-ports 9\nCOMMIT\n",
+			want:   []Cause{CauseForeign},
+		},
+		"cut short": {change: func(rs *ruleset.RuleSet) { rs.Routing.Unreachable = true }, want: []Cause{CauseUnfinished}},
+		"two at once": {
+			change: func(rs *ruleset.RuleSet) { rs.Routing.Rules, rs.Tables = nil, nil },
+			want:   []Cause{CauseGone, CauseRouting},
+		},
+	} {
+		verdict := verified(t, spec, test.other, true, func(ns *Fake) {
+			set := ns.Sets[ruleset.IPv4]
+			test.change(&set)
+			ns.Sets[ruleset.IPv4] = set
+		})
+		if got := verdict.Causes; !slices.Equal(got, test.want) {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
 }
 
 // systems returns arguments that together build every rule there is.

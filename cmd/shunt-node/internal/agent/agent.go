@@ -193,9 +193,9 @@ func (a *Agent) compare(p pod) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), compareTime)
 	defer cancel()
-	var findings []string
+	var found kernel.Verdict
 	if err == nil {
-		findings, err = drift(ctx, p, rules)
+		found, err = drift(ctx, p, rules)
 	}
 	switch {
 	case gone(p):
@@ -203,13 +203,14 @@ func (a *Agent) compare(p pod) {
 	case err != nil:
 		a.Metrics.compared(comparedFailed)
 		a.Log.Error("comparing failed", "pod", p.String(), "error", err)
-	case len(findings) == 0:
+	case len(found.Findings) == 0:
 		a.Metrics.compared(comparedSame)
 	default:
 		a.Metrics.compared(comparedChanged)
-		note := "its rules for the proxy were changed by somebody: " + strings.Join(findings, "; ")
+		a.Metrics.drifted(found.Causes)
+		note := "its rules for the proxy were changed by somebody: " + strings.Join(found.Findings, "; ")
 		a.Events.warn(p, eventChanged, note)
-		a.Log.Warn("changed", "pod", p.String(), "findings", findings, "repair", a.Repair)
+		a.Log.Warn("changed", "pod", p.String(), "reasons", found.Causes, "findings", found.Findings, "repair", a.Repair)
 		if a.Repair {
 			a.setUp(p, repair, func(error) {})
 		}

@@ -77,8 +77,8 @@ func TestBegin(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if findings, err := drift(t.Context(), p, rules); err != nil || len(findings) > 0 {
-			t.Errorf("%s: %q, %v", system, findings, err)
+		if found, err := drift(t.Context(), p, rules); err != nil || len(found.Findings) > 0 {
+			t.Errorf("%s: %q, %v", system, found.Findings, err)
 		}
 		if got := awaitReceipt(t, p); got != (kernel.Receipt{State: kernel.ReceiptDone, Digest: rules.Digest()}) {
 			t.Errorf("%s: receipt %+v", system, got)
@@ -168,13 +168,41 @@ func TestChanged(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		findings, err := drift(t.Context(), p, rules)
-		if err != nil || (len(findings) == 0) != repairs {
-			t.Errorf("repairs %v: %q, %v", repairs, findings, err)
+		found, err := drift(t.Context(), p, rules)
+		if err != nil || (len(found.Findings) == 0) != repairs {
+			t.Errorf("repairs %v: %q, %v", repairs, found.Findings, err)
 		}
 		for result, want := range map[string]float64{comparedSame: 1, comparedChanged: 1, comparedFailed: 0} {
 			if got := testutil.ToFloat64(a.Metrics.comparisons.WithLabelValues(result)); got != want {
 				t.Errorf("repairs %v: %v comparisons are %s, want %v", repairs, got, result, want)
+			}
+		}
+	}
+}
+
+// TestDriftReasons checks what the metric says of changes that somebody makes in a pod.
+func TestDriftReasons(t *testing.T) {
+	netns.Require(t, "nft", "ip", "sysctl")
+	for want, change := range map[kernel.Cause]string{
+		kernel.CauseGone:    "nft delete table ip shunt",
+		kernel.CauseMissing: "nft flush chain ip shunt mangle_SHUNT_INBOUND",
+		kernel.CauseChanged: "nft add rule ip shunt mangle_SHUNT_INBOUND counter accept",
+		kernel.CauseRouting: "ip rule del fwmark 0x539 table 133",
+		kernel.CauseForeign: "nft 'add table ip theirs; add chain ip theirs c { type nat hook output priority -110; }; " +
+			"add rule ip theirs c tcp dport 80 redirect to :9'",
+		kernel.CauseSettings: "sysctl -qw net.ipv4.tcp_syncookies=2",
+	} {
+		a := newAgent(t, false)
+		p, ns := newPod(t, interception.SystemTProxy)
+		a.takeOver(p)
+		if said, err := ns.Command(t.Context(), "sh", "-c", change).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", change, err, said)
+		}
+		a.compare(p)
+		for _, cause := range kernel.Causes() {
+			got := testutil.ToFloat64(a.Metrics.drift.WithLabelValues(string(cause)))
+			if (got == 1) != (cause == want) {
+				t.Errorf("%s: reason %s counted %v times, want %s once", change, cause, got, want)
 			}
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/shunt-dev/shunt/initimage/kernel"
 )
 
 // Values of the labels of shunt_node_setups_total and shunt_node_comparisons_total.
@@ -27,6 +29,7 @@ type Metrics struct {
 	setUps      *prometheus.CounterVec
 	start       prometheus.Histogram
 	comparisons *prometheus.CounterVec
+	drift       *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics, each result from the start at 0: a rate needs a
@@ -48,6 +51,13 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Name: "shunt_node_comparisons_total",
 			Help: "Comparisons of a pod's rules with what they should be, by result (same, changed, failed).",
 		}, []string{"result"}),
+		drift: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "shunt_node_drift_total",
+			Help: "Comparisons that found a difference, by what differs. One can have several reasons.",
+		}, []string{"reason"}),
+	}
+	for _, cause := range kernel.Causes() {
+		m.drift.WithLabelValues(string(cause))
 	}
 	for _, when := range []string{atStart, late, repair} {
 		for _, result := range []string{resultDone, resultFailed, resultRefused} {
@@ -57,7 +67,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 	for _, result := range []string{comparedSame, comparedChanged, comparedFailed} {
 		m.comparisons.WithLabelValues(result)
 	}
-	registry.MustRegister(m.setUps, m.start, m.comparisons, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	registry.MustRegister(m.setUps, m.start, m.comparisons, m.drift, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "shunt_node_connected", Help: "1 while the container runtime has the agent as its plugin, 0 otherwise.",
 	}, func() float64 {
 		if m.connected.Load() {
@@ -78,3 +88,9 @@ func (m *Metrics) pods(count func() int) {
 func (m *Metrics) setUp(when, result string)        { m.setUps.WithLabelValues(when, result).Inc() }
 func (m *Metrics) tookStart(duration time.Duration) { m.start.Observe(duration.Seconds()) }
 func (m *Metrics) compared(result string)           { m.comparisons.WithLabelValues(result).Inc() }
+
+func (m *Metrics) drifted(causes []kernel.Cause) {
+	for _, cause := range causes {
+		m.drift.WithLabelValues(string(cause)).Inc()
+	}
+}

@@ -121,7 +121,7 @@ func install(ctx context.Context, rules interception.NodeRules, applied func()) 
 
 // drift returns what is no longer as it was set up in a pod's network namespace. It
 // changes nothing there.
-func drift(ctx context.Context, p pod, rules interception.NodeRules) (findings []string, err error) {
+func drift(ctx context.Context, p pod, rules interception.NodeRules) (verdict kernel.Verdict, err error) {
 	err = inNamespace(p.netns, func() error {
 		host, err := kernel.Open(ctx, rules.Options())
 		if err != nil {
@@ -132,11 +132,14 @@ func drift(ctx context.Context, p pod, rules interception.NodeRules) (findings [
 		if err != nil {
 			return err
 		}
-		verdict, err := kernel.Verify(ctx, host, wanted(host, rules.Spec), holds)
-		findings = verdict.Findings
+		verdict, err = kernel.Verify(ctx, host, wanted(host, rules.Spec), holds)
+		if setting := host.RequireSettings(rules.Spec.System); setting != nil {
+			verdict.Findings = append(verdict.Findings, setting.Error())
+			verdict.Causes = append(verdict.Causes, kernel.CauseSettings)
+		}
 		return err
 	})
-	return findings, err
+	return verdict, err
 }
 
 func wanted(host *kernel.Host, spec interception.Spec) []ruleset.RuleSet {
