@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/shunt-dev/shunt/inject"
+	"github.com/shunt-dev/shunt/inject/config"
 )
 
 // Run reports on everything that can be known from a snapshot. The findings are in
@@ -25,6 +26,7 @@ func Run(snapshot Snapshot) []Finding {
 	}
 	revisions, all := sets.Set[string]{}, true
 	var injectors []ownInjector
+	var fromNodes []string
 	for _, in := range installations {
 		report.registration(in)
 		report.certificates(snapshot, in)
@@ -34,6 +36,9 @@ func Run(snapshot Snapshot) []Finding {
 			injector := ownInjector{in, inject.NewInjector(cfg.Config)}
 			injectors = append(injectors, injector)
 			report.pods(snapshot, injector, cfg)
+			if cfg.InterceptFrom == config.InterceptFromNode {
+				fromNodes = append(fromNodes, in.object())
+			}
 		}
 		revisions.Insert(cfg.Revision)
 		all = all && ok
@@ -41,6 +46,7 @@ func Run(snapshot Snapshot) []Finding {
 	if all && !snapshot.cannotRead(resourceWebhooks) {
 		report.orphans(snapshot, revisions)
 	}
+	report.agents(snapshot, fromNodes)
 	report.failing(snapshot)
 	report.denied(snapshot)
 	var served sets.Set[string]

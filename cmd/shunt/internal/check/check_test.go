@@ -128,6 +128,10 @@ func snapshot(t *testing.T, archive *txtar.Archive) check.Snapshot {
 	s.ConfigMaps, s.Namespaces = clustertest.Of[corev1.ConfigMap](t, c, "ConfigMap"), clustertest.Of[corev1.Namespace](t, c, "Namespace")
 	s.Pods, s.Events = clustertest.Of[corev1.Pod](t, c, "Pod"), clustertest.Of[corev1.Event](t, c, "Event")
 	s.HomePods = slices.DeleteFunc(slices.Clone(s.Pods), func(pod corev1.Pod) bool { return pod.Namespace != "shunt-system" })
+	s.Agents = agents(t, c)
+	if problem, ok := files["agents-unread"]; ok {
+		s.Agents = check.Agents{Unread: errors.New(strings.TrimSpace(problem))}
+	}
 	for _, made := range workloads(t, c) {
 		s.Workloads = append(s.Workloads, check.NewWorkload(made))
 	}
@@ -139,6 +143,22 @@ func snapshot(t *testing.T, archive *txtar.Archive) check.Snapshot {
 	}
 	s.Replicas = replicas(t, s, files)
 	return s
+}
+
+// agents returns what there is of shunt-node.
+func agents(t *testing.T, c clustertest.Objects) (found check.Agents) {
+	t.Helper()
+	for _, o := range clustertest.Of[appsv1.DaemonSet](t, c, "DaemonSet") {
+		if o.Labels["app.kubernetes.io/name"] == check.AgentName {
+			found.DaemonSets = append(found.DaemonSets, o)
+		}
+	}
+	for _, o := range clustertest.Of[corev1.Pod](t, c, "Pod") {
+		if o.Labels["app.kubernetes.io/name"] == check.AgentName {
+			found.Pods = append(found.Pods, o)
+		}
+	}
+	return found
 }
 
 // workloads returns what makes pods.
@@ -246,6 +266,7 @@ func texts(archive *txtar.Archive) map[string]string {
 //	certificate          which of testdata/certificates is served; certificate-problem is why there is none
 //	ca-bundle            which of them the first webhook trusts
 //	config.yaml          the file of --config
+//	agents-unread        why shunt-node's objects cannot be listed
 //	unread               resources that the user may not read, one a line
 //	replicas.yaml        what the webhook's pods answer; without it two that have read the ConfigMap
 //	older-api-server     the API server does not know native sidecars

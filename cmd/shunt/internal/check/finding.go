@@ -35,6 +35,7 @@ const (
 	PodOutdated    Kind = "PodOutdated"    // its proxy is from an older version, or from another configuration
 	PodDenied      Kind = "PodDenied"      // it could not be created now
 	PodUnwanted    Kind = "PodUnwanted"    // it has the proxy and would not get it now
+	Agent          Kind = "Agent"          // shunt-node runs where pods wait for it
 	PodFailing     Kind = "PodFailing"     // a container of Shunt's does not start, or ended
 	WorkloadDenied Kind = "WorkloadDenied" // its pods are not created
 	Ignored        Kind = "Ignored"        // labels and annotations that have no effect
@@ -62,6 +63,7 @@ func Kinds() []KindLevels {
 		{PodOutdated, []Level{Warn}},
 		{PodDenied, []Level{Warn, Fail}},
 		{PodUnwanted, []Level{Warn}},
+		{Agent, []Level{OK, Warn, Fail}},
 		{PodFailing, []Level{Warn, Fail}},
 		{WorkloadDenied, []Level{Fail}},
 		{Ignored, []Level{Warn, Fail}},

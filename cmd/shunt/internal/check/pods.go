@@ -77,7 +77,7 @@ func (j podChecker) pod(pod *corev1.Pod, ns annotation.Namespace) bool {
 	case has && status.Revision != j.cfg.Revision, !has && !j.selects(pod, ns):
 		return false
 	case !has && podplan.HasContainers(pod):
-		j.addPod(Warn, PodOutdated, pod, "", "it was injected by another version of Shunt; recreate it")
+		j.addPod(Warn, PodOutdated, pod, "", "it was injected by another version of Shunt; "+j.replace(pod))
 		return false
 	}
 	result := j.Inject(pod, ns)
@@ -101,9 +101,9 @@ func (j podChecker) compare(pod *corev1.Pod, has bool, result inject.Result) {
 	case result.Denied():
 		add(Fail, PodDenied, "it has no proxy, and would be denied now: %s", joined(result.Decision))
 	case result.Inject && has:
-		add(Warn, PodOutdated, "%s; recreate it", difference(pod, result.Pod))
+		add(Warn, PodOutdated, "%s; %s", difference(pod, result.Pod), j.replace(pod))
 	case result.Inject:
-		add(Fail, PodNotInjected, "it should have the proxy and has none; recreate it")
+		add(Fail, PodNotInjected, "it should have the proxy and has none; %s", j.replace(pod))
 	case has:
 		add(Warn, PodUnwanted, "it has the proxy, and would not get it now: %s: %s", result.Reason, result.Reason.Sentence())
 	}

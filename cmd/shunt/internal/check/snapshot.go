@@ -21,7 +21,7 @@ type Snapshot struct {
 	Namespaces []corev1.Namespace
 	Pods       []corev1.Pod
 	// Workloads are what makes the pods. Events are those of reason FailedCreate,
-	// those that the webhook wrote, and warnings about pods of Homes.
+	// those that the webhook wrote, and warnings about pods of Homes and Agents.
 	Workloads []Workload
 	Events    []corev1.Event
 	// Services, Deployments, ConfigMaps and HomePods are those of Homes.
@@ -29,6 +29,8 @@ type Snapshot struct {
 	Deployments []appsv1.Deployment
 	ConfigMaps  []corev1.ConfigMap
 	HomePods    []corev1.Pod
+	// Agents are those of shunt-node.
+	Agents Agents
 	// Unread maps each resource that the user may not read to the error, such as
 	// statefulsets.apps.
 	Unread map[string]error

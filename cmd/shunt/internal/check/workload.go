@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 )
@@ -208,4 +209,28 @@ func (all workloads) of(pod *corev1.Pod) string {
 		return reference("Pod", pod.Namespace, pod.Name)
 	}
 	return all.top(pod.Namespace, controller.Kind, controller.Name, pod.Labels)
+}
+
+// RestartCommand returns the command that replaces the pods of a workload, or
+// nothing if kubectl has none for its kind. Whoever writes a pod chooses the name of
+// its owner, so that one that is no name of an object never becomes a command.
+func RestartCommand(kind, namespace, name string) string {
+	switch kind {
+	case kindDeployment, kindStatefulSet, kindDaemonSet:
+	default:
+		return ""
+	}
+	if len(validation.IsDNS1123Subdomain(name)) > 0 || len(validation.IsDNS1123Label(namespace)) > 0 {
+		return ""
+	}
+	return "kubectl rollout restart " + strings.ToLower(kind) + "/" + name + " -n " + namespace
+}
+
+// replace says how a pod is replaced by a new one.
+func (all workloads) replace(pod *corev1.Pod) string {
+	parts := strings.SplitN(all.of(pod), "/", 3)
+	if command := RestartCommand(parts[0], parts[1], parts[2]); command != "" {
+		return command
+	}
+	return "recreate it"
 }

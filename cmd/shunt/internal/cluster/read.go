@@ -39,7 +39,7 @@ func Read(ctx context.Context, api *rest.Config, namespace string) (check.Snapsh
 		return check.Snapshot{}, err
 	}
 	for _, read := range []func(context.Context, *check.Snapshot, string) error{
-		c.shunt, c.certificates, c.everybody, c.workloads, c.events,
+		c.shunt, c.certificates, c.agents, c.everybody, c.workloads, c.events,
 	} {
 		if err := read(ctx, &snapshot, namespace); err != nil {
 			return check.Snapshot{}, err
@@ -119,30 +119,63 @@ func (c cluster) shunt(ctx context.Context, s *check.Snapshot, _ string) error {
 	for _, home := range check.Homes(s.Webhooks) {
 		in := client.InNamespace(home)
 		services, deployments := &corev1.ServiceList{}, &appsv1.DeploymentList{}
-		configMaps, own, warnings := &corev1.ConfigMapList{}, &corev1.PodList{}, &corev1.EventList{}
+		configMaps, own := &corev1.ConfigMapList{}, &corev1.PodList{}
 		for _, read := range []struct {
 			list client.ObjectList
 			take func()
-			only client.MatchingFields
 		}{
-			{services, func() { s.Services = append(s.Services, services.Items...) }, nil},
-			{deployments, func() { s.Deployments = append(s.Deployments, deployments.Items...) }, nil},
-			{configMaps, func() { s.ConfigMaps = append(s.ConfigMaps, configMaps.Items...) }, nil},
-			{own, func() { s.HomePods = append(s.HomePods, own.Items...) }, nil},
-			{
-				warnings, func() { s.Events = append(s.Events, warnings.Items...) },
-				client.MatchingFields{"involvedObject.kind": "Pod", "type": corev1.EventTypeWarning},
-			},
+			{services, func() { s.Services = append(s.Services, services.Items...) }},
+			{deployments, func() { s.Deployments = append(s.Deployments, deployments.Items...) }},
+			{configMaps, func() { s.ConfigMaps = append(s.ConfigMaps, configMaps.Items...) }},
+			{own, func() { s.HomePods = append(s.HomePods, own.Items...) }},
 		} {
-			if err := c.listIfAllowed(ctx, s, read.list, read.take, in, read.only); err != nil {
+			if err := c.listIfAllowed(ctx, s, read.list, read.take, in); err != nil {
 				return err
 			}
+		}
+		if err := c.warnings(ctx, s, home); err != nil {
+			return err
 		}
 	}
 	for _, asking := range s.Askings() {
 		s.Replicas = append(s.Replicas, c.replicas(ctx, asking)...)
 	}
 	return nil
+}
+
+// agents reads what there is of shunt-node. Whoever may look at one namespace only
+// is told so where it matters.
+func (c cluster) agents(ctx context.Context, s *check.Snapshot, _ string) error {
+	daemonSets, pods := &appsv1.DaemonSetList{}, &corev1.PodList{}
+	for _, read := range []struct {
+		list client.ObjectList
+		take func()
+	}{
+		{daemonSets, func() { s.Agents.DaemonSets = append(s.Agents.DaemonSets, daemonSets.Items...) }},
+		{pods, func() { s.Agents.Pods = append(s.Agents.Pods, pods.Items...) }},
+	} {
+		err := c.list(ctx, read.list, read.take, client.MatchingLabels{"app.kubernetes.io/name": check.AgentName})
+		if apierrors.IsForbidden(err) {
+			s.Agents = check.Agents{Unread: err}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, home := range s.Agents.Homes() {
+		if err := c.warnings(ctx, s, home); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// warnings reads those about pods of a namespace.
+func (c cluster) warnings(ctx context.Context, s *check.Snapshot, namespace string) error {
+	warnings := &corev1.EventList{}
+	return c.listIfAllowed(ctx, s, warnings, func() { s.Events = append(s.Events, warnings.Items...) }, client.InNamespace(namespace),
+		client.MatchingFields{"involvedObject.kind": "Pod", "type": corev1.EventTypeWarning})
 }
 
 // certificates reads those that the webhooks serve.

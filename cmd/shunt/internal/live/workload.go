@@ -3,7 +3,6 @@ package live
 import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/check"
 )
@@ -34,12 +33,11 @@ func WorkloadOf(pod *corev1.Pod) Workload {
 func (w Workload) String() string { return printable(w.Kind) + "/" + printable(w.Name) }
 
 // RestartCommand returns the command that replaces the pods of a workload, or
-// nothing if kubectl has none for its kind. Whoever writes a pod chooses the name of
-// its owner, so that one that is no name of an object never becomes a command.
+// nothing if kubectl has none for its kind.
 func (w Workload) RestartCommand(flags string) string {
-	kind := map[string]string{"Deployment": "deployment", "StatefulSet": "statefulset", "DaemonSet": "daemonset"}[w.Kind]
-	if kind == "" || len(validation.IsDNS1123Subdomain(w.Name)) > 0 || len(validation.IsDNS1123Label(w.Namespace)) > 0 {
+	command := check.RestartCommand(w.Kind, w.Namespace, w.Name)
+	if command == "" {
 		return ""
 	}
-	return "kubectl rollout restart " + kind + "/" + w.Name + " -n " + w.Namespace + flags
+	return command + flags
 }
