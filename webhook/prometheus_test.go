@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -18,7 +18,6 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -28,10 +27,6 @@ import (
 	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/test/queries"
 )
-
-// ofTarget are the labels that Prometheus adds to everything it scrapes, and that of a histogram's
-// buckets.
-var ofTarget = []string{"job", "namespace", "pod", "container", "instance", "endpoint", "le"}
 
 // ofAPIServers are metrics of API servers; test/envtest checks that they exist.
 var ofAPIServers = map[string][]string{
@@ -52,27 +47,7 @@ func exposed(t *testing.T) map[string][]string {
 	if err := register(own, counts); err != nil {
 		t.Fatal(err)
 	}
-	found := map[string][]string{}
-	for _, registry := range []prometheus.Gatherer{own, metrics.Registry} {
-		families, err := registry.Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, family := range families {
-			var labels []string
-			for _, label := range family.GetMetric()[0].GetLabel() {
-				labels = append(labels, label.GetName())
-			}
-			names := []string{family.GetName()}
-			if family.GetType() == dto.MetricType_HISTOGRAM {
-				names = []string{family.GetName() + "_bucket", family.GetName() + "_sum", family.GetName() + "_count"}
-			}
-			for _, name := range names {
-				found[name] = labels
-			}
-		}
-	}
-	return found
+	return queries.Exposed(t, own, metrics.Registry)
 }
 
 func newCertificate(t *testing.T) *certwatcher.CertWatcher {
@@ -91,130 +66,13 @@ func newCertificate(t *testing.T) *certwatcher.CertWatcher {
 	return watcher
 }
 
-var (
-	inQuotes   = regexp.MustCompile(`"(\\.|[^"\\])*"`)
-	inBraces   = regexp.MustCompile(`([a-zA-Z_:][a-zA-Z0-9_:]*)\{([^{}]*)\}`)
-	matcher    = regexp.MustCompile(`^\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*""\s*$`)
-	grouping   = regexp.MustCompile(`\b(by|without|on|ignoring)\s*\(([^()]*)\)`)
-	inBrackets = regexp.MustCompile(`\[[0-9]+[smhd]( offset [0-9]+[smhd])?\]`)
-	labelQuery = regexp.MustCompile(`^label_values\((\w+), (\w+)\)$`)
-	word       = regexp.MustCompile(`\b[a-zA-Z_:][a-zA-Z0-9_:]*\b(\s*\()?`)
-)
-
-// query is what a PromQL expression asks for: for each metric the labels that it is matched by, and
-// the labels that results are grouped by.
-type query struct {
-	metrics map[string][]string
-	groups  []string
-}
-
-// readQuery parses an expression. It knows as much of PromQL as the files use, and rejects the
-// rest.
-func readQuery(text string) (query, error) {
-	q := query{metrics: map[string][]string{}}
-	if match := labelQuery.FindStringSubmatch(text); match != nil { // Grafana's, for a variable
-		q.metrics[match[1]] = []string{match[2]}
-		return q, nil
-	}
-	text = strings.NewReplacer("$__rate_interval", "5m", "$__range", "1h").Replace(text)
-	text = inQuotes.ReplaceAllString(text, `""`)
-	var wrong error
-	text = inBraces.ReplaceAllStringFunc(text, func(selector string) string {
-		parts := inBraces.FindStringSubmatch(selector)
-		for one := range strings.SplitSeq(parts[2], ",") {
-			label := matcher.FindStringSubmatch(one)
-			if label == nil {
-				wrong = fmt.Errorf("no matcher: %q", one)
-				continue
-			}
-			q.metrics[parts[1]] = append(q.metrics[parts[1]], label[1])
-		}
-		return parts[1]
-	})
-	text = grouping.ReplaceAllStringFunc(text, func(clause string) string {
-		for label := range strings.SplitSeq(grouping.FindStringSubmatch(clause)[2], ",") {
-			q.groups = append(q.groups, strings.TrimSpace(label))
-		}
-		return ""
-	})
-	text = inBrackets.ReplaceAllString(text, "")
-	if strings.Count(text, "(") != strings.Count(text, ")") || strings.ContainsAny(text, `{}[]"$`) {
-		return q, fmt.Errorf("what is left makes no sense: %s", text)
-	}
-	return q, errors.Join(wrong, q.readWords(text))
-}
-
-// readWords finds the metrics in the rest of an expression.
-func (q query) readWords(text string) error {
-	functions := []string{"sum", "min", "count", "rate", "increase", "absent", "time", "scalar", "histogram_quantile"}
-	for _, name := range word.FindAllString(text, -1) {
-		function, called := strings.CutSuffix(name, "(")
-		switch {
-		case called && !slices.Contains(functions, strings.TrimSpace(function)):
-			return fmt.Errorf("unknown function %s", function)
-		case !called && !slices.Contains([]string{"and", "or", "unless", "offset"}, name):
-			q.metrics[name] = append(q.metrics[name], []string{}...)
-		}
-	}
-	if len(q.metrics) == 0 {
-		return errors.New("no metric")
-	}
-	return nil
-}
-
 // TestQueriesAskForWhatIsThere checks that the webhook exposes every metric and label of the alerts
 // and the dashboard.
 func TestQueriesAskForWhatIsThere(t *testing.T) {
 	there := exposed(t)
-	for name, labels := range ofAPIServers {
-		there[name] = labels
-	}
-	for file, least := range map[string]int{"rules.yaml": 8, "dashboard.json": 20} {
-		all := queries.Of(t, filepath.Join("../config/prometheus", file))
-		if len(all) < least {
-			t.Errorf("%s: %d queries, want %d at least", file, len(all), least)
-		}
-		for _, expression := range all {
-			q, err := readQuery(expression)
-			if err != nil {
-				t.Errorf("%s: %q: %v", file, expression, err)
-			}
-			known := slices.Clone(ofTarget)
-			for name, matched := range q.metrics {
-				labels, is := there[name]
-				if !is {
-					t.Errorf("%s: %q: there is no metric %s", file, expression, name)
-				}
-				known = append(known, labels...)
-				for _, label := range matched {
-					if !slices.Contains(labels, label) && !slices.Contains(ofTarget, label) {
-						t.Errorf("%s: %q: %s has no label %s", file, expression, name, label)
-					}
-				}
-			}
-			for _, label := range q.groups {
-				if !slices.Contains(known, label) {
-					t.Errorf("%s: %q: grouped by %s, which is no label", file, expression, label)
-				}
-			}
-		}
-	}
-}
-
-// TestReadQueryFindsWhatIsWrong checks that the test above can fail.
-func TestReadQueryFindsWhatIsWrong(t *testing.T) {
-	for _, text := range []string{
-		`sum(rate(x_total[5m])`, `x{a=b}`, `x{a}`, `rate(x_total[5])`, `deriv(x[5m])`, `x{a="b"`, `1 > 2`, `"x"`, `x[$interval]`,
-	} {
-		if q, err := readQuery(text); err == nil {
-			t.Errorf("%s is taken for %v", text, q)
-		}
-	}
-	q, err := readQuery(`sum by (c) (rate(x_total{a="1",b=~"{\"2}"}[5m])) > 2 * scalar(y) unless z offset 1h`)
-	want := `{map[x_total:[a b] y:[] z:[]] [c]}`
-	if got := fmt.Sprint(q); err != nil || got != want {
-		t.Errorf("error %v, query %s, want %s", err, got, want)
-	}
+	maps.Copy(there, ofAPIServers)
+	queries.Check(t, "../config/prometheus/rules.yaml", 8, there)
+	queries.Check(t, "../config/prometheus/dashboard.json", 20, there)
 }
 
 // panel is a panel of a Grafana dashboard.
@@ -231,7 +89,7 @@ type source struct{ Type, UID string }
 // TestDashboard checks that Grafana can show the dashboards: no panels overlap, and every query uses
 // the chosen data source.
 func TestDashboard(t *testing.T) {
-	for _, file := range []string{"dashboard.json", "proxy-dashboard.json"} {
+	for _, file := range []string{"dashboard.json", "proxy-dashboard.json", "node-dashboard.json"} {
 		t.Run(file, func(t *testing.T) { checkDashboard(t, file) })
 	}
 }
@@ -320,11 +178,11 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// alerts returns the names of all alerts, of the webhook and of the proxies, whose queries test/proxy
-// checks.
+// alerts returns the names of all alerts: of the webhook, of the proxies, whose queries test/proxy
+// checks, and of the nodes' agents, whose queries are checked beside their metrics.
 func alerts(t *testing.T) []string {
 	t.Helper()
-	return append(alertsOf(t, "rules.yaml"), alertsOf(t, "proxy-rules.yaml")...)
+	return slices.Concat(alertsOf(t, "rules.yaml"), alertsOf(t, "proxy-rules.yaml"), alertsOf(t, "node-rules.yaml"))
 }
 
 // alertsOf returns the names of a file's alerts. Each must have a summary and a link into the page.

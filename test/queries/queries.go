@@ -1,5 +1,6 @@
 // Package queries reads the PromQL of alerts and dashboards: a file flows in, its
-// expressions flow out. The tests of the webhook's and of the proxies' share it.
+// expressions flow out, or what they ask for and is not there. The tests of the
+// webhook's, of the proxies' and of the nodes' agents share it.
 package queries
 
 import (

@@ -77,10 +77,10 @@ const lateDetail = "late: the agent was not connected to the runtime when the sa
 func (a *Agent) begin(ctx context.Context, p pod) error {
 	applied := make(chan error, 1)
 	start := time.Now()
+	defer func() { a.Metrics.tookStart(time.Since(start)) }()
 	go a.setUp(p, atStart, func(err error) { applied <- err })
 	select {
 	case err := <-applied:
-		a.Metrics.tookStart(time.Since(start))
 		return err
 	case <-ctx.Done(): // the runtime does not wait any longer; the gate does
 		return ctx.Err()
