@@ -34,6 +34,27 @@ type Host struct {
 // closed or its process is gone. Open deletes the link that the probes of a killed
 // run left behind, and changes nothing else. Its errors are ErrPreflight.
 func Open(ctx context.Context, opts interception.Options) (*Host, error) {
+	lock, err := acquireLock(ctx, lockPatience)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPreflight, err)
+	}
+	h, err := OpenToRead(ctx, opts)
+	if err != nil {
+		lock.release()
+		return nil, err
+	}
+	h.lock = lock
+	if err := h.closeSink(); err != nil {
+		h.Close()
+		return nil, fmt.Errorf("%w: %w", ErrPreflight, err)
+	}
+	return h, nil
+}
+
+// OpenToRead is Open without the lock. Every process of the namespace can hold the
+// lock for ever, and must not keep others from looking. This Host is not for changes,
+// and what it reads in the midst of a run may be half done.
+func OpenToRead(ctx context.Context, opts interception.Options) (*Host, error) {
 	h, err := open(ctx, opts)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPreflight, err)
@@ -54,11 +75,7 @@ func open(ctx context.Context, opts interception.Options) (*Host, error) {
 			return nil, err
 		}
 	}
-	lock, err := acquireLock(ctx, lockPatience)
-	if err != nil {
-		return nil, err
-	}
-	host := &Host{lock: lock, families: families, printed: map[ruleset.Family][]string{}}
+	host := &Host{families: families, printed: map[ruleset.Family][]string{}}
 	if host.choice, err = chooseBackend(ctx, opts.Backend); err == nil {
 		host.backend = host.first
 		err = host.backend.requireCapability()
@@ -66,22 +83,20 @@ func open(ctx context.Context, opts interception.Options) (*Host, error) {
 	if err == nil {
 		host.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 	}
-	if err == nil {
-		err = host.closeSink()
-	}
 	if err != nil {
-		host.Close()
 		return nil, err
 	}
 	return host, nil
 }
 
-// Close releases the lock.
+// Close releases the lock, if there is one.
 func (h *Host) Close() {
 	if h.netlink != nil {
 		h.netlink.Close()
 	}
-	h.lock.release()
+	if h.lock != nil {
+		h.lock.release()
+	}
 }
 
 // Families returns the families whose connections have to be intercepted here.

@@ -10,7 +10,8 @@ import (
 // /proc/1234/ns/net. The thread must be locked (runtime.LockOSThread), and must not
 // be used for anything else afterwards. Its errors are ErrPreflight.
 func Enter(path string) error {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	// A path that is no namespace must not hold the thread: opening a FIFO waits.
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("%w: opening the network namespace %s: %w", ErrPreflight, path, err)
 	}
