@@ -159,3 +159,25 @@ func TestWorstPodsStart(t *testing.T) {
 		}
 	}
 }
+
+// TestLongListsForTheNode checks that the agent of a node is given no list that it refuses.
+func TestLongListsForTheNode(t *testing.T) {
+	cfg := config.Default()
+	cfg.InterceptFrom = config.InterceptFromNode
+	for key, c := range map[string]struct{ list, want string }{
+		annotation.ExcludeOutboundIPRangesKey: {words(5_000, "2001:db8:%x::/48"), ""},
+		annotation.ExcludeInterfacesKey:       {words(257, "net%d"), "--istio-exclude-interfaces: 257 elements; accepted by the node's agent"},
+	} {
+		pod := cases.Small()
+		pod.Annotations = map[string]string{key: c.list}
+		result := inject.Inject(pod, enabled, cfg)
+		if result.Inject != (c.want == "") || c.want != "" && !strings.Contains(result.Errors.ToAggregate().Error(), c.want) {
+			t.Errorf("%s: %s, %v", key, result.Reason, result.Errors)
+		}
+		if result.Inject {
+			if _, err := interception.ParseNodeRules(result.Pod.Annotations[podplan.RulesKey]); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}

@@ -119,7 +119,7 @@ func (in *Injector) settle(pod *corev1.Pod, req annotation.Request, cfg config.C
 func numericID(id int64) uint32 { return uint32(min(max(id, 0), math.MaxUint32)) }
 
 // tooLong finds annotations that would exceed Kubernetes' limit with the status,
-// which can be long.
+// which can be long, and lists that are too long for the node's agent.
 func tooLong(p *podplan.Plan, pod *corev1.Pod) (found strict.Faults) {
 	own := annotation.Size(pod.Annotations) - len(pod.Annotations[podplan.StatusKey]) - len(pod.Annotations[podplan.RulesKey])
 	if size := own + len(p.Annotations.Status) + len(p.Annotations.Rules); size > apivalidation.TotalAnnotationSizeLimitB {
@@ -129,6 +129,14 @@ func tooLong(p *podplan.Plan, pod *corev1.Pod) (found strict.Faults) {
 				"with what is to be recorded of the pod its annotations are too long; accepted: %d bytes in all",
 				apivalidation.TotalAnnotationSizeLimitB))
 		})
+	}
+	if rules := p.Annotations.Rules; rules != "" {
+		if _, err := interception.ParseNodeRules(rules); err != nil {
+			found.Add(func() *field.Error {
+				path := annotation.Paths[annotation.PodAnnotation].Key(podplan.RulesKey)
+				return field.Invalid(path, fmt.Sprintf("%d bytes", len(rules)), err.Error()+", or interceptFrom: pod")
+			})
+		}
 	}
 	return found
 }

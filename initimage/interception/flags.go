@@ -64,20 +64,26 @@ const (
 	flagMode         = "istio-inbound-interception-mode"
 	flagSystem       = "system"
 	flagUIDs         = "proxy-uid"
+	flagGIDs         = "proxy-gid"
 	flagVirtual      = "kube-virt-interfaces"
-	flagDNSPort      = "dns-port"
-	flagRedirectDNS  = "redirect-dns"
-	flagCaptureAll   = "capture-all-dns"
-	flagDNSServers   = "dns-servers"
-	flagUDPPorts     = "capture-udp-ports"
-	flagRejectUDP    = "reject-udp-ports"
-	flagDryRun       = "dry-run"
-	flagVerify       = "verify"
-	flagRemove       = "remove"
-	flagSkipVerify   = "skip-verify"
-	flagProve        = "prove"
-	flagShare        = "share"
-	flagEnvoy        = "envoy"
+
+	flagExcludeInterfaces  = "istio-exclude-interfaces"
+	flagOwnerGroups        = "outbound-owner-groups"
+	flagExcludeOwnerGroups = "outbound-owner-groups-exclude"
+
+	flagDNSPort     = "dns-port"
+	flagRedirectDNS = "redirect-dns"
+	flagCaptureAll  = "capture-all-dns"
+	flagDNSServers  = "dns-servers"
+	flagUDPPorts    = "capture-udp-ports"
+	flagRejectUDP   = "reject-udp-ports"
+	flagDryRun      = "dry-run"
+	flagVerify      = "verify"
+	flagRemove      = "remove"
+	flagSkipVerify  = "skip-verify"
+	flagProve       = "prove"
+	flagShare       = "share"
+	flagEnvoy       = "envoy"
 )
 
 // specFlags are istio-iptables' flags, with its names and meaning, in the order in
@@ -91,7 +97,7 @@ var specFlags = []flagDef{
 		func(a *arguments) *uint16 { return &a.TunnelPort }),
 	listFlag(flagUIDs, "u", "user ids of the proxy, separated by commas", idsCodec,
 		func(a *arguments) *[]uint32 { return &a.ProxyUIDs }),
-	listFlag("proxy-gid", "g", "group ids of the proxy, separated by commas", idsCodec,
+	listFlag(flagGIDs, "g", "group ids of the proxy, separated by commas", idsCodec,
 		func(a *arguments) *[]uint32 { return &a.ProxyGIDs }),
 	bind(flagMode, "m", "how inbound connections reach the proxy: REDIRECT or TPROXY", modeCodec,
 		func(a *arguments) *Mode { return &a.mode }),
@@ -109,7 +115,7 @@ var specFlags = []flagDef{
 		func(a *arguments) *PortRanges { return &a.OutboundExcludePorts }),
 	listFlag(flagVirtual, "k", "interfaces of virtual machines, whose inbound traffic counts as outbound", interfacesCodec,
 		func(a *arguments) *[]string { return &a.VirtualInterfaces }),
-	listFlag("istio-exclude-interfaces", "c", "interfaces to exclude", interfacesCodec,
+	listFlag(flagExcludeInterfaces, "c", "interfaces to exclude", interfacesCodec,
 		func(a *arguments) *[]string { return &a.ExcludeInterfaces }),
 	bind("istio-inbound-tproxy-mark", "t", "packet mark of TPROXY", markCodec,
 		func(a *arguments) *uint32 { return &a.Mark }),
@@ -132,9 +138,9 @@ var moreFlags = []flagDef{
 		func(a *arguments) *PortRanges { return &a.RejectUDPPorts }),
 	boolFlag("drop-invalid", "", "drop inbound tcp packets that belong to no connection",
 		func(a *arguments) *bool { return &a.DropInvalid }),
-	listFlag("outbound-owner-groups", "", "groups whose connections are intercepted; * for all", groupsCodec,
+	listFlag(flagOwnerGroups, "", "groups whose connections are intercepted; * for all", groupsCodec,
 		func(a *arguments) *Groups { return &a.OwnerGroups }),
-	listFlag("outbound-owner-groups-exclude", "", "groups whose connections are not intercepted", idsCodec,
+	listFlag(flagExcludeOwnerGroups, "", "groups whose connections are not intercepted", idsCodec,
 		func(a *arguments) *[]uint32 { return &a.ExcludeOwnerGroups }),
 	bind("host-ipv4-loopback-cidr", "", "what counts as the IPv4 loopback address", loopbackCodec,
 		func(a *arguments) *netip.Prefix { return &a.LoopbackCIDR }),

@@ -41,16 +41,22 @@ func (r NodeRules) Digest() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// maxNodeRules is the length from which on no annotation is read. Kubernetes takes
-// 256 KiB of annotations in all.
-const maxNodeRules = 256 << 10
+const (
+	// MaxNodeRules is the length from which on no annotation is read. Kubernetes
+	// takes 256 KiB of annotations in all.
+	MaxNodeRules = 256 << 10
+	// maxNodeNames is the longest list of which each element becomes a rule. Ports
+	// and ranges do not: they are elements of sets. 20,000 user ids took the agent 5 s
+	// and more memory than it has, and the container runtime drops an agent after 2 s.
+	maxNodeNames = 256
+)
 
 // ParseNodeRules reads what String returns. Anybody who makes a pod may have written
 // it. So only arguments for the rules are accepted: none that names a file, another
 // network namespace or another thing to do.
 func ParseNodeRules(text string) (NodeRules, error) {
-	if len(text) > maxNodeRules {
-		return NodeRules{}, fmt.Errorf("%d bytes; accepted: up to %d", len(text), maxNodeRules)
+	if len(text) > MaxNodeRules {
+		return NodeRules{}, fmt.Errorf("%d bytes; accepted: up to %d", len(text), MaxNodeRules)
 	}
 	var args []string
 	if err := json.Unmarshal([]byte(text), &args); err != nil {
@@ -69,5 +75,25 @@ func ParseNodeRules(text string) (NodeRules, error) {
 		return NodeRules{}, flagErrorf(flagRedirectDNS, "the pod's resolvers are not known here; accepted: with --%s or --%s",
 			flagDNSServers, flagCaptureAll)
 	}
-	return rules, nil
+	return rules, rules.checkLists()
+}
+
+func (r NodeRules) checkLists() error {
+	for _, list := range []struct {
+		flag   string
+		length int
+	}{
+		{flagUIDs, len(r.Spec.ProxyUIDs)},
+		{flagGIDs, len(r.Spec.ProxyGIDs)},
+		{flagVirtual, len(r.Spec.VirtualInterfaces)},
+		{flagExcludeInterfaces, len(r.Spec.ExcludeInterfaces)},
+		{flagOwnerGroups, len(r.Spec.OwnerGroups.IDs)},
+		{flagExcludeOwnerGroups, len(r.Spec.ExcludeOwnerGroups)},
+		{flagDNSServers, len(r.Spec.DNS.Servers)},
+	} {
+		if list.length > maxNodeNames {
+			return flagErrorf(list.flag, "%d elements; accepted by the node's agent: up to %d", list.length, maxNodeNames)
+		}
+	}
+	return nil
 }

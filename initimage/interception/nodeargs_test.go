@@ -1,6 +1,7 @@
 package interception
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -55,10 +56,34 @@ func TestNodeRulesOfAStranger(t *testing.T) {
 		`["--backend=nftables","--redirect-dns"]`:            "--dns-servers",
 		`["--backend=nftables","-p","http"]`:                 `"http"`,
 		`["--backend=nftables","rm"]`:                        `"rm"`,
-		`["` + strings.Repeat("x", maxNodeRules) + `"]`:      "accepted: up to 262144",
+		`["` + strings.Repeat("x", MaxNodeRules) + `"]`:      "accepted: up to 262144",
 	} {
 		if rules, err := ParseNodeRules(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.60s: %v, %v; want an error with %s", text, rules, err, want)
+		}
+	}
+}
+
+// TestNodeRulesBearOnlyShortLists checks that no list of an annotation makes more rules than the agent can
+// write while the container runtime waits.
+func TestNodeRulesBearOnlyShortLists(t *testing.T) {
+	for flag, element := range map[string]string{
+		flagUIDs: "%d", flagGIDs: "%d", flagVirtual: "e%d", flagExcludeInterfaces: "e%d", flagOwnerGroups: "%d",
+		flagExcludeOwnerGroups: "%d", flagDNSServers: "fd00::%x",
+	} {
+		for length, accepted := range map[int]bool{maxNodeNames: true, maxNodeNames + 1: false} {
+			var list []string
+			for i := range length {
+				list = append(list, fmt.Sprintf(element, i))
+			}
+			text := fmt.Sprintf(`["--backend=nftables","--redirect-dns","--capture-all-dns","--%s=%s"]`, flag, strings.Join(list, ","))
+			if flag == flagDNSServers {
+				text = strings.Replace(text, `"--capture-all-dns",`, "", 1)
+			}
+			_, err := ParseNodeRules(text)
+			if (err == nil) != accepted || err != nil && !strings.Contains(err.Error(), "--"+flag+": 257 elements; accepted") {
+				t.Errorf("%d elements of --%s: %v", length, flag, err)
+			}
 		}
 	}
 }
