@@ -12,6 +12,9 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
+	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/initimage/kernel"
 )
 
@@ -19,11 +22,12 @@ const (
 	// setUpTime bounds one set-up, with its probes. The runtime waits for less, and
 	// only for the rules; the gate waits for the rest.
 	setUpTime = time.Minute
-	// compareTime bounds one comparison: a process of the pod can hold the lock of its
-	// namespace, and others must not wait for that.
+	// compareTime bounds one comparison.
 	compareTime = 5 * time.Second
-	// setUpsAtOnce bounds the set-ups of pods that were there before the agent.
-	setUpsAtOnce = 4
+	// atOnce bounds the annotations whose set-ups run at once, in bytes: memory and
+	// time grow with them. A short one counts as leastAtOnce.
+	atOnce      = interception.MaxNodeRules
+	leastAtOnce = 16 << 10
 )
 
 // Options are an agent's settings.
@@ -45,13 +49,16 @@ type Options struct {
 type Agent struct {
 	Options
 
+	turns *semaphore.Weighted // atOnce in all
+
 	mu   sync.Mutex
-	pods map[string]pod // with rules, by sandbox
+	pods map[string]pod      // with rules, by sandbox
+	busy map[string]struct{} // sandboxes that are being set up
 }
 
 // New returns an agent that knows of no pod.
 func New(opts Options) *Agent {
-	a := &Agent{Options: opts, pods: map[string]pod{}}
+	a := &Agent{Options: opts, turns: semaphore.NewWeighted(atOnce), pods: map[string]pod{}, busy: map[string]struct{}{}}
 	opts.Metrics.pods(a.count)
 	return a
 }
@@ -73,18 +80,41 @@ const (
 const lateDetail = "late: the agent was not connected to the runtime when the sandbox was made"
 
 // begin sets a pod up whose sandbox has just been made, and returns once its rules
-// are in place. Its error fails the sandbox.
+// are in place. Its error fails the sandbox. The runtime drops an agent that does
+// not answer by the deadline of ctx, and all pods of the node with it. So begin
+// answers sooner: the sandbox is made, the set-up goes on, and the pod's gate waits.
 func (a *Agent) begin(ctx context.Context, p pod) error {
 	applied := make(chan error, 1)
 	start := time.Now()
 	defer func() { a.Metrics.tookStart(time.Since(start)) }()
-	go a.setUp(p, atStart, func(err error) { applied <- err })
+	a.start(p, atStart, func(err error) { applied <- err })
+	if deadline, bounded := ctx.Deadline(); bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)*3/4)
+		defer cancel()
+	}
 	select {
 	case err := <-applied:
 		return err
-	case <-ctx.Done(): // the runtime does not wait any longer; the gate does
-		return ctx.Err()
+	case <-ctx.Done():
+		a.Log.Warn("the rules take longer than the runtime waits; the pod's gate waits for them", "pod", p.String())
+		return nil
 	}
+}
+
+// start begins to set a pod up, unless that is being done already: then the pod's
+// gate waits for its end. It does not wait itself, because a process of the pod may
+// hold its namespace's lock. applied is called once, as soon as the rules are there
+// or cannot be.
+func (a *Agent) start(p pod, when string, applied func(error)) {
+	if !a.claim(p) {
+		applied(nil)
+		return
+	}
+	go func() {
+		defer a.release(p)
+		a.setUp(p, when, applied)
+	}()
 }
 
 // setUp sets one pod up, and tells everybody about it.
@@ -106,7 +136,7 @@ func (a *Agent) setUp(p pod, when string, applied func(error)) {
 	ctx, cancel := context.WithTimeout(context.Background(), setUpTime)
 	defer cancel()
 	start := time.Now()
-	err = setUp(ctx, p, rules, detail, applied)
+	err = setUp(ctx, p, rules, detail, a.turn(p), applied)
 	switch {
 	case gone(p):
 		a.forget(p)
@@ -127,18 +157,9 @@ func (a *Agent) setUp(p pod, when string, applied func(error)) {
 // synchronize takes over the pods that the runtime has: those that an agent has set
 // up are watched, and those that wait are set up.
 func (a *Agent) synchronize(pods []pod) {
-	waiting := make(chan pod)
-	for range setUpsAtOnce {
-		go func() {
-			for p := range waiting {
-				a.takeOver(p)
-			}
-		}()
-	}
 	for _, p := range pods {
-		waiting <- p
+		a.takeOver(p)
 	}
-	close(waiting)
 }
 
 func (a *Agent) takeOver(p pod) {
@@ -150,7 +171,7 @@ func (a *Agent) takeOver(p pod) {
 		}
 	}
 	if !gone(p) {
-		a.setUp(p, late, func(error) {})
+		a.start(p, late, func(error) {})
 	}
 }
 
@@ -188,7 +209,7 @@ func (a *Agent) compare(p pod) {
 		return
 	}
 	if err == nil && (!there || receipt.State != kernel.ReceiptDone) {
-		a.setUp(p, repair, func(error) {}) // it failed, or the agent was stopped meanwhile
+		a.start(p, repair, func(error) {}) // it failed, or the agent was stopped meanwhile
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), compareTime)
@@ -208,11 +229,12 @@ func (a *Agent) compare(p pod) {
 	default:
 		a.Metrics.compared(comparedChanged)
 		a.Metrics.drifted(found.Causes)
-		note := "its rules for the proxy were changed by somebody: " + strings.Join(found.Findings, "; ")
+		changes := clip(strings.Join(found.Findings, "; "))
+		note := "its rules for the proxy were changed by somebody: " + changes
 		a.Events.warn(p, eventChanged, note)
-		a.Log.Warn("changed", "pod", p.String(), "reasons", found.Causes, "findings", found.Findings, "repair", a.Repair)
+		a.Log.Warn("changed", "pod", p.String(), "reasons", found.Causes, "findings", changes, "repair", a.Repair)
 		if a.Repair {
-			a.setUp(p, repair, func(error) {})
+			a.start(p, repair, func(error) {})
 		}
 	}
 }
@@ -221,6 +243,31 @@ func (a *Agent) compare(p pod) {
 func gone(p pod) bool {
 	_, err := os.Stat(p.netns)
 	return p.netns != "" && errors.Is(err, fs.ErrNotExist)
+}
+
+// turn returns what a set-up waits for: that few enough others run.
+func (a *Agent) turn(p pod) turn {
+	size := int64(max(len(p.text), leastAtOnce))
+	return func(ctx context.Context) (func(), error) {
+		return func() { a.turns.Release(size) }, a.turns.Acquire(ctx, size)
+	}
+}
+
+// claim reports whether nobody else sets the pod up; then release has to follow.
+func (a *Agent) claim(p pod) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, busy := a.busy[p.sandbox]
+	if !busy {
+		a.busy[p.sandbox] = struct{}{}
+	}
+	return !busy
+}
+
+func (a *Agent) release(p pod) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.busy, p.sandbox)
 }
 
 func (a *Agent) remember(p pod) {

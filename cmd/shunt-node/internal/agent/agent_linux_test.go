@@ -63,6 +63,21 @@ func awaitReceipt(t testing.TB, p pod) kernel.Receipt {
 	return kernel.Receipt{}
 }
 
+// awaitIdle waits until nothing is being set up.
+func awaitIdle(t testing.TB, a *Agent) {
+	t.Helper()
+	for range 6000 {
+		a.mu.Lock()
+		busy := len(a.busy)
+		a.mu.Unlock()
+		if busy == 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("no end of the set-ups")
+}
+
 // TestBegin checks that the rules of a new sandbox are there when begin returns, and the receipt when
 // they are proved.
 func TestBegin(t *testing.T) {
@@ -119,11 +134,13 @@ func TestTakeOver(t *testing.T) {
 	a := newAgent(t, true)
 	waiting, _ := newPod(t, interception.SystemRedirect)
 	a.takeOver(waiting)
+	awaitIdle(t, a)
 	if got := receiptIn(t, waiting); got.State != kernel.ReceiptDone || got.Detail != lateDetail {
 		t.Errorf("receipt %+v", got)
 	}
 	another := newAgent(t, true) // after a restart
 	another.takeOver(waiting)
+	awaitIdle(t, another)
 	if got := testutil.ToFloat64(another.Metrics.setUps.WithLabelValues(late, resultDone)); got != 0 || another.count() != 1 {
 		t.Errorf("%v set-ups, %d pods", got, another.count())
 	}
@@ -139,6 +156,7 @@ func TestTakeOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	another.takeOver(stopped)
+	awaitIdle(t, another)
 	if got := receiptIn(t, stopped); got.State != kernel.ReceiptDone {
 		t.Errorf("of a set-up that was cut short: %+v", got)
 	}
@@ -151,6 +169,7 @@ func TestChanged(t *testing.T) {
 		a := newAgent(t, repairs)
 		p, ns := newPod(t, interception.SystemRedirect)
 		a.takeOver(p)
+		awaitIdle(t, a)
 		a.compare(p)
 		err := ns.Do(func() error {
 			conn, err := nftables.New()
@@ -164,6 +183,7 @@ func TestChanged(t *testing.T) {
 			t.Fatal(err)
 		}
 		a.compare(p)
+		awaitIdle(t, a)
 		rules, err := p.rules()
 		if err != nil {
 			t.Fatal(err)
@@ -195,6 +215,7 @@ func TestDriftReasons(t *testing.T) {
 		a := newAgent(t, false)
 		p, ns := newPod(t, interception.SystemTProxy)
 		a.takeOver(p)
+		awaitIdle(t, a)
 		if said, err := ns.Command(t.Context(), "sh", "-c", change).CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v: %s", change, err, said)
 		}

@@ -94,6 +94,8 @@ func (e *Events) write(p pod, kind, reason, note string) {
 	}()
 }
 
+// clip shortens what may have been made long on purpose, for Events, logs and the
+// runtime.
 func clip(note string) string {
 	return strings.ToValidUTF8(note[:min(len(note), noteLength)], "")
 }

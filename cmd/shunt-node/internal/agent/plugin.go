@@ -85,6 +85,12 @@ func (p *plugin) RunPodSandbox(ctx context.Context, sandbox *api.PodSandbox) err
 	return p.agent.begin(ctx, found)
 }
 
+// StopPodSandbox is told of a sandbox that ends.
+func (p *plugin) StopPodSandbox(_ context.Context, sandbox *api.PodSandbox) error {
+	p.agent.forget(pod{sandbox: sandbox.GetId()})
+	return nil
+}
+
 // nriLog is the agent's log for NRI's library.
 type nriLog struct{ log *slog.Logger }
 

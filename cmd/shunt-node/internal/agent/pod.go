@@ -48,7 +48,8 @@ func (p pod) rules() (interception.NodeRules, error) {
 	}
 	rules, err := interception.ParseNodeRules(p.text)
 	if err != nil {
-		return interception.NodeRules{}, fmt.Errorf("annotation %s: %w", podplan.RulesKey, err)
+		// The text may be all in the error, which goes into logs and to the runtime.
+		return interception.NodeRules{}, fmt.Errorf("annotation %s: %s", podplan.RulesKey, clip(err.Error()))
 	}
 	return rules, nil
 }

@@ -53,18 +53,22 @@ func receiptOf(p pod) (receipt kernel.Receipt, ok bool, err error) {
 	return receipt, ok, err
 }
 
+// turn waits until a set-up may begin, and returns what ends it.
+type turn func(context.Context) (end func(), err error)
+
 // setUp brings a pod's network namespace to its rules, and proves them with probes.
 // It calls applied as soon as the rules are there and have been read back, or could
 // not be written: a sandbox need not wait for the probes, because the pod's gate does.
-// The receipt tells the gate how far it got.
-func setUp(ctx context.Context, p pod, rules interception.NodeRules, detail string, applied func(error)) error {
+// The receipt tells the gate how far it got. turn is taken once the namespace's lock
+// is had, which a process of the pod may hold.
+func setUp(ctx context.Context, p pod, rules interception.NodeRules, detail string, turn turn, applied func(error)) error {
 	told := false
 	err := inNamespace(p.netns, func() error {
 		receipt := kernel.Receipt{State: kernel.ReceiptBegun, Digest: rules.Digest()}
 		if err := kernel.LeaveReceipt(receipt); err != nil {
 			return err
 		}
-		unproved, err := install(ctx, rules, func() { told = true; applied(nil) })
+		unproved, err := install(ctx, rules, turn, func() { told = true; applied(nil) })
 		receipt.State, receipt.Detail = kernel.ReceiptDone, detail
 		if err != nil {
 			receipt.State, receipt.Detail = kernel.ReceiptFailed, err.Error()
@@ -82,12 +86,17 @@ func setUp(ctx context.Context, p pod, rules interception.NodeRules, detail stri
 // install applies the rules in the network namespace of this thread, calls applied,
 // and sends the probes, unless an earlier run has sent them through the very same
 // rules.
-func install(ctx context.Context, rules interception.NodeRules, applied func()) (unproved []string, err error) {
+func install(ctx context.Context, rules interception.NodeRules, turn turn, applied func()) (unproved []string, err error) {
 	host, err := kernel.Open(ctx, rules.Options())
 	if err != nil {
 		return nil, err
 	}
 	defer host.Close()
+	end, err := turn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("waiting for the set-ups of other pods: %w", err)
+	}
+	defer end()
 	want := wanted(host, rules.Spec)
 	if err := errors.Join(host.Require(rules.Spec, want), host.RequireSettings(rules.Spec.System)); err != nil {
 		return nil, err
@@ -123,7 +132,7 @@ func install(ctx context.Context, rules interception.NodeRules, applied func()) 
 // changes nothing there.
 func drift(ctx context.Context, p pod, rules interception.NodeRules) (verdict kernel.Verdict, err error) {
 	err = inNamespace(p.netns, func() error {
-		host, err := kernel.Open(ctx, rules.Options())
+		host, err := kernel.OpenToRead(ctx, rules.Options())
 		if err != nil {
 			return err
 		}
