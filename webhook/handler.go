@@ -12,6 +12,7 @@ import (
 	"github.com/go-logr/logr"
 	"golang.org/x/sync/semaphore"
 	admissionv1 "k8s.io/api/admission/v1"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kruntime "k8s.io/apimachinery/pkg/runtime"
@@ -290,8 +291,8 @@ func podName(pod *corev1.Pod) string {
 
 func newScheme() *kruntime.Scheme {
 	scheme := kruntime.NewScheme()
-	if err := corev1.AddToScheme(scheme); err != nil {
-		panic("the core API's types contradict each other: " + err.Error())
+	if err := errors.Join(corev1.AddToScheme(scheme), admissionregistrationv1.AddToScheme(scheme)); err != nil {
+		panic("the API's types contradict each other: " + err.Error())
 	}
 	return scheme
 }

@@ -50,6 +50,9 @@ type Options struct {
 	// Config is the file that replaces the initial configuration whenever it
 	// changes; nothing is read without a Path.
 	Config ConfigFile
+	// CountPods is how often the pods of the cluster are counted by how they compare
+	// with new ones; 0 for never.
+	CountPods time.Duration
 	// Self is the pod of this process, which gets the Events about a bad
 	// configuration; nil if it is not known.
 	Self *corev1.ObjectReference
@@ -72,9 +75,10 @@ func DefaultOptions() Options {
 
 // NewManager returns a manager that serves a Handler for the cluster of api. It
 // needs a certificate in CertDir, the right to get, list and watch namespaces, and
-// for Events the right to create and patch them. With SelfSigned it needs no
-// certificate, but the right to get, list, watch and update its Secret and its
-// webhook configuration. Replicas serve side by side: there is no leader.
+// for Events the right to create and patch them. With CountPods it needs the right
+// to list pods and webhook configurations. With SelfSigned it needs no certificate,
+// but the right to get, list, watch and update its Secret and its webhook
+// configuration. Replicas serve side by side: there is no leader.
 func NewManager(api *rest.Config, cfg config.Config, opts Options) (manager.Manager, error) {
 	counts := NewMetrics()
 	server := newServer(opts, counts)
@@ -121,6 +125,15 @@ func NewManager(api *rest.Config, cfg config.Config, opts Options) (manager.Mana
 	if opts.Config.Path != "" {
 		if err := mgr.Add(newReloader(opts, handler)); err != nil {
 			return nil, fmt.Errorf("watch the configuration file: %w", err)
+		}
+	}
+	if opts.CountPods > 0 {
+		err := mgr.Add(&census{
+			live: mgr.GetAPIReader(), cache: mgr.GetCache(), current: &handler.current, counts: counts.pods, every: opts.CountPods,
+			log: opts.Log,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("count the pods: %w", err)
 		}
 	}
 	return mgr, addChecks(mgr, server, handler)

@@ -19,6 +19,7 @@ type Metrics struct {
 	reloads     *prometheus.CounterVec
 	config      *configState
 	certificate *servingCertificate
+	pods        *podCounts
 }
 
 var _ prometheus.Collector = (*Metrics)(nil)
@@ -55,6 +56,7 @@ func NewMetrics() *Metrics {
 		}, []string{"result"}),
 		config:      newConfigState(),
 		certificate: newServingCertificate(),
+		pods:        newPodCounts(),
 	}
 	for _, result := range []string{reloadOK, reloadFailed} {
 		m.reloads.WithLabelValues(result)
@@ -109,7 +111,7 @@ func (m *Metrics) reloaded(ok bool, now time.Time) {
 }
 
 func (m *Metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.duration, m.patchSize, m.dropped, m.reloads, m.config, m.certificate}
+	return []prometheus.Collector{m.requests, m.duration, m.patchSize, m.dropped, m.reloads, m.config, m.certificate, m.pods}
 }
 
 // Describe implements prometheus.Collector.

@@ -39,6 +39,7 @@ func exposed(t *testing.T) map[string][]string {
 	t.Helper()
 	counts := NewMetrics()
 	counts.reloaded(true, time.Now())
+	counts.pods.set(map[inject.Standing]int{})
 	counts.certificate.watch(newCertificate(t))
 	server := NewServer(Options{}, counts)
 	server.Register(Path, NewHandler(config.Default(), StaticNamespaces{}, counts).HTTP(logr.Discard()))

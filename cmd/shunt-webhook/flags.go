@@ -54,6 +54,8 @@ func newFlags() *raw {
 		"host:port of /healthz and /readyz; 0 for none")
 	flags.StringVar(&values.options.DebugAddress, "debug-bind-address", defaults.DebugAddress,
 		"host:port of /configuration, the one in force, and of /debug/pprof, Go's profiles; without a host on loopback; 0 for none")
+	flags.DurationVar(&values.options.CountPods, "count-pods", 0,
+		"how often the cluster's pods are counted by whether they have the proxy as they should, for a metric; 1m or longer, 0s for never")
 	flags.StringVar(&values.kubeconfig, "kubeconfig", "", "file that says where the API server is; the pod's service account without it")
 	flags.DurationVar(&values.shutdownDelay, "shutdown-delay", 5*time.Second,
 		"how long to serve on after SIGTERM, until nobody sends requests any more; 0s to 20s")
@@ -95,6 +97,9 @@ func parse(args []string) (settings, error) {
 	}
 	if delay := values.shutdownDelay; delay < 0 || delay > 20*time.Second {
 		errs = append(errs, fmt.Errorf("--shutdown-delay: invalid value %s; accepted: 0s to 20s", delay))
+	}
+	if every := values.options.CountPods; every < 0 || 0 < every && every < time.Minute {
+		errs = append(errs, fmt.Errorf("--count-pods: invalid value %s; accepted: 1m or longer, or 0s for never", every))
 	}
 	if values.options.CertDir == "" {
 		errs = append(errs, fmt.Errorf(`--cert-dir: invalid value ""; accepted: a folder`))

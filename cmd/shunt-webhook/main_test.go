@@ -173,11 +173,14 @@ func TestBadArguments(t *testing.T) {
 		{[]string{"--nope"}, []string{"--nope", "accepted: the flags that --help lists"}},
 		{[]string{"--webhook-port=x"}, []string{"--webhook-port", `"x"`}},
 		{
-			[]string{"--webhook-port=65536", "--cert-dir=", "--log-level=loud", "--log-format=xml", "--shutdown-delay=1m", "more"},
+			[]string{
+				"--webhook-port=65536", "--cert-dir=", "--log-level=loud", "--log-format=xml", "--shutdown-delay=1m", "--count-pods=1s", "more",
+			},
 			[]string{
 				"--webhook-port: invalid value 65536; accepted: a port from 1 to 65535", `--cert-dir: invalid value ""; accepted: a folder`,
 				`--log-level: invalid value "loud"; accepted: debug, info, warn, error`,
 				"--shutdown-delay: invalid value 1m0s; accepted: 0s to 20s",
+				"--count-pods: invalid value 1s; accepted: 1m or longer, or 0s for never",
 				`--log-format: invalid value "xml"; accepted: json, text`, `unexpected argument "more"; accepted: flags only`,
 			},
 		},

@@ -109,6 +109,8 @@ type instance struct {
 	metrics  string // URL of the metrics' server
 	cancel   context.CancelFunc
 	done     chan error
+	// countPods is how often it counts the pods; 0 for never.
+	countPods time.Duration
 }
 
 // start has the manager run that cmd/shunt-webhook runs, and waits until it is
@@ -131,7 +133,7 @@ func (i *instance) run(ctx context.Context, cfg config.Config, port int) {
 	i.probes, i.metrics = "http://"+probes, "http://"+metrics
 	manager, err := webhook.NewManager(account, cfg, webhook.Options{
 		Host: install.LocalServingHost, Port: port, CertDir: install.LocalServingCertDir,
-		MetricsAddress: metrics, ProbeAddress: probes, Registry: i.registry, Log: logr.FromSlogHandler(ginkgoLog()),
+		MetricsAddress: metrics, ProbeAddress: probes, Registry: i.registry, CountPods: i.countPods, Log: logr.FromSlogHandler(ginkgoLog()),
 	})
 	Expect(err).NotTo(HaveOccurred())
 	// Not the node's context, which ends with the node.

@@ -139,7 +139,7 @@ func readQuery(text string) (query, error) {
 
 // readWords finds the metrics in the rest of an expression.
 func (q query) readWords(text string) error {
-	functions := []string{"sum", "min", "count", "rate", "increase", "absent", "time", "scalar", "histogram_quantile"}
+	functions := []string{"sum", "min", "max", "count", "rate", "increase", "absent", "time", "scalar", "histogram_quantile"}
 	for _, name := range word.FindAllString(text, -1) {
 		function, called := strings.CutSuffix(name, "(")
 		switch {

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 
+	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
@@ -104,7 +105,7 @@ func podsOfAgents(pods []corev1.Pod) map[string][]*corev1.Pod {
 	found := map[string][]*corev1.Pod{}
 	for i := range pods {
 		pod := &pods[i]
-		if _, has := pod.Annotations[podplan.RulesKey]; has && pod.Spec.NodeName != "" && !beyondRepair(pod) {
+		if _, has := pod.Annotations[podplan.RulesKey]; has && pod.Spec.NodeName != "" && !inject.Ended(pod) {
 			found[pod.Spec.NodeName] = append(found[pod.Spec.NodeName], pod)
 		}
 	}

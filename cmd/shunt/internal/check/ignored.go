@@ -68,7 +68,7 @@ func (r *report) ignored(s Snapshot, injectors []ownInjector, served sets.Set[st
 	seen := sets.Set[string]{}
 	for i := range s.Pods {
 		pod := &s.Pods[i]
-		if owner := r.of(pod); r.workloads[owner] == nil && !seen.Has(owner) && !beyondRepair(pod) {
+		if owner := r.of(pod); r.workloads[owner] == nil && !seen.Has(owner) && !inject.Ended(pod) {
 			seen.Insert(owner)
 			check.pod(reference("Pod", pod.Namespace, pod.Name), pod, nil)
 		}

@@ -19,20 +19,9 @@ import (
 )
 
 // pods reports which of an installation's pods differ from what they would be if
-// they were created now. The first line that applies counts. "Asked about" are the
-// pods that the webhooks' selectors match, which are at least those that the
-// decision injects:
-//
-//	finished, ending, or a mirror of a node's file  -> nothing
-//	another revision's status                       -> nothing
-//	has our container, and no readable status       -> PodOutdated
-//	has our status: now the same                    -> counted
-//	                now another, now denied, no more -> PodOutdated, PodDenied, PodUnwanted
-//	not asked about                                 -> nothing
-//	no status:      now injected, now denied        -> PodNotInjected, PodDenied
-//	                now nothing either              -> nothing
-//
-// If the configuration is not known, no pod is outdated.
+// they were created now, by their standing. "Asked about" are the pods that the
+// webhooks' selectors match, which are at least those that the decision injects. If
+// the configuration is not known, no pod is outdated.
 func (r *report) pods(s Snapshot, in ownInjector, cfg settings) {
 	judge := podChecker{report: r, ownInjector: in, cfg: cfg}
 	namespaces := s.namespaces()
@@ -40,7 +29,7 @@ func (r *report) pods(s Snapshot, in ownInjector, cfg settings) {
 	for i := range s.Pods {
 		pod := &s.Pods[i]
 		ns, known := namespaces[pod.Namespace]
-		if !known || beyondRepair(pod) {
+		if !known || inject.Ended(pod) {
 			continue
 		}
 		if judge.pod(pod, ns) {
@@ -57,12 +46,6 @@ func (r *report) pods(s Snapshot, in ownInjector, cfg settings) {
 	}
 }
 
-// beyondRepair reports whether a restart could not correct a pod.
-func beyondRepair(pod *corev1.Pod) bool {
-	_, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]
-	return mirror || pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-}
-
 // podChecker checks an installation's pods.
 type podChecker struct {
 	*report
@@ -72,41 +55,29 @@ type podChecker struct {
 
 // pod checks one pod, and reports whether it has the proxy as it should.
 func (j podChecker) pod(pod *corev1.Pod, ns annotation.Namespace) bool {
-	status, has := podplan.ReadStatus(pod)
-	switch {
-	case has && status.Revision != j.cfg.Revision, !has && !j.selects(pod, ns):
-		return false
-	case !has && podplan.HasContainers(pod):
-		j.addPod(Warn, PodOutdated, pod, "", "it was injected by another version of Shunt; "+j.replace(pod))
-		return false
-	}
-	result := j.Inject(pod, ns)
-	if result.Reason == inject.ReasonAlreadyInjected || result.Inject && has && !j.cfg.known {
-		return true
-	}
-	j.compare(pod, has, result)
-	return false
-}
-
-// compare reports how a pod with or without the proxy differs from what would
-// become of it now.
-func (j podChecker) compare(pod *corev1.Pod, has bool, result inject.Result) {
 	add := func(level Level, kind Kind, format string, args ...any) {
 		message := fmt.Sprintf(format, args...)
 		j.addPod(level, kind, pod, message, message)
 	}
+	standing, result := j.Stands(pod, ns, func() bool { return j.selects(pod, ns) })
+	_, has := podplan.ReadStatus(pod)
 	switch {
-	case result.Denied() && has:
+	case standing == inject.StandingOutdated && !has:
+		add(Warn, PodOutdated, "it was injected by another version of Shunt; %s", j.replace(pod))
+	case standing == inject.StandingCurrent, standing == inject.StandingOutdated && !j.cfg.known:
+		return true
+	case standing == inject.StandingDenied && has:
 		add(Warn, PodDenied, "it has the proxy, and would be denied now: %s", joined(result.Decision))
-	case result.Denied():
+	case standing == inject.StandingDenied:
 		add(Fail, PodDenied, "it has no proxy, and would be denied now: %s", joined(result.Decision))
-	case result.Inject && has:
+	case standing == inject.StandingOutdated:
 		add(Warn, PodOutdated, "%s; %s", difference(pod, result.Pod), j.replace(pod))
-	case result.Inject:
+	case standing == inject.StandingMissing:
 		add(Fail, PodNotInjected, "it should have the proxy and has none; %s", j.replace(pod))
-	case has:
+	case standing == inject.StandingUnwanted:
 		add(Warn, PodUnwanted, "it has the proxy, and would not get it now: %s: %s", result.Reason, result.Reason.Sentence())
 	}
+	return false
 }
 
 func joined(refused inject.Decision) string {
@@ -117,7 +88,7 @@ func joined(refused inject.Decision) string {
 func (r *report) orphans(s Snapshot, revisions sets.Set[string]) {
 	for i := range s.Pods {
 		pod := &s.Pods[i]
-		if status, has := podplan.ReadStatus(pod); has && !beyondRepair(pod) && !revisions.Has(status.Revision) {
+		if status, has := podplan.ReadStatus(pod); has && !inject.Ended(pod) && !revisions.Has(status.Revision) {
 			message := fmt.Sprintf("it was injected by revision %q, which no webhook has", status.Revision)
 			r.addPod(Warn, PodOutdated, pod, message, message)
 		}

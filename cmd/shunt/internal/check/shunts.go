@@ -76,7 +76,3 @@ func (s Shunt) Registered() time.Time { return s.in.configuration.CreationTimest
 
 // Selects reports whether API servers ask the webhooks about a pod.
 func (s Shunt) Selects(pod *corev1.Pod, ns annotation.Namespace) bool { return s.in.selects(pod, ns) }
-
-// Ended reports whether a pod has ended or is ending, or mirrors a node's file, so
-// that nothing about it can be changed.
-func Ended(pod *corev1.Pod) bool { return beyondRepair(pod) }

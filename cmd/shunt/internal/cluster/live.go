@@ -15,6 +15,7 @@ import (
 
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/check"
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/live"
+	"github.com/shunt-dev/shunt/inject"
 )
 
 // List reads the pods that Read does, and Shunt's installations without their
@@ -109,7 +110,7 @@ func (c cluster) newest(ctx context.Context, namespace, kind, name string) (*cor
 		for i := range page.Items {
 			pod := &page.Items[i]
 			is, of := belongs(pod, kind, name)
-			if !is || check.Ended(pod) {
+			if !is || inject.Ended(pod) {
 				continue
 			}
 			kinds = append(kinds, of)

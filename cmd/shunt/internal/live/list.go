@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shunt-dev/shunt/cmd/shunt/internal/check"
+	"github.com/shunt-dev/shunt/inject"
 	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/config"
 )
@@ -41,7 +42,7 @@ func List(s check.Snapshot, all bool) []Row {
 	rows := map[Workload]*Row{}
 	for i := range s.Pods {
 		pod := &s.Pods[i]
-		if _, known := j.namespaces[pod.Namespace]; !known || check.Ended(pod) {
+		if _, known := j.namespaces[pod.Namespace]; !known || inject.Ended(pod) {
 			continue
 		}
 		v := j.pod(pod)
