@@ -89,7 +89,7 @@ func ParseArgs(args []string) (Spec, Options, error) {
 	if err := errors.Join(errs...); err != nil {
 		return Spec{}, Options{}, err
 	}
-	if err := errors.Join(a.Spec.Validate(), a.Options.Validate()); err != nil {
+	if err := errors.Join(a.Spec.Validate(), a.Options.Validate(), a.backendContradiction()); err != nil {
 		return Spec{}, Options{}, err
 	}
 	return a.Spec, a.Options, nil
@@ -131,6 +131,16 @@ func (a *arguments) chooseSystem() (System, error) {
 	default:
 		return a.system, nil
 	}
+}
+
+// backendContradiction finds a spec that the backend does not have. Without conntrack
+// each packet of a connection meets a rule, and those of iptables cost more than
+// conntrack does.
+func (a *arguments) backendContradiction() error {
+	if a.NoConntrack && a.Backend != BackendNFTables {
+		return flagErrorf(flagNoConntrack, "not with --%s=%s; accepted: --%s=%s", flagBackend, a.Backend, flagBackend, BackendNFTables)
+	}
+	return nil
 }
 
 func newFlagSet(a *arguments) (*pflag.FlagSet, []*flagValue) {

@@ -77,13 +77,19 @@ const (
 	flagDNSServers  = "dns-servers"
 	flagUDPPorts    = "capture-udp-ports"
 	flagRejectUDP   = "reject-udp-ports"
-	flagDryRun      = "dry-run"
-	flagVerify      = "verify"
-	flagRemove      = "remove"
-	flagSkipVerify  = "skip-verify"
-	flagProve       = "prove"
-	flagShare       = "share"
-	flagEnvoy       = "envoy"
+
+	flagDropInvalid = "drop-invalid"
+	flagMark        = "istio-inbound-tproxy-mark"
+	flagNoConntrack = "no-conntrack"
+	flagBackend     = "backend"
+
+	flagDryRun     = "dry-run"
+	flagVerify     = "verify"
+	flagRemove     = "remove"
+	flagSkipVerify = "skip-verify"
+	flagProve      = "prove"
+	flagShare      = "share"
+	flagEnvoy      = "envoy"
 )
 
 // specFlags are istio-iptables' flags, with its names and meaning, in the order in
@@ -117,7 +123,7 @@ var specFlags = []flagDef{
 		func(a *arguments) *[]string { return &a.VirtualInterfaces }),
 	listFlag(flagExcludeInterfaces, "c", "interfaces to exclude", interfacesCodec,
 		func(a *arguments) *[]string { return &a.ExcludeInterfaces }),
-	bind("istio-inbound-tproxy-mark", "t", "packet mark of TPROXY", markCodec,
+	bind(flagMark, "t", "packet mark of TPROXY", markCodec,
 		func(a *arguments) *uint32 { return &a.Mark }),
 	bind("istio-inbound-tproxy-route-table", "r", "routing table of TPROXY, and in REDIRECT of the IPv6 hop to the app", routeTableCodec,
 		func(a *arguments) *uint32 { return &a.RouteTable }),
@@ -136,7 +142,7 @@ var moreFlags = []flagDef{
 		func(a *arguments) *PortRanges { return &a.UDPPorts }),
 	listFlag(flagRejectUDP, "", "inbound udp ports to reject, so that clients fall back to tcp (tproxy)", portRangesCodec,
 		func(a *arguments) *PortRanges { return &a.RejectUDPPorts }),
-	boolFlag("drop-invalid", "", "drop inbound tcp packets that belong to no connection",
+	boolFlag(flagDropInvalid, "", "drop inbound tcp packets that belong to no connection",
 		func(a *arguments) *bool { return &a.DropInvalid }),
 	listFlag(flagOwnerGroups, "", "groups whose connections are intercepted; * for all", groupsCodec,
 		func(a *arguments) *Groups { return &a.OwnerGroups }),
@@ -144,11 +150,13 @@ var moreFlags = []flagDef{
 		func(a *arguments) *[]uint32 { return &a.ExcludeOwnerGroups }),
 	bind("host-ipv4-loopback-cidr", "", "what counts as the IPv4 loopback address", loopbackCodec,
 		func(a *arguments) *netip.Prefix { return &a.LoopbackCIDR }),
+	boolFlag(flagNoConntrack, "", "keep the state in marks of sockets and track no connection (tproxy, backend nftables)",
+		func(a *arguments) *bool { return &a.NoConntrack }),
 }
 
 // optionFlags are Shunt's own flags, and those of Istio that concern the run.
 var optionFlags = []flagDef{
-	bind("backend", "", "auto, nft, nftables or legacy", backendCodec, func(a *arguments) *Backend { return &a.Backend }),
+	bind(flagBackend, "", "auto, nft, nftables or legacy", backendCodec, func(a *arguments) *Backend { return &a.Backend }),
 	bind("ipv6", "", "auto (where the namespace has an IPv6 address), on or off", ipv6Codec,
 		func(a *arguments) *IPv6 { return &a.IPv6 }),
 	bind("netns", "", "path of the network namespace to work in; empty for that of the process", netnsCodec,

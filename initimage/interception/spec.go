@@ -120,6 +120,9 @@ type Spec struct {
 	// that belong to the proxy. SystemTProxy also uses Mark+1, for the proxy's
 	// calls to its own pod.
 	Mark uint32
+	// NoConntrack makes SystemTProxy keep its state in the marks of sockets: nothing of
+	// the pod is tracked. Marks lists the marks, and which the proxy has to set.
+	NoConntrack bool
 	// RouteTable holds the route that keeps packets in the pod: in SystemTProxy and
 	// SystemAmbient the app's answers to the proxy, in SystemRedirect the proxy's
 	// IPv6 connections to the app that are bound to lo.

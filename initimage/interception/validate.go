@@ -34,14 +34,15 @@ func (s Spec) Validate() error {
 		}
 	}
 	if !s.OwnerGroups.All && len(s.ExcludeOwnerGroups) > 0 {
-		errs = append(errs, flagErrorf("outbound-owner-groups-exclude",
+		errs = append(errs, flagErrorf(flagExcludeOwnerGroups,
 			"given with a list in --outbound-owner-groups; accepted: one of the two"))
 	}
 	if s.System == SystemAmbient && (s.Mark > AmbientMask || s.Mark == AmbientReply) {
-		errs = append(errs, flagErrorf("istio-inbound-tproxy-mark", "%#x; accepted in system ambient: from 1 to %#x, but not %#x",
+		errs = append(errs, flagErrorf(flagMark, "%#x; accepted in system ambient: from 1 to %#x, but not %#x",
 			s.Mark, AmbientMask, AmbientReply))
 	}
 	errs = append(errs, s.dnsContradictions()...)
+	errs = append(errs, s.noConntrackContradictions()...)
 	return errors.Join(append(errs, s.udpContradictions()...)...)
 }
 
