@@ -25,7 +25,7 @@ type job struct {
 // apply installs the wanted rules and verifies them. It sends probes unless an
 // earlier run sent its probes through the very same rules.
 func (j job) apply(ctx context.Context, verify bool) error {
-	if err := errors.Join(j.host.Require(j.spec, j.want), j.host.RequireSettings(j.spec.System)); err != nil {
+	if err := errors.Join(j.host.Require(j.spec, j.want), j.host.RequireSettings(j.spec)); err != nil {
 		return err
 	}
 	result, err := kernel.Apply(ctx, j.host, j.want, verify)

@@ -17,7 +17,7 @@ const Script = `for c in iptables-save ip6tables-save iptables-legacy-save ip6ta
 // Read returns the pod that a dump is of. The notes say what was assumed because
 // the dump does not say it. Its errors are Errors where they have a place.
 func Read(name string, files []File) (pod trace.Pod, notes []string, err error) {
-	all := &contents{localnet: map[string]bool{}, linkByName: map[string]int{}, asked: map[string]bool{}}
+	all := &contents{localnet: map[string]bool{}, marks: map[string]bool{}, linkByName: map[string]int{}, asked: map[string]bool{}}
 	for _, f := range files {
 		if err := all.scan(f); err != nil {
 			return trace.Pod{}, nil, err

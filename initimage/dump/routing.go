@@ -36,9 +36,27 @@ func (a *assembly) setRouting(side *trace.Side, saved []save) {
 			set.Routing.Addresses = append(set.Routing.Addresses, s.rules.Routing.Addresses...)
 		}
 	}
+	set.Routing.Settings = a.settings(side)
 	set.Canonical()
 	set.Routing.Addresses = slices.Compact(set.Routing.Addresses)
 	side.Routing = set.Routing
+}
+
+// settings returns the sysctls that are set by which sockets inherit marks. Where the
+// dump has none and rules of Shunt need them, they are taken to be.
+func (a *assembly) settings(side *trace.Side) []string {
+	var on []string
+	for _, name := range side.Family.MarkSettings() {
+		value, known := a.marks[name]
+		if needed := slices.ContainsFunc(side.Sets, ruleset.RuleSet.ByMarks); !known && needed {
+			a.note("sysctl %s is not in the dump, and is taken to be 1: the rules need it", name)
+			value = true
+		}
+		if value {
+			on = append(on, name)
+		}
+	}
+	return on
 }
 
 // marks reports whether rules give packets a mark, for which there is a policy rule.

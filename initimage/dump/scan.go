@@ -84,6 +84,7 @@ type contents struct {
 	allTables bool // routes of other tables than main are there
 	links     []link
 	localnet  map[string]bool // route_localnet, by interface
+	marks     map[string]bool // the sysctls by which sockets inherit marks
 
 	linkByName map[string]int
 	current    *link // the one whose addresses follow
@@ -382,13 +383,20 @@ func (s *scanner) addListing(at place, objects []map[string]json.RawMessage) err
 	return err
 }
 
-// sysctl reads the setting that decides about neighbours' packets to loopback.
+// sysctl reads the settings that decide about neighbours' packets to loopback, and
+// whether sockets inherit marks.
 func (s *scanner) sysctl(text string) error {
 	name, value, ok := strings.Cut(text, "=")
 	if !ok {
 		return &Error{s.file, s.number, fmt.Errorf("%q: a sysctl without a value; %s", clip(text), accepted)}
 	}
-	name, isLocalnet := strings.CutSuffix(strings.TrimSpace(name), ".route_localnet")
+	name = strings.TrimSpace(name)
+	for _, family := range ruleset.Families {
+		if slices.Contains(family.MarkSettings(), name) {
+			s.marks[name] = strings.TrimSpace(value) == "1"
+		}
+	}
+	name, isLocalnet := strings.CutSuffix(name, ".route_localnet")
 	if link, is := strings.CutPrefix(name, "net.ipv4.conf."); is && isLocalnet {
 		s.localnet[link] = strings.TrimSpace(value) == "1"
 	}

@@ -50,7 +50,9 @@ func (c change) done() bool {
 	return !c.rules && empty(c.add) && empty(c.remove) && !c.leavesTables
 }
 
-func empty(r ruleset.Routing) bool { return len(r.Addresses)+len(r.Rules)+len(r.Routes) == 0 }
+func empty(r ruleset.Routing) bool {
+	return len(r.Addresses)+len(r.Rules)+len(r.Routes)+len(r.Settings) == 0
+}
 
 // apply carries the change of iptables' tables out.
 func (c *change) apply(ctx context.Context, ns Namespace) error {
@@ -113,6 +115,7 @@ func missing(a, b ruleset.Routing) ruleset.Routing {
 		Addresses: without(a.Addresses, b.Addresses),
 		Rules:     without(a.Rules, b.Rules),
 		Routes:    without(a.Routes, b.Routes),
+		Settings:  without(a.Settings, b.Settings),
 	}
 }
 

@@ -127,6 +127,7 @@ func (f *Fake) AddRouting(family ruleset.Family, add ruleset.Routing) error {
 			Addresses:   slices.Concat(now.Addresses, add.Addresses),
 			Rules:       slices.Concat(now.Rules, add.Rules),
 			Routes:      slices.Concat(now.Routes, add.Routes),
+			Settings:    slices.Concat(now.Settings, add.Settings),
 		}
 	})
 }

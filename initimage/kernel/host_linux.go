@@ -25,6 +25,7 @@ type Host struct {
 	netlink  *netlink.Handle
 	lock     *lock
 	families []ruleset.Family
+	sysctls  string                                                // folder of the sysctls of the network
 	printed  map[ruleset.Family][]string                           // tables that the last save printed
 	lacks    func(ruleset.Family, ruleset.Extension) (bool, error) // instead of lacksExtension, in tests
 	try      func(*batch) error                                    // instead of batch.try, in tests
@@ -33,12 +34,12 @@ type Host struct {
 // Open checks a namespace and takes its lock. Another Open waits until this Host is
 // closed or its process is gone. Open deletes the link that the probes of a killed
 // run left behind, and changes nothing else. Its errors are ErrPreflight.
-func Open(ctx context.Context, opts interception.Options) (*Host, error) {
+func Open(ctx context.Context, opts interception.Options, more ...Option) (*Host, error) {
 	lock, err := acquireLock(ctx, lockPatience)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPreflight, err)
 	}
-	h, err := OpenToRead(ctx, opts)
+	h, err := OpenToRead(ctx, opts, more...)
 	if err != nil {
 		lock.release()
 		return nil, err
@@ -54,15 +55,15 @@ func Open(ctx context.Context, opts interception.Options) (*Host, error) {
 // OpenToRead is Open without the lock. Every process of the namespace can hold the
 // lock for ever, and must not keep others from looking. This Host is not for changes,
 // and what it reads in the midst of a run may be half done.
-func OpenToRead(ctx context.Context, opts interception.Options) (*Host, error) {
-	h, err := open(ctx, opts)
+func OpenToRead(ctx context.Context, opts interception.Options, more ...Option) (*Host, error) {
+	h, err := open(ctx, opts, more)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPreflight, err)
 	}
 	return h, nil
 }
 
-func open(ctx context.Context, opts interception.Options) (*Host, error) {
+func open(ctx context.Context, opts interception.Options, more []Option) (*Host, error) {
 	if err := requireNetAdmin(); err != nil {
 		return nil, err
 	}
@@ -75,7 +76,10 @@ func open(ctx context.Context, opts interception.Options) (*Host, error) {
 			return nil, err
 		}
 	}
-	host := &Host{families: families, printed: map[ruleset.Family][]string{}}
+	host := &Host{families: families, sysctls: sysctlFolder, printed: map[ruleset.Family][]string{}}
+	for _, option := range more {
+		option(host)
+	}
 	if host.choice, err = chooseBackend(ctx, opts.Backend); err == nil {
 		host.backend = host.first
 		err = host.backend.requireCapability()
@@ -88,6 +92,14 @@ func open(ctx context.Context, opts interception.Options) (*Host, error) {
 	}
 	return host, nil
 }
+
+// Option is a setting of a Host that no flag of shunt-init has.
+type Option func(*Host)
+
+// SysctlFolder has the Host look for the sysctls of the network elsewhere than in
+// /proc/sys/net, which a container cannot write. The kernel shows there those of the
+// calling thread's network namespace, also where the folder is mounted elsewhere.
+func SysctlFolder(path string) Option { return func(h *Host) { h.sysctls = path } }
 
 // Close releases the lock, if there is one.
 func (h *Host) Close() {
@@ -117,7 +129,7 @@ func (h *Host) Native() bool { return h.backend.native() }
 func (h *Host) Formers() []Namespace {
 	var all []Namespace
 	for _, b := range h.formers {
-		all = append(all, &Host{backend: b, netlink: h.netlink, families: h.families, printed: map[ruleset.Family][]string{}})
+		all = append(all, &Host{backend: b, netlink: h.netlink, families: h.families, sysctls: h.sysctls, printed: map[ruleset.Family][]string{}})
 	}
 	return all
 }

@@ -30,11 +30,11 @@ type Namespace interface {
 	// Formers returns the same namespace by the other backends that may hold rules
 	// of Shunt, from before its backend was another.
 	Formers() []Namespace
-	// Routing returns the addresses, rules and routes that AddRouting added, and
+	// Routing returns the addresses, rules, routes and settings that AddRouting added, and
 	// those of others that come before them.
 	Routing(family ruleset.Family) (ruleset.Routing, error)
 	// AddRouting cuts the family off if that is asked for, then adds addresses on
-	// lo, routes and policy rules, in this order.
+	// lo, routes, policy rules and settings, in this order.
 	AddRouting(family ruleset.Family, add ruleset.Routing) error
 	// RemoveRouting removes what AddRouting added.
 	RemoveRouting(family ruleset.Family, remove ruleset.Routing) error

@@ -210,6 +210,9 @@ func (e *encoder) target(t ruleset.Target) {
 	case ruleset.Nowhere:
 		verdict(expr.VerdictDrop, "")
 	case ruleset.TProxy:
+		if t.Mask != 0 {
+			e.setMark(false, t.Mark, t.Mask)
+		}
 		kind := byte(nftFamily(e.family))
 		e.add(constant(portBytes(t.Port)), &expr.TProxy{Family: kind, TableFamily: kind, RegPort: 1})
 		verdict(expr.VerdictAccept, "")

@@ -41,7 +41,7 @@ func (h *Host) Routing(family ruleset.Family) (ruleset.Routing, error) {
 	if err = h.readRoutes(family, &routing); err != nil {
 		return routing, fmt.Errorf("listing the routes: %w", err)
 	}
-	return routing, nil
+	return routing, h.readSettings(family, &routing)
 }
 
 func (h *Host) addresses(family ruleset.Family) ([]netip.Prefix, error) {
@@ -145,13 +145,15 @@ func (h *Host) AddRouting(family ruleset.Family, add ruleset.Routing) error {
 		}
 	}
 	return h.change(family, add, routingEffects{
-		cut: h.netlink.RuleAdd, address: h.netlink.AddrAdd, route: h.addRoute, rule: h.addRule, adds: true, ignore: unix.EEXIST})
+		cut: h.netlink.RuleAdd, address: h.netlink.AddrAdd, route: h.addRoute, rule: h.addRule, setting: h.setSetting("1"), adds: true,
+		ignore: unix.EEXIST})
 }
 
 // RemoveRouting implements Namespace. What is gone already is no error.
 func (h *Host) RemoveRouting(family ruleset.Family, remove ruleset.Routing) error {
 	err := h.change(family, remove, routingEffects{
-		cut: h.netlink.RuleDel, address: h.netlink.AddrDel, route: h.removeRoute, rule: h.removeRule, ignore: unix.ENOENT})
+		cut: h.netlink.RuleDel, address: h.netlink.AddrDel, route: h.removeRoute, rule: h.removeRule, setting: h.setSetting("0"),
+		ignore: unix.ENOENT})
 	byMark := slices.ContainsFunc(remove.Rules, func(p ruleset.PolicyRule) bool { return p.Mark != 0 })
 	if err == nil && (byMark || len(remove.Addresses) > 0) {
 		err = h.abortHops(family)
@@ -165,6 +167,7 @@ type routingEffects struct {
 	address func(netlink.Link, *netlink.Addr) error
 	route   func(ruleset.Family, ruleset.LocalRoute) error
 	rule    func(ruleset.Family, ruleset.PolicyRule) error
+	setting func(name string) error
 	adds    bool
 	ignore  error // the error if there is nothing to do
 }
@@ -176,6 +179,19 @@ func (h *Host) change(family ruleset.Family, routing ruleset.Routing, effects ro
 	if routing.Unreachable {
 		if err := effects.cut(unreachableRule(family)); !ignored(err) {
 			return fmt.Errorf("the rule that cuts off: %w", err)
+		}
+	}
+	settings := func() error {
+		for _, name := range routing.Settings {
+			if err := effects.setting(name); err != nil {
+				return fmt.Errorf("sysctl %s: %w", name, err)
+			}
+		}
+		return nil
+	}
+	if !effects.adds { // those that are left are known by the rules, so these go first
+		if err := settings(); err != nil {
+			return err
 		}
 	}
 	for _, a := range routing.Addresses {
@@ -196,6 +212,9 @@ func (h *Host) change(family ruleset.Family, routing ruleset.Routing, effects ro
 		if err := effects.rule(family, p); !ignored(err) {
 			return fmt.Errorf("rule %q: %w", p, err)
 		}
+	}
+	if effects.adds {
+		return settings()
 	}
 	return nil
 }

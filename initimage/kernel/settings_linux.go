@@ -5,59 +5,120 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// setting is a sysctl of the namespace that a system depends on.
-type setting struct {
-	name     string
-	system   interception.System
-	accepted []string
-	why      string
-}
-
-// settings are the sysctls that decide whether a system works. Others look as if
-// they did; test/rules has connections that show that they do not.
-var settings = []setting{{
-	name: "net.ipv4.tcp_syncookies", system: interception.SystemTProxy, accepted: []string{"0", "1"},
-	why: "the answer to a cookie carries no SYN, by which TPROXY would find the proxy's listener",
-}}
-
-// RequireSettings checks the sysctls and addresses of a namespace that a system
-// depends on, and names those that it does not work with. Its errors are
+// RequireSettings checks the sysctls and addresses of a namespace that the system of
+// a spec depends on, and names those that it does not work with. Its errors are
 // ErrPreflight.
-func (h *Host) RequireSettings(system interception.System) error {
-	return errors.Join(requireSysctls(system), h.requireAddress(system))
+func (h *Host) RequireSettings(spec interception.Spec) error {
+	err := h.requireAddress(spec.System)
+	switch {
+	case spec.NoConntrack:
+		return errors.Join(err, h.requireWritable())
+	case spec.System == interception.SystemTProxy:
+		return errors.Join(err, h.requireSYNs())
+	}
+	return err
 }
 
-func requireSysctls(system interception.System) error {
-	var errs []error
-	for _, setting := range settings {
-		if setting.system != system {
-			continue
-		}
-		value, err := sysctl(strings.ReplaceAll(setting.name, ".", "/"))
-		if err != nil {
-			return fmt.Errorf("%w: reading sysctl %s: %w", ErrPreflight, setting.name, err)
-		}
-		if value != "" && !slices.Contains(setting.accepted, value) {
-			errs = append(errs, fmt.Errorf("%w: sysctl %s is %s; accepted with system %s: %s (%s)",
-				ErrPreflight, setting.name, value, system, strings.Join(setting.accepted, ", "), setting.why))
+// requireSYNs refuses a namespace that opens each connection with a cookie. Other
+// sysctls look as if they decided whether a system works; test/rules has connections
+// that show that they do not.
+func (h *Host) requireSYNs() error {
+	const name = "net.ipv4.tcp_syncookies"
+	value, err := h.networkSysctl(name)
+	if err != nil {
+		return fmt.Errorf("%w: reading sysctl %s: %w", ErrPreflight, name, err)
+	}
+	if value == "2" {
+		return fmt.Errorf("%w: sysctl %s is 2; accepted with system tproxy: 0, 1 (the answer to a cookie carries no SYN, "+
+			"by which TPROXY would find the proxy's listener)", ErrPreflight, name)
+	}
+	return nil
+}
+
+// requireWritable tries whether the sysctls can be written that SystemTProxy needs
+// without conntrack. Most containers have them read-only.
+func (h *Host) requireWritable() error {
+	for _, family := range h.families {
+		for _, name := range family.MarkSettings() {
+			fd, err := unix.Open(h.sysctlPath(name), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return fmt.Errorf("%w: opening sysctl %s for writing: %w; accepted with --no-conntrack: a process that can set it, "+
+					"as the node's agent can", ErrPreflight, name, err)
+			}
+			_ = unix.Close(fd)
 		}
 	}
-	return errors.Join(errs...)
+	return nil
 }
+
+// readSettings reads which of the sysctls are set that our rules need. They are ours
+// where our policy rules route two marks: only SystemTProxy without conntrack has
+// both. Elsewhere somebody else has set them.
+func (h *Host) readSettings(family ruleset.Family, routing *ruleset.Routing) error {
+	marks := 0
+	for _, p := range routing.Rules {
+		if p.Mark != 0 {
+			marks++
+		}
+	}
+	if marks < 2 {
+		return nil
+	}
+	for _, name := range family.MarkSettings() {
+		value, err := h.networkSysctl(name)
+		if err != nil {
+			return fmt.Errorf("reading sysctl %s: %w", name, err)
+		}
+		if value == "1" {
+			routing.Settings = append(routing.Settings, name)
+		}
+	}
+	return nil
+}
+
+// setSetting returns a function that sets a sysctl of the network to a value.
+func (h *Host) setSetting(value string) func(name string) error {
+	return func(name string) error {
+		path := h.sysctlPath(name)
+		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+		defer unix.Close(fd)
+		if _, err := unix.Write(fd, []byte(value)); err != nil {
+			return &fs.PathError{Op: "write", Path: path, Err: err}
+		}
+		return nil
+	}
+}
+
+// sysctlFolder is where the kernel shows the sysctls of the calling thread's network
+// namespace.
+const sysctlFolder = "/proc/sys/net"
+
+func (h *Host) sysctlPath(name string) string {
+	return filepath.Join(h.sysctls, strings.ReplaceAll(strings.TrimPrefix(name, "net."), ".", "/"))
+}
+
+// networkSysctl reads a sysctl of the network. It returns "" if the kernel does not
+// have it.
+func (h *Host) networkSysctl(name string) (string, error) { return readSysctl(h.sysctlPath(name)) }
 
 // sysctl reads a sysctl of this thread's network namespace by its path below
 // /proc/sys. It returns "" if the kernel does not have it.
-func sysctl(path string) (string, error) {
-	text, err := readProc(filepath.Join("/proc/sys", path))
+func sysctl(path string) (string, error) { return readSysctl(filepath.Join("/proc/sys", path)) }
+
+func readSysctl(path string) (string, error) {
+	text, err := readProc(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}

@@ -49,7 +49,10 @@ func fromRules(table string, rules []ruleset.Rule) []ruleset.Rule {
 			if t == ruleset.Drop && table == "nat" {
 				r.Target = ruleset.Nowhere{}
 			}
-		case ruleset.TProxy:
+		case ruleset.Sequence:
+			r.Target = withMark(t)
+		}
+		if _, is := r.Target.(ruleset.TProxy); is {
 			if i+1 < len(rules) && dropsTheRest(r, rules[i+1]) {
 				i++
 			} else {
@@ -61,9 +64,24 @@ func fromRules(table string, rules []ruleset.Rule) []ruleset.Rule {
 	return all
 }
 
+// withMark returns the tproxy that a mark and a tproxy were compiled from; what is
+// anything else it returns as it is.
+func withMark(all ruleset.Sequence) ruleset.Target {
+	if len(all) == 2 {
+		mark, sets := all[0].(ruleset.SetMark)
+		proxied, is := all[1].(ruleset.TProxy)
+		if sets && is && !mark.Connection && mark.Mask == allBits {
+			proxied.Mark, proxied.Mask = mark.Value, mark.Mask
+			return proxied
+		}
+	}
+	return all
+}
+
 // dropsTheRest reports whether a rule drops what the rule before it, a tproxy, did
 // not give to anybody.
 func dropsTheRest(proxied, next ruleset.Rule) bool {
 	next.Matches = WithProtocol(next.Matches)
-	return next.Target == ruleset.Drop && next.Comment == Nobody && reflect.DeepEqual(proxied.Matches, next.Matches)
+	wanted := nobody(Rule{Matches: proxied.Matches, Target: proxied.Target})
+	return next.Target == ruleset.Drop && next.Comment == Nobody && reflect.DeepEqual(wanted.Matches, next.Matches)
 }

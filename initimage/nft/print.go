@@ -202,7 +202,11 @@ func action(family ruleset.Family, t ruleset.Target) string {
 	case ruleset.Nowhere:
 		return "drop"
 	case ruleset.TProxy:
-		return fmt.Sprintf("tproxy to :%d accept", t.Port)
+		proxied := fmt.Sprintf("tproxy to :%d accept", t.Port)
+		if t.Mask != 0 {
+			return action(family, ruleset.SetMark{Value: t.Mark, Mask: t.Mask}) + " " + proxied
+		}
+		return proxied
 	case ruleset.SetMark:
 		key := "meta mark"
 		if t.Connection {

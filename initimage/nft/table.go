@@ -138,10 +138,27 @@ func (t *Table) rules(inTable, chain string, rules []ruleset.Rule) ([]Rule, erro
 		}
 		all = append(all, compiled)
 		if _, is := g.target.(ruleset.TProxy); is {
-			all = append(all, Rule{Matches: g.matches, Set: compiled.Set, Target: ruleset.Drop, Comment: Nobody})
+			all = append(all, nobody(compiled))
 		}
 	}
 	return all, nil
+}
+
+// nobody returns the rule behind a tproxy. One that sees every packet of a connection
+// goes on with the answers to connections that were opened here, too.
+func nobody(proxied Rule) Rule {
+	next := Rule{Matches: proxied.Matches, Set: proxied.Set, Target: ruleset.Drop, Comment: Nobody}
+	if everyPacket(proxied.Target) {
+		next.Matches = append(slices.Clip(next.Matches), ruleset.SYN{})
+	}
+	return next
+}
+
+// everyPacket reports whether a target is a tproxy that also sees packets which open
+// no connection: those of Shunt that set a mark.
+func everyPacket(target ruleset.Target) bool {
+	proxied, is := target.(ruleset.TProxy)
+	return is && proxied.Mask != 0
 }
 
 // maxComment is the size of a comment that nft(8) prints (libnftnl's
@@ -188,7 +205,7 @@ func knownTarget(family ruleset.Family, t ruleset.Target) bool {
 	case ruleset.Redirect:
 		return t.Port != 0
 	case ruleset.TProxy:
-		return t.Mark == 0 && t.Mask == 0 && t.Address == anyAddress(family)
+		return (t.Mask == allBits || t.Mark == 0 && t.Mask == 0) && t.Address == anyAddress(family)
 	case ruleset.SaveMark:
 		return t.Masks == ruleset.Masks{}
 	case ruleset.RestoreMark:

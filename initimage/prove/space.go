@@ -55,7 +55,7 @@ func newUniverse(family ruleset.Family, pods []*trace.Pod, states ...ruleset.Sta
 			onLo = append(onLo, side.Routing.Addresses...)
 		}
 		if !slices.ContainsFunc(u.proxies, func(p trace.Proxy) bool {
-			return p.UID == pod.Proxy.UID && p.GID == pod.Proxy.GID && p.Mark == pod.Proxy.Mark && p.MarkAll == pod.Proxy.MarkAll
+			return p.UID == pod.Proxy.UID && p.GID == pod.Proxy.GID && p.Mark == pod.Proxy.Mark && p.MarkAll == pod.Proxy.MarkAll && p.OwnMark == pod.Proxy.OwnMark
 		}) {
 			u.proxies = append(u.proxies, pod.Proxy)
 		}
@@ -113,6 +113,10 @@ func (u *universe) senders() []sender {
 			all = append(all, sender{trace.TheProxy, toPod, u.base.With(ruleset.FieldDst, pod), process})
 		}
 		all = append(all, sender{trace.TheProxy, toOthers, u.base.With(ruleset.FieldDst, others), process})
+		if process.Mark = proxy.OwnMark; proxy.OwnMark != 0 {
+			all = append(all, sender{trace.TheProxy, toPod, u.base.With(ruleset.FieldDst, pod), process},
+				sender{trace.TheProxy, toOthers, u.base.With(ruleset.FieldDst, others), process})
+		}
 	}
 	return all
 }

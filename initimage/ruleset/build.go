@@ -9,16 +9,19 @@ import (
 // Names of the chains. Each holds one decision. The built-in chains hold jumps to
 // them, and single rules that every packet has to meet.
 const (
-	chainInbound    = ChainPrefix + "INBOUND"     // which connections to the pod go to the proxy
-	chainInRedirect = ChainPrefix + "IN_REDIRECT" // takes them there, by REDIRECT
-	chainTProxy     = ChainPrefix + "TPROXY"      // takes them there, by TPROXY
-	chainOutput     = ChainPrefix + "OUTPUT"      // whose connections are intercepted
-	chainOutbound   = ChainPrefix + "OUTBOUND"    // which destinations of those go to the proxy
-	chainRedirect   = ChainPrefix + "REDIRECT"    // takes them there
-	chainUDP        = ChainPrefix + "UDP"         // which udp packets to the pod go to the proxy
-	chainDNSOutput  = ChainPrefix + "DNS_OUTPUT"  // whose DNS queries are captured
-	chainDNS        = ChainPrefix + "DNS"         // which servers' queries are captured
-	chainDNSZone    = ChainPrefix + "DNS_ZONE"    // the conntrack zone of a DNS packet
+	chainInbound     = ChainPrefix + "INBOUND"      // which connections to the pod go to the proxy
+	chainInRedirect  = ChainPrefix + "IN_REDIRECT"  // takes them there, by REDIRECT
+	chainTProxy      = ChainPrefix + "TPROXY"       // takes them there, by TPROXY
+	chainDirect      = ChainPrefix + "DIRECT"       // marks connections to the pod that do not go there
+	chainInLoopback  = ChainPrefix + "IN_LOOPBACK"  // what comes in over lo
+	chainOutput      = ChainPrefix + "OUTPUT"       // whose connections are intercepted
+	chainOutLoopback = ChainPrefix + "OUT_LOOPBACK" // whose connections over lo are the proxy's
+	chainOutbound    = ChainPrefix + "OUTBOUND"     // which destinations of those go to the proxy
+	chainRedirect    = ChainPrefix + "REDIRECT"     // takes them there
+	chainUDP         = ChainPrefix + "UDP"          // which udp packets to the pod go to the proxy
+	chainDNSOutput   = ChainPrefix + "DNS_OUTPUT"   // whose DNS queries are captured
+	chainDNS         = ChainPrefix + "DNS"          // which servers' queries are captured
+	chainDNSZone     = ChainPrefix + "DNS_ZONE"     // the conntrack zone of a DNS packet
 )
 
 // Build returns the rules of a spec for one family. The spec must have passed
@@ -42,7 +45,9 @@ func Build(spec interception.Spec, family Family) RuleSet {
 	if b.capturesDNS() {
 		b.dns()
 	}
-	b.guardLoopback()
+	if !spec.NoConntrack {
+		b.guardLoopback()
+	}
 	rs := RuleSet{Family: family, Routing: b.routing}
 	for _, t := range []Table{b.raw, b.mangle, b.nat, b.filter} {
 		if len(t.Chains) > 0 {

@@ -54,6 +54,9 @@ func Exceptions(spec interception.Spec) string {
 	if spec.System == interception.SystemAmbient {
 		return strings.Join(append(all, fmt.Sprintf("the proxy by mark %#x", spec.Mark)), "; ")
 	}
+	if spec.NoConntrack {
+		all = append(all, fmt.Sprintf("the proxy by mark %#x", spec.Marks().Proxy))
+	}
 	add("the proxy by uids", numbers(spec.ProxyUIDs))
 	add("the proxy by gids", numbers(spec.ProxyGIDs))
 	return strings.Join(all, "; ")

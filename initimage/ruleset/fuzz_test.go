@@ -143,7 +143,7 @@ func endsHere(spec interception.Spec, p ruleset.Packet) bool {
 
 // proxyPorts returns the ports of the proxy that packets may be given to.
 func proxyPorts(spec interception.Spec, fate ruleset.Fate) []uint16 {
-	if fate == ruleset.TProxied {
+	if fate == ruleset.TProxied && !spec.NoConntrack {
 		return []uint16{spec.InboundPort}
 	}
 	ports := []uint16{spec.OutboundPort, spec.InboundPort}

@@ -85,7 +85,8 @@ func (h *traversal) walk(b *base, chain *Chain, depth int) action {
 			}
 			continue
 		}
-		h.addStep(b, chain, i+1, *rule, b.foreign || chain.foreign(*rule), depth)
+		h.ownRule = !b.foreign && !chain.foreign(*rule)
+		h.addStep(b, chain, i+1, *rule, !h.ownRule, depth)
 		end := h.apply(b, rule, depth)
 		if h.sealed() {
 			return actionStop

@@ -43,6 +43,9 @@ type Packet struct {
 	// Midstream means that the packet is not the first of its connection, but
 	// conntrack takes it for that: it has not seen the earlier ones.
 	Midstream bool
+	// Answer means that a socket of this host awaits the packet: it answers a
+	// connection that was opened here.
+	Answer bool
 }
 
 // Host is what a walk needs to know of the host besides its rules.

@@ -12,7 +12,7 @@ func (b *builder) addInbound(proxyPort uint16, head ...Rule) {
 	b.nat.add(chainInRedirect, rule("to the inbound listener of the proxy", Redirect{proxyPort}, tcp))
 	b.nat.add(chainInbound, b.interfacePolicy()...)
 	b.nat.add(chainInbound, head...)
-	b.nat.add(chainInbound, b.inboundPolicy(chainInRedirect)...)
+	b.nat.add(chainInbound, b.inboundPolicy(Return, chainInRedirect)...)
 	b.nat.add("PREROUTING", rule("connections to the pod", Jump{Chain: chainInbound}, tcp))
 }
 
@@ -56,16 +56,16 @@ func (b *builder) guardLoopback() {
 
 // inboundPolicy returns the rules that decide which ports of the pod go to the
 // proxy, by a jump to the chain that takes them there. Exclusions come first.
-func (b *builder) inboundPolicy(intercept string) []Rule {
+func (b *builder) inboundPolicy(exclude Target, intercept string) []Rule {
 	var rules []Rule
 	if excludesTunnel(b.spec) {
-		rules = append(rules, rule("the tunnel port belongs to the proxy", Return, tcp, port(tcp, b.spec.TunnelPort)))
+		rules = append(rules, rule("the tunnel port belongs to the proxy", exclude, tcp, port(tcp, b.spec.TunnelPort)))
 	}
 	if excludesSSH(b.spec) {
-		rules = append(rules, rule("ssh, left alone unless its port is listed: a way in for repairs", Return, tcp,
+		rules = append(rules, rule("ssh, left alone unless its port is listed: a way in for repairs", exclude, tcp,
 			port(tcp, interception.SSHPort)))
 	}
-	rules = append(rules, forPorts("inbound ports left alone, by setting or by default", Return, tcp, b.spec.InboundExcludePorts)...)
+	rules = append(rules, forPorts("inbound ports left alone, by setting or by default", exclude, tcp, b.spec.InboundExcludePorts)...)
 	if b.spec.InboundPorts.All {
 		return append(rules, rule("every other inbound port", Jump{Chain: intercept}, tcp))
 	}
@@ -122,13 +122,7 @@ func (b *builder) addOutbound(hop, overLoopback []Rule) {
 //	proxy  | anywhere else | direct: it ends the interception
 //	app    | anywhere else | as outboundPolicy decides
 func (b *builder) outputPolicy(hop, overLoopback []Rule) []Rule {
-	var rules []Rule
-	for _, name := range b.spec.ExcludeInterfaces {
-		rules = append(rules, rule("interface left alone", Return, OutInterface{Name: name}))
-	}
-	rules = append(rules, b.excludeLinkLocal()...)
-	rules = append(rules, forPorts("outbound ports left alone", Return, tcp, b.spec.OutboundExcludePorts)...)
-	rules = append(rules, hop...)
+	rules := append(b.excludeOutput(), hop...)
 	if b.capturesDNS() {
 		rules = append(rules, b.exclude(tcp, port(tcp, dnsPort))...)
 		rules = append(rules, rule("DNS queries over tcp", Jump{Chain: chainDNSOutput}, tcp, port(tcp, dnsPort)))
@@ -137,6 +131,16 @@ func (b *builder) outputPolicy(hop, overLoopback []Rule) []Rule {
 	rules = append(rules, rule("the pod talks to itself", Return, outLoopback))
 	rules = append(rules, b.exclude()...)
 	return append(rules, b.forApp("connections of the app", Jump{Chain: chainOutbound})...)
+}
+
+// excludeOutput returns the rules that leave connections alone whoever opens them.
+func (b *builder) excludeOutput() []Rule {
+	var rules []Rule
+	for _, name := range b.spec.ExcludeInterfaces {
+		rules = append(rules, rule("interface left alone", Return, OutInterface{Name: name}))
+	}
+	rules = append(rules, b.excludeLinkLocal()...)
+	return append(rules, forPorts("outbound ports left alone", Return, tcp, b.spec.OutboundExcludePorts)...)
 }
 
 // excludeLinkLocal leaves link-local IPv6 destinations alone. Such an address is

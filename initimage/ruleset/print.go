@@ -6,7 +6,7 @@ import (
 
 // String prints the rule set in the form that iptables-save writes and
 // iptables-restore reads. The routing follows as comments, each the arguments of
-// ip(8).
+// ip(8) or sysctl(8).
 func (rs RuleSet) String() string {
 	var b strings.Builder
 	for _, t := range rs.Tables {

@@ -10,11 +10,13 @@ import (
 )
 
 // Routing is what a rule set needs besides netfilter. Each part prints as the
-// arguments of ip(8).
+// arguments of ip(8) or sysctl(8).
 type Routing struct {
 	Addresses []netip.Prefix // on lo
 	Rules     []PolicyRule
 	Routes    []LocalRoute
+	// Settings are the sysctls of the namespace that are 1, and are 0 in a new one.
+	Settings []string
 	// Unreachable cuts the host off while its rules are changed. Nothing is routed
 	// beyond its own addresses: no connection to or from outside can be made, and
 	// existing ones stall.
@@ -51,7 +53,7 @@ type LocalRoute struct {
 	Changed string
 }
 
-// Lines prints the routing, one command of ip(8) a line.
+// Lines prints the routing, one command of ip(8) or sysctl(8) a line.
 func (r Routing) Lines(family Family) []string {
 	var lines []string
 	if r.Unreachable {
@@ -65,6 +67,9 @@ func (r Routing) Lines(family Family) []string {
 	}
 	for _, l := range r.Routes {
 		lines = append(lines, fmt.Sprintf("ip -%d route add %s table %d", family, cmp.Or(l.Changed, "local default dev lo"), l.Table))
+	}
+	for _, name := range r.Settings {
+		lines = append(lines, "sysctl "+name+"=1")
 	}
 	for _, intruder := range r.Intruders {
 		lines = append(lines, fmt.Sprintf("ip -%d %s (of others, before ours)", family, intruder))
@@ -128,6 +133,13 @@ func parsePolicyRule(text string) (rule PolicyRule, ok bool) {
 func (r *Routing) parseLine(family Family, line string) (ok bool) {
 	var addr string
 	var route LocalRoute
+	if setting, is := strings.CutPrefix(line, "sysctl "); is {
+		name, on := strings.CutSuffix(setting, "=1")
+		if on {
+			r.Settings = append(r.Settings, name)
+		}
+		return on
+	}
 	if line == fmt.Sprintf("ip -%d rule add unreachable", family) {
 		r.Unreachable = true
 		return true
@@ -161,6 +173,7 @@ func scan(line, format string, f Family, into ...any) bool {
 }
 
 func (r *Routing) canonical() {
+	slices.Sort(r.Settings)
 	slices.SortFunc(r.Addresses, netip.Prefix.Compare)
 	slices.SortFunc(r.Rules, func(a, b PolicyRule) int {
 		return cmp.Or(cmp.Compare(a.Mark, b.Mark), cmp.Compare(a.Mask, b.Mask), a.Source.Compare(b.Source),

@@ -191,6 +191,9 @@ func (v *Survey) Walk(s *Stack, host *Host, f *Flow) (Path, Flow) {
 	if back.Packet.Direction == Out && path.Outcome.Fate == Redirected {
 		back.from.src, back.from.srcPort = v.from.dst, v.from.dstPort
 	}
+	if back.Packet.Direction == Out && s.current.inherited() {
+		back.from.mark = v.from.mark
+	}
 	if !path.Untracked {
 		back.from.connMark = v.from.connMark
 	}

@@ -17,6 +17,7 @@ type action int
 
 const (
 	actionContinue action = iota // the next rule
+	actionNext                   // the next rule, without the rest of this one
 	actionReturn                 // back to the calling chain
 	actionAccept                 // done with this table at this hook
 	actionStop                   // the packet's fate is final

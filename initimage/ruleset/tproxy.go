@@ -7,6 +7,10 @@ package ruleset
 // must not leave for the client: the mark of the proxy's connection routes them
 // back in.
 func (b *builder) tproxy() {
+	if b.spec.NoConntrack {
+		b.tproxyByMarks()
+		return
+	}
 	b.tproxyMangle()
 	b.tproxyNAT()
 	b.routing.Rules = []PolicyRule{{Mark: b.spec.Mark, Mask: allBits, Table: b.spec.RouteTable}}
@@ -14,6 +18,11 @@ func (b *builder) tproxy() {
 	if b.spec.UDPPorts != nil {
 		b.tproxyUDP()
 	}
+	b.rejectUDP()
+}
+
+// rejectUDP has clients use tcp instead of some udp ports.
+func (b *builder) rejectUDP() {
 	for _, r := range forPorts("clients are to use tcp", Reject{With: b.family.portUnreachable()}, udp, b.spec.RejectUDPPorts,
 		InInterface{Name: loopbackName, Not: true}) {
 		b.filter.add("INPUT", r)
@@ -28,7 +37,7 @@ func (b *builder) tproxy() {
 func (b *builder) tproxyMangle() {
 	b.mangle.add(chainTProxy, b.toProxy(tcp))
 	b.mangle.add(chainInbound, b.tproxyInbound()...)
-	b.mangle.add(chainInbound, b.inboundPolicy(chainTProxy)...)
+	b.mangle.add(chainInbound, b.inboundPolicy(Return, chainTProxy)...)
 	b.mangle.add(chainOutput, b.tproxyOutput()...)
 	b.mangle.add("PREROUTING", rule("connections to the pod", Jump{Chain: chainInbound}, tcp, SYN{}))
 	b.mangle.add("OUTPUT",

@@ -130,6 +130,7 @@ type traversal struct {
 	hook       string
 	native     bool   // it is in a table of others that has nf_tables' own rules
 	compiled   bool   // it is in such a table that Shunt's rules were compiled to
+	ownRule    bool   // it is at a rule of Shunt
 	in, out    string // interfaces
 	bound      string // interface that the sending socket is bound to
 	opens      bool   // it is the first packet of its connection
@@ -325,19 +326,28 @@ func (h *traversal) outcome() Outcome {
 	return Outcome{Fate: Direct}
 }
 
+// inherited reports whether the packet opens a connection whose socket at this host
+// has its mark.
+func (h *traversal) inherited() bool {
+	return slices.Contains(h.stack.routing.Settings, acceptMarks) && h.opens && h.isProtocol(tcp)
+}
+
 // answer returns the packet that the other end sends back. It assumes that a host
 // answers from the address that it was called by.
 func (h *traversal) answer(sent Packet) Packet {
 	back := Packet{
 		Direction: In, Family: sent.Family, Protocol: sent.Protocol, Src: sent.Dst, SrcPort: sent.DstPort,
 		Dst: sent.Src, DstPort: sent.SrcPort, UID: defaultID, GID: defaultID, ConnMark: h.ConnMark,
-		Interface: h.host.Uplink, State: Established,
+		Interface: h.host.Uplink, State: Established, Answer: sent.Direction == Out,
 	}
 	if h.hasState(Untracked) {
 		back.State, back.ConnMark, back.Midstream = New, 0, true
 	}
 	if outcome := h.outcome().Fate; sent.Direction == In || h.looped || outcome == Redirected {
 		back.Direction, back.Interface = Out, ""
+		if h.inherited() {
+			back.Mark = h.Mark
+		}
 		if outcome == Redirected {
 			back.Src, back.SrcPort = h.Dst, h.DstPort // nat restores them later
 		}

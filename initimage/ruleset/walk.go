@@ -149,9 +149,13 @@ func (Nowhere) apply(h *traversal) action {
 }
 
 // apply ends the table in iptables. nf_tables goes on, and a later rule may give the
-// packet to another socket.
+// packet to another socket. It does not apply the rest of the rule to a packet that a
+// socket of this host awaits.
 func (t TProxy) apply(h *traversal) action {
 	h.setMark(t.Mask, t.Mark)
+	if h.Answer && (h.native || h.compiled || h.ownRule) && h.isProtocol(tcp) {
+		return actionNext
+	}
 	h.fate, h.port = TProxied, t.Port
 	if h.native {
 		return actionContinue

@@ -12,10 +12,11 @@ import (
 //
 //	what           | is read from
 //	Inbound        | TPROXY; REDIRECT of what comes in, or of what the proxy sends over lo
-//	Outbound       | REDIRECT of what the pod sends
+//	Outbound       | REDIRECT of what the pod sends; TPROXY of what comes in over lo alone
 //	DNS            | REDIRECT of what goes to port 53
 //	UID, GID       | owner matches of what is let off in OUTPUT; or of all but which is diverted
 //	Transparent    | TPROXY; or nothing but a mark tells the proxy
+//	OwnMark        | the mark by which what leaves the pod is let off in OUTPUT, where TPROXY takes both ways
 //	Mark           | the mark that is let off beside TPROXY, or else the ip rule's; in nat, not the ip rule's
 //
 // What comes in by a named interface is a virtual machine's, and so outbound, if
@@ -40,6 +41,9 @@ func Identify(sides []Side) Proxy {
 // findings are the numbers that rules name, in the rules' order: the first is taken.
 type findings struct {
 	tproxy, inbound, outbound, dns []uint16
+	tproxyLoopback                 []uint16 // of what comes in over lo
+	tproxyMarks                    []uint32 // that TPROXY sets
+	leavingMarks                   []uint32 // let off where they leave the pod
 	byInterface                    []uint16 // of what comes in by a named one
 	uids, gids                     []uint32 // let off
 	divertedUIDs, divertedGIDs     []uint32 // of all others' packets
@@ -51,14 +55,19 @@ func (f *findings) proxy() Proxy {
 	natMarks := slices.DeleteFunc(slices.Concat(f.divertedMarks, f.natMarks), func(mark uint32) bool {
 		return slices.Contains(f.routed, mark)
 	})
+	turned := slices.DeleteFunc(f.tproxyLoopback, func(port uint16) bool { return slices.Contains(f.tproxy, port) })
 	proxy := Proxy{
 		UID:     first(f.uids, f.divertedUIDs, []uint32{interception.DefaultProxyUID}),
 		GID:     first(f.gids, f.divertedGIDs, []uint32{interception.DefaultProxyGID}),
-		Inbound: first(f.tproxy, f.inbound, f.byInterface), Outbound: first(f.outbound), DNS: first(f.dns),
+		Inbound: first(f.tproxy, f.inbound, f.byInterface), Outbound: first(f.outbound, turned), DNS: first(f.dns),
 	}
 	switch {
-	case len(f.tproxy) > 0:
+	case len(f.tproxy)+len(turned) > 0:
 		proxy.Transparent, proxy.Mark = true, first(f.mangleMarks, f.routed)
+		if len(turned) > 0 { // the ip rules are for the hop, and for what is turned round
+			hops := slices.DeleteFunc(f.routed, func(mark uint32) bool { return slices.Contains(f.tproxyMarks, mark) })
+			proxy.Mark, proxy.OwnMark = first(hops), first(f.leavingMarks)
+		}
 	case len(f.uids)+len(f.gids)+len(f.divertedUIDs)+len(f.divertedGIDs) == 0 && len(natMarks) > 0:
 		proxy.Transparent, proxy.Mark, proxy.MarkAll = true, natMarks[0], true
 	}
@@ -86,7 +95,12 @@ type reached struct {
 func (f *findings) add(r reached) {
 	switch target := r.target.(type) {
 	case ruleset.TProxy:
-		f.tproxy = append(f.tproxy, target.Port)
+		f.tproxyMarks = append(f.tproxyMarks, target.Mark)
+		if r.has(isFromLoopback) {
+			f.tproxyLoopback = append(f.tproxyLoopback, target.Port)
+		} else {
+			f.tproxy = append(f.tproxy, target.Port)
+		}
 	case ruleset.Redirect:
 		switch {
 		case r.has(isDNS):
@@ -119,6 +133,16 @@ func isInterface(m ruleset.Match) bool {
 	return ok && !in.Not
 }
 
+func isFromLoopback(m ruleset.Match) bool {
+	in, ok := m.(ruleset.InInterface)
+	return ok && in.Name == "lo" && !in.Not
+}
+
+func isLeaving(m ruleset.Match) bool {
+	out, ok := m.(ruleset.OutInterface)
+	return ok && out.Name == "lo" && out.Not
+}
+
 func isOverLoopback(m ruleset.Match) bool {
 	out, ok := m.(ruleset.OutInterface)
 	return ok && out.Name == "lo" && !out.Not
@@ -140,6 +164,8 @@ func (f *findings) addLetOff(r reached) {
 		case ruleset.Mark:
 			switch {
 			case m.Not || m.Connection || m.Value == 0:
+			case r.table == "mangle" && r.hook == "OUTPUT" && r.has(isLeaving):
+				f.leavingMarks = append(f.leavingMarks, m.Value)
 			case r.table == "mangle":
 				f.mangleMarks = append(f.mangleMarks, m.Value)
 			case r.table == "nat":

@@ -222,6 +222,7 @@ type proxyJSON struct {
 	GID         uint32 `json:"gid"`
 	Mark        uint32 `json:"mark,omitempty"`
 	MarkAll     bool   `json:"markAll,omitempty"`
+	OwnMark     uint32 `json:"ownMark,omitempty"`
 	Inbound     uint16 `json:"inbound,omitempty"`
 	Outbound    uint16 `json:"outbound,omitempty"`
 	DNS         uint16 `json:"dns,omitempty"`

@@ -107,9 +107,7 @@ func (a asker) fromProxy(to netip.Addr, port uint16) Connection {
 // FromProxy returns the connection as the proxy opens it for itself.
 func FromProxy(proxy Proxy, packet ruleset.Packet) Connection {
 	packet.UID, packet.GID = proxy.UID, proxy.GID
-	if proxy.MarkAll {
-		packet.Mark = proxy.Mark
-	}
+	packet.Mark = proxy.ownMark()
 	return Connection{From: TheProxy, Packet: packet}
 }
 

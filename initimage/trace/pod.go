@@ -80,6 +80,9 @@ type Proxy struct {
 	// sockets have it, as in ambient, where the rules know the proxy by it.
 	Mark    uint32
 	MarkAll bool
+	// OwnMark is that of its sockets to elsewhere, where the rules know them by it
+	// without conntrack; 0 for none.
+	OwnMark uint32
 	// Inbound, Outbound and DNS are the ports that the rules send connections to; 0
 	// for none. Where Inbound and Outbound are one port, as in Istio's system of
 	// 2017, the proxy connects to the app over loopback.
@@ -87,6 +90,14 @@ type Proxy struct {
 	// Transparent means that its sockets to the app have the client's address. Those
 	// of other proxies have 127.0.0.6 or ::6.
 	Transparent bool
+}
+
+// ownMark is the mark of the proxy's connections that are not to the app.
+func (p Proxy) ownMark() uint32 {
+	if p.MarkAll {
+		return p.Mark
+	}
+	return p.OwnMark
 }
 
 // ports are those that the rules send connections to.

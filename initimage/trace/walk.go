@@ -247,7 +247,7 @@ func (w *walker) roleOf(leg *Leg) role {
 	outcome := leg.Path.Outcome
 	onePort := w.proxy.Inbound == w.proxy.Outbound
 	switch {
-	case outcome.Fate == ruleset.TProxied:
+	case outcome.Fate == ruleset.TProxied && (onePort || !w.got(leg, w.proxy.Outbound)):
 		return roleInbound
 	case w.got(leg, w.proxy.DNS):
 		return roleDNS
@@ -271,9 +271,7 @@ func (w *walker) hop(leg *Leg, as role, port uint16) ruleset.Flow {
 	if w.survey != nil {
 		w.survey.FreshPort(&hop)
 	}
-	if w.proxy.MarkAll {
-		hop.Packet.Mark = w.proxy.Mark
-	}
+	hop.Packet.Mark = w.proxy.ownMark()
 	switch {
 	case as != roleInbound:
 		if w.isLocal(&hop) {

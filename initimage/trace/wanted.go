@@ -40,7 +40,7 @@ func (p Pod) In(system interception.System) (Pod, bool) {
 		return Pod{}, false
 	}
 	spec := *p.Built
-	spec.System = system
+	spec.System, spec.NoConntrack = system, spec.NoConntrack && system == interception.SystemTProxy
 	var families []ruleset.Family
 	for _, side := range p.Sides {
 		if len(side.Sets) > 0 {
@@ -72,6 +72,9 @@ func ProxyOf(spec interception.Spec) Proxy {
 	switch spec.System {
 	case interception.SystemTProxy:
 		proxy.Transparent, proxy.Mark = true, spec.Mark
+		if spec.NoConntrack {
+			proxy.OwnMark = spec.Marks().Proxy
+		}
 	case interception.SystemAmbient:
 		proxy.Transparent, proxy.Mark, proxy.MarkAll = true, spec.Mark, true
 	case interception.SystemLegacy:

@@ -33,6 +33,21 @@ func corpus(t testing.TB) []Case {
 	return cases
 }
 
+// leastVariants is the least number of cases of SystemTProxy that it takes without
+// conntrack, too.
+const leastVariants = 25
+
+// cases returns the corpus, and the variants of its cases.
+func cases(t testing.TB) []Case {
+	t.Helper()
+	all := corpus(t)
+	variants := Variants(all)
+	if len(variants) < leastVariants {
+		t.Errorf("%d cases without conntrack; at least %d are expected", len(variants), leastVariants)
+	}
+	return slices.Concat(all, variants)
+}
+
 // TestBuild, the first executor, parses the arguments, builds the rules, prints and parses
 // them.
 func TestBuild(t *testing.T) {

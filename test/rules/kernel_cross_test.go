@@ -64,7 +64,7 @@ func newArena(t *testing.T, spec interception.Spec, packets []Crossing, install 
 	for e := range proxyPorts {
 		listenBoth(t, arena.lab.Pod, e.protocol, e.port, netns.ListenOptions{
 			Name: serverProxy, Identity: proxyOf(spec),
-			Transparent: spec.System == interception.SystemTProxy && e.port == spec.InboundPort,
+			Transparent: spec.System == interception.SystemTProxy && (e.port == spec.InboundPort || spec.NoConntrack),
 		})
 	}
 	started := proxyPorts

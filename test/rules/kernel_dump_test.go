@@ -26,8 +26,8 @@ func TestDump(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "nft", "ip")
 	t.Parallel()
 	for _, backend := range backends {
-		for _, c := range corpus(t) {
-			if c.Refused() {
+		for _, c := range cases(t) {
+			if c.Refused() || !c.TakenBy(backend) {
 				continue
 			}
 			t.Run(string(backend)+"/"+c.Name, func(t *testing.T) {

@@ -19,7 +19,7 @@ func TestNFTReadsEveryTable(t *testing.T) {
 	netns.Require(t, "nft")
 	t.Parallel()
 	pod := newLab(t).Pod
-	for _, c := range corpus(t) {
+	for _, c := range cases(t) {
 		if c.Refused() {
 			continue
 		}

@@ -31,8 +31,8 @@ func TestKernel(t *testing.T) {
 	netns.Require(t, "iptables-nft", "iptables-legacy", "nft")
 	t.Parallel()
 	for _, backend := range backends {
-		for _, c := range corpus(t) {
-			if c.Refused() {
+		for _, c := range cases(t) {
+			if c.Refused() || !c.TakenBy(backend) {
 				continue
 			}
 			t.Run(string(backend)+"/"+c.Name, func(t *testing.T) {
@@ -55,6 +55,11 @@ func checkKernel(t *testing.T, test Case, backend interception.Backend) {
 	a := newArena(t, spec, test.Packets, func(pod *netns.NS) { installTwice(t, pod, spec, opts) })
 	var waiting sync.WaitGroup
 	defer waiting.Wait()
+	defer func() {
+		if count := run(t, a.lab.Pod, "cat", "/proc/sys/net/netfilter/nf_conntrack_count"); spec.NoConntrack && strings.TrimSpace(count) != "0" {
+			t.Errorf("conntrack has %s entries, want none", strings.TrimSpace(count))
+		}
+	}()
 	for _, x := range test.Packets {
 		cross := func() {
 			if err := a.cross(t.Context(), x); err != nil {

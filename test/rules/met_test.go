@@ -22,6 +22,9 @@ func TestEstablishedMeetsOneRule(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if spec.NoConntrack {
+			continue // the kernel looks at the mark of the packet's socket, which a walk does not have
+		}
 		for _, family := range ruleset.Families {
 			table, err := nft.Compile(ruleset.Build(spec, family))
 			if err != nil {

@@ -10,7 +10,7 @@ import (
 // TestWalk, the second executor, walks every packet of every case through the wanted rules in
 // the case's file, not those built now.
 func TestWalk(t *testing.T) {
-	for _, test := range corpus(t) {
+	for _, test := range cases(t) {
 		if test.Refused() {
 			continue
 		}

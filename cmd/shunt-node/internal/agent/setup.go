@@ -98,7 +98,7 @@ func install(ctx context.Context, rules interception.NodeRules, turn turn, appli
 	}
 	defer end()
 	want := wanted(host, rules.Spec)
-	if err := errors.Join(host.Require(rules.Spec, want), host.RequireSettings(rules.Spec.System)); err != nil {
+	if err := errors.Join(host.Require(rules.Spec, want), host.RequireSettings(rules.Spec)); err != nil {
 		return nil, err
 	}
 	result, err := kernel.Apply(ctx, host, want, true)
@@ -142,7 +142,7 @@ func drift(ctx context.Context, p pod, rules interception.NodeRules) (verdict ke
 			return err
 		}
 		verdict, err = kernel.Verify(ctx, host, wanted(host, rules.Spec), holds)
-		if setting := host.RequireSettings(rules.Spec.System); setting != nil {
+		if setting := host.RequireSettings(rules.Spec); setting != nil {
 			verdict.Findings = append(verdict.Findings, setting.Error())
 			verdict.Causes = append(verdict.Causes, kernel.CauseSettings)
 		}
