@@ -54,6 +54,10 @@ func (r *ruleReader) operand(expression any) nft.Operand {
 			r.require("tcp")
 		case "exthdr":
 			r.Never = r.Never || r.family != ruleset.IPv6
+		case "socket":
+			if r.own && key == "mark" {
+				return nft.Operand{Property: nft.PropertySocketMark}
+			}
 		case "fib":
 			return fib(of)
 		case "&", "|", "^":
@@ -110,7 +114,7 @@ func fib(of map[string]any) nft.Operand {
 // a value that is xor-ed in, of all others a mask.
 func (r *ruleReader) bitwise(operation string, left, right any) nft.Operand {
 	of := r.operand(left)
-	if of.Property != nft.PropertyMark && of.Property != nft.PropertyConnMark {
+	if of.Property != nft.PropertyMark && of.Property != nft.PropertyConnMark && of.Property != nft.PropertySocketMark {
 		bits, ok := encode(of.Property, right, r.family)
 		if operation != "&" || of.Mask != nil || !ok {
 			return nft.Operand{}
@@ -136,6 +140,20 @@ func (r *ruleReader) bitwise(operation string, left, right any) nft.Operand {
 	}
 	of.Mask, of.Xor = nativeBytes(mask), nativeBytes(xor)
 	return of
+}
+
+// markOfPrefix returns a mark and its value as they are without a prefix, by which nft
+// lists a mask of a mark's first bits.
+func markOfPrefix(of nft.Operand, value any) (nft.Operand, any) {
+	prefix := object(object(value)["prefix"])
+	switch of.Property {
+	case nft.PropertyMark, nft.PropertyConnMark, nft.PropertySocketMark:
+		if bits, ok := number(prefix["len"]); ok && bits <= 32 && of.Mask == nil {
+			of.Mask, of.Xor = nativeBytes(math.MaxUint32<<(32-bits)), nativeBytes(0)
+			return of, prefix["addr"]
+		}
+	}
+	return of, value
 }
 
 // bitNames are the names of bits and numbers, by the property that has them.

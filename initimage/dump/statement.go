@@ -233,7 +233,7 @@ func (r *ruleReader) mangle(of map[string]any) {
 
 // match reads a comparison.
 func (r *ruleReader) match(of map[string]any) {
-	left, right := r.operand(of["left"]), of["right"]
+	left, right := markOfPrefix(r.operand(of["left"]), of["right"])
 	if r.Never {
 		return
 	}

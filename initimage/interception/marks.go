@@ -20,9 +20,18 @@ type Marks struct {
 	Outbound uint32
 }
 
-// Marks returns the marks of the spec. They follow Spec.Mark.
+// SettledMask has the bits by which Settled is compared.
+const SettledMask = ^uint32(3)
+
+// Settled returns the bits that Intercepted, Direct, Outbound and Proxy have in
+// common, so that one comparison with SettledMask finds all of them.
+func (m Marks) Settled() uint32 { return m.Intercepted }
+
+// Marks returns the marks of the spec. They follow Spec.Mark: with 0x539, Intercepted
+// is 0x53c, Direct 0x53d, Outbound 0x53e, Proxy 0x53f, and Self 0x540.
 func (s Spec) Marks() Marks {
-	return Marks{Hop: s.Mark, Self: s.Mark + 1, Intercepted: s.Mark + 3, Direct: s.Mark + 4, Outbound: s.Mark + 5, Proxy: s.Mark + 6}
+	settled := s.Mark&SettledMask + 4
+	return Marks{Hop: s.Mark, Intercepted: settled, Direct: settled + 1, Outbound: settled + 2, Proxy: settled + 3, Self: settled + 4}
 }
 
 // noConntrackContradictions finds what SystemTProxy cannot do without conntrack.
@@ -50,11 +59,11 @@ func (s Spec) noConntrackContradictions() []error {
 			errs = append(errs, flagErrorf(f.flag, "not with --%s, because %s; accepted: one of the two", flagNoConntrack, f.why))
 		}
 	}
-	if s.Mark > maxMark-s.Marks().spread() {
-		errs = append(errs, flagErrorf(flagMark, "%#x; accepted with --%s: from 1 to %#x", s.Mark, flagNoConntrack, maxMark-s.Marks().spread()))
+	if s.Mark > lastMark {
+		errs = append(errs, flagErrorf(flagMark, "%#x; accepted with --%s: from 1 to %#x", s.Mark, flagNoConntrack, lastMark))
 	}
 	return errs
 }
 
-// spread is how far the marks reach beyond Spec.Mark.
-func (m Marks) spread() uint32 { return m.Proxy - m.Hop }
+// lastMark is the last Spec.Mark whose marks are 32 bits.
+const lastMark uint32 = 1<<32 - 9

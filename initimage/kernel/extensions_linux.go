@@ -207,7 +207,7 @@ func kindOf(e expr.Any) any {
 // else is in nf_tables itself.
 var modules = map[string]string{
 	"chain": "nft_chain_nat", "elements": "nf_tables_set", "set": "nf_tables_set", "ct": "nft_ct", "redir": "nft_redir",
-	"tproxy": "nft_tproxy", "fib": "nft_fib_ipv%s", "reject": "nft_reject_ipv%s", "counter": "nft_counter",
+	"tproxy": "nft_tproxy", "fib": "nft_fib_ipv%s", "socket": "nft_socket", "reject": "nft_reject_ipv%s", "counter": "nft_counter",
 }
 
 // explainLacking names the modules whose lack errors of a transaction mean. The

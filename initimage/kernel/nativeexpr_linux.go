@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/initimage/nft"
@@ -228,6 +229,17 @@ func (n *nativeRule) fib(attrs attributeMap) error {
 		}
 	}
 	n.load(attrs[unix.NFTA_FIB_DREG], loaded)
+	return nil
+}
+
+// socket loads a property of the socket that awaits the packet. The mark is
+// understood in Shunt's table, which only looks for marks that no listener has.
+func (n *nativeRule) socket(attrs attributeMap) error {
+	loaded := nft.Operand{}
+	if n.reader.own && bigEndian(attrs[expr.NFTA_SOCKET_KEY]) == expr.NFT_SOCKET_MARK {
+		loaded.Property = nft.PropertySocketMark
+	}
+	n.load(attrs[expr.NFTA_SOCKET_DREG], loaded)
 	return nil
 }
 

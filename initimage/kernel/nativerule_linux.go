@@ -82,7 +82,7 @@ func expressionReaders() map[string]func(n *nativeRule, attrs attributeMap) erro
 		}),
 		"masq":    always(ruleset.OpaqueTarget{Args: []string{"-j", "MASQUERADE"}}),
 		"notrack": always(ruleset.NoTrack{}), "reject": does((*nativeRule).reject),
-		"fib":      (*nativeRule).fib,
+		"fib": (*nativeRule).fib, "socket": (*nativeRule).socket,
 		"queue":    always(ruleset.OpaqueTarget{Args: []string{"-j", "NFQUEUE"}}),
 		"synproxy": always(ruleset.OpaqueTarget{Args: []string{"-j", "SYNPROXY"}}),
 		"fwd":      always(nft.UnknownTarget("fwd")),
@@ -117,7 +117,7 @@ func (n *nativeRule) addExpression(name string, attrs attributeMap) error {
 
 // destinations are the attributes that name the register to load, of expressions
 // that are not understood.
-var destinations = map[string]uint16{"socket": 2, "rt": 1, "numgen": 1, "hash": 2, "osf": 1, "tunnel": 2, "xfrm": 1}
+var destinations = map[string]uint16{"rt": 1, "numgen": 1, "hash": 2, "osf": 1, "tunnel": 2, "xfrm": 1}
 
 func (n *nativeRule) load(register []byte, o nft.Operand) { n.registers[slot(register)] = o }
 

@@ -121,6 +121,12 @@ func (e *encoder) match(m ruleset.Match) {
 			e.add(masked(m.Mask))
 		}
 		e.add(equal(nativeBytes(m.Value), m.Not))
+	case ruleset.SocketMark:
+		e.add(&expr.Socket{Key: expr.SocketKeyMark, Register: 1})
+		if m.Mask != 1<<32-1 {
+			e.add(masked(m.Mask))
+		}
+		e.add(equal(nativeBytes(m.Value), false))
 	case ruleset.Conntrack:
 		var bits uint32
 		for _, s := range m.States {

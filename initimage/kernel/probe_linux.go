@@ -165,7 +165,11 @@ func probes(spec interception.Spec, family ruleset.Family, sink sink) []probe {
 	}
 	all := []probe{out("tcp", probeLink, loopback, 0, 0), out("tcp", probeLink, own, 0, 0)}
 	if spec.System == interception.SystemTProxy {
-		all = append(all, out("tcp", probeLink, own, 0, spec.Marks().Self))
+		self := spec.Mark + 1
+		if spec.NoConntrack {
+			self = spec.Marks().Proxy
+		}
+		all = append(all, out("tcp", probeLink, own, 0, self))
 	}
 	if sink.guarded {
 		all = append(all, inboundProbe(family, "tcp", 0))

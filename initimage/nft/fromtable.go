@@ -2,6 +2,7 @@ package nft
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/shunt-dev/shunt/initimage/ruleset"
@@ -83,5 +84,13 @@ func withMark(all ruleset.Sequence) ruleset.Target {
 func dropsTheRest(proxied, next ruleset.Rule) bool {
 	next.Matches = WithProtocol(next.Matches)
 	wanted := nobody(Rule{Matches: proxied.Matches, Target: proxied.Target})
-	return next.Target == ruleset.Drop && next.Comment == Nobody && reflect.DeepEqual(wanted.Matches, next.Matches)
+	return next.Target == ruleset.Drop && next.Comment == Nobody && sameMatches(wanted.Matches, next.Matches)
+}
+
+// sameMatches reports whether two rules have the same conditions, in whichever order:
+// nft(8) lists a protocol that another condition needs in front of that one.
+func sameMatches(a, b []ruleset.Match) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(m ruleset.Match) bool {
+		return !slices.ContainsFunc(b, func(other ruleset.Match) bool { return reflect.DeepEqual(m, other) })
+	})
 }

@@ -45,6 +45,7 @@ const (
 	PropertyGID
 	PropertyMark
 	PropertyConnMark
+	PropertySocketMark // of Shunt's table alone: of a listener's socket it is not known
 	PropertyState
 	PropertySourceType
 	PropertyDestinationType
@@ -246,6 +247,11 @@ func (r Translator) valueMatch(loaded Operand, value []byte, negated bool) rules
 	case PropertyMark, PropertyConnMark:
 		if mask, xor := loaded.bits(); xor == 0 {
 			return ruleset.Mark{Connection: loaded.Property == PropertyConnMark, Value: number, Mask: mask, Not: negated}
+		}
+		return nil
+	case PropertySocketMark:
+		if mask, xor := loaded.bits(); xor == 0 && !negated {
+			return ruleset.SocketMark{Value: number, Mask: mask}
 		}
 		return nil
 	case PropertyState:

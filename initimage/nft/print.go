@@ -131,6 +131,8 @@ func match(family ruleset.Family, m ruleset.Match) string {
 		return owner(m)
 	case ruleset.Mark:
 		return mark(m)
+	case ruleset.SocketMark:
+		return strings.Replace(mark(ruleset.Mark{Value: m.Value, Mask: m.Mask}), "meta", "socket", 1)
 	case ruleset.Conntrack:
 		words := make([]string, len(m.States))
 		for i, s := range m.States {

@@ -184,7 +184,7 @@ func check(family ruleset.Family, r Rule) error {
 func knownMatch(m ruleset.Match) bool {
 	switch m := m.(type) {
 	case ruleset.Source, ruleset.Destination, ruleset.InInterface, ruleset.OutInterface, ruleset.SYN, ruleset.Owner,
-		ruleset.Mark, ruleset.AddressType:
+		ruleset.Mark, ruleset.SocketMark, ruleset.AddressType:
 		return true
 	case ruleset.Protocol:
 		return m.Name == "tcp" || m.Name == "udp"

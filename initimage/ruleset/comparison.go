@@ -125,6 +125,15 @@ func (h *traversal) marked(value, mask uint32) bool {
 	return h.Mark&mask == value
 }
 
+// socketMarked reports whether the mark of the socket that awaits the packet has some
+// bits.
+func (h *traversal) socketMarked(value, mask uint32) bool {
+	if h.survey != nil {
+		h.survey.mark(h.survey.from.socketMark, h.SocketMark, value, mask)
+	}
+	return h.SocketMark&mask == value
+}
+
 // connectionMarked reports whether the mark of the packet's connection, which
 // conntrack knows, has some bits.
 func (h *traversal) connectionMarked(value, mask uint32) bool {

@@ -22,7 +22,7 @@ func TestRulesHaveJSON(t *testing.T) {
 				Source{Prefix: prefix, Not: true}, Destination{Prefix: netip.MustParsePrefix("fd00::/8")}, InInterface{Name: "eth+"},
 				OutInterface{Name: "lo", Not: true}, Protocol{Name: "tcp"},
 				Ports{Protocol: "udp", Source: true, Ranges: interception.NewPortRanges(interception.PortRange{First: 1, Last: 5})},
-				SYN{Not: true}, Owner{Group: true, First: 1, Last: 2}, Mark{Connection: true, Value: 1, Mask: allBits},
+				SYN{Not: true}, Owner{Group: true, First: 1, Last: 2}, Mark{Connection: true, Value: 1, Mask: allBits}, SocketMark{Value: 1, Mask: 3},
 				Conntrack{States: []State{New, Related}}, AddressType{Destination: true}, OpaqueMatch{Args: []string{"nft:set"}},
 			},
 			Comment: "why", Packets: &packets,

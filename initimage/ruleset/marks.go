@@ -68,9 +68,16 @@ func (rs RuleSet) ByMarks() bool {
 const acceptMarks = "net.ipv4.tcp_fwmark_accept"
 
 // inboundByMarks takes connections to the pod, and those of the app that OUTPUT has
-// turned round, to the proxy. nft's tproxy gives a packet to the socket that awaits
-// it before it looks for a listener. So the answers to connections of the pod go
-// where they belong.
+// turned round, to the proxy.
+//
+// A packet from outside that a marked socket awaits meets two rules and is left as it
+// is. It could go on to tproxy, which gives a packet to the socket that awaits it
+// before it looks for a listener. But then the kernel would not use the route that
+// the socket has found before. A SYN, the ACK of a cookie and what TIME_WAIT awaits
+// have no such socket.
+//
+// The hop of a proxy that sets no mark is marked where it comes in: a mark that is
+// set in OUTPUT has each packet routed again.
 func (b *builder) inboundByMarks(marks interception.Marks) {
 	b.mangle.add(chainTProxy, rule("to the inbound listener of the proxy, addresses kept",
 		TProxy{Port: b.spec.InboundPort, Address: b.family.unspecified(), Mark: marks.Intercepted, Mask: allBits}, tcp))
@@ -85,11 +92,15 @@ func (b *builder) inboundByMarks(marks interception.Marks) {
 		b.mangle.add(chainInbound, rule("every other inbound port: left alone", Jump{Chain: chainDirect}))
 	}
 	b.mangle.add(chainInLoopback,
+		rule("inbound hop of the proxy, and the app's answers to it", Return, marked(marks.Hop)),
 		rule("connections of the app: to the outbound listener of the proxy", TProxy{
 			Port: b.spec.OutboundPort, Address: b.family.unspecified(), Mark: marks.Outbound, Mask: allBits,
 		}, tcp, marked(marks.Outbound)),
-		rule("the proxy calls its own pod: inbound", Jump{Chain: chainInbound}, marked(marks.Self)))
-	b.mangle.add("PREROUTING", rule("what comes over loopback is told by its mark", Jump{Chain: chainInLoopback, Goto: true}, tcp, inLoopback))
+		rule("the proxy calls its own pod: inbound", Jump{Chain: chainInbound}, marked(marks.Self)),
+		rule("inbound hop of the proxy, by its source", SetMark{Value: marks.Hop, Mask: allBits}, marked(0), AddressType{Not: true}))
+	b.mangle.add("PREROUTING",
+		rule("what comes over loopback is told by its mark", Jump{Chain: chainInLoopback, Goto: true}, tcp, inLoopback),
+		rule("its socket has a mark: all is decided", Accept, tcp, SocketMark{Value: marks.Settled(), Mask: interception.SettledMask}))
 	if b.family == IPv4 {
 		b.mangle.add("PREROUTING", rule("loopback destination from outside", Drop,
 			Destination{Prefix: loopback4}, InInterface{Name: loopbackName, Not: true}))
@@ -108,33 +119,29 @@ func (b *builder) outputByMarks(marks interception.Marks) {
 	b.mangle.add(chainOutput, rule("connections of the app", Jump{Chain: chainOutbound}))
 	b.mangle.add(chainOutLoopback, b.outputOverLoopback(marks)...)
 	b.mangle.add("OUTPUT",
-		rule("inbound hop of the proxy, and the app's answers to it", Accept, tcp, marked(marks.Hop)),
-		rule("the proxy answers a client", Accept, tcp, marked(marks.Intercepted)),
-		rule("the proxy answers the app", Accept, tcp, marked(marks.Outbound)),
-		rule("the app answers what was not intercepted", Accept, tcp, marked(marks.Direct)),
-		rule("the proxy's own connections, by their mark", Accept, tcp, marked(marks.Proxy), OutInterface{Name: loopbackName, Not: true}),
+		rule("answers to connections from outside, and the proxy's own connections", Accept, tcp,
+			Mark{Value: marks.Settled(), Mask: interception.SettledMask}, OutInterface{Name: loopbackName, Not: true}),
+		rule("the app's answers to the inbound hop of the proxy", Accept, tcp, marked(marks.Hop)),
 		rule("packets over loopback", Jump{Chain: chainOutLoopback, Goto: true}, tcp, outLoopback),
 		rule("packets that the pod sends", Jump{Chain: chainOutput}, tcp))
 }
 
-// outputOverLoopback returns the rules that mark the proxy's connections over
-// loopback.
+// outputOverLoopback returns the rules that mark the proxy's calls to its own pod.
 //
 //	source     | mark  | owner   | it is                       | gets
-//	not ours   | any   | any     | the inbound hop to the app  | Hop: no other process has such a source
 //	127.0.0.6  | any   | any     | the inbound hop to the app  | stays
 //	ours       | Proxy | any     | a call to its own pod       | Self
 //	ours       | none  | proxy   | a call to its own pod       | Self
+//	not ours   | any   | any     | the inbound hop to the app  | stays: PREROUTING marks it
 func (b *builder) outputOverLoopback(marks interception.Marks) []Rule {
 	self := SetMark{Value: marks.Self, Mask: allBits}
 	rules := []Rule{
-		rule("inbound hop of the proxy, by its source", SetMark{Value: marks.Hop, Mask: allBits}, AddressType{Not: true}),
-		rule("inbound hop of the proxy, by its mark", Return, marked(marks.Hop)),
 		rule("inbound hop of the proxy to the app", Return, b.fromPassthrough()),
 		rule("the proxy (mark) calls its own pod: inbound", self, b.beyondLoopback(), marked(marks.Proxy)),
 	}
 	for _, id := range b.proxy() {
-		rules = append(rules, rule("the proxy ("+id.description+") calls its own pod: inbound", self, b.beyondLoopback(), id.match))
+		rules = append(rules, rule("the proxy ("+id.description+") calls its own pod: inbound", self,
+			b.beyondLoopback(), marked(0), id.match, AddressType{}))
 	}
 	return rules
 }

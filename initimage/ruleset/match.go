@@ -79,6 +79,11 @@ type Mark struct {
 	Not         bool
 }
 
+// SocketMark matches the mark of the socket that awaits a packet which came in, as nft
+// does by "socket mark". iptables has no such match. A packet that no socket but a
+// listener awaits does not match.
+type SocketMark struct{ Value, Mask uint32 }
+
 // Conntrack matches the state of the packet's connection.
 type Conntrack struct {
 	States []State // one of them
@@ -107,6 +112,7 @@ const (
 	rankPorts
 	rankSYN
 	rankMark
+	rankSocketMark
 	rankOwner
 	rankAddressType
 	rankConntrack
@@ -121,6 +127,7 @@ func (Protocol) rank() int     { return rankProtocol }
 func (Ports) rank() int        { return rankPorts }
 func (SYN) rank() int          { return rankSYN }
 func (Mark) rank() int         { return rankMark }
+func (SocketMark) rank() int   { return rankSocketMark }
 func (Owner) rank() int        { return rankOwner }
 func (AddressType) rank() int  { return rankAddressType }
 func (Conntrack) rank() int    { return rankConntrack }
@@ -187,6 +194,10 @@ func (m Mark) args() []string {
 		module = "connmark"
 	}
 	return extension(module, negate(m.Not, "--mark", formatMark(m.Value, m.Mask)))
+}
+
+func (m SocketMark) args() []string {
+	return extension("socket", []string{"--mark", formatMark(m.Value, m.Mask)})
 }
 
 // formatMark omits the mask if it compares all bits, as iptables does.

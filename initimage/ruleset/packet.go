@@ -45,7 +45,8 @@ type Packet struct {
 	Midstream bool
 	// Answer means that a socket of this host awaits the packet: it answers a
 	// connection that was opened here.
-	Answer bool
+	Answer     bool
+	SocketMark uint32 // of that socket
 }
 
 // Host is what a walk needs to know of the host besides its rules.

@@ -119,7 +119,8 @@ func (p *ruleParser) accept(word string) bool {
 // everything up to the next option that all rules share.
 func (p *ruleParser) openModule(name string) error {
 	p.module = name
-	if slices.Contains(modules, name) {
+	ours := name == "socket" && len(p.words) > 0 && p.words[0] == "--mark" // not iptables' own
+	if slices.Contains(modules, name) || ours {
 		return nil
 	}
 	opaque := OpaqueMatch{Args: []string{"-m", name}}
@@ -211,6 +212,9 @@ func parseOwner(group, negated bool, value string) (Match, error) {
 
 func parseMarkMatch(p *ruleParser, negated bool, value string) (Match, error) {
 	v, mask, err := parseMark(value)
+	if p.module == "socket" {
+		return SocketMark{Value: v, Mask: mask}, err
+	}
 	return Mark{Connection: p.module == "connmark", Value: v, Mask: mask, Not: negated}, err
 }
 

@@ -104,6 +104,8 @@ func (s *Space) learn(m Match, names map[string]bool) {
 		names[strings.Replace(m.Name, "+", "0", 1)] = true
 	case Mark:
 		s.divide(m.Mask)
+	case SocketMark:
+		s.divide(m.Mask)
 	}
 }
 

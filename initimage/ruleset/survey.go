@@ -51,7 +51,7 @@ type Flow struct {
 // for none.
 type origins struct {
 	protocol, in, state, uid, gid, src, dst, srcPort, dstPort Field
-	mark, connMark                                            []groupOrigin
+	mark, connMark, socketMark                                []groupOrigin
 }
 
 // groupOrigin is a field of marks, some bits of it flipped.
@@ -143,7 +143,7 @@ func (f *Flow) Same(other *Flow) bool {
 	}
 	return f.Packet == other.Packet && a.protocol == b.protocol && a.in == b.in && a.state == b.state && a.uid == b.uid && a.gid == b.gid &&
 		a.src == b.src && a.dst == b.dst && a.srcPort == b.srcPort && a.dstPort == b.dstPort &&
-		sameMarks(a.mark, b.mark) && sameMarks(a.connMark, b.connMark)
+		sameMarks(a.mark, b.mark) && sameMarks(a.connMark, b.connMark) && sameMarks(a.socketMark, b.socketMark)
 }
 
 // at returns where a group of bits comes from.
@@ -175,8 +175,11 @@ func (v *Survey) HopPort() uint16 {
 func (v *Survey) Walk(s *Stack, host *Host, f *Flow) (Path, Flow) {
 	v.at(host)
 	v.from = f.from
-	v.from.mark, v.from.connMark = make([]groupOrigin, len(v.space.groups)), make([]groupOrigin, len(v.space.groups))
+	for _, marks := range []*[]groupOrigin{&v.from.mark, &v.from.connMark, &v.from.socketMark} {
+		*marks = make([]groupOrigin, len(v.space.groups))
+	}
 	copy(v.from.mark, f.from.mark)
+	copy(v.from.socketMark, f.from.socketMark)
 	copy(v.from.connMark, f.from.connMark)
 	v.before.mark = make([]groupOrigin, len(v.space.groups))
 	s.survey = v
@@ -190,6 +193,9 @@ func (v *Survey) Walk(s *Stack, host *Host, f *Flow) (Path, Flow) {
 	back.from.src, back.from.srcPort, back.from.dst, back.from.dstPort = f.from.dst, f.from.dstPort, f.from.src, f.from.srcPort
 	if back.Packet.Direction == Out && path.Outcome.Fate == Redirected {
 		back.from.src, back.from.srcPort = v.from.dst, v.from.dstPort
+	}
+	if back.Packet.Answer {
+		back.from.socketMark = f.from.mark
 	}
 	if back.Packet.Direction == Out && s.current.inherited() {
 		back.from.mark = v.from.mark

@@ -338,7 +338,10 @@ func (h *traversal) answer(sent Packet) Packet {
 	back := Packet{
 		Direction: In, Family: sent.Family, Protocol: sent.Protocol, Src: sent.Dst, SrcPort: sent.DstPort,
 		Dst: sent.Src, DstPort: sent.SrcPort, UID: defaultID, GID: defaultID, ConnMark: h.ConnMark,
-		Interface: h.host.Uplink, State: Established, Answer: sent.Direction == Out,
+		Interface: h.host.Uplink, State: Established,
+	}
+	if sent.Direction == Out {
+		back.Answer, back.SocketMark = true, sent.Mark
 	}
 	if h.hasState(Untracked) {
 		back.State, back.ConnMark, back.Midstream = New, 0, true

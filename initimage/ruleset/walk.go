@@ -46,6 +46,8 @@ func (m Mark) matches(h *traversal) bool {
 	return h.marked(m.Value, m.Mask) != m.Not
 }
 
+func (m SocketMark) matches(h *traversal) bool { return h.Answer && h.socketMarked(m.Value, m.Mask) }
+
 func (m Conntrack) matches(h *traversal) bool {
 	if !h.tracked && !h.hasState(Untracked) { // conntrack has not seen it yet
 		state := Invalid

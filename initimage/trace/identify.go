@@ -16,7 +16,7 @@ import (
 //	DNS            | REDIRECT of what goes to port 53
 //	UID, GID       | owner matches of what is let off in OUTPUT; or of all but which is diverted
 //	Transparent    | TPROXY; or nothing but a mark tells the proxy
-//	OwnMark        | the mark by which what leaves the pod is let off in OUTPUT, where TPROXY takes both ways
+//	OwnMark        | the mark that another replaces over lo in OUTPUT, where TPROXY takes both ways
 //	Mark           | the mark that is let off beside TPROXY, or else the ip rule's; in nat, not the ip rule's
 //
 // What comes in by a named interface is a virtual machine's, and so outbound, if
@@ -43,7 +43,7 @@ type findings struct {
 	tproxy, inbound, outbound, dns []uint16
 	tproxyLoopback                 []uint16 // of what comes in over lo
 	tproxyMarks                    []uint32 // that TPROXY sets
-	leavingMarks                   []uint32 // let off where they leave the pod
+	ownMarks                       []uint32 // changed over lo
 	byInterface                    []uint16 // of what comes in by a named one
 	uids, gids                     []uint32 // let off
 	divertedUIDs, divertedGIDs     []uint32 // of all others' packets
@@ -66,7 +66,7 @@ func (f *findings) proxy() Proxy {
 		proxy.Transparent, proxy.Mark = true, first(f.mangleMarks, f.routed)
 		if len(turned) > 0 { // the ip rules are for the hop, and for what is turned round
 			hops := slices.DeleteFunc(f.routed, func(mark uint32) bool { return slices.Contains(f.tproxyMarks, mark) })
-			proxy.Mark, proxy.OwnMark = first(hops), first(f.leavingMarks)
+			proxy.Mark, proxy.OwnMark = first(hops), first(f.ownMarks)
 		}
 	case len(f.uids)+len(f.gids)+len(f.divertedUIDs)+len(f.divertedGIDs) == 0 && len(natMarks) > 0:
 		proxy.Transparent, proxy.Mark, proxy.MarkAll = true, natMarks[0], true
@@ -113,6 +113,12 @@ func (f *findings) add(r reached) {
 			f.outbound = append(f.outbound, target.Port)
 			f.addDiverted(r.matches)
 		}
+	case ruleset.SetMark:
+		for _, m := range r.matches {
+			if own, is := m.(ruleset.Mark); is && own.Value != 0 && !own.Not && !own.Connection && r.hook == "OUTPUT" && r.has(isOverLoopback) {
+				f.ownMarks = append(f.ownMarks, own.Value)
+			}
+		}
 	case ruleset.Verdict:
 		if target != ruleset.Drop {
 			f.addLetOff(r)
@@ -138,11 +144,6 @@ func isFromLoopback(m ruleset.Match) bool {
 	return ok && in.Name == "lo" && !in.Not
 }
 
-func isLeaving(m ruleset.Match) bool {
-	out, ok := m.(ruleset.OutInterface)
-	return ok && out.Name == "lo" && out.Not
-}
-
 func isOverLoopback(m ruleset.Match) bool {
 	out, ok := m.(ruleset.OutInterface)
 	return ok && out.Name == "lo" && !out.Not
@@ -164,8 +165,6 @@ func (f *findings) addLetOff(r reached) {
 		case ruleset.Mark:
 			switch {
 			case m.Not || m.Connection || m.Value == 0:
-			case r.table == "mangle" && r.hook == "OUTPUT" && r.has(isLeaving):
-				f.leavingMarks = append(f.leavingMarks, m.Value)
 			case r.table == "mangle":
 				f.mangleMarks = append(f.mangleMarks, m.Value)
 			case r.table == "nat":
