@@ -274,7 +274,7 @@ func (d *dumper) addresses() error {
 		}
 		fmt.Fprintf(d, "net.ipv4.conf.%s.route_localnet = %s\n", name, value)
 	}
-	for _, name := range slices.Concat(ruleset.IPv4.MarkSettings(), ruleset.IPv6.MarkSettings()[:1]) {
+	for _, name := range slices.Concat(ruleset.IPv4.MarkSettings(), ruleset.IPv6.MarkSettings()[1:]) {
 		value, err := sysctl(strings.ReplaceAll(name, ".", "/"))
 		if err != nil {
 			return fmt.Errorf("reading sysctl %s: %w", name, err)

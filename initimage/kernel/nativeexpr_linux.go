@@ -236,7 +236,7 @@ func (n *nativeRule) fib(attrs attributeMap) error {
 // understood in Shunt's table, which only looks for marks that no listener has.
 func (n *nativeRule) socket(attrs attributeMap) error {
 	loaded := nft.Operand{}
-	if n.reader.own && bigEndian(attrs[expr.NFTA_SOCKET_KEY]) == expr.NFT_SOCKET_MARK {
+	if n.reader.own && nft.BigEndian(attrs[expr.NFTA_SOCKET_KEY]) == expr.NFT_SOCKET_MARK {
 		loaded.Property = nft.PropertySocketMark
 	}
 	n.load(attrs[expr.NFTA_SOCKET_DREG], loaded)

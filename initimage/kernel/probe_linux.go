@@ -112,10 +112,10 @@ func (ps *probing) run(ctx context.Context) {
 // tries a datagram and, if the probe was lost rather than refused, the excluded
 // ports.
 func (ps *probing) blockedByOthers(ctx context.Context, lost bool) bool {
-	controls := []probe{inboundProbe(ps.want.Family, "udp", 0)}
+	controls := []probe{inboundProbe(ps.spec, ps.want.Family, "udp", 0)}
 	for _, r := range ps.spec.InboundExcludePorts {
 		if lost {
-			controls = append(controls, inboundProbe(ps.want.Family, "tcp", r.First))
+			controls = append(controls, inboundProbe(ps.spec, ps.want.Family, "tcp", r.First))
 		}
 	}
 	for _, p := range controls {
@@ -147,6 +147,8 @@ type probe struct {
 	ruleset.Packet
 	uplink string     // by which it leaves, if it does
 	via    netip.Addr // where it is sent, if not to its destination
+	// visitorMark is the mark of the socket that plays another host; 0 for none.
+	visitorMark uint32
 }
 
 // probes returns the packets to send. They have the uid and gid of this process.
@@ -172,12 +174,12 @@ func probes(spec interception.Spec, family ruleset.Family, sink sink) []probe {
 		all = append(all, out("tcp", probeLink, own, 0, self))
 	}
 	if sink.guarded {
-		all = append(all, inboundProbe(family, "tcp", 0))
+		all = append(all, inboundProbe(spec, family, "tcp", 0))
 		for _, r := range first(spec.InboundPorts.Ranges) {
-			all = append(all, inboundProbe(family, "tcp", r.First))
+			all = append(all, inboundProbe(spec, family, "tcp", r.First))
 		}
 		for _, r := range first(spec.UDPPorts) {
-			all = append(all, inboundProbe(family, "udp", r.First))
+			all = append(all, inboundProbe(spec, family, "udp", r.First))
 		}
 	}
 	ways := maps.Clone(sink.beyond[family])
@@ -202,10 +204,14 @@ func first(ranges interception.PortRanges) interception.PortRanges {
 	return ranges[:min(len(ranges), maxProbed)]
 }
 
-// inboundProbe returns a probe that comes in by probeLink.
-func inboundProbe(family ruleset.Family, protocol string, port uint16) probe {
-	addrs := probeNets[family]
-	return probe{Packet: ruleset.Packet{
+// inboundProbe returns a probe that comes in by probeLink. Without conntrack its socket
+// has the mark of the proxy's own, so that what it sends is not taken for the app's.
+func inboundProbe(spec interception.Spec, family ruleset.Family, protocol string, port uint16) probe {
+	addrs, mark := probeNets[family], uint32(0)
+	if spec.NoConntrack {
+		mark = spec.Marks().Proxy
+	}
+	return probe{visitorMark: mark, Packet: ruleset.Packet{
 		Direction: ruleset.In, Family: family, Protocol: protocol, Src: addrs.visitor, Dst: addrs.own.Addr(), DstPort: port,
 		Interface: probeLink, State: ruleset.New,
 	}, uplink: probeLink, via: addrs.alias}
@@ -320,8 +326,8 @@ func (p *probe) prepare(fd int) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, probePriority); err != nil {
 		return err
 	}
-	if p.Mark != 0 {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(p.Mark)); err != nil {
+	if mark := p.Mark | p.visitorMark; mark != 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(mark)); err != nil {
 			return err
 		}
 	}

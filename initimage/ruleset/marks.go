@@ -37,14 +37,13 @@ func (b *builder) tproxyByMarks() {
 	b.rejectUDP()
 }
 
-// MarkSettings returns the sysctls that let sockets inherit marks. The second one
+// MarkSettings returns the sysctls that let sockets inherit marks, sorted. One of them
 // concerns both families.
 func (f Family) MarkSettings() []string {
-	reflect := "net.ipv4.fwmark_reflect"
 	if f == IPv6 {
-		reflect = "net.ipv6.fwmark_reflect"
+		return []string{acceptMarks, "net.ipv6.fwmark_reflect"}
 	}
-	return []string{reflect, acceptMarks}
+	return []string{"net.ipv4.fwmark_reflect", acceptMarks}
 }
 
 // ByMarks reports whether the set is that of SystemTProxy without conntrack, as it
@@ -91,13 +90,17 @@ func (b *builder) inboundByMarks(marks interception.Marks) {
 	if !b.spec.InboundPorts.All {
 		b.mangle.add(chainInbound, rule("every other inbound port: left alone", Jump{Chain: chainDirect}))
 	}
+	byItsSource := func(m Mark) Rule {
+		return rule("inbound hop of the proxy, by its source", SetMark{Value: marks.Hop, Mask: allBits}, m, AddressType{Not: true})
+	}
 	b.mangle.add(chainInLoopback,
 		rule("inbound hop of the proxy, and the app's answers to it", Return, marked(marks.Hop)),
+		byItsSource(marked(0)),
 		rule("connections of the app: to the outbound listener of the proxy", TProxy{
 			Port: b.spec.OutboundPort, Address: b.family.unspecified(), Mark: marks.Outbound, Mask: allBits,
 		}, tcp, marked(marks.Outbound)),
 		rule("the proxy calls its own pod: inbound", Jump{Chain: chainInbound}, marked(marks.Self)),
-		rule("inbound hop of the proxy, by its source", SetMark{Value: marks.Hop, Mask: allBits}, marked(0), AddressType{Not: true}))
+		byItsSource(marked(marks.Proxy)))
 	b.mangle.add("PREROUTING",
 		rule("what comes over loopback is told by its mark", Jump{Chain: chainInLoopback, Goto: true}, tcp, inLoopback),
 		rule("its socket has a mark: all is decided", Accept, tcp, SocketMark{Value: marks.Settled(), Mask: interception.SettledMask}))
@@ -128,20 +131,23 @@ func (b *builder) outputByMarks(marks interception.Marks) {
 
 // outputOverLoopback returns the rules that mark the proxy's calls to its own pod.
 //
-//	source     | mark  | owner   | it is                       | gets
-//	127.0.0.6  | any   | any     | the inbound hop to the app  | stays
-//	ours       | Proxy | any     | a call to its own pod       | Self
-//	ours       | none  | proxy   | a call to its own pod       | Self
-//	not ours   | any   | any     | the inbound hop to the app  | stays: PREROUTING marks it
+//	source     | mark     | owner   | it is                       | gets
+//	any        | Outbound | any     | the proxy's answer          | stays: the first rule spares it the next one's lookup
+//	not ours   | any      | any     | the inbound hop to the app  | stays: PREROUTING marks it
+//	127.0.0.6  | any      | any     | the inbound hop to the app  | stays
+//	ours       | Proxy    | any     | a call to its own pod       | Self
+//	ours       | none     | proxy   | a call to its own pod       | Self
 func (b *builder) outputOverLoopback(marks interception.Marks) []Rule {
 	self := SetMark{Value: marks.Self, Mask: allBits}
 	rules := []Rule{
+		rule("the proxy answers the app", Return, marked(marks.Outbound)),
+		rule("inbound hop of the proxy, by its source", Return, AddressType{Not: true}),
 		rule("inbound hop of the proxy to the app", Return, b.fromPassthrough()),
 		rule("the proxy (mark) calls its own pod: inbound", self, b.beyondLoopback(), marked(marks.Proxy)),
 	}
 	for _, id := range b.proxy() {
 		rules = append(rules, rule("the proxy ("+id.description+") calls its own pod: inbound", self,
-			b.beyondLoopback(), marked(0), id.match, AddressType{}))
+			b.beyondLoopback(), marked(0), id.match))
 	}
 	return rules
 }
