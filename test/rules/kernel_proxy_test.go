@@ -23,6 +23,7 @@ import (
 //	outbound | both     | SO_ORIGINAL_DST           | the pod's address
 //	inbound  | REDIRECT | SO_ORIGINAL_DST           | 127.0.0.6 or ::6
 //	inbound  | TPROXY   | the socket's own address  | the client's address, marked
+//	outbound | TPROXY without conntrack | the socket's own address | the pod's address, marked
 type proxy struct {
 	pod      *netns.NS
 	spec     interception.Spec
@@ -74,7 +75,7 @@ func startProxy(t *testing.T, pod *netns.NS, spec interception.Spec, id proxyIde
 	for _, wildcard := range netns.Wildcards {
 		for port, name := range map[uint16]string{spec.OutboundPort: outbound, spec.InboundPort: inbound} {
 			o := netns.ListenOptions{
-				Identity: id.Identity, Name: name, Transparent: name == inbound && spec.System == interception.SystemTProxy,
+				Identity: id.Identity, Name: name, Transparent: name == inbound && spec.System == interception.SystemTProxy || spec.NoConntrack,
 			}
 			listener, err := pod.ListenTCP(netip.AddrPortFrom(wildcard, port), o)
 			if err != nil {
@@ -151,14 +152,23 @@ func (p *proxy) serve(ctx context.Context, listener string, client *net.TCPConn)
 }
 
 func (p *proxy) destination(listener string, client *net.TCPConn) (netip.AddrPort, error) {
-	if listener == inbound && p.spec.System == interception.SystemTProxy {
+	if listener == inbound && p.spec.System == interception.SystemTProxy || p.spec.NoConntrack {
 		return client.LocalAddr().(*net.TCPAddr).AddrPort(), nil
 	}
 	return netns.OriginalDst(client)
 }
 
-func (p *proxy) onwardOptions(c crossing) netns.DialOptions {
+// ownOptions are those of its connections that are not to the app.
+func (p *proxy) ownOptions() netns.DialOptions {
 	o := netns.DialOptions{Identity: p.identity.Identity}
+	if p.spec.NoConntrack && !p.identity.unmarked {
+		o.Mark = p.spec.Marks().Proxy
+	}
+	return o
+}
+
+func (p *proxy) onwardOptions(c crossing) netns.DialOptions {
+	o := p.ownOptions()
 	switch {
 	case c.listener == outbound:
 	case p.spec.System == interception.SystemRedirect:

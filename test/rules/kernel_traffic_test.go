@@ -152,7 +152,7 @@ func (tr *traffic) open(t *testing.T, kind kind, family string) (netns.Reply, er
 	ns := tr.lab.Pod
 	switch {
 	case kind.proxy:
-		options.Identity = tr.identity.Identity
+		options = tr.proxy.ownOptions()
 	case kind.outside:
 		ns, options.Source = tr.lab.Outside, pick(family, netns.OutsideIPv4, netns.OutsideIPv6)
 	}
