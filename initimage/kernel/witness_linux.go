@@ -16,10 +16,11 @@ import (
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
-// Witness sends those probes for which a process needs no privilege, in the network
-// namespace of this thread: connections of its own to addresses outside, which have
-// to arrive at the proxy's ports here instead. Host.Probe sends the others: in from
-// outside, and with the proxy's marks.
+// Witness checks what a process can see without a privilege, in the network
+// namespace of this thread. It compares the addresses, policy rules and routes that
+// the rules need, and sends connections of its own to addresses outside, which have
+// to arrive at the proxy's ports here instead. Nobody can come in from outside, or
+// read the rules, without one: Host.Probe does, and Verify.
 //
 // The user and group of this process must be intercepted, and so be others than the
 // proxy's. Nothing gets farther than the node if the rules are not there: every
@@ -33,6 +34,14 @@ func Witness(ctx context.Context, spec interception.Spec, families []ruleset.Fam
 	defer handle.Close()
 	var result ProbeResult
 	for _, family := range families {
+		want := ruleset.Build(spec, family)
+		have, err := host.Routing(family)
+		if err != nil {
+			return ProbeResult{}, fmt.Errorf("%w: %s: %w", ErrPreflight, family, err)
+		}
+		for _, lost := range missing(want.Routing, have).Lines(family) {
+			result.Findings = append(result.Findings, "missing: "+lost)
+		}
 		to := probeNets[family].beyond
 		index := host.egressInterface(to)
 		if index == 0 {
@@ -43,12 +52,13 @@ func Witness(ctx context.Context, spec interception.Spec, families []ruleset.Fam
 		if err != nil {
 			return ProbeResult{}, fmt.Errorf("%w: finding interface %d: %w", ErrPreflight, index, err)
 		}
-		want := ruleset.Build(spec, family)
 		for _, probe := range witnessed(spec, family, uplink.Attrs().Name) {
 			if len(result.Findings) == maxLost {
 				return result, nil
 			}
-			switch proved, err := probe.witness(ctx, want); {
+			switch proved, err := probe.witness(ctx, want, host.accepted); {
+			case errors.Is(err, errTaken):
+				result.Unproved = append(result.Unproved, fmt.Sprintf("%s: probe %s: %v", family, probe, err))
 			case err != nil:
 				result.Findings = append(result.Findings, fmt.Sprintf("%s: probe %s: %v", family, probe, err))
 			case !proved && probe.DstPort == probePort:
@@ -72,23 +82,33 @@ func witnessed(spec interception.Spec, family ruleset.Family, uplink string) []p
 }
 
 // witness sends the probe if the rules take it to a port of the proxy. proved
-// reports whether it did and arrived there. One that is lost is sent once more: a
-// busy node may lose a packet.
-func (p *probe) witness(ctx context.Context, want ruleset.RuleSet) (proved bool, err error) {
+// reports whether it did and arrived there. One that is lost is sent again: a busy
+// node may lose a packet. accepted finds what somebody else has accepted here.
+func (p *probe) witness(ctx context.Context, want ruleset.RuleSet, accepted findAccepted) (proved bool, err error) {
 	outcome := ruleset.Trace(want, ruleset.Host{Uplink: p.uplink}, p.Packet).Outcome
 	if outcome.Fate != ruleset.Redirected {
 		return false, nil
 	}
-	err = p.arrives(ctx, outcome.Port)
-	if isLost(err) {
-		err = p.arrives(ctx, outcome.Port)
+	for range 3 {
+		if err = p.arrives(ctx, outcome.Port, accepted); !isLost(err) {
+			break
+		}
 	}
 	return err == nil, err
 }
 
-// arrives sends the probe and waits for it at a port of the proxy. If the proxy
-// listens there already, it is enough that the connection stands.
-func (p *probe) arrives(ctx context.Context, port uint16) error {
+// errTaken is the error of a datagram to a port where somebody listens already, and
+// so takes it unseen.
+var errTaken = errors.New("somebody listens at the proxy's port already")
+
+// findAccepted reports whether a port here has accepted a connection from an
+// address.
+type findAccepted func(port uint16, from netip.AddrPort) (bool, error)
+
+// arrives sends the probe and waits for it at a port of the proxy. If somebody
+// listens there already, a connection that stands is not enough: it may have got to
+// its destination. So the other end of it has to be here, at that port.
+func (p *probe) arrives(ctx context.Context, port uint16, accepted findAccepted) error {
 	wildcard := netip.IPv6Unspecified()
 	if p.Family == ruleset.IPv4 {
 		wildcard = netip.IPv4Unspecified()
@@ -100,6 +120,8 @@ func (p *probe) arrives(ctx context.Context, port uint16) error {
 	}
 	if !taken {
 		defer proxy.Close()
+	} else if p.Protocol != "tcp" {
+		return fmt.Errorf("%w, %d", errTaken, port)
 	}
 	dialer := net.Dialer{Timeout: probePatience, Control: onSocket(func(fd int) error { return oneHop(fd, p.Family) })}
 	conn, err := dialer.DialContext(ctx, p.network(), netip.AddrPortFrom(p.Dst, p.DstPort).String())
@@ -108,7 +130,15 @@ func (p *probe) arrives(ctx context.Context, port uint16) error {
 	}
 	defer conn.Close()
 	if taken {
-		return nil
+		from, err := netip.ParseAddrPort(conn.LocalAddr().String())
+		if err != nil {
+			return err
+		}
+		here, err := accepted(port, from)
+		if err == nil && !here {
+			err = fmt.Errorf("reached its destination instead of port %d", port)
+		}
+		return err
 	}
 	sent := []byte(rand.Text())
 	if _, err := conn.Write(sent); err != nil {
@@ -122,6 +152,27 @@ func (p *probe) arrives(ctx context.Context, port uint16) error {
 		return fmt.Errorf("port %d was reached by somebody else", port)
 	}
 	return nil
+}
+
+// accepted implements findAccepted. A listener for both families accepts IPv4
+// connections by IPv6 sockets.
+func (h *Host) accepted(port uint16, from netip.AddrPort) (bool, error) {
+	for _, family := range ruleset.Families {
+		sockets, err := h.netlink.SocketDiagTCP(uint8(netlinkFamily(family)))
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+			return false, errors.New("the kernel does not list sockets (CONFIG_INET_DIAG)")
+		}
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return false, fmt.Errorf("listing the sockets: %w", err)
+		}
+		for _, socket := range sockets {
+			client, _ := netip.AddrFromSlice(socket.ID.Destination)
+			if socket.ID.SourcePort == port && netip.AddrPortFrom(client.Unmap(), socket.ID.DestinationPort) == from {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 // oneHop keeps a packet from going farther than the node.
