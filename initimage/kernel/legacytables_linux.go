@@ -18,13 +18,18 @@ import (
 // legacyTables returns the legacy tables of this namespace that hold anything: a
 // rule, or a policy other than ACCEPT. An empty table says nothing: listing a table
 // creates it, and nobody can delete it again.
+//
+// Root may not read the file if the namespace belongs to another user namespace, as
+// that of a pod with hostUsers: false does to the node's agent, which has no
+// DAC_READ_SEARCH. Then legacy tables are taken for missing: the probes show whether
+// rules of others are in the way.
 func legacyTables(family ruleset.Family) ([]string, error) {
 	file := "/proc/thread-self/net/ip_tables_names"
 	if family == ruleset.IPv6 {
 		file = "/proc/thread-self/net/ip6_tables_names"
 	}
 	text, err := readProc(file)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) && os.Geteuid() == 0 {
 		return nil, nil
 	}
 	if err != nil {
