@@ -162,6 +162,7 @@ func (a *Agent) synchronize(pods []pod) {
 	}
 }
 
+// takeOver sets a pod up unless that has been done.
 func (a *Agent) takeOver(p pod) {
 	if rules, err := p.rules(); err == nil {
 		receipt, there, err := receiptOf(p)
@@ -170,9 +171,14 @@ func (a *Agent) takeOver(p pod) {
 			return
 		}
 	}
-	if !gone(p) {
-		a.start(p, late, func(error) {})
+	if gone(p) {
+		return
 	}
+	when := late
+	if a.knows(p) {
+		when = repair
+	}
+	a.start(p, when, func(error) {})
 }
 
 // Resync compares the pods with their rules again and again, until ctx ends.
@@ -274,6 +280,13 @@ func (a *Agent) remember(p pod) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.pods[p.sandbox] = p
+}
+
+func (a *Agent) knows(p pod) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, known := a.pods[p.sandbox]
+	return known
 }
 
 func (a *Agent) forget(p pod) {

@@ -215,17 +215,45 @@ func TestStopped(t *testing.T) {
 	netns.Require(t)
 	a := newAgent(t, true)
 	p, _ := newPod(t, interception.SystemRedirect)
-	sandbox := &api.PodSandbox{
-		Id: p.sandbox, Annotations: map[string]string{podplan.RulesKey: p.text},
-		Linux: &api.LinuxPodSandbox{Namespaces: []*api.LinuxNamespace{{Type: "network", Path: p.netns}}},
-	}
-	runtime := &plugin{agent: a}
+	sandbox, runtime := sandboxOf(p), &plugin{agent: a}
 	if err := runtime.RunPodSandbox(t.Context(), sandbox); err != nil || a.count() != 1 {
 		t.Fatalf("%v, %d pods", err, a.count())
 	}
 	awaitIdle(t, a)
 	if err := runtime.StopPodSandbox(t.Context(), sandbox); err != nil || a.count() != 0 {
 		t.Errorf("%v, %d pods", err, a.count())
+	}
+}
+
+// TestStartContainer checks that a pod of which the runtime has not told is set up when its gate starts, and
+// that one whose set-up has failed is set up again.
+func TestStartContainer(t *testing.T) {
+	netns.Require(t)
+	a := newAgent(t, true)
+	p, _ := newPod(t, interception.SystemRedirect)
+	runtime := &plugin{agent: a}
+	for _, when := range []string{late, repair} {
+		if err := runtime.StartContainer(t.Context(), sandboxOf(p), nil); err != nil {
+			t.Fatal(err)
+		}
+		for testutil.ToFloat64(a.Metrics.setUps.WithLabelValues(when, resultDone)) != 1 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		awaitIdle(t, a)
+		a.takeOver(p) // changes nothing
+		err := inNamespace(p.netns, func() error {
+			return kernel.LeaveReceipt(kernel.Receipt{State: kernel.ReceiptFailed, Digest: receiptIn(t, p).Digest})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func sandboxOf(p pod) *api.PodSandbox {
+	return &api.PodSandbox{
+		Id: p.sandbox, Annotations: map[string]string{podplan.RulesKey: p.text},
+		Linux: &api.LinuxPodSandbox{Namespaces: []*api.LinuxNamespace{{Type: "network", Path: p.netns}}},
 	}
 }
 

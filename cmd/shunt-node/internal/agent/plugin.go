@@ -59,6 +59,14 @@ func (a *Agent) connect(ctx context.Context) error {
 // plugin is what NRI calls. The methods that it has are the events that it gets.
 type plugin struct{ agent *Agent }
 
+// NRI calls no method of another signature, and does not say so.
+var _ interface {
+	stub.SynchronizeInterface
+	stub.RunPodInterface
+	stub.StopPodInterface
+	stub.StartContainerInterface
+} = (*plugin)(nil)
+
 // Synchronize is told of the pods that there are when the plugin connects. It returns
 // at once: the runtime starts nothing before.
 func (p *plugin) Synchronize(_ context.Context, sandboxes []*api.PodSandbox, _ []*api.Container) ([]*api.ContainerUpdate, error) {
@@ -83,6 +91,16 @@ func (p *plugin) RunPodSandbox(ctx context.Context, sandbox *api.PodSandbox) err
 		return nil
 	}
 	return p.agent.begin(ctx, found)
+}
+
+// StartContainer is told of a container that starts. If the pod's set-up has failed, or
+// the runtime made its sandbox while the agent connected and told of it neither way,
+// as CRI-O and containerd before 1.7.26 may, its gate waits: now it is set up.
+func (p *plugin) StartContainer(_ context.Context, sandbox *api.PodSandbox, _ *api.Container) error {
+	if found, wanted := podOf(sandbox); wanted && found.netns != "" {
+		go p.agent.takeOver(found)
+	}
+	return nil
 }
 
 // StopPodSandbox is told of a sandbox that ends.
