@@ -166,7 +166,7 @@ func TestLongListsForTheNode(t *testing.T) {
 	cfg.InterceptFrom = config.InterceptFromNode
 	for key, c := range map[string]struct{ list, want string }{
 		annotation.ExcludeOutboundIPRangesKey: {words(5_000, "2001:db8:%x::/48"), ""},
-		annotation.ExcludeInterfacesKey:       {words(257, "net%d"), "--istio-exclude-interfaces: 257 elements; accepted by the node's agent"},
+		annotation.ExcludeInterfacesKey:       {words(257, "net%d"), "--istio-exclude-interfaces: 257 elements; accepted by the node's"},
 	} {
 		pod := cases.Small()
 		pod.Annotations = map[string]string{key: c.list}

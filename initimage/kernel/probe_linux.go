@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -403,16 +402,4 @@ func portOf(addr net.Addr) uint16 {
 		return 0
 	}
 	return parsed.Port()
-}
-
-// onSocket returns a Control function that sets an option before a socket is bound
-// or connected.
-func onSocket(set func(fd int) error) func(string, string, syscall.RawConn) error {
-	return func(_, _ string, raw syscall.RawConn) error {
-		var failed error
-		if err := raw.Control(func(fd uintptr) { failed = set(int(fd)) }); err != nil {
-			return err
-		}
-		return os.NewSyscallError("setsockopt", failed)
-	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -77,4 +79,16 @@ func destroy(family ruleset.Family, id netlink.SocketID) error {
 	req.AddRawData(request)
 	_, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
 	return err
+}
+
+// onSocket returns a Control function that sets an option before a socket is bound
+// or connected.
+func onSocket(set func(fd int) error) func(string, string, syscall.RawConn) error {
+	return func(_, _ string, raw syscall.RawConn) error {
+		var failed error
+		if err := raw.Control(func(fd uintptr) { failed = set(int(fd)) }); err != nil {
+			return err
+		}
+		return os.NewSyscallError("setsockopt", failed)
+	}
 }

@@ -111,7 +111,10 @@ func witness(t *testing.T, pod *netns.NS, spec interception.Spec) (result kernel
 // rulesOf returns all rules of a family, in an order that stays.
 func rulesOf(t *testing.T, pod *netns.NS, family ruleset.Family) (all []*nftables.Rule) {
 	t.Helper()
-	nftFamily := map[ruleset.Family]nftables.TableFamily{ruleset.IPv4: nftables.TableFamilyIPv4, ruleset.IPv6: nftables.TableFamilyIPv6}[family]
+	nftFamily := nftables.TableFamilyIPv4
+	if family == ruleset.IPv6 {
+		nftFamily = nftables.TableFamilyIPv6
+	}
 	err := pod.Do(func() error {
 		conn, err := nftables.New()
 		if err != nil {
@@ -212,13 +215,13 @@ func TestWitnessOfATakenPort(t *testing.T) {
 		if intercepted {
 			apply(t, lab.Pod, spec)
 		}
-		for _, any := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		for _, wildcard := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
 			for _, port := range []uint16{spec.OutboundPort, spec.DNS.Port} {
-				listen(t, lab.Pod, "tcp", netip.AddrPortFrom(any, port))
+				listen(t, lab.Pod, "tcp", netip.AddrPortFrom(wildcard, port))
 			}
-			listen(t, lab.Pod, "udp", netip.AddrPortFrom(any, spec.DNS.Port))
+			listen(t, lab.Pod, "udp", netip.AddrPortFrom(wildcard, spec.DNS.Port))
 			for _, port := range []uint16{443, 53} {
-				listen(t, lab.Outside, "tcp", netip.AddrPortFrom(any, port))
+				listen(t, lab.Outside, "tcp", netip.AddrPortFrom(wildcard, port))
 			}
 		}
 		got := witness(t, lab.Pod, spec)

@@ -196,7 +196,9 @@ func TestOddPaths(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{filepath.Join(dir, "fifo"), filepath.Join(dir, "file"), filepath.Join(dir, "missing"), dir, "/proc/self/ns/ipc"} {
+	for _, path := range []string{
+		filepath.Join(dir, "fifo"), filepath.Join(dir, "file"), filepath.Join(dir, "missing"), dir, "/proc/self/ns/ipc",
+	} {
 		a := newAgent(t, true)
 		p, _ := newPod(t, interception.SystemRedirect)
 		p.netns = path

@@ -36,7 +36,8 @@ func TestUserNamespace(t *testing.T) {
 	}
 	netns.Require(t, "ip", "setpriv")
 	child := exec.CommandContext(t.Context(), "sh", "-ec", "ip link set lo up; ip link add eth0 type veth peer name eth1; "+
-		"ip address add 10.0.0.1/24 dev eth0; ip link set eth0 up; ip link set eth1 up; ip route add default via 10.0.0.2; echo ready; exec cat")
+		"ip address add 10.0.0.1/24 dev eth0; ip link set eth0 up; ip link set eth1 up; "+
+		"ip route add default via 10.0.0.2; echo ready; exec cat")
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 100000, Size: 65536}}
 	// One after the other, as container runtimes do: only so root of the user namespace owns its files in /proc.
 	child.SysProcAttr = &syscall.SysProcAttr{
