@@ -174,7 +174,8 @@ func TestBadArguments(t *testing.T) {
 		{[]string{"--webhook-port=x"}, []string{"--webhook-port", `"x"`}},
 		{
 			[]string{
-				"--webhook-port=65536", "--cert-dir=", "--log-level=loud", "--log-format=xml", "--shutdown-delay=1m", "--count-pods=1s", "more",
+				"--webhook-port=65536", "--cert-dir=", "--log-level=loud", "--log-format=xml", "--shutdown-delay=1m", "--count-pods=1s",
+				"more",
 			},
 			[]string{
 				"--webhook-port: invalid value 65536; accepted: a port from 1 to 65535", `--cert-dir: invalid value ""; accepted: a folder`,

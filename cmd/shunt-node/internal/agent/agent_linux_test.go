@@ -104,6 +104,30 @@ func TestBegin(t *testing.T) {
 	}
 }
 
+// TestSlowStartCounts checks that a sandbox that goes on before it has its rules counts in the metric of
+// how long sandboxes wait, which is about those.
+func TestSlowStartCounts(t *testing.T) {
+	netns.Require(t)
+	registry := prometheus.NewPedanticRegistry()
+	a := New(Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Metrics: NewMetrics(registry)})
+	p, _ := newPod(t, interception.SystemRedirect)
+	ctx, cancel := context.WithDeadline(t.Context(), time.Now()) // the runtime waits no longer
+	defer cancel()
+	if err := a.begin(ctx, p); err != nil {
+		t.Fatal(err)
+	}
+	awaitIdle(t, a)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == "shunt_node_sandbox_duration_seconds" && family.GetMetric()[0].GetHistogram().GetSampleCount() != 1 {
+			t.Errorf("%d sandboxes counted, want 1", family.GetMetric()[0].GetHistogram().GetSampleCount())
+		}
+	}
+}
+
 // TestRefused checks that nothing is done for a pod of the node's network, or with an annotation that
 // the injector does not write.
 func TestRefused(t *testing.T) {
