@@ -38,6 +38,7 @@ func Bootstrap(mode interception.Mode, spec interception.Spec, settings Settings
 				set("name", "static"), set("static_layer", object{set("overload.premature_reset_total_stream_count", math.MaxUint32)}),
 			}})}))
 	}
+	document = append(document, b.markedSockets()...)
 	document = append(document, set("static_resources", object{
 		set("listeners", b.listeners()),
 		set("clusters", b.clusters()),
@@ -53,6 +54,17 @@ type builder struct {
 	mode     interception.Mode
 	spec     interception.Spec
 	families []family
+}
+
+// markedSockets marks the sockets that Envoy connects, but for those of clusters with
+// options of their own, which are the hops to the app. Without conntrack the rules
+// know Envoy's packets by nothing else.
+func (b builder) markedSockets() []field {
+	if !b.spec.NoConntrack {
+		return nil
+	}
+	return []field{explained("The rules know Envoy's own connections by this mark.",
+		"cluster_manager", object{set("upstream_bind_config", object{set("socket_options", list{marked(b.spec.Marks().Proxy)})})})}
 }
 
 // readsHTTP reports whether Envoy detects HTTP on any port.

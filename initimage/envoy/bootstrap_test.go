@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
@@ -41,6 +42,13 @@ func defaults(mode interception.Mode) variant {
 func withHTTP(mode interception.Mode) variant {
 	m := defaults(mode)
 	m.settings.InboundHTTPPorts, m.settings.OutboundHTTPPorts = "*", "*"
+	return m
+}
+
+func withoutConntrack() variant {
+	m := defaults(interception.ModeTProxy)
+	m.spec = interception.DefaultFor(interception.SystemTProxy)
+	m.spec.NoConntrack = true
 	return m
 }
 
@@ -139,7 +147,11 @@ func TestGolden(t *testing.T) {
 	}
 	declared.host.NodeAddresses = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fd00::1")}
 	declared.settings.StatsMatcher = envoy.StatsMatcher{Prefixes: []string{"cluster.PassthroughCluster."}, Suffixes: []string{"_length_ms"}}
-	for name, m := range map[string]variant{"redirect-ipv4": ipv4, "tproxy-dns": dns, "declared": declared} {
+	untracked := withoutConntrack()
+	untracked.host.IPv6 = false
+	for name, m := range map[string]variant{
+		"redirect-ipv4": ipv4, "tproxy-dns": dns, "declared": declared, "tproxy-no-conntrack": untracked,
+	} {
 		file := filepath.Join("testdata", name+".yaml")
 		if *update {
 			if err := os.WriteFile(file, []byte(m.text()), 0o644); err != nil {
@@ -230,6 +242,56 @@ func TestBoundToLoopback(t *testing.T) {
 		m.host.BindToLoopback = false
 		if bound := boundClusters(t, m); bound != nil {
 			t.Errorf("%s: %v bind to lo, which this kernel refuses", mode, bound)
+		}
+	}
+}
+
+// TestMarkedSockets checks that without conntrack every socket that Envoy connects has a mark: the
+// hops to the app one of their own.
+func TestMarkedSockets(t *testing.T) {
+	marks := func(bind *corev3.BindConfig) (found []int64) {
+		const solSocket, soMark = 1, 36
+		for _, option := range bind.GetSocketOptions() {
+			if option.Level == solSocket && option.Name == soMark {
+				found = append(found, option.GetIntValue())
+			}
+		}
+		return found
+	}
+	for _, bindToLoopback := range []bool{true, false} {
+		for _, ports := range []string{"", "*"} {
+			m := withoutConntrack()
+			m.host.BindToLoopback, m.settings.InboundHTTPPorts, m.settings.OutboundHTTPPorts = bindToLoopback, ports, ports
+			read := m.read(t)
+			all := []int64{int64(m.spec.Marks().Proxy)}
+			if got := marks(read.GetClusterManager().GetUpstreamBindConfig()); !slices.Equal(got, all) {
+				t.Errorf("all sockets have the marks %#x, want %#x", got, all)
+			}
+			for _, c := range read.StaticResources.Clusters {
+				var want []int64
+				if strings.HasPrefix(c.Name, "InboundPassthroughCluster") {
+					want = []int64{int64(m.spec.Marks().Hop)}
+				}
+				if got := marks(c.UpstreamBindConfig); !slices.Equal(got, want) || want == nil && c.UpstreamBindConfig != nil {
+					t.Errorf("%s has the marks %#x in %v, want %#x", c.Name, got, c.UpstreamBindConfig, want)
+				}
+			}
+		}
+	}
+	if read := defaults(interception.ModeTProxy).read(t); read.ClusterManager != nil {
+		t.Errorf("with conntrack there is %v", read.ClusterManager)
+	}
+}
+
+// TestTransparentWithoutConntrack checks that then both ways to Envoy are by TPROXY, and only what
+// comes in goes on from the client's address.
+func TestTransparentWithoutConntrack(t *testing.T) {
+	for _, l := range withoutConntrack().read(t).StaticResources.Listeners {
+		if passes := strings.HasPrefix(l.Name, "virtual"); l.GetTransparent().GetValue() != passes {
+			t.Errorf("%s is transparent: %t, want %t", l.Name, !passes, passes)
+		}
+		if source := slices.Contains(listenerFilters(l), "original_src"); source != strings.HasPrefix(l.Name, "virtualInbound") {
+			t.Errorf("%s connects from the client's address: %t", l.Name, source)
 		}
 	}
 }

@@ -20,9 +20,9 @@ func (b builder) clusters() list {
 	all := list{fixed(adminCluster, connectTimeout, address(loopback, interception.AdminPort))}
 	for _, f := range b.families {
 		name := inboundCluster(f)
-		all = append(all, b.passthroughClusters(name, name, b.InboundHTTPPorts, b.inboundBind(f)...)...)
+		all = append(all, b.passthroughClusters(name, name, b.InboundHTTPPorts, b.inboundBind(f, false)...)...)
 		if b.separatesSelf() {
-			all = append(all, b.passthroughClusters(name+selfSuffix, name, b.InboundHTTPPorts)...)
+			all = append(all, b.passthroughClusters(name+selfSuffix, name, b.InboundHTTPPorts, b.inboundBind(f, true)...)...)
 		}
 		all = append(all, b.healthClusters(f)...)
 	}
@@ -47,27 +47,35 @@ const selfSuffix = "Self"
 // kernel these come in by the interface that has the address.
 func (b builder) separatesSelf() bool { return b.mode == interception.ModeTProxy && b.BindToLoopback }
 
-// inboundBind returns how Envoy's connections to the app are bound.
+// inboundBind returns how Envoy's connections to the app are bound, or those that the
+// pod makes to itself.
 //
 // The kernel reuses a port within the minute after its connection has ended only if
 // an end of the connection has a loopback address, as 127.0.0.6 is, or the socket
 // is bound to lo (tcp_tw_reuse in ip-sysctl). Without either, with 500 ports and
 // 100 connections a second, 500 of 1,500 connections succeeded; with it, all of
 // them. Package ruleset has a route for a bound connection from ::6.
-func (b builder) inboundBind(f family) []field {
+func (b builder) inboundBind(f family, self bool) []field {
 	var bind object
+	var options list
 	if b.mode == interception.ModeRedirect {
 		bind = append(bind, explained("The rules know Envoy's connections to the application by this address.",
 			"source_address", socketAddress(f.inboundSource, 0)))
 	}
 	reused := b.mode == interception.ModeRedirect && f.loopback == loopback
-	if b.mode != interception.ModeNone && b.BindToLoopback && !reused {
-		const solSocket, soBindToDevice = 1, 25
-		bind = append(bind, explained("On lo the kernel reuses a port at once; elsewhere it waits a minute, and ports run out.",
-			"socket_options", list{object{
-				set("description", "SO_BINDTODEVICE"), set("level", solSocket), set("name", soBindToDevice),
-				set("buf_value", base64.StdEncoding.EncodeToString([]byte("lo\x00"))),
-			}}))
+	if b.mode != interception.ModeNone && b.BindToLoopback && !reused && !self {
+		const soBindToDevice = 25
+		options = append(options, object{
+			explained("On lo the kernel reuses a port at once; elsewhere it waits a minute, and ports run out.",
+				"description", "SO_BINDTODEVICE"), set("level", solSocket), set("name", soBindToDevice),
+			set("buf_value", base64.StdEncoding.EncodeToString([]byte("lo\x00"))),
+		})
+	}
+	if b.spec.NoConntrack {
+		options = append(options, marked(b.spec.Marks().Hop)) // here, too: otherwise it would have the mark of all others
+	}
+	if options != nil {
+		bind = append(bind, set("socket_options", options))
 	}
 	if bind == nil {
 		return nil // in TPROXY original_src binds to the client's address

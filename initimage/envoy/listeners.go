@@ -40,8 +40,9 @@ func (b builder) inbound(f family) object {
 	})
 }
 
-// outbound returns the outbound listener. Unlike Istio's it is not transparent in TPROXY either. Outbound
-// connections always come by nat REDIRECT, to an address of this socket.
+// outbound returns the outbound listener. Unlike Istio's it is not transparent in
+// TPROXY either: the pod's own connections come by nat REDIRECT, to an address of
+// this socket. Only without conntrack they come by TPROXY, too.
 func (b builder) outbound(f family) object {
 	return b.passthrough(passthroughKind{
 		name: "virtualOutbound" + f.suffix, direction: outboundDirection, family: f, port: b.spec.OutboundPort,
@@ -73,7 +74,7 @@ const (
 // In TPROXY the connections that the pod makes to itself have chains of their own,
 // with another cluster.
 func (b builder) passthrough(kind passthroughKind) object {
-	transparent := kind.direction == inboundDirection && b.mode == interception.ModeTProxy
+	transparent := b.mode == interception.ModeTProxy && (kind.direction == inboundDirection || b.spec.NoConntrack)
 	chains := list{
 		healthChain(kind),
 		b.blackHoleChain("blackhole", "A connection to this port itself would come back for ever.",
@@ -95,6 +96,8 @@ func (b builder) passthrough(kind passthroughKind) object {
 	if transparent {
 		listener = append(listener, explained("Packets keep their destination address, which is not this socket's.",
 			"transparent", true))
+	}
+	if transparent && kind.direction == inboundDirection {
 		// Before the inspectors: if those time out, Envoy skips all filters after
 		// them.
 		filters = append(filters, extension("envoy.filters.listener.original_src",
@@ -206,22 +209,33 @@ func (b builder) blackHoleChain(name, why string, match ...field) object {
 const keepaliveReason = "The application's own keepalive ends here: Envoy's keeps both connections known to NATs and load balancers."
 
 // keepaliveOptions returns those of a listener's socket, which accepted ones
-// inherit. The numbers are Linux's on amd64 and arm64.
+// inherit.
 func (b builder) keepaliveOptions() list {
 	const (
-		solSocket, soKeepalive                  = 1, 9
+		soKeepalive                             = 9
 		ipprotoTCP                              = 6
 		tcpKeepIdle, tcpKeepIntvl, tcpKeepCount = 4, 5, 6
 	)
-	option := func(description string, level, name int, value uint32) object {
-		return object{
-			set("description", description), set("level", level), set("name", name), set("int_value", int(value)),
-		}
-	}
 	return list{
-		option("SO_KEEPALIVE", solSocket, soKeepalive, 1),
-		option("TCP_KEEPIDLE", ipprotoTCP, tcpKeepIdle, b.Keepalive.TimeSeconds),
-		option("TCP_KEEPINTVL", ipprotoTCP, tcpKeepIntvl, b.Keepalive.IntervalSeconds),
-		option("TCP_KEEPCNT", ipprotoTCP, tcpKeepCount, b.Keepalive.Probes),
+		socketOption("SO_KEEPALIVE", solSocket, soKeepalive, 1),
+		socketOption("TCP_KEEPIDLE", ipprotoTCP, tcpKeepIdle, b.Keepalive.TimeSeconds),
+		socketOption("TCP_KEEPINTVL", ipprotoTCP, tcpKeepIntvl, b.Keepalive.IntervalSeconds),
+		socketOption("TCP_KEEPCNT", ipprotoTCP, tcpKeepCount, b.Keepalive.Probes),
+	}
+}
+
+const solSocket = 1
+
+// marked gives the packets of a socket a mark.
+func marked(mark uint32) object {
+	const soMark = 36
+	return socketOption("SO_MARK", solSocket, soMark, mark)
+}
+
+// socketOption sets an option of a socket. The numbers are Linux's on amd64 and
+// arm64.
+func socketOption(description string, level, name int, value uint32) object {
+	return object{
+		set("description", description), set("level", level), set("name", name), set("int_value", int(value)),
 	}
 }

@@ -27,6 +27,7 @@ func TestEnvoyAcceptsEveryBootstrap(t *testing.T) {
 				"bytes":   func(*envoyconfig.Settings, *interception.Spec) {},
 				"bounded": func(s *envoyconfig.Settings, _ *interception.Spec) { s.MemoryLimit, s.HealthPort = 1<<30, 8888 },
 				"no log":  func(s *envoyconfig.Settings, _ *interception.Spec) { s.AccessLog = envoyconfig.AccessLogNone },
+				"marked":  func(_ *envoyconfig.Settings, spec *interception.Spec) { spec.NoConntrack = true },
 				"DNS":     func(_ *envoyconfig.Settings, spec *interception.Spec) { spec.DNS.Redirect = true },
 				"declared": func(s *envoyconfig.Settings, _ *interception.Spec) {
 					s.InboundHTTPPorts, s.MemoryLimit = "80,8080-8090", 1<<30
