@@ -36,8 +36,15 @@ const gateUser = 65532
 func TestGate(t *testing.T) {
 	netns.Require(t)
 	program := programForEverybody(t)
-	for _, mode := range []string{"REDIRECT", "TPROXY"} {
-		args := []string{"-m", mode, "--backend=nftables"}
+	for mode, variant := range map[string]struct {
+		args []string
+		lost string // what is said of a probe that leaves
+	}{
+		"REDIRECT":                 {[]string{"-m", "REDIRECT", "--backend=nftables"}, "did not reach port 15001"},
+		"TPROXY":                   {[]string{"-m", "TPROXY", "--backend=nftables"}, "did not reach port 15001"},
+		"TPROXY without conntrack": {[]string{"-m", "TPROXY", "--no-conntrack", "--backend=nftables"}, "did not turn round"},
+	} {
+		args := variant.args
 		spec, opts, err := interception.ParseArgs(args)
 		if err != nil {
 			t.Fatal(err)
@@ -64,7 +71,7 @@ func TestGate(t *testing.T) {
 				receipt: kernel.Receipt{State: kernel.ReceiptDone, Digest: strings.Repeat("0", 64)},
 				rules:   args, code: exitVerify, says: "changed the pod's annotation",
 			},
-			"done, no rules": {receipt: done, code: exitVerify, says: "did not reach port 15001"},
+			"done, no rules": {receipt: done, code: exitVerify, says: variant.lost},
 			"done, other rules": {
 				receipt: done, rules: append([]string{"-x", "0.0.0.0/0"}, args...), code: exitVerify, says: "IPv4: probe",
 			},

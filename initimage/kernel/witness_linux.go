@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -30,8 +31,8 @@ func Witness(ctx context.Context, spec interception.Spec, families []ruleset.Fam
 	if err != nil {
 		return ProbeResult{}, fmt.Errorf("%w: opening netlink: %w", ErrPreflight, err)
 	}
-	host := &Host{netlink: handle}
 	defer handle.Close()
+	host := &Host{netlink: handle}
 	var result ProbeResult
 	for _, family := range families {
 		want := ruleset.Build(spec, family)
@@ -56,7 +57,7 @@ func Witness(ctx context.Context, spec interception.Spec, families []ruleset.Fam
 			if len(result.Findings) == maxLost {
 				return result, nil
 			}
-			switch proved, err := probe.witness(ctx, want, host.accepted); {
+			switch proved, err := probe.witness(ctx, host, want); {
 			case errors.Is(err, errTaken):
 				result.Unproved = append(result.Unproved, fmt.Sprintf("%s: probe %s: %v", family, probe, err))
 			case err != nil:
@@ -82,15 +83,20 @@ func witnessed(spec interception.Spec, family ruleset.Family, uplink string) []p
 }
 
 // witness sends the probe if the rules take it to a port of the proxy. proved
-// reports whether it did and arrived there. One that is lost is sent again: a busy
-// node may lose a packet. accepted finds what somebody else has accepted here.
-func (p *probe) witness(ctx context.Context, want ruleset.RuleSet, accepted findAccepted) (proved bool, err error) {
+// reports whether it did and arrived there, or as far as can be seen. One that is
+// lost is sent again: a busy node may lose a packet.
+func (p *probe) witness(ctx context.Context, host *Host, want ruleset.RuleSet) (proved bool, err error) {
 	outcome := ruleset.Trace(want, ruleset.Host{Uplink: p.uplink}, p.Packet).Outcome
-	if outcome.Fate != ruleset.Redirected {
+	way := func(ctx context.Context) error { return p.arrives(ctx, outcome.Port, host.accepted) }
+	switch outcome.Fate {
+	case ruleset.Redirected:
+	case ruleset.TProxied:
+		way = func(ctx context.Context) error { return p.turnsRound(ctx, host.netlink) }
+	default:
 		return false, nil
 	}
 	for range 3 {
-		if err = p.arrives(ctx, outcome.Port, accepted); !isLost(err) {
+		if err = way(ctx); !isLost(err) {
 			break
 		}
 	}
@@ -173,6 +179,58 @@ func (h *Host) accepted(port uint16, from netip.AddrPort) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// turnsRound sends the probe and looks whether it leaves by lo. TPROXY takes the
+// pod's own packets where they come in again, and gives them to transparent sockets
+// only, for which this process may have no privilege. But lo counts them before, and
+// while a pod waits for its gate, nobody else uses lo.
+func (p *probe) turnsRound(ctx context.Context, links *netlink.Handle) error {
+	before, err := loopbackPackets(links)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, probePatience)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		dialer := net.Dialer{Control: onSocket(func(fd int) error { return oneHop(fd, p.Family) })}
+		conn, err := dialer.DialContext(ctx, p.network(), netip.AddrPortFrom(p.Dst, p.DstPort).String())
+		if err == nil {
+			_ = conn.Close()
+		}
+		ended <- err
+	}()
+	for over := false; !over; {
+		select {
+		case err = <-ended:
+			over = true
+		case <-time.After(loopbackPause):
+		}
+		packets, failed := loopbackPackets(links)
+		if failed != nil || packets > before {
+			return failed
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("did not turn round: %w", err)
+	}
+	return errors.New("did not turn round: somebody outside answered")
+}
+
+// loopbackPause is how long is waited before lo is looked at again.
+const loopbackPause = 5 * time.Millisecond
+
+// loopbackPackets returns how many packets lo has carried.
+func loopbackPackets(links *netlink.Handle) (uint64, error) {
+	lo, err := links.LinkByIndex(loopbackIndex)
+	if err != nil {
+		return 0, fmt.Errorf("%w: finding lo: %w", ErrPreflight, err)
+	}
+	if lo.Attrs().Statistics == nil {
+		return 0, fmt.Errorf("%w: the kernel does not tell what lo has carried", ErrPreflight)
+	}
+	return lo.Attrs().Statistics.TxPackets, nil
 }
 
 // oneHop keeps a packet from going farther than the node.
