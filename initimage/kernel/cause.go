@@ -1,6 +1,10 @@
 package kernel
 
-import "github.com/shunt-dev/shunt/initimage/ruleset"
+import (
+	"slices"
+
+	"github.com/shunt-dev/shunt/initimage/ruleset"
+)
 
 // Cause is what a finding is about. Metrics have it as a label.
 type Cause string
@@ -12,7 +16,7 @@ const (
 	CauseChanged    Cause = "changed"    // there are others, or they stand in another order
 	CauseRouting    Cause = "routing"    // policy rules, routes or addresses of lo
 	CauseForeign    Cause = "foreign"    // rules or routes of others decide in place of ours
-	CauseSettings   Cause = "settings"   // a sysctl or an address, by RequireSettings
+	CauseSettings   Cause = "settings"   // sysctls, or an address, by RequireSettings
 	CauseUnfinished Cause = "unfinished" // a change was cut short
 	CauseElsewhere  Cause = "elsewhere"  // another backend holds rules of Shunt, too
 )
@@ -30,6 +34,10 @@ func causesOf(want, own ruleset.RuleSet) []Cause {
 	if len(own.Routing.Intruders) > 0 {
 		causes = append(causes, CauseForeign)
 		own.Routing.Intruders = nil
+	}
+	if !slices.Equal(want.Routing.Settings, own.Routing.Settings) {
+		causes = append(causes, CauseSettings)
+		own.Routing.Settings = want.Routing.Settings
 	}
 	rules := func(rs ruleset.RuleSet) ruleset.RuleSet { return ruleset.RuleSet{Family: rs.Family, Tables: rs.Tables} }
 	routing := func(rs ruleset.RuleSet) ruleset.RuleSet {

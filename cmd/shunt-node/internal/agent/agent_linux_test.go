@@ -253,6 +253,54 @@ func TestDriftReasons(t *testing.T) {
 	}
 }
 
+// TestSysctls checks that the sysctls on which TPROXY without conntrack rests are set in the pod's
+// network namespace and in no other, and that one that somebody has changed is put right.
+func TestSysctls(t *testing.T) {
+	netns.Require(t)
+	a := newAgent(t, true)
+	p, ns := newPod(t, interception.SystemTProxy)
+	other, err := netns.New("other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = other.Close() })
+	spec := interception.DefaultFor(interception.SystemTProxy)
+	spec.NoConntrack = true
+	p.text = interception.NodeRules{Spec: spec, IPv6: interception.IPv6Auto}.String()
+	a.takeOver(p)
+	awaitIdle(t, a)
+	if got := receiptIn(t, p); got.State != kernel.ReceiptDone {
+		t.Fatalf("receipt %+v", got)
+	}
+	sysctls := func(ns *netns.NS) string {
+		out, err := ns.Command(t.Context(), "cat", "/proc/sys/net/ipv4/tcp_fwmark_accept",
+			"/proc/sys/net/ipv4/fwmark_reflect", "/proc/sys/net/ipv6/fwmark_reflect").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return strings.Join(strings.Fields(string(out)), " ")
+	}
+	for _, name := range []string{"net/ipv4/tcp_fwmark_accept", "net/ipv4/fwmark_reflect", "net/ipv6/fwmark_reflect"} {
+		if inPod, elsewhere := sysctls(ns), sysctls(other); inPod != "1 1 1" || elsewhere != "0 0 0" {
+			t.Errorf("the pod has %s, another namespace %s", inPod, elsewhere)
+		}
+		if err := ns.Sysctl(name, "0"); err != nil {
+			t.Fatal(err)
+		}
+		a.compare(p)
+		awaitIdle(t, a)
+	}
+	if got := sysctls(ns); got != "1 1 1" {
+		t.Errorf("after repairs the pod has %s", got)
+	}
+	if got := testutil.ToFloat64(a.Metrics.setUps.WithLabelValues(repair, resultDone)); got != 3 {
+		t.Errorf("%v repairs, want 3", got)
+	}
+	if got := testutil.ToFloat64(a.Metrics.drift.WithLabelValues(string(kernel.CauseSettings))); got != 3 {
+		t.Errorf("%v findings about settings, want 3", got)
+	}
+}
+
 // TestGone checks that a pod that has ended is forgotten.
 func TestGone(t *testing.T) {
 	netns.Require(t)

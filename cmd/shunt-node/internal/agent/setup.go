@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 
@@ -87,7 +88,7 @@ func setUp(ctx context.Context, p pod, rules interception.NodeRules, detail stri
 // and sends the probes, unless an earlier run has sent them through the very same
 // rules.
 func install(ctx context.Context, rules interception.NodeRules, turn turn, applied func()) (unproved []string, err error) {
-	host, err := kernel.Open(ctx, rules.Options())
+	host, err := kernel.Open(ctx, rules.Options(), kernel.SysctlFolder(writableSysctls()))
 	if err != nil {
 		return nil, err
 	}
@@ -126,6 +127,17 @@ func install(ctx context.Context, rules interception.NodeRules, turn turn, appli
 		err = host.RememberProof(ctx, result.Holds)
 	}
 	return probed.Unproved, err
+}
+
+// writableSysctls returns where this thread can set sysctls of its network namespace.
+// A container's own folder is read-only, and so config/node mounts the node's. Both
+// show those of the thread's namespace.
+func writableSysctls() string {
+	const mounted, own = "/host/proc/sys/net", "/proc/sys/net"
+	if _, err := os.Stat(mounted); err != nil {
+		return own
+	}
+	return mounted
 }
 
 // drift returns what is no longer as it was set up in a pod's network namespace. It
