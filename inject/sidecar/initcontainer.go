@@ -5,6 +5,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/shunt-dev/shunt/initimage/interception"
+	"github.com/shunt-dev/shunt/inject/annotation"
 	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
 )
@@ -55,6 +56,20 @@ func InitContainer(mode interception.Mode, spec interception.Spec, opts intercep
 // FromNode reports whether the node's agent writes the pod's rules.
 func FromNode(mode interception.Mode, cfg config.Config) bool {
 	return mode != interception.ModeNone && cfg.InterceptFrom == config.InterceptFromNode
+}
+
+// SparesConntrack reports whether nothing of a pod in TPROXY is tracked. So it is
+// wherever that is possible:
+//
+//	the node's agent writes the rules     | it sets sysctls of the pod's network namespace, as no container may
+//	the proxy is Envoy, without additions | its bootstrap gives every socket that it connects a mark
+//	nobody else has the proxy's identity  | such sockets have no mark
+//	the spec is valid with NoConntrack    | that refuses DNS capture and all else that needs conntrack
+func SparesConntrack(req annotation.Request, cfg config.Config, spec interception.Spec) bool {
+	ownEnvoy := cfg.Sidecar.Type != config.SidecarCustom && req.BootstrapOverride == ""
+	shared := req.AllowProxyIdentity != nil && *req.AllowProxyIdentity
+	spec.NoConntrack = true
+	return FromNode(req.Mode, cfg) && ownEnvoy && !shared && spec.Validate() == nil
 }
 
 // gateID returns a user or group for the gate: not root's, and not the proxy's,
