@@ -16,6 +16,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
@@ -52,6 +53,28 @@ func StartPod(ctx context.Context, lab *netns.Lab, manifest *corev1.Pod, node No
 		}
 	}
 	return result, nil
+}
+
+// SetUpItself changes an injected pod whose gate waits for the node's agent: its init
+// container writes the same rules, and the pod has the sysctls that the agent sets.
+func SetUpItself(manifest *corev1.Pod) {
+	for i := range manifest.Spec.InitContainers {
+		c := &manifest.Spec.InitContainers[i]
+		if len(c.Args) == 0 || c.Args[0] != interception.GateCommand {
+			continue
+		}
+		c.Args = c.Args[1:]
+		c.SecurityContext.RunAsUser, c.SecurityContext.RunAsGroup, c.SecurityContext.RunAsNonRoot = new(int64), new(int64), new(bool)
+		c.SecurityContext.Capabilities.Add = []corev1.Capability{"NET_ADMIN"}
+	}
+	security := manifest.Spec.SecurityContext
+	if security == nil {
+		security = &corev1.PodSecurityContext{}
+		manifest.Spec.SecurityContext = security
+	}
+	for _, name := range []string{"net.ipv4.tcp_fwmark_accept", "net.ipv4.fwmark_reflect", "net.ipv6.fwmark_reflect"} {
+		security.Sysctls = append(security.Sysctls, corev1.Sysctl{Name: name, Value: "1"})
+	}
 }
 
 // Close kills the proxy, and ends both namespaces of the Lab.

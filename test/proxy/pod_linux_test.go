@@ -129,6 +129,8 @@ func envoyIn(mode interception.Mode) func(*testing.T) *pod {
 	return func(t *testing.T) *pod { return envoyPod(t, mode, lookForHTTP) }
 }
 
+func untrackedEnvoy(t *testing.T) *pod { return untrackedPod(t, lookForHTTP) }
+
 func haproxyIn(mode interception.Mode) func(*testing.T) *pod {
 	return func(t *testing.T) *pod { return haproxyPod(t, mode) }
 }

@@ -8,8 +8,6 @@ import (
 	"net"
 	"testing"
 	"time"
-
-	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
 // The pod's source ports in TestSourcePorts, and the connections to one port of the app: three
@@ -30,17 +28,15 @@ const reuseAge = 2 * time.Second
 // minute. Real pods have 22,000 ports; this one has 500.
 func TestSourcePorts(t *testing.T) {
 	t.Parallel()
-	for mode, system := range map[interception.Mode]interception.System{
-		interception.ModeRedirect: interception.SystemRedirect, interception.ModeTProxy: interception.SystemTProxy,
-	} {
-		t.Run(string(mode), func(t *testing.T) {
+	for _, v := range variants {
+		t.Run(v.name, func(t *testing.T) {
 			t.Parallel() // as in TestProof
-			p := envoyPod(t, mode, nil)
+			p := v.start(t, nil)
 			if err := p.Pod.Sysctl("net/ipv4/ip_local_port_range", sourcePortRange); err != nil {
 				t.Fatal(err)
 			}
 			for _, d := range []direction{inbound4, inbound6} {
-				w := &way{direction: d, pod: p, system: system}
+				w := &way{direction: d, pod: p, system: v.system}
 				t.Run(d.String()+", the client closes first", func(t *testing.T) {
 					w.serve(t, linePort, answerLine)
 					for batch := range batches {

@@ -41,6 +41,9 @@ var (
 	outbound4, outbound6 = direction{}, direction{ipv6: true}
 )
 
+// withoutConntrack is a case of TestProof.
+const withoutConntrack = "Envoy in TPROXY without conntrack"
+
 // TestProof sends real traffic through real proxies, behind the rules of the real shunt-init, in
 // every system that they serve. What a proxy cannot serve must be refused, so that a client can use
 // another family. With -short it leaves out the systems that no pod gets by injection.
@@ -56,6 +59,7 @@ func TestProof(t *testing.T) {
 	}{
 		{"Envoy in REDIRECT", envoyIn(interception.ModeRedirect), interception.SystemRedirect, all, nil},
 		{"Envoy in TPROXY", envoyIn(interception.ModeTProxy), interception.SystemTProxy, all, nil},
+		{withoutConntrack, untrackedEnvoy, interception.SystemTProxy, all, nil},
 		{"Envoy in ambient", ambientPod, interception.SystemAmbient, all, nil},
 		{"Envoy in legacy", legacyPod, interception.SystemLegacy, all, nil},
 		{"HAProxy in REDIRECT", haproxyIn(interception.ModeRedirect), interception.SystemRedirect,
@@ -77,6 +81,9 @@ func TestProof(t *testing.T) {
 			}
 			for _, d := range test.refused {
 				t.Run(d.String()+" is refused", func(t *testing.T) { checkRefused(t, &way{direction: d, pod: p, system: test.system}) })
+			}
+			if test.name == withoutConntrack {
+				checkNothingTracked(t, p)
 			}
 			if t.Failed() {
 				said := p.Output()

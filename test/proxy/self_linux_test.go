@@ -23,19 +23,19 @@ var asProxy = netns.Identity{UID: 1337, GID: 1337}
 func TestProxyCallsItsOwnPod(t *testing.T) {
 	t.Parallel()
 	const port = 8080
-	for _, mode := range []interception.Mode{interception.ModeRedirect, interception.ModeTProxy} {
+	for _, v := range variants {
 		for _, annotations := range []map[string]string{nil, lookForHTTP} {
-			t.Run(fmt.Sprint(mode, annotations), func(t *testing.T) {
-				p := envoyPod(t, mode, annotations)
+			t.Run(fmt.Sprint(v.name, annotations), func(t *testing.T) {
+				p := v.start(t, annotations)
 				for i, pod := range []netip.Addr{netns.PodIPv4, netns.PodIPv6} {
 					server, err := p.Pod.Listen("tcp", netip.AddrPortFrom(netns.Wildcards[i], port), netns.ListenOptions{Name: "app"})
 					if err != nil {
 						t.Fatal(err)
 					}
 					t.Cleanup(func() { _ = server.Close() })
-					want := map[interception.Mode][]string{
-						interception.ModeRedirect: {"127.0.0.6", "::6"}, interception.ModeTProxy: {pod.String(), pod.String()},
-					}[mode][i]
+					want := map[interception.System][]string{
+						interception.SystemRedirect: {"127.0.0.6", "::6"}, interception.SystemTProxy: {pod.String(), pod.String()},
+					}[v.system][i]
 					reply, err := p.Pod.Ask(t.Context(), "tcp", netip.AddrPortFrom(pod, port), netns.DialOptions{Identity: asProxy})
 					if err != nil || reply.Server != "app" || reply.Remote.Addr().String() != want {
 						t.Errorf("%s: %+v, %v, want the app to see %s", pod, reply, err, want)

@@ -24,7 +24,9 @@ import (
 	envoyconfig "github.com/shunt-dev/shunt/initimage/envoy"
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject/annotation"
+	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/inject/podplan"
+	"github.com/shunt-dev/shunt/test/container"
 	"github.com/shunt-dev/shunt/test/envoyapi"
 	"github.com/shunt-dev/shunt/test/netns"
 )
@@ -32,6 +34,45 @@ import (
 // The systems ambient and legacy have no interception mode, so no pod gets them by injection.
 // Whoever runs shunt-init --system=… writes the proxy's configuration; these are the smallest that
 // work.
+
+// variant is one of the ways in which a pod with Envoy is intercepted.
+type variant struct {
+	name   string
+	system interception.System
+	start  func(*testing.T, map[string]string) *pod // with these annotations
+}
+
+var variants = []variant{
+	{"REDIRECT", interception.SystemRedirect, func(t *testing.T, annotations map[string]string) *pod {
+		return envoyPod(t, interception.ModeRedirect, annotations)
+	}},
+	{"TPROXY", interception.SystemTProxy, func(t *testing.T, annotations map[string]string) *pod {
+		return envoyPod(t, interception.ModeTProxy, annotations)
+	}},
+	{"TPROXY without conntrack", interception.SystemTProxy, untrackedPod},
+}
+
+// untrackedPod starts Envoy in TPROXY without conntrack, as pods of interceptFrom: node have it.
+func untrackedPod(t *testing.T, annotations map[string]string) *pod {
+	t.Helper()
+	injected := newPod(t, interception.ModeTProxy, annotations, func(cfg *config.Config) { cfg.InterceptFrom = config.InterceptFromNode })
+	if !slices.Contains(initContainer(t, injected, podplan.InitContainerName).Args, "--no-conntrack=true") {
+		t.Fatal("the injector does not choose it")
+	}
+	container.SetUpItself(injected)
+	p := startPod(t, injected, map[string]string{envoy: envoyBinary(t)}, nil)
+	p.kind = envoy
+	return p
+}
+
+// checkNothingTracked checks that the pod has no entry of conntrack.
+func checkNothingTracked(t *testing.T, p *pod) {
+	t.Helper()
+	out, err := p.Pod.Command(t.Context(), "cat", "/proc/sys/net/netfilter/nf_conntrack_count").CombinedOutput()
+	if count := strings.TrimSpace(string(out)); err != nil || count != "0" {
+		t.Errorf("entries of conntrack: %s, %v; want 0", count, err)
+	}
+}
 
 // ambientPod starts Envoy in ambient. The rules recognize the proxy only by the mark of its
 // sockets, so the sockets to servers carry it too; those to the app do in TPROXY anyway.

@@ -1,7 +1,7 @@
 // Package traffic takes trials in, each a client that talks to a server, runs them
-// directly and through the proxy of an injected pod, in both interception modes,
-// both families and both directions, and compares what both ends saw. It has to be
-// the same, except for the documented differences.
+// directly and through the proxy of an injected pod, in both interception modes and
+// in TPROXY without conntrack, both families and both directions, and compares what
+// both ends saw. It has to be the same, except for the documented differences.
 //
 //	network_linux_test.go      a network without a proxy, or with an injected pod in it
 //	way_linux_test.go          a way from a client to a server in such a network

@@ -65,8 +65,11 @@ func program(t *testing.T, variable string) string {
 // direct replaces an interception mode where nothing is intercepted.
 const direct interception.Mode = "direct"
 
+// untracked is TPROXY without conntrack.
+const untracked interception.Mode = "TPROXY without conntrack"
+
 // networks are compared: the first with each of the others.
-var networks = []interception.Mode{direct, interception.ModeRedirect, interception.ModeTProxy}
+var networks = []interception.Mode{direct, interception.ModeRedirect, interception.ModeTProxy, untracked}
 
 // network is a pod and the host outside, without a proxy or with one.
 type network struct {
@@ -122,19 +125,26 @@ func addAddress(ns *netns.NS, addr netip.Addr, device string) error {
 // inject starts the proxy of a pod with the default configuration, and a counter more.
 func (n *network) inject(t *testing.T) {
 	t.Helper()
+	cfg, mode := config.Default(), n.mode
+	if n.mode == untracked {
+		cfg.InterceptFrom, mode = config.InterceptFromNode, interception.ModeTProxy
+	}
 	result := inject.Inject(&corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: "echo", Namespace: "demo", Labels: map[string]string{annotation.InjectKey: "true"},
 			Annotations: map[string]string{
-				annotation.InterceptionModeKey: string(n.mode),
+				annotation.InterceptionModeKey: string(mode),
 				// A trial waits until the proxy holds bytes.
 				annotation.ProxyConfigKey: "proxyStatsMatcher: {inclusionSuffixes: [_cx_tx_bytes_buffered]}",
 			},
 		},
 		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
-	}, annotation.Namespace{Name: "demo"}, config.Default())
+	}, annotation.Namespace{Name: "demo"}, cfg)
 	if !result.Inject {
 		t.Fatalf("the pod was not injected: %s %v", result.Reason, result.Errors)
+	}
+	if n.mode == untracked {
+		container.SetUpItself(result.Pod)
 	}
 	bin, err := shuntInit()
 	if err != nil {

@@ -282,4 +282,4 @@ var errnoNames = map[syscall.Errno]string{
 }
 
 // modes are those of the networks with a proxy.
-var modes = []interception.Mode{interception.ModeRedirect, interception.ModeTProxy}
+var modes = []interception.Mode{interception.ModeRedirect, interception.ModeTProxy, untracked}

@@ -1,0 +1,64 @@
+package e2e_test
+
+import (
+	"context"
+	"regexp"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// markSysctls are what TPROXY without conntrack rests on.
+var markSysctls = []string{
+	"/proc/sys/net/ipv4/tcp_fwmark_accept", "/proc/sys/net/ipv4/fwmark_reflect", "/proc/sys/net/ipv6/fwmark_reflect",
+}
+
+// The agent has to set sysctls of pods from its own container, whose /proc/sys is read-only.
+var _ = Describe("TPROXY without conntrack, set up by the agent on the node", Ordered, Label(agent, short), func() {
+	BeforeAll(func(ctx SpecContext) {
+		kubectl(ctx, "apply", "-k", agentManifest)
+		rolledOut(ctx, agentSystem, "daemonset/shunt-node")
+	}, NodeTimeout(2*time.Minute))
+	AfterAll(func(ctx SpecContext) {
+		kubectl(ctx, "delete", "--wait", "--timeout=120s", "-k", agentManifest)
+	}, NodeTimeout(2*time.Minute))
+
+	It("tracks nothing, and changes no sysctl of the node", func(ctx SpecContext) {
+		before := output(ctx, "cat", markSysctls...)
+		namespace := newNodeNamespace(ctx, "privileged")
+		pods := map[string]*corev1.Pod{}
+		for _, name := range []string{"server", "client"} {
+			pod := newPod(namespace, name)
+			pod.Annotations[modeKey] = "TPROXY"
+			create(ctx, pod)
+			pods[name] = pod
+		}
+		for name := range pods {
+			pods[name] = ready(ctx, namespace, name)
+			Expect(pods[name].Spec.InitContainers[0].Args).To(ContainElement("--no-conntrack=true"))
+			expectIntercepted(ctx, namespace, name)
+		}
+		for i, to := range pods["server"].Status.PodIPs {
+			own := pods["client"].Status.PodIPs[i].IP
+			Expect(call(ctx, namespace, "client", url(to.IP, "8080"))).To(Equal(own))
+			Expect(call(ctx, namespace, "client", url(own, "8080"))).To(Equal(own))
+		}
+		for name, pod := range pods {
+			Expect(strings.Fields(inNetworkOf(ctx, pod, "cat", markSysctls...))).To(HaveEach("1"), name)
+			Expect(strings.TrimSpace(inNetworkOf(ctx, pod, "cat", "/proc/sys/net/netfilter/nf_conntrack_count"))).To(Equal("0"), name)
+		}
+		Expect(output(ctx, "cat", markSysctls...)).To(Equal(before), "the node's own sysctls")
+	})
+})
+
+// inNetworkOf runs a command of the node in a pod's network namespace.
+func inNetworkOf(ctx context.Context, pod *corev1.Pod, name string, args ...string) string {
+	GinkgoHelper()
+	id := strings.TrimPrefix(pod.Status.ContainerStatuses[0].ContainerID, "containerd://")
+	task := regexp.MustCompile(id + `\s+(\d+)`).FindStringSubmatch(output(ctx, "ctr", "--namespace", "k8s.io", "tasks", "list"))
+	Expect(task).To(HaveLen(2))
+	return output(ctx, "nsenter", append([]string{"--net=/proc/" + task[1] + "/ns/net", name}, args...)...)
+}
