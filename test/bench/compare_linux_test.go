@@ -20,20 +20,22 @@ var compared []bench.Proxied
 
 // route is a way from the client to the app.
 type route struct {
-	name   string
-	mode   interception.Mode // "" for no proxy
-	bare   bool              // without the sysctls that the injector gives to the pod
-	source string            // what the app sees as its client
+	name        string
+	mode        interception.Mode // "" for no proxy
+	noConntrack bool              // the variant of TPROXY whose state is in marks of sockets
+	bare        bool              // without the sysctls that the injector gives to the pod
+	source      string            // what the app sees as its client
 }
 
 var (
 	direct   = route{name: "direct", source: "10.0.0.9"}
-	explicit = route{name: "explicit proxy", mode: interception.ModeNone, source: "10.0.0.1"}
+	explicit = route{name: bench.Explicit, mode: interception.ModeNone, source: "10.0.0.1"}
 	routes   = []route{
 		direct,
 		explicit,
 		{name: bench.Redirect, mode: interception.ModeRedirect, source: "127.0.0.6"},
 		{name: bench.TProxy, mode: interception.ModeTProxy, source: "10.0.0.9"},
+		{name: bench.NoConntrack, mode: interception.ModeTProxy, noConntrack: true, source: "10.0.0.9"},
 		{name: "TPROXY, clients' port range", mode: interception.ModeTProxy, bare: true, source: "10.0.0.9"},
 	}
 )
@@ -104,10 +106,10 @@ func (r route) lab(b *testing.B, p proxy, shuntInit string, a app) lab {
 	case "":
 	case interception.ModeNone:
 		l.port = explicitPort
-		l.pid = p.start(b, l.network, r.mode)
+		l.pid = p.start(b, l.network, r)
 	default:
-		l.intercept(b, shuntInit, r.mode)
-		l.pid = p.start(b, l.network, r.mode)
+		l.intercept(b, shuntInit, r)
+		l.pid = p.start(b, l.network, r)
 	}
 	if source := l.source(b, l.port); source != r.source {
 		b.Fatalf("%s, %s: the app sees %s, want %s", p.name, r.name, source, r.source)
@@ -132,6 +134,9 @@ func round(b *testing.B, ways []*running, script string, backwards bool) {
 			sample, err := l.measure(b, w, script)
 			if err == nil && sample.Requests == 0 && !way.bare {
 				err = errors.New("no request was answered")
+			}
+			if err == nil && sample.Tracked > 0 && way.noConntrack {
+				err = fmt.Errorf("conntrack has %d entries", sample.Tracked)
 			}
 			if err != nil {
 				b.Fatalf("%s, %s: %v", way.name, w, err)
@@ -175,7 +180,7 @@ func (l lab) measure(b *testing.B, w bench.Work, script string) (bench.Sample, e
 	if err != nil {
 		return bench.Sample{}, err
 	}
-	s := bench.Sample{CPU: after.cpu - before.cpu, Retransmits: after.retransmits - before.retransmits}
+	s := bench.Sample{CPU: after.cpu - before.cpu, Retransmits: after.retransmits - before.retransmits, Tracked: after.tracked}
 	var micros, failed int64
 	_, line, _ := strings.Cut(string(out), "report ")
 	if _, err := fmt.Sscan(line, &s.Requests, &s.Bytes, &micros, &failed); err != nil {
@@ -192,6 +197,7 @@ func (l lab) measure(b *testing.B, w bench.Work, script string) (bench.Sample, e
 type counters struct {
 	cpu         time.Duration // that the proxy has used
 	retransmits int64         // of SYN, in the pod and at the client
+	tracked     int64         // entries of conntrack that the pod has
 }
 
 func (l lab) counters() (c counters, err error) {
@@ -199,6 +205,9 @@ func (l lab) counters() (c counters, err error) {
 		if c.cpu, err = cpuTime(l.pid); err != nil {
 			return c, err
 		}
+	}
+	if c.tracked, err = trackedIn(l.pod); err != nil {
+		return c, err
 	}
 	for _, ns := range []*netns.NS{l.pod, l.client} {
 		n, err := synRetransmits(ns)
@@ -231,6 +240,19 @@ func cpuTime(pid int) (time.Duration, error) {
 		sum += time.Duration(nanos)
 	}
 	return sum, nil
+}
+
+// trackedIn returns how many entries of conntrack a namespace has.
+func trackedIn(ns *netns.NS) (count int64, err error) {
+	err = ns.Do(func() error {
+		text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
+		if err != nil {
+			return err
+		}
+		count, err = strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+		return err
+	})
+	return count, err
 }
 
 // synRetransmits returns how many SYNs a namespace has sent again.

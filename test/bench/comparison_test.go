@@ -34,26 +34,37 @@ func TestProxiedTables(t *testing.T) {
 	// The second round met a busy machine, and the third a stall.
 	tproxy := way(bench.TProxy, samples(1700, 850, 1700), samples(90, 45, 90), samples(69, 34, 0))
 	tproxy.Samples[bench.New][2].Retransmits = 64
+	tproxy.Samples[bench.New][0].Tracked, tproxy.Samples[bench.New][1].Tracked = 138, 171
 	tproxy.Samples[bench.New][1].CPU *= 2
+	redirect := way(bench.Redirect, samples(1800, 1000, 1900), samples(100, 50, 100), samples(80, 50, 86))
+	stateless := way(bench.NoConntrack, samples(1900, 950, 1880), samples(100, 50, 100), samples(90, 45, 90))
 	all := []bench.Proxied{{
 		Proxy: "P", Direct: direct,
-		Explicit: way("explicit", samples(2000, 1000, 2000), samples(100, 50, 100), samples(100, 50, 100)),
-		Ways:     []bench.Way{tproxy},
+		Explicit: way(bench.Explicit, samples(2000, 1000, 2000), samples(100, 50, 100), samples(100, 50, 100)),
+		Ways:     []bench.Way{redirect, tproxy, stateless},
 	}}
 	want := `
-| proxy | way | requests/s | of explicit | CPU µs | MB/s | of explicit | new connections/s | of explicit | CPU µs | SYNs again |
-|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
-| P | direct | 8000 | 4.00 |  | 200 | 2.00 | 1000 | 10.00 |  | 0 |
-| P | explicit | 2000 | 1.00 | 10.0 | 100 | 1.00 | 100 | 1.00 | 10.0 | 0 |
-| P | TPROXY | 1700 | 0.85 | 10.0 | 90 | 0.90 | 34 | 0.68 | 20.0 | 64 |
+| proxy | way | requests/s | of explicit | CPU µs | MB/s | of explicit | new connections/s | of explicit | CPU µs | SYNs again | tracked |
+|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
+| P | direct | 8000 | 4.00 |  | 200 | 2.00 | 1000 | 10.00 |  | 0 | 0 |
+| P | explicit proxy | 2000 | 1.00 | 10.0 | 100 | 1.00 | 100 | 1.00 | 10.0 | 0 | 0 |
+| P | REDIRECT | 1800 | 0.95 | 10.0 | 100 | 1.00 | 80 | 0.86 | 10.0 | 0 | 0 |
+| P | TPROXY | 1700 | 0.85 | 10.0 | 90 | 0.90 | 34 | 0.68 | 20.0 | 64 | 171 |
+| P | TPROXY without conntrack | 1880 | 0.95 | 10.0 | 100 | 1.00 | 90 | 0.90 | 10.0 | 0 | 0 |
 `
 	if diff := cmp.Diff(want, "\n"+bench.ProxiedTable(all)); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	want = `| proxy | way | work | at least | rate | by CPU | |
-|---|---|---|--:|--:|--:|---|
-| P | TPROXY | kept-open | 0.85 | 0.850 | 1.000 | met |
-| P | TPROXY | new | 0.70 | 0.680 | 0.500 | missed |
+	want = `| proxy | way | work | of | at least | rate | by CPU | |
+|---|---|---|---|--:|--:|--:|---|
+| P | REDIRECT | kept-open | explicit proxy | 0.90 | 0.950 | 1.000 | met |
+| P | REDIRECT | new | explicit proxy | 0.85 | 0.860 | 1.000 | met |
+| P | TPROXY | kept-open | explicit proxy | 0.85 | 0.850 | 1.000 | met |
+| P | TPROXY | new | explicit proxy | 0.70 | 0.680 | 0.500 | missed |
+| P | TPROXY without conntrack | kept-open | explicit proxy | 0.90 | 0.950 | 1.000 | met |
+| P | TPROXY without conntrack | new | explicit proxy | 0.88 | 0.900 | 1.000 | met |
+| P | TPROXY without conntrack | kept-open | REDIRECT | 1.00 | 0.989 | 1.000 | missed |
+| P | TPROXY without conntrack | new | REDIRECT | 1.00 | 1.047 | 1.000 | met |
 `
 	if diff := cmp.Diff(want, bench.BarsTable(all)); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/test/netns"
 )
 
@@ -98,11 +97,15 @@ func (p process) start(b *testing.B, ns *netns.NS, args ...string) int {
 	return cmd.Process.Pid
 }
 
-// intercept puts the rules of a mode into the pod.
-func (n network) intercept(b *testing.B, shuntInit string, mode interception.Mode) {
+// intercept puts the rules of a route into the pod.
+func (n network) intercept(b *testing.B, shuntInit string, r route) {
 	b.Helper()
-	if out, err := n.pod.Command(b.Context(), shuntInit, "-m", string(mode)).CombinedOutput(); err != nil {
-		b.Fatalf("shunt-init -m %s: %v\n%s", mode, err, out)
+	args := []string{"-m", string(r.mode)}
+	if r.noConntrack {
+		args = append(args, "--no-conntrack", "--backend=nftables")
+	}
+	if out, err := n.pod.Command(b.Context(), shuntInit, args...).CombinedOutput(); err != nil {
+		b.Fatalf("shunt-init %q: %v\n%s", args, err, out)
 	}
 }
 

@@ -27,9 +27,9 @@ import (
 // proxy is a proxy that can be put between a client and an app.
 type proxy struct {
 	name string
-	// start starts it, in a pod whose rules are of the mode; or, for NONE, as
+	// start starts it, in a pod whose rules are of the route; or, for NONE, as
 	// an explicit proxy of the app, which listens on explicitPort.
-	start func(b *testing.B, n network, mode interception.Mode) (pid int)
+	start func(b *testing.B, n network, r route) (pid int)
 }
 
 // explicitPort is where an explicit proxy is asked. It is not the port of the
@@ -52,9 +52,9 @@ func identity(mode interception.Mode) process {
 }
 
 // startEnvoy runs the sidecar as the injector writes it, with one thread.
-func startEnvoy(b *testing.B, n network, mode interception.Mode) int {
+func startEnvoy(b *testing.B, n network, r route) int {
 	b.Helper()
-	args := slices.Clone(sidecar(b, mode).Args)
+	args := slices.Clone(sidecar(b, r.mode).Args)
 	set := func(flag, value string) {
 		i := slices.Index(args, flag)
 		if i < 0 || i+1 == len(args) {
@@ -64,14 +64,16 @@ func startEnvoy(b *testing.B, n network, mode interception.Mode) int {
 	}
 	set("--concurrency", "1")
 	set("--service-node", "bench")
-	text := string(envoyconfig.Bootstrap(mode, interception.Default(), envoyconfig.DefaultSettings(),
+	spec := interception.Default()
+	spec.NoConntrack = r.noConntrack
+	text := string(envoyconfig.Bootstrap(r.mode, spec, envoyconfig.DefaultSettings(),
 		envoyconfig.Host{IPv6: true, BindToLoopback: true}))
-	if mode == interception.ModeNone {
+	if r.mode == interception.ModeNone {
 		text = explicitBootstrap(b, text)
 	}
 	i := slices.Index(args, "--config-path")
 	args = slices.Replace(args, i, i+2, "--config-yaml", text)
-	p := identity(mode)
+	p := identity(r.mode)
 	p.files = []*os.File{openPath(b, os.Getenv("ENVOY"))}
 	return p.start(b, n.pod, append([]string{"/proc/self/fd/3"}, args...)...)
 }
@@ -171,7 +173,7 @@ func socketAddress(host string, port int) *corev3.Address {
 const haproxySample = "../../config/samples/haproxy/haproxy.cfg"
 
 // startHAProxy runs the sample, with one thread.
-func startHAProxy(b *testing.B, n network, mode interception.Mode) int {
+func startHAProxy(b *testing.B, n network, r route) int {
 	b.Helper()
 	text, err := os.ReadFile(haproxySample)
 	if err != nil {
@@ -186,15 +188,15 @@ func startHAProxy(b *testing.B, n network, mode interception.Mode) int {
 	}
 	replace("nbthread 2", "nbthread 1")
 	port := interception.DefaultInboundPort
-	if mode == interception.ModeNone {
+	if r.mode == interception.ModeNone {
 		port = explicitPort
 		replace(`{ dst_port "${SHUNT_INBOUND_PORT}" }`, "{ dst_port 1 }") // nobody goes there
 		replace("option transparent", fmt.Sprintf("server app %s:%d", netns.PodIPv4, appPort))
 	}
-	p := identity(mode)
+	p := identity(r.mode)
 	p.files = []*os.File{openFile(b, "haproxy.cfg", config)}
 	p.env = []string{
-		"SHUNT_INTERCEPTION_MODE=" + string(mode), fmt.Sprintf("SHUNT_INBOUND_PORT=%d", port),
+		"SHUNT_INTERCEPTION_MODE=" + string(r.mode), fmt.Sprintf("SHUNT_INBOUND_PORT=%d", port),
 		fmt.Sprintf("SHUNT_OUTBOUND_PORT=%d", interception.DefaultOutboundPort),
 		fmt.Sprintf("SHUNT_HEALTH_PORT=%d", interception.HealthPort), fmt.Sprintf("SHUNT_METRICS_PORT=%d", interception.MetricsPort),
 		"SHUNT_INBOUND_SOURCE_IPV4=127.0.0.6",
