@@ -78,7 +78,7 @@ PATH=$built:$PATH:$(hack/envtest.sh) # kubectl, where there is no other
 export CERTMANAGER_CRDS PATH SHUNT_E2E=true
 go test -c -buildvcs=false -o "$built/e2e.test" ./test/e2e
 go build -buildvcs=false -o "$built/kubectl-shunt" ./cmd/shunt
-run=("$built/e2e.test" -test.v -test.timeout=60m -ginkgo.v "$filter" "$@")
+run=("$built/e2e.test" -test.v -test.timeout=90m -ginkgo.v "$filter" "$@")
 if [[ -z ${KUBECONFIG:-} ]]; then
   mkdir "$built/images"
   images "$built/images"

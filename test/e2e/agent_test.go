@@ -1,8 +1,12 @@
+//go:build linux
+
 package e2e_test
 
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"regexp"
 	"slices"
@@ -13,7 +17,9 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -102,40 +108,45 @@ var _ = Describe("the agent on the node", Ordered, Label(agent), func() {
 	})
 
 	It("is stopped while pods start: none runs open, and all come up when it goes on", func(ctx SpecContext) {
-		underDisturbance(ctx, func(release func()) {
+		underDisturbance(ctx, func(pods *startingPods) {
 			process := agentProcess(ctx)
 			Expect(syscall.Kill(process, syscall.SIGSTOP)).To(Succeed())
 			defer func() { _ = syscall.Kill(process, syscall.SIGCONT) }()
-			release()
+			pods.create(ctx)
 			time.Sleep(10 * time.Second) // how long it is stuck, which is more than the runtime waits
+			pods.oneWaits(ctx)
 		})
-	})
+	}, NodeTimeout(15*time.Minute))
 
-	It("is killed while pods start: none runs open, and all come up", func(ctx SpecContext) {
-		underDisturbance(ctx, func(release func()) {
+	It("is killed while pods start, twice: none runs open, and all come up", func(ctx SpecContext) {
+		underDisturbance(ctx, func(pods *startingPods) {
 			Expect(syscall.Kill(agentProcess(ctx), syscall.SIGKILL)).To(Succeed())
-			release()
+			pods.create(ctx)
+			pods.ledger.awaits(ctx, disturbed/5)
+			rolledOut(ctx, agentSystem, "daemonset/shunt-node")
+			Expect(syscall.Kill(agentProcess(ctx), syscall.SIGKILL)).To(Succeed())
 		})
-	})
+	}, NodeTimeout(15*time.Minute))
 
 	It("is rolled out while pods start: none runs open, and all come up", func(ctx SpecContext) {
-		underDisturbance(ctx, func(release func()) {
+		underDisturbance(ctx, func(pods *startingPods) {
 			kubectl(ctx, "-n", agentSystem, "rollout", "restart", "daemonset/shunt-node")
-			release()
+			pods.create(ctx)
 			rolledOut(ctx, agentSystem, "daemonset/shunt-node")
 		})
-	})
+	}, NodeTimeout(15*time.Minute))
 
 	It("loses containerd while pods start: none runs open, and all come up", func(ctx SpecContext) {
-		underDisturbance(ctx, func(release func()) {
-			release()
+		underDisturbance(ctx, func(pods *startingPods) {
+			pods.create(ctx)
+			pods.ledger.awaits(ctx, disturbed/5)
 			text, err := os.ReadFile("/run/node/containerd.pid")
 			Expect(err).NotTo(HaveOccurred())
 			process, err := strconv.Atoi(strings.TrimSpace(string(text)))
 			Expect(err).NotTo(HaveOccurred())
 			Expect(syscall.Kill(process, syscall.SIGKILL)).To(Succeed())
 		})
-	})
+	}, NodeTimeout(15*time.Minute))
 
 	It("is not there: pods wait, say so, and come up when it is", func(ctx SpecContext) {
 		schedule := func(value string) {
@@ -184,63 +195,167 @@ func newRestrictedPod(namespace, name string) *corev1.Pod {
 	return pod
 }
 
-// disturbed is how many pods start under a disturbance.
-const disturbed = 40
+// disturbed is how many pods start under a disturbance; half of them are of Jobs.
+const disturbed = 100
 
-// underDisturbance creates pods while something happens to the agent, and checks that each of them
-// started its application only behind a gate that had proved its rules.
-func underDisturbance(ctx context.Context, disturb func(release func())) {
-	GinkgoHelper()
-	namespace := newNodeNamespace(ctx, "restricted")
-	create(ctx, newRestrictedPod(namespace, "client"))
-	ready(ctx, namespace, "client")
-	start := time.Now()
-	disturb(func() {
-		for i := range disturbed {
-			pod := newRestrictedPod(namespace, fmt.Sprintf("pod-%d", i))
-			pod.Annotations["sidecar.istio.io/proxyCPU"] = "1m" // a small node has room for all
-			pod.Annotations["sidecar.istio.io/proxyMemory"] = "16Mi"
-			if i%2 == 0 { // as of a Job: kubelet does not start its containers again
-				pod.Spec.RestartPolicy = corev1.RestartPolicyNever
-			}
-			Eventually(ctx, func() error { return client.IgnoreAlreadyExists(api.Create(ctx, pod)) }).
-				WithTimeout(30 * time.Second).WithPolling(200 * time.Millisecond).Should(Succeed())
-		}
-	})
-	late := 0
-	for i := range disturbed {
-		name := fmt.Sprintf("pod-%d", i)
-		var pod *corev1.Pod
-		Eventually(ctx, func(g Gomega) {
-			pod = &corev1.Pod{}
-			g.Expect(api.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, pod)).To(Succeed())
-			g.Expect(isReady(pod)).To(BeTrue(), "%s: %s", name, conditions(pod))
-		}).WithTimeout(240 * time.Second).WithPolling(500 * time.Millisecond).Should(Succeed())
-		expectIntercepted(ctx, namespace, name)
-		Eventually(ctx, func() (string, error) {
-			return tryKubectl(ctx, "-n", namespace, "exec", "client", "-c", "app", "--", "/app", "get", url(pod.Status.PodIP, "8080"))
-		}).WithTimeout(30*time.Second).WithPolling(500*time.Millisecond).Should(HavePrefix(proxies[true]), name)
-		if strings.Contains(gateLog(ctx, namespace, name), "late: ") {
-			late++
-		}
-	}
-	AddReportEntry(fmt.Sprintf("%d pods, all intercepted after %s; %d of them were set up late",
-		disturbed, time.Since(start).Round(time.Second), late))
+// startingPods are those that start under a disturbance. The first act of their applications is to
+// call the ledger.
+type startingPods struct {
+	namespace string
+	ledger    *ledger
 }
 
-// expectIntercepted checks that a pod's application was started after its gate had proved the rules.
+func (s *startingPods) pod(name string, args ...string) *corev1.Pod {
+	pod := newRestrictedPod(s.namespace, name)
+	pod.Spec.Containers[0].Args = slices.Concat(args, s.ledger.addresses)
+	pod.Annotations["sidecar.istio.io/proxyCPU"] = "1m" // a small node has room for all
+	pod.Annotations["sidecar.istio.io/proxyMemory"] = "16Mi"
+	return pod
+}
+
+// create makes them. The API server may not answer for a moment, as the webhook.
+func (s *startingPods) create(ctx context.Context) {
+	GinkgoHelper()
+	for i := range disturbed {
+		var object client.Object = s.pod(fmt.Sprintf("pod-%d", i), "serve")
+		if i%2 == 0 {
+			pod := s.pod(fmt.Sprintf("job-%d", i), "tell")
+			pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+			object = &batchv1.Job{
+				ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: pod.Name},
+				Spec: batchv1.JobSpec{Template: corev1.PodTemplateSpec{
+					ObjectMeta: metav1.ObjectMeta{Labels: pod.Labels, Annotations: pod.Annotations}, Spec: pod.Spec,
+				}},
+			}
+		}
+		Eventually(ctx, func() error { return client.IgnoreAlreadyExists(api.Create(ctx, object)) }).
+			WithTimeout(30 * time.Second).WithPolling(200 * time.Millisecond).Should(Succeed())
+	}
+}
+
+func (s *startingPods) list(ctx context.Context, g Gomega) []corev1.Pod {
+	pods := &corev1.PodList{}
+	g.Expect(api.List(ctx, pods, client.InNamespace(s.namespace))).To(Succeed())
+	return pods.Items
+}
+
+// oneWaits waits until a gate has begun to wait.
+func (s *startingPods) oneWaits(ctx context.Context) {
+	GinkgoHelper()
+	Eventually(ctx, func(g Gomega) {
+		g.Expect(slices.ContainsFunc(s.list(ctx, g), func(pod corev1.Pod) bool {
+			gates := pod.Status.InitContainerStatuses
+			return injected(&pod) && len(gates) > 0 && gates[0].State.Running != nil
+		})).To(BeTrue())
+	}).WithTimeout(120 * time.Second).WithPolling(500 * time.Millisecond).Should(Succeed())
+}
+
+// come waits until all pods are ready and all Jobs complete.
+func (s *startingPods) come(ctx context.Context) {
+	GinkgoHelper()
+	Eventually(ctx, func(g Gomega) {
+		jobs, alone, waiting := &batchv1.JobList{}, 0, []string{}
+		g.Expect(api.List(ctx, jobs, client.InNamespace(s.namespace))).To(Succeed())
+		for _, job := range jobs.Items {
+			if job.Status.Succeeded == 0 {
+				waiting = append(waiting, fmt.Sprintf("%s: %+v", job.Name, job.Status))
+			}
+		}
+		for _, pod := range s.list(ctx, g) {
+			if len(pod.OwnerReferences) > 0 {
+				continue
+			}
+			alone++
+			if !isReady(&pod) {
+				waiting = append(waiting, pod.Name+": "+conditions(&pod))
+			}
+		}
+		g.Expect(waiting).To(BeEmpty())
+		g.Expect(len(jobs.Items)).To(Equal(disturbed / 2))
+		g.Expect(alone).To(Equal(disturbed/2 + 1)) // and the one without the proxy
+	}).WithTimeout(10 * time.Minute).WithPolling(2 * time.Second).Should(Succeed())
+}
+
+// underDisturbance creates pods and Jobs while something happens to the agent, and checks that each of
+// them has started its application only behind a gate that had proved its rules, and that no
+// application has made a connection past the proxy.
+func underDisturbance(ctx context.Context, disturb func(*startingPods)) {
+	GinkgoHelper()
+	pods := &startingPods{namespace: newNodeNamespace(ctx, "restricted"), ledger: newLedger(ctx)}
+	open := pods.pod("open", "serve")
+	open.Labels["sidecar.istio.io/inject"] = "false"
+	create(ctx, open)
+	ready(ctx, pods.namespace, open.Name)
+	start := time.Now()
+	disturb(pods)
+	pods.come(ctx)
+	took := time.Since(start).Round(time.Second)
+	pods.ledger.expectDirect(open.Name)
+
+	told, failed := map[string]bool{}, 0
+	for _, call := range pods.ledger.heard() {
+		told[call.pod] = true
+	}
+	for _, pod := range pods.list(ctx, Default) {
+		switch {
+		case pod.Status.Phase == corev1.PodFailed: // of a Job, which makes another
+			failed++
+		case pod.Name != open.Name:
+			expectBehindGate(&pod)
+			Expect(told).To(HaveKey(pod.Name))
+		}
+		if pod.Status.Phase == corev1.PodRunning && pod.Name != open.Name {
+			for _, ip := range pod.Status.PodIPs {
+				Expect(whoCalls(ctx, ip.IP)).To(Equal(proxies[!strings.Contains(ip.IP, ":")]), pod.Name)
+			}
+		}
+	}
+	late := strings.Count(kubectl(ctx, "-n", pods.namespace, "logs", "--selector=e2e,e2e!=open", "-c", "shunt-init", "--tail=-1",
+		"--ignore-errors"), "late: ")
+	AddReportEntry(fmt.Sprintf("%d pods and Jobs came up in %s, %d of them set up late; %d pods of Jobs failed; "+
+		"%d connections at the server and at the veths, direct: those of the pod without the proxy only",
+		disturbed, took, late, failed, len(pods.ledger.heard())))
+}
+
+// whoCalls returns from which address an application is called if the node calls it.
+func whoCalls(ctx context.Context, address string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url(address, "8080"), http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	response, err := (&http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return strings.TrimSpace(string(body)), err
+}
+
+// expectIntercepted checks that a running pod's application was started after its gate had proved the rules.
 func expectIntercepted(ctx context.Context, namespace, name string) {
 	GinkgoHelper()
 	pod := &corev1.Pod{}
 	Expect(api.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, pod)).To(Succeed())
+	expectBehindGate(pod)
+	Expect(gateLog(ctx, namespace, name)).To(MatchRegexp("set up by the node's agent.* verified"))
+}
+
+// expectBehindGate checks that a pod's application was started once, after its gate had passed.
+func expectBehindGate(pod *corev1.Pod) {
+	GinkgoHelper()
 	gate, app := pod.Status.InitContainerStatuses[0], pod.Status.ContainerStatuses[0]
 	Expect(gate.Name).To(Equal("shunt-init"))
-	Expect(gate.State.Terminated).NotTo(BeNil(), name)
-	Expect(gate.State.Terminated.ExitCode).To(BeZero(), name)
-	Expect(app.State.Running).NotTo(BeNil(), name)
-	Expect(app.State.Running.StartedAt.Time).NotTo(BeTemporally("<", gate.State.Terminated.FinishedAt.Time), name)
-	Expect(app.RestartCount).To(BeZero(), name)
-	Expect(gateLog(ctx, namespace, name)).To(MatchRegexp("set up by the node's agent.* verified"))
+	Expect(gate.State.Terminated).NotTo(BeNil(), pod.Name)
+	Expect(gate.State.Terminated.ExitCode).To(BeZero(), pod.Name)
+	started := metav1.Time{}
+	if app.State.Running != nil {
+		started = app.State.Running.StartedAt
+	} else if app.State.Terminated != nil {
+		started = app.State.Terminated.StartedAt
+	}
+	Expect(started.Time).NotTo(BeTemporally("<", gate.State.Terminated.FinishedAt.Time), pod.Name)
+	Expect(app.RestartCount).To(BeZero(), pod.Name)
 }
 
 func gateLog(ctx context.Context, namespace, name string) string {

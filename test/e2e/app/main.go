@@ -2,8 +2,9 @@
 // answers with the address that it was called from; as a client it calls the
 // server. It is one static program, because its image has no shell.
 //
-//	app serve                  answers HTTP on 8080, HTTPS on 8443, gRPC health on 9090, and every TCP connection on 9000;
-//	                           keeps those on 9001 open, and sends each its last words when it is told to end
+//	app tell ADDRESS...        connects to each address, and says from which address and port it does
+//	app serve [ADDRESS...]     tells each address first; answers HTTP on 8080, HTTPS on 8443, gRPC health on 9090, and every TCP
+//	                           connection on 9000; keeps those on 9001 open, and sends each its last words when it is told to end
 //	app hold ADDRESS           opens idle connections, and reports what each received until its end
 //	app get URL                prints the answer of a URL; tries for 20 s
 //	app resolve ADDRESS        answers DNS queries on 53: every name has this IPv4 address
@@ -28,7 +29,10 @@ func main() {
 }
 
 func run(args []string) (int, error) {
-	if len(args) == 1 && args[0] == "serve" {
+	if len(args) > 0 && (args[0] == "tell" || args[0] == "serve") {
+		if err := tell(args[1:]); err != nil || args[0] == "tell" {
+			return 0, err
+		}
 		return 0, serve()
 	}
 	if len(args) != 2 {
