@@ -75,6 +75,7 @@ built=$(mktemp -d)
 trap 'rm -rf "$built"' EXIT
 CERTMANAGER_CRDS=$(hack/certmanager.sh)/crds
 PATH=$built:$PATH:$(hack/envtest.sh) # kubectl, where there is no other
+[[ $filter == *short ]] || PATH+=:$(dirname "$(hack/tool.sh helm)")
 export CERTMANAGER_CRDS PATH SHUNT_E2E=true
 go test -c -buildvcs=false -o "$built/e2e.test" ./test/e2e
 go build -buildvcs=false -o "$built/kubectl-shunt" ./cmd/shunt

@@ -13,7 +13,8 @@ setup-envtest) folder=tools module=sigs.k8s.io/controller-runtime/tools/setup-en
 crane) folder=images module=github.com/google/go-containerregistry package=$module/cmd/crane ;;
 kustomize) folder=kustomize module=sigs.k8s.io/kustomize/kustomize/v5 package=$module ;;
 h2spec) folder=h2spec module=github.com/summerwind/h2spec package=$module/cmd/h2spec ;;
-*) die "unknown tool ${1:-(none)}; the tools are golangci-lint, actionlint, setup-envtest, crane, kustomize and h2spec" ;;
+helm) folder=helm module=helm.sh/helm/v3 package=$module/cmd/helm ;;
+*) die "unknown tool ${1:-(none)}; the tools are golangci-lint, actionlint, setup-envtest, crane, kustomize, h2spec and helm" ;;
 esac
 
 version=$(pinned "$root/hack/$folder/go.mod" "$module")
@@ -22,7 +23,7 @@ name=$1-$version-$(cd "$root/hack/$folder" && go env GOVERSION)
 
 build() {
   local start=$SECONDS
-  say "building $package $version from its Go module (golangci-lint: about 2 minutes on two cores, the others seconds)"
+  say "building $package $version from its Go module (golangci-lint and helm: about 2 minutes on two cores, the others seconds)"
   (cd "$root/hack/$folder" && GOWORK=off GOFLAGS=-mod=readonly CGO_ENABLED=0 \
     go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$1/" "$package") >&2 ||
     die "the build of $package $version failed"
