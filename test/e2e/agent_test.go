@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/google/nftables"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	batchv1 "k8s.io/api/batch/v1"
@@ -37,8 +38,7 @@ const forgedRules = `["-x","0.0.0.0/0,::/0","--backend=nftables"]`
 // These specs need NRI, and look at the node's processes.
 var _ = Describe("the agent on the node", Ordered, Label(agent), func() {
 	BeforeAll(func(ctx SpecContext) {
-		kubectl(ctx, "apply", "-k", agentManifest)
-		rolledOut(ctx, agentSystem, "daemonset/shunt-node")
+		withArguments(ctx)
 	}, NodeTimeout(2*time.Minute))
 	AfterAll(func(ctx SpecContext) {
 		kubectl(ctx, "delete", "--wait", "--timeout=120s", "-k", agentManifest)
@@ -64,17 +64,26 @@ var _ = Describe("the agent on the node", Ordered, Label(agent), func() {
 		Expect(metric(ctx, `shunt_node_setups_total{result="done",when="start"}`)).To(BeNumerically(">=", 2))
 	})
 
-	It("intercepts TPROXY pods, and leaves those of interceptFrom: pod alone", Label(short), func(ctx SpecContext) {
-		namespace, other := newNodeNamespace(ctx, "privileged"), newNamespace(ctx, true)
-		tproxy := newPod(namespace, "tproxy")
+	It("intercepts TPROXY pods, and leaves those of interceptFrom: pod and of the node's network alone", Label(short), func(ctx SpecContext) {
+		namespace, other, calls := newNodeNamespace(ctx, "privileged"), newNamespace(ctx, true), newLedger(ctx)
+		tproxy, host, before := newPod(namespace, "tproxy"), newPod(namespace, "host"), listings(ctx)
 		tproxy.Annotations[modeKey] = "TPROXY"
-		create(ctx, tproxy, newPod(namespace, "client"), newPod(other, "own"))
+		host.Spec.HostNetwork = true
+		create(ctx, tproxy, host, newPod(namespace, "client"), newPod(other, "own"))
 		client := ready(ctx, namespace, "client")
 		Expect(call(ctx, namespace, "client", url(ready(ctx, namespace, "tproxy").Status.PodIP, "8080"))).To(Equal(client.Status.PodIP))
 		own := ready(ctx, other, "own")
 		Expect(own.Annotations).NotTo(HaveKey(rulesKey))
 		Expect(own.Spec.InitContainers[0].SecurityContext.Capabilities.Add).To(ContainElement(corev1.Capability("NET_ADMIN")))
 		Expect(call(ctx, namespace, "client", url(own.Status.PodIP, "8080"))).To(Equal(proxies[true]))
+		host = ready(ctx, namespace, "host")
+		Expect(injected(host)).To(BeFalse())
+		Expect(host.Annotations).NotTo(HaveKey(rulesKey))
+		for pod, direct := range map[string]bool{"tproxy": false, "client": false, "host": true} {
+			Expect(calls.tells(ctx, namespace, pod)).To(Equal(direct), pod)
+		}
+		Expect(listings(ctx)).To(Equal(before), "the node's own rules")
+		Expect(output(ctx, "ip", "link", "show", "lo")).NotTo(ContainSubstring("shunt"), "a receipt")
 	})
 
 	It("denies and survives forged annotations", func(ctx SpecContext) {
@@ -99,10 +108,7 @@ var _ = Describe("the agent on the node", Ordered, Label(agent), func() {
 		other.Annotations[rulesKey] = `["--backend=nftables","--netns=/proc/1/ns/net","--share=/etc"]`
 		create(ctx, host, other)
 		for _, name := range []string{"host", "other"} {
-			Eventually(ctx, func() string {
-				return kubectl(ctx, "-n", exempt, "get", "events", "-o", "jsonpath={.items[*].reason}",
-					"--field-selector", "involvedObject.name="+name)
-			}).WithTimeout(60 * time.Second).WithPolling(time.Second).Should(ContainSubstring("InterceptionRefused"))
+			hasEvent(ctx, exempt, name, "InterceptionRefused")
 		}
 		Expect(listings(ctx)).To(Equal(before), "the node's own rules")
 	})
@@ -148,6 +154,34 @@ var _ = Describe("the agent on the node", Ordered, Label(agent), func() {
 		})
 	}, NodeTimeout(15*time.Minute))
 
+	It("tells of rules that somebody has flushed, and puts them back unless it is to tell only", func(ctx SpecContext) {
+		namespace, calls := newNodeNamespace(ctx, "restricted"), newLedger(ctx)
+		withArguments(ctx, "--resync=1s", "--on-change=report")
+		create(ctx, newRestrictedPod(namespace, "told"), newRestrictedPod(namespace, "repaired"))
+		told, repaired := ready(ctx, namespace, "told"), ready(ctx, namespace, "repaired")
+		Expect(calls.tells(ctx, namespace, "told")).To(BeFalse())
+		flush(ctx, told)
+		hasEvent(ctx, namespace, "told", "InterceptionChanged")
+		const changed = `shunt_node_comparisons_total{result="changed"}`
+		seen := metric(ctx, changed)
+		Eventually(ctx, func() float64 { return metric(ctx, changed) }).
+			WithTimeout(60 * time.Second).WithPolling(time.Second).Should(BeNumerically(">", seen+2))
+		Expect(calls.tells(ctx, namespace, "told")).To(BeTrue(), "it was to tell only")
+
+		withArguments(ctx, "--resync=1s", "--on-change=repair")
+		Eventually(ctx, func() bool { return calls.tells(ctx, namespace, "told") }).
+			WithTimeout(60 * time.Second).WithPolling(time.Second).Should(BeFalse())
+		flush(ctx, repaired)
+		hasEvent(ctx, namespace, "repaired", "InterceptionChanged")
+		Eventually(ctx, func() bool { return calls.tells(ctx, namespace, "repaired") }).
+			WithTimeout(60 * time.Second).WithPolling(time.Second).Should(BeFalse())
+		Expect(metric(ctx, `shunt_node_setups_total{result="done",when="repair"}`)).To(BeNumerically(">=", 2))
+		for _, pod := range []*corev1.Pod{told, repaired} {
+			Expect(ready(ctx, namespace, pod.Name).Status.ContainerStatuses[0].RestartCount).To(BeZero(), pod.Name)
+		}
+		withArguments(ctx)
+	}, NodeTimeout(10*time.Minute))
+
 	It("is not there: pods wait, say so, and come up when it is", func(ctx SpecContext) {
 		schedule := func(value string) {
 			kubectl(ctx, "-n", agentSystem, "patch", "daemonset", "shunt-node", "--type=merge", "-p",
@@ -166,6 +200,31 @@ var _ = Describe("the agent on the node", Ordered, Label(agent), func() {
 		ready(ctx, namespace, "waits")
 		expectIntercepted(ctx, namespace, "waits")
 	})
+})
+
+var _ = Describe("another installation, with the agent on the node,", Serial, Label(agent), func() {
+	It("by Helm intercepts from pods and from the node, and leaves nothing", func(ctx SpecContext) {
+		const release = "shunt"
+		gone := func(ctx context.Context) {
+			output(ctx, "helm", "uninstall", release, "--namespace", system, "--ignore-not-found", "--wait", "--timeout", "2m")
+			kubectl(ctx, "delete", "namespace", system, "--ignore-not-found", "--timeout=120s") // which Helm leaves
+		}
+		DeferCleanup(func(ctx SpecContext) { install(ctx, current) }, NodeTimeout(5*time.Minute))
+		uninstall(ctx, current)
+		DeferCleanup(gone, NodeTimeout(5*time.Minute)) // before the other is installed again
+		output(ctx, "helm", "install", release, "../../charts/shunt", "--namespace", system, "--create-namespace",
+			"--wait", "--timeout", "3m", "--set", "injector.initImage="+initImage, "--set", "node.enabled=true")
+		kubectl(ctx, "label", "namespace", system, enforceKey+"=restricted")
+		answers(ctx)
+		byNode, byPod := newNodeNamespace(ctx, "restricted"), newNamespace(ctx, true)
+		create(ctx, newRestrictedPod(byNode, "client"), newPod(byPod, "server"))
+		client, server := ready(ctx, byNode, "client"), ready(ctx, byPod, "server")
+		expectIntercepted(ctx, byNode, "client")
+		Expect(call(ctx, byNode, "client", url(server.Status.PodIP, "8080"))).To(Equal(proxies[true]))
+		Expect(call(ctx, byPod, "server", url(client.Status.PodIP, "8080"))).To(Equal(proxies[true]))
+		gone(ctx)
+		expectNothingLeft(ctx)
+	}, NodeTimeout(10*time.Minute))
 })
 
 // newNodeNamespace makes a namespace whose pods the node's agent sets up, and which enforces a level of
@@ -338,10 +397,12 @@ func expectIntercepted(ctx context.Context, namespace, name string) {
 	pod := &corev1.Pod{}
 	Expect(api.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, pod)).To(Succeed())
 	expectBehindGate(pod)
+	Expect(pod.Status.ContainerStatuses[0].RestartCount).To(BeZero(), name)
 	Expect(gateLog(ctx, namespace, name)).To(MatchRegexp("set up by the node's agent.* verified"))
 }
 
-// expectBehindGate checks that a pod's application was started once, after its gate had passed.
+// expectBehindGate checks that a pod's application was started after its gate had passed. kubelet may count a restart of
+// one that has never run: containerd forgets what it was about to start when it is killed.
 func expectBehindGate(pod *corev1.Pod) {
 	GinkgoHelper()
 	gate, app := pod.Status.InitContainerStatuses[0], pod.Status.ContainerStatuses[0]
@@ -355,7 +416,38 @@ func expectBehindGate(pod *corev1.Pod) {
 		started = app.State.Terminated.StartedAt
 	}
 	Expect(started.Time).NotTo(BeTemporally("<", gate.State.Terminated.FinishedAt.Time), pod.Name)
-	Expect(app.RestartCount).To(BeZero(), pod.Name)
+}
+
+// hasEvent waits until there is an Event with a reason about a pod.
+func hasEvent(ctx context.Context, namespace, pod, reason string) {
+	GinkgoHelper()
+	Eventually(ctx, func() string {
+		return kubectl(ctx, "-n", namespace, "get", "events", "-o", "jsonpath={.items[*].reason}",
+			"--field-selector", "involvedObject.name="+pod)
+	}).WithTimeout(60 * time.Second).WithPolling(time.Second).Should(ContainSubstring(reason))
+}
+
+// withArguments installs the agent again, with further arguments or none.
+func withArguments(ctx context.Context, args ...string) {
+	GinkgoHelper()
+	kubectl(ctx, "apply", "-k", agentManifest)
+	for _, argument := range args {
+		kubectl(ctx, "-n", agentSystem, "patch", "daemonset", "shunt-node", "--type=json", "-p",
+			`[{"op":"add","path":"/spec/template/spec/containers/0/args/-","value":"`+argument+`"}]`)
+	}
+	rolledOut(ctx, agentSystem, "daemonset/shunt-node")
+}
+
+// flush deletes all rules of nf_tables in a pod, as nft flush ruleset does.
+func flush(ctx context.Context, pod *corev1.Pod) {
+	GinkgoHelper()
+	namespace, err := os.Open(networkOf(ctx, pod))
+	Expect(err).NotTo(HaveOccurred())
+	defer namespace.Close()
+	conn, err := nftables.New(nftables.WithNetNSFd(int(namespace.Fd())))
+	Expect(err).NotTo(HaveOccurred())
+	conn.FlushRuleset()
+	Expect(conn.Flush()).To(Succeed())
 }
 
 func gateLog(ctx context.Context, namespace, name string) string {

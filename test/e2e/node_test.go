@@ -105,12 +105,17 @@ func sandbox(ctx context.Context, pod *corev1.Pod) string {
 	return running[0]
 }
 
-// rulesOf returns the rules in a pod's own network namespace.
-func rulesOf(ctx context.Context, pod *corev1.Pod) string {
+// networkOf returns the path of a pod's network namespace.
+func networkOf(ctx context.Context, pod *corev1.Pod) string {
 	GinkgoHelper()
 	task := regexp.MustCompile(sandbox(ctx, pod) + `\s+(\d+)`).
 		FindStringSubmatch(output(ctx, "ctr", "--namespace", "k8s.io", "tasks", "list"))
 	Expect(task).To(HaveLen(2))
-	rules := output(ctx, "nsenter", "--net=/proc/"+task[1]+"/ns/net", "iptables-nft-save")
-	return changing.ReplaceAllString(rules, "")
+	return "/proc/" + task[1] + "/ns/net"
+}
+
+// rulesOf returns the rules in a pod's own network namespace.
+func rulesOf(ctx context.Context, pod *corev1.Pod) string {
+	GinkgoHelper()
+	return changing.ReplaceAllString(output(ctx, "nsenter", "--net="+networkOf(ctx, pod), "iptables-nft-save"), "")
 }

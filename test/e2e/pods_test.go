@@ -45,8 +45,8 @@ func newNamespace(ctx context.Context, injected bool) string {
 		Expect(client.IgnoreNotFound(api.Delete(ctx, namespace))).To(Succeed())
 		Eventually(ctx, func() bool {
 			return apierrors.IsNotFound(api.Get(ctx, client.ObjectKeyFromObject(namespace), namespace))
-		}).WithTimeout(90*time.Second).WithPolling(500*time.Millisecond).Should(BeTrue(), "the namespace %s stays", name)
-	}, NodeTimeout(2*time.Minute))
+		}).WithTimeout(5*time.Minute).WithPolling(500*time.Millisecond).Should(BeTrue(), "the namespace %s stays", name)
+	}, NodeTimeout(6*time.Minute))
 	Eventually(ctx, func() error {
 		return api.Get(ctx, client.ObjectKey{Namespace: name, Name: "default"}, &corev1.ServiceAccount{})
 	}).WithTimeout(30 * time.Second).WithPolling(50 * time.Millisecond).Should(Succeed())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -21,7 +22,7 @@ import (
 )
 
 // record writes the measurements to the documentation. Without it a run changes no file.
-var record = flag.Bool("record", false, "write what is measured into docs/performance.md")
+var record = flag.Bool("record", false, "write what is measured into docs/performance.md and docs/node.md")
 
 // many is how many pods are created, by how many clients.
 const many, atOnce = 500, 8
@@ -40,7 +41,7 @@ var _ = Describe("scale", func() {
 			"%d admissions by the webhook, by the API server: mean %.1f ms, p50 %.1f ms, p99 %.1f ms (from buckets)",
 			taken.count(), 1000*taken.sum/float64(taken.count()), 1000*taken.quantile(0.5), 1000*taken.quantile(0.99)))
 		if *record {
-			write("creations", fmt.Sprintf("Measured on %d CPUs, which have %s programs at work; %d calls of the webhook.\n\n",
+			write("performance.md", "creations", fmt.Sprintf("Measured on %d CPUs, which have %s programs at work; %d calls of the webhook.\n\n",
 				runtime.NumCPU(), load(), taken.count())+
 				"| what | p50 | p99 |\n|---|--:|--:|\n"+
 				row("the API server's call of the webhook", seconds(taken.quantile(0.5)), seconds(taken.quantile(0.99)))+
@@ -69,10 +70,10 @@ func seconds(number float64) time.Duration {
 	return time.Duration(number * float64(time.Second)).Round(100 * time.Microsecond)
 }
 
-// write replaces the text between a section's markers in the document.
-func write(section, text string) {
+// write replaces the text between a section's markers in a document.
+func write(document, section, text string) {
 	GinkgoHelper()
-	const document = "../../docs/performance.md"
+	document = "../../docs/" + document
 	old, err := os.ReadFile(document)
 	Expect(err).NotTo(HaveOccurred())
 	filled, err := bench.Section{Name: section, Text: text}.Fill(string(old))
@@ -139,16 +140,18 @@ func admissions(ctx context.Context) histogram {
 		if labels["name"] != "namespace.shunt.dev" || labels["rejected"] != "false" {
 			continue
 		}
-		all.sum += metric.GetHistogram().GetSampleSum()
-		for _, bucket := range metric.GetHistogram().GetBucket() {
-			all.totals[bucket.GetUpperBound()] += bucket.GetCumulativeCount()
-		}
+		all.add(metric.GetHistogram())
 	}
-	for bound := range all.totals {
-		all.bounds = append(all.bounds, bound)
-	}
-	slices.Sort(all.bounds)
 	return all
+}
+
+// add adds what a metric has counted.
+func (h *histogram) add(counted *dto.Histogram) {
+	h.sum += counted.GetSampleSum()
+	for _, bucket := range counted.GetBucket() {
+		h.totals[bucket.GetUpperBound()] += bucket.GetCumulativeCount()
+	}
+	h.bounds = slices.Sorted(maps.Keys(h.totals))
 }
 
 // since returns what was added after an earlier count.
