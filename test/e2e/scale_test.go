@@ -41,7 +41,8 @@ var _ = Describe("scale", func() {
 			"%d admissions by the webhook, by the API server: mean %.1f ms, p50 %.1f ms, p99 %.1f ms (from buckets)",
 			taken.count(), 1000*taken.sum/float64(taken.count()), 1000*taken.quantile(0.5), 1000*taken.quantile(0.99)))
 		if *record {
-			write("performance.md", "creations", fmt.Sprintf("Measured on %d CPUs, which have %s programs at work; %d calls of the webhook.\n\n",
+			write("performance.md", "creations", fmt.Sprintf(
+				"Measured on %d CPUs, which have %s programs at work; %d calls of the webhook.\n\n",
 				runtime.NumCPU(), load(), taken.count())+
 				"| what | p50 | p99 |\n|---|--:|--:|\n"+
 				row("the API server's call of the webhook", seconds(taken.quantile(0.5)), seconds(taken.quantile(0.99)))+

@@ -52,7 +52,8 @@ var _ = Describe("on the node, at scale,", Label(node), func() {
 		}
 		AddReportEntry(fmt.Sprintf("%d starts:\n%s", starts, table))
 		if *record {
-			write("performance.md", "start", fmt.Sprintf("Measured on %d CPUs, which have %s programs at work; %d pods of each kind, in turn.\n\n",
+			write("performance.md", "start", fmt.Sprintf(
+				"Measured on %d CPUs, which have %s programs at work; %d pods of each kind, in turn.\n\n",
 				runtime.NumCPU(), load(), starts)+table)
 		}
 	})
