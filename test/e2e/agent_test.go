@@ -64,7 +64,7 @@ var _ = Describe("the agent on the node", Ordered, Label(agent), func() {
 		Expect(metric(ctx, `shunt_node_setups_total{result="done",when="start"}`)).To(BeNumerically(">=", 2))
 	})
 
-	It("intercepts TPROXY pods, and leaves those of interceptFrom: pod and of the node's network alone", Label(short), func(ctx SpecContext) {
+	It("intercepts TPROXY pods, and leaves those of interceptFrom: pod and hostNetwork alone", Label(short), func(ctx SpecContext) {
 		namespace, other, calls := newNodeNamespace(ctx, "privileged"), newNamespace(ctx, true), newLedger(ctx)
 		tproxy, host, before := newPod(namespace, "tproxy"), newPod(namespace, "host"), listings(ctx)
 		tproxy.Annotations[modeKey] = "TPROXY"
@@ -181,6 +181,8 @@ var _ = Describe("the agent on the node", Ordered, Label(agent), func() {
 		}
 		withArguments(ctx)
 	}, NodeTimeout(10*time.Minute))
+
+	It("costs a sandbox and the node what its page says", measureCost, NodeTimeout(30*time.Minute))
 
 	It("is not there: pods wait, say so, and come up when it is", func(ctx SpecContext) {
 		schedule := func(value string) {
@@ -330,7 +332,7 @@ func (s *startingPods) come(ctx context.Context) {
 			}
 		}
 		g.Expect(waiting).To(BeEmpty())
-		g.Expect(len(jobs.Items)).To(Equal(disturbed / 2))
+		g.Expect(jobs.Items).To(HaveLen(disturbed / 2))
 		g.Expect(alone).To(Equal(disturbed/2 + 1)) // and the one without the proxy
 	}).WithTimeout(10 * time.Minute).WithPolling(2 * time.Second).Should(Succeed())
 }
