@@ -66,7 +66,7 @@ func measureCost(ctx SpecContext) {
 	awaitMetric(ctx, `shunt_node_setups_total{result="done",when="start"}`, full)
 	processor = metric(ctx, "process_cpu_seconds_total") - processor
 	waited := sandboxWaits(ctx)
-	Expect(waited.count()).To(BeEquivalentTo(full))
+	Expect(waited.count()).To(BeNumerically(">=", full)) // more, where kubelet has tried again
 	resident := metric(ctx, "process_resident_memory_bytes")
 
 	By("another agent, which compares all of them often")
