@@ -32,7 +32,7 @@ func Witness(ctx context.Context, spec interception.Spec, families []ruleset.Fam
 		return ProbeResult{}, fmt.Errorf("%w: opening netlink: %w", ErrPreflight, err)
 	}
 	defer handle.Close()
-	host := &Host{netlink: handle}
+	host := &Host{netlink: handle, sysctls: sysctlFolder}
 	var result ProbeResult
 	for _, family := range families {
 		want := ruleset.Build(spec, family)

@@ -92,7 +92,10 @@ func TestBegin(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if found, err := drift(t.Context(), p, rules); err != nil || len(found.Findings) > 0 {
+		// The probes, which go on, have routes of their own.
+		found, err := drift(t.Context(), p, rules)
+		causes := slices.DeleteFunc(found.Causes, func(cause kernel.Cause) bool { return cause == kernel.CauseRouting })
+		if err != nil || len(causes) > 0 {
 			t.Errorf("%s: %q, %v", system, found.Findings, err)
 		}
 		if got := awaitReceipt(t, p); got != (kernel.Receipt{State: kernel.ReceiptDone, Digest: rules.Digest()}) {
