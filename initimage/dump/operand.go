@@ -46,18 +46,14 @@ func (r *ruleReader) operand(expression any) nft.Operand {
 		switch kind {
 		case "meta":
 			return nft.Operand{Property: metaProperties[key]}
-		case "ct":
-			return nft.Operand{Property: map[string]nft.Property{"state": nft.PropertyState, "mark": nft.PropertyConnMark}[key]}
+		case "ct", "socket":
+			return nft.Operand{Property: r.stateProperty(kind, key)}
 		case "payload":
 			return r.payload(of)
 		case "tcp option":
 			r.require("tcp")
 		case "exthdr":
 			r.Never = r.Never || r.family != ruleset.IPv6
-		case "socket":
-			if r.own && key == "mark" {
-				return nft.Operand{Property: nft.PropertySocketMark}
-			}
 		case "fib":
 			return fib(of)
 		case "&", "|", "^":
@@ -72,6 +68,18 @@ func (r *ruleReader) operand(expression any) nft.Operand {
 		}
 	}
 	return nft.Operand{}
+}
+
+// stateProperty is what ct or socket loads. Of a socket the mark is understood, in
+// Shunt's table, which only looks for marks that no listener has.
+func (r *ruleReader) stateProperty(kind, key string) nft.Property {
+	switch {
+	case kind == "ct":
+		return map[string]nft.Property{"state": nft.PropertyState, "mark": nft.PropertyConnMark}[key]
+	case r.own && key == "mark":
+		return nft.PropertySocketMark
+	}
+	return nft.PropertyUnknown
 }
 
 func (r *ruleReader) payload(of map[string]any) nft.Operand {

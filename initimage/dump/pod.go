@@ -13,7 +13,8 @@ import (
 // Script prints all that Read reads, on one line for people to copy.
 const Script = `for c in iptables-save ip6tables-save iptables-legacy-save ip6tables-legacy-save 'nft -j list ruleset' ` +
 	`'ip rule' 'ip -6 rule' 'ip route show table all' 'ip addr' ` +
-	`'sysctl -e net.ipv4.tcp_fwmark_accept net.ipv4.fwmark_reflect net.ipv6.fwmark_reflect'; do echo "# $c"; $c 2>/dev/null || echo "` + failed + `"; done`
+	`'sysctl -e net.ipv4.tcp_fwmark_accept net.ipv4.fwmark_reflect net.ipv6.fwmark_reflect'; ` +
+	`do echo "# $c"; $c 2>/dev/null || echo "` + failed + `"; done`
 
 // Read returns the pod that a dump is of. The notes say what was assumed because
 // the dump does not say it. Its errors are Errors where they have a place.

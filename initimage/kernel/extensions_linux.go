@@ -55,6 +55,9 @@ func (h *Host) Require(spec interception.Spec, want []ruleset.RuleSet) error {
 
 // able returns the other backends that can take the rule sets.
 func (h *Host) able(spec interception.Spec, want []ruleset.RuleSet) []interception.Backend {
+	if spec.NoConntrack {
+		return nil // see interception: it is for one backend
+	}
 	var all []interception.Backend
 	for _, name := range backends {
 		b, err := findBackend(name)

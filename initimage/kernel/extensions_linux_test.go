@@ -138,6 +138,7 @@ func TestRequireNamesEachExpression(t *testing.T) {
 				}
 			}
 		}
+		checkWithoutConntrack(t, seen)
 		known := []string{"bitwise", "cmp", "immediate", "lookup", "meta", "payload"} // of nf_tables itself
 		for name := range modules {
 			if !slices.Contains([]string{"chain", "elements", "set"}, name) { // which are no expressions
@@ -149,6 +150,23 @@ func TestRequireNamesEachExpression(t *testing.T) {
 			t.Errorf("expressions whose modules are known, and those of all systems (-known +systems):\n%s", diff)
 		}
 	})
+}
+
+// checkWithoutConntrack does so with the rules that one backend alone has.
+func checkWithoutConntrack(t *testing.T, seen map[string]bool) {
+	t.Helper()
+	spec, _, err := interception.ParseArgs([]string{"-m", "TPROXY", "--no-conntrack", "--backend=nftables"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range expressionsOf(t, spec) {
+		seen[name] = true
+	}
+	const want = "this kernel lacks nft_socket: modprobe nft_socket"
+	h := &Host{backend: backend{name: interception.BackendNFTables}, try: breaking("socket")}
+	if err := h.Require(spec, both(spec)); err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("without conntrack and nft_socket: %v", err)
+	}
 }
 
 // expressionsOf returns the names of the expressions that the rules of a spec need.

@@ -129,7 +129,8 @@ func (h *Host) Native() bool { return h.backend.native() }
 func (h *Host) Formers() []Namespace {
 	var all []Namespace
 	for _, b := range h.formers {
-		all = append(all, &Host{backend: b, netlink: h.netlink, families: h.families, sysctls: h.sysctls, printed: map[ruleset.Family][]string{}})
+		former := &Host{backend: b, netlink: h.netlink, families: h.families, sysctls: h.sysctls, printed: map[ruleset.Family][]string{}}
+		all = append(all, former)
 	}
 	return all
 }

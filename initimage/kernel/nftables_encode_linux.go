@@ -117,16 +117,10 @@ func (e *encoder) match(m ruleset.Match) {
 		} else {
 			e.add(&expr.Meta{Key: expr.MetaKeyMARK, Register: 1})
 		}
-		if m.Mask != 1<<32-1 {
-			e.add(masked(m.Mask))
-		}
-		e.add(equal(nativeBytes(m.Value), m.Not))
+		e.bits(m.Value, m.Mask, m.Not)
 	case ruleset.SocketMark:
 		e.add(&expr.Socket{Key: expr.SocketKeyMark, Register: 1})
-		if m.Mask != 1<<32-1 {
-			e.add(masked(m.Mask))
-		}
-		e.add(equal(nativeBytes(m.Value), false))
+		e.bits(m.Value, m.Mask, false)
 	case ruleset.Conntrack:
 		var bits uint32
 		for _, s := range m.States {
@@ -139,6 +133,14 @@ func (e *encoder) match(m ruleset.Match) {
 	default:
 		panic(fmt.Sprintf("nft.Compile let %T pass", m))
 	}
+}
+
+// bits compares those of a mark that are in a mask.
+func (e *encoder) bits(value, mask uint32, negated bool) {
+	if mask != 1<<32-1 {
+		e.add(masked(mask))
+	}
+	e.add(equal(nativeBytes(value), negated))
 }
 
 // owner compares numbers of this machine's byte order; a range, which the kernel

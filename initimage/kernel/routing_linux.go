@@ -181,18 +181,8 @@ func (h *Host) change(family ruleset.Family, routing ruleset.Routing, effects ro
 			return fmt.Errorf("the rule that cuts off: %w", err)
 		}
 	}
-	settings := func() error {
-		for _, name := range routing.Settings {
-			if err := effects.setting(name); err != nil {
-				return fmt.Errorf("sysctl %s: %w", name, err)
-			}
-		}
-		return nil
-	}
-	if !effects.adds { // those that are left are known by the rules, so these go first
-		if err := settings(); err != nil {
-			return err
-		}
+	if err := effects.settings(routing, false); err != nil {
+		return err
 	}
 	for _, a := range routing.Addresses {
 		addr := &netlink.Addr{IPNet: ipNet(a), Flags: unix.IFA_F_NODAD, ValidLft: forever}
@@ -213,8 +203,20 @@ func (h *Host) change(family ruleset.Family, routing ruleset.Routing, effects ro
 			return fmt.Errorf("rule %q: %w", p, err)
 		}
 	}
-	if effects.adds {
-		return settings()
+	return effects.settings(routing, true)
+}
+
+// settings sets the sysctls, if the effects add and are asked for what is added last,
+// or else remove and are asked for what goes first: those that are left are known by
+// the policy rules.
+func (e routingEffects) settings(routing ruleset.Routing, last bool) error {
+	if e.adds != last {
+		return nil
+	}
+	for _, name := range routing.Settings {
+		if err := e.setting(name); err != nil {
+			return fmt.Errorf("sysctl %s: %w", name, err)
+		}
 	}
 	return nil
 }

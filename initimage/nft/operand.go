@@ -244,16 +244,8 @@ func (r Translator) valueMatch(loaded Operand, value []byte, negated bool) rules
 			return ruleset.SYN{Not: negated}
 		}
 		return nil
-	case PropertyMark, PropertyConnMark:
-		if mask, xor := loaded.bits(); xor == 0 {
-			return ruleset.Mark{Connection: loaded.Property == PropertyConnMark, Value: number, Mask: mask, Not: negated}
-		}
-		return nil
-	case PropertySocketMark:
-		if mask, xor := loaded.bits(); xor == 0 && !negated {
-			return ruleset.SocketMark{Value: number, Mask: mask}
-		}
-		return nil
+	case PropertyMark, PropertyConnMark, PropertySocketMark:
+		return markMatch(loaded, number, negated)
 	case PropertyState:
 		return stateMatch(loaded, number, negated)
 	case PropertySourceType, PropertyDestinationType:
@@ -276,6 +268,20 @@ func (r Translator) valueMatch(loaded Operand, value []byte, negated bool) rules
 		return r.indexMatch(loaded.Property, number, negated)
 	}
 	return nil
+}
+
+// markMatch returns the match of a mark; nil if there is none.
+func markMatch(loaded Operand, value uint32, negated bool) ruleset.Match {
+	mask, xor := loaded.bits()
+	switch {
+	case xor != 0:
+		return nil
+	case loaded.Property != PropertySocketMark:
+		return ruleset.Mark{Connection: loaded.Property == PropertyConnMark, Value: value, Mask: mask, Not: negated}
+	case negated:
+		return nil
+	}
+	return ruleset.SocketMark{Value: value, Mask: mask}
 }
 
 // indexMatch returns the match of an interface by its number; nil if there is none.

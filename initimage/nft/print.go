@@ -140,13 +140,17 @@ func match(family ruleset.Family, m ruleset.Match) string {
 		}
 		return "ct state " + not(m.Not) + strings.Join(words, ",")
 	case ruleset.AddressType:
-		if m.Destination {
-			return "fib daddr type " + not(m.Not) + "local"
-		}
-		return "fib saddr type " + not(m.Not) + "local"
+		return addressType(m)
 	default:
 		panic(fmt.Sprintf("check let %T pass", m))
 	}
+}
+
+func addressType(m ruleset.AddressType) string {
+	if m.Destination {
+		return "fib daddr type " + not(m.Not) + "local"
+	}
+	return "fib saddr type " + not(m.Not) + "local"
 }
 
 func owner(m ruleset.Owner) string {
@@ -189,6 +193,14 @@ func wildcard(name string) string {
 	return `"` + name + `"`
 }
 
+func tproxy(family ruleset.Family, t ruleset.TProxy) string {
+	proxied := fmt.Sprintf("tproxy to :%d accept", t.Port)
+	if t.Mask != 0 {
+		return action(family, ruleset.SetMark{Value: t.Mark, Mask: t.Mask}) + " " + proxied
+	}
+	return proxied
+}
+
 // action prints a target that check knows.
 func action(family ruleset.Family, t ruleset.Target) string {
 	switch t := t.(type) {
@@ -204,11 +216,7 @@ func action(family ruleset.Family, t ruleset.Target) string {
 	case ruleset.Nowhere:
 		return "drop"
 	case ruleset.TProxy:
-		proxied := fmt.Sprintf("tproxy to :%d accept", t.Port)
-		if t.Mask != 0 {
-			return action(family, ruleset.SetMark{Value: t.Mark, Mask: t.Mask}) + " " + proxied
-		}
-		return proxied
+		return tproxy(family, t)
 	case ruleset.SetMark:
 		key := "meta mark"
 		if t.Connection {

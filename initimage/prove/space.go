@@ -55,7 +55,8 @@ func newUniverse(family ruleset.Family, pods []*trace.Pod, states ...ruleset.Sta
 			onLo = append(onLo, side.Routing.Addresses...)
 		}
 		if !slices.ContainsFunc(u.proxies, func(p trace.Proxy) bool {
-			return p.UID == pod.Proxy.UID && p.GID == pod.Proxy.GID && p.Mark == pod.Proxy.Mark && p.MarkAll == pod.Proxy.MarkAll && p.OwnMark == pod.Proxy.OwnMark
+			return p.UID == pod.Proxy.UID && p.GID == pod.Proxy.GID && p.Mark == pod.Proxy.Mark &&
+				p.MarkAll == pod.Proxy.MarkAll && p.OwnMark == pod.Proxy.OwnMark
 		}) {
 			u.proxies = append(u.proxies, pod.Proxy)
 		}

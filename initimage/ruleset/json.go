@@ -8,9 +8,9 @@ import (
 
 // kinds are the types of matches and targets, by the names that JSON has for them.
 var kinds = kindsOf(
-	Source{}, Destination{}, InInterface{}, OutInterface{}, Protocol{}, Ports{}, SYN{}, Owner{}, Mark{}, SocketMark{}, Conntrack{}, AddressType{},
-	OpaqueMatch{}, Verdict(""), Reject{}, Jump{}, Redirect{}, DNAT{}, Nowhere{}, TProxy{}, SetMark{}, SaveMark{}, RestoreMark{},
-	NoTrack{}, ConntrackZone{}, OpaqueTarget{},
+	Source{}, Destination{}, InInterface{}, OutInterface{}, Protocol{}, Ports{}, SYN{}, Owner{}, Mark{}, SocketMark{},
+	Conntrack{}, AddressType{}, OpaqueMatch{}, Verdict(""), Reject{}, Jump{}, Redirect{}, DNAT{}, Nowhere{}, TProxy{}, SetMark{},
+	SaveMark{}, RestoreMark{}, NoTrack{}, ConntrackZone{}, OpaqueTarget{},
 )
 
 func kindsOf(examples ...any) map[string]reflect.Type {

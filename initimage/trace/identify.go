@@ -95,12 +95,7 @@ type reached struct {
 func (f *findings) add(r reached) {
 	switch target := r.target.(type) {
 	case ruleset.TProxy:
-		f.tproxyMarks = append(f.tproxyMarks, target.Mark)
-		if r.has(isFromLoopback) {
-			f.tproxyLoopback = append(f.tproxyLoopback, target.Port)
-		} else {
-			f.tproxy = append(f.tproxy, target.Port)
-		}
+		f.addTProxy(r, target)
 	case ruleset.Redirect:
 		switch {
 		case r.has(isDNS):
@@ -114,14 +109,31 @@ func (f *findings) add(r reached) {
 			f.addDiverted(r.matches)
 		}
 	case ruleset.SetMark:
-		for _, m := range r.matches {
-			if own, is := m.(ruleset.Mark); is && own.Value != 0 && !own.Not && !own.Connection && r.hook == "OUTPUT" && r.has(isOverLoopback) {
-				f.ownMarks = append(f.ownMarks, own.Value)
-			}
-		}
+		f.addReplaced(r)
 	case ruleset.Verdict:
 		if target != ruleset.Drop {
 			f.addLetOff(r)
+		}
+	}
+}
+
+func (f *findings) addTProxy(r reached, target ruleset.TProxy) {
+	f.tproxyMarks = append(f.tproxyMarks, target.Mark)
+	if r.has(isFromLoopback) {
+		f.tproxyLoopback = append(f.tproxyLoopback, target.Port)
+	} else {
+		f.tproxy = append(f.tproxy, target.Port)
+	}
+}
+
+// addReplaced takes the marks that a rule replaces over lo.
+func (f *findings) addReplaced(r reached) {
+	if r.hook != "OUTPUT" || !r.has(isOverLoopback) {
+		return
+	}
+	for _, m := range r.matches {
+		if own, is := m.(ruleset.Mark); is && own.Value != 0 && !own.Not && !own.Connection {
+			f.ownMarks = append(f.ownMarks, own.Value)
 		}
 	}
 }

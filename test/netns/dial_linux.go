@@ -21,7 +21,6 @@ type DialOptions struct {
 	Identity
 	Mark    uint32        // SO_MARK; 0 for none
 	Source  netip.Addr    // source address, of any host (IP_TRANSPARENT); zero for the kernel's choice
-	Port    uint16        // source port; 0 for the kernel's choice
 	Device  string        // interface that the socket is bound to (SO_BINDTODEVICE); "" for none
 	Timeout time.Duration // for the connection, and in Ask for the answer too; 0 for 5 s
 }
@@ -54,15 +53,8 @@ func (o DialOptions) Dial(ctx context.Context, network string, to netip.AddrPort
 			return control(raw, func(fd int) error { return o.prepare(fd, to.Addr()) })
 		},
 	}
-	switch {
-	case o.Source.IsValid():
-		dialer.LocalAddr = localAddr(network, netip.AddrPortFrom(o.Source, o.Port))
-	case o.Port != 0:
-		anywhere := netip.IPv6Unspecified()
-		if to.Addr().Is4() {
-			anywhere = netip.IPv4Unspecified()
-		}
-		dialer.LocalAddr = localAddr(network, netip.AddrPortFrom(anywhere, o.Port))
+	if o.Source.IsValid() {
+		dialer.LocalAddr = localAddr(network, o.Source)
 	}
 	// Given an address and not a name, net makes the socket on the goroutine that
 	// dials: in its thread's namespace, with its identity.
@@ -73,11 +65,11 @@ func (o DialOptions) Dial(ctx context.Context, network string, to netip.AddrPort
 	return conn, err
 }
 
-func localAddr(network string, addr netip.AddrPort) net.Addr {
+func localAddr(network string, addr netip.Addr) net.Addr {
 	if strings.HasPrefix(network, "udp") {
-		return net.UDPAddrFromAddrPort(addr)
+		return net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, 0))
 	}
-	return net.TCPAddrFromAddrPort(addr)
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr, 0))
 }
 
 func (o DialOptions) prepare(fd int, to netip.Addr) error {

@@ -65,8 +65,8 @@ func untracked(t *testing.T, pod *netns.NS) {
 	}
 }
 
-// TestEndsWithoutConntrack ends connections in several ways, and opens the next: segments of sockets
-// that are closed, in TIME_WAIT or none at all have to go the right way, too.
+// TestEndsWithoutConntrack ends connections in several ways: segments of sockets that are closed, in
+// TIME_WAIT or none at all have to go the right way, too.
 func TestEndsWithoutConntrack(t *testing.T) {
 	netns.Require(t, "nft")
 	t.Parallel()
@@ -92,21 +92,16 @@ func TestEndsWithoutConntrack(t *testing.T) {
 	}
 }
 
-// endings ends connections of some kinds, several times; what it aborts it opens again from the same
-// port.
+// endings ends connections of some kinds, several times.
 func (tr *traffic) endings(t *testing.T, family string) {
-	for i, k := range kinds {
+	for _, k := range kinds {
 		if k.network != "tcp" || k.proxy || k.to == toLoopback {
 			continue
 		}
 		for how, end := range map[string]func(*net.TCPConn) error{"aborts": abort, "half-closes": halfClose} {
-			port := uint16(0) // after its own FIN the client's end keeps it for a while
-			if how == "aborts" {
-				port = uint16(20000 + i)
-			}
 			for again := range 3 {
 				tr.proxy.take()
-				conn, err := tr.dialFrom(t, k, family, port)
+				conn, err := tr.dialBy(t, k, family)
 				if err == nil {
 					_, err = netns.ReadReply(conn)
 				}
@@ -123,14 +118,14 @@ func (tr *traffic) endings(t *testing.T, family string) {
 		}
 	}
 	refused := kind{outside: true, network: "tcp", to: toPod, port: interception.DefaultTunnelPort}
-	if _, err := tr.dialFrom(t, refused, family, 0); !errors.Is(err, syscall.ECONNREFUSED) {
+	if _, err := tr.dialBy(t, refused, family); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("%s: to a closed port that is left alone: %v, want that it is refused at once", family, err)
 	}
 }
 
-// dialFrom opens a connection from a port; from any if that is 0.
-func (tr *traffic) dialFrom(t *testing.T, k kind, family string, port uint16) (net.Conn, error) {
-	ns, options := tr.lab.Pod, netns.DialOptions{Identity: k.from, Port: port}
+// dialBy opens a connection of a kind, which has to end soon.
+func (tr *traffic) dialBy(t *testing.T, k kind, family string) (net.Conn, error) {
+	ns, options := tr.lab.Pod, netns.DialOptions{Identity: k.from}
 	if k.outside {
 		ns, options.Source = tr.lab.Outside, tr.source(k, family)
 	}

@@ -75,7 +75,8 @@ func startProxy(t *testing.T, pod *netns.NS, spec interception.Spec, id proxyIde
 	for _, wildcard := range netns.Wildcards {
 		for port, name := range map[uint16]string{spec.OutboundPort: outbound, spec.InboundPort: inbound} {
 			o := netns.ListenOptions{
-				Identity: id.Identity, Name: name, Transparent: name == inbound && spec.System == interception.SystemTProxy || spec.NoConntrack,
+				Identity: id.Identity, Name: name,
+				Transparent: name == inbound && spec.System == interception.SystemTProxy || spec.NoConntrack,
 			}
 			listener, err := pod.ListenTCP(netip.AddrPortFrom(wildcard, port), o)
 			if err != nil {

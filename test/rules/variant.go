@@ -2,6 +2,7 @@ package rules
 
 import (
 	"slices"
+	"strings"
 
 	"golang.org/x/tools/txtar"
 
@@ -20,7 +21,7 @@ func Variants(cases []Case) []Case {
 		if c.Refused() || err != nil || spec.System != interception.SystemTProxy || spec.NoConntrack {
 			continue
 		}
-		args := slices.DeleteFunc(slices.Clone(c.Args), func(word string) bool { return word == "--backend=nft" || word == "--backend=legacy" })
+		args := slices.DeleteFunc(slices.Clone(c.Args), func(word string) bool { return strings.HasPrefix(word, "--backend=") })
 		v := Case{
 			Name: c.Name + "-no-conntrack", Args: append(args, "--no-conntrack", "--backend=nftables"), Archive: &txtar.Archive{},
 			Packets: byMarks(spec, c.Packets), Walk: byMarks(spec, c.Walk),
