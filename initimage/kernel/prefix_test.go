@@ -124,6 +124,9 @@ func (p *piecewise) pieces(all ruleset.Routing, do func(ruleset.Routing) error) 
 	for _, r := range all.Rules {
 		parts = append(parts, ruleset.Routing{Rules: []ruleset.PolicyRule{r}})
 	}
+	for _, name := range all.Settings {
+		parts = append(parts, ruleset.Routing{Settings: []string{name}})
+	}
 	for _, part := range parts {
 		if err := p.write(func() error { return do(part) }); err != nil {
 			return err
@@ -134,20 +137,21 @@ func (p *piecewise) pieces(all ruleset.Routing, do func(ruleset.Routing) error) 
 
 // goal is the result that a run of shunt-init is to have.
 type goal struct {
-	name string
-	want []ruleset.RuleSet
+	name   string
+	want   []ruleset.RuleSet
+	native bool // no rules of iptables can do it
 }
 
 // goals returns every system, some with other arguments, and no rules at all.
 func goals(t *testing.T) []goal {
 	t.Helper()
-	nothing := goal{"nothing", nil}
+	nothing := goal{name: "nothing"}
 	for _, family := range ruleset.Families {
 		nothing.want = append(nothing.want, ruleset.RuleSet{Family: family})
 	}
 	all := []goal{nothing}
 	for _, text := range []string{
-		"-m REDIRECT", "-m TPROXY", "--system ambient", "--system legacy",
+		"-m REDIRECT", "-m TPROXY", "-m TPROXY --no-conntrack --backend=nftables", "--system ambient", "--system legacy",
 		"-m REDIRECT --redirect-dns --capture-all-dns",
 		"-m TPROXY --redirect-dns --dns-servers 10.0.0.53,fd00::53",
 		"--system ambient --redirect-dns --capture-all-dns",
@@ -159,7 +163,7 @@ func goals(t *testing.T) []goal {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, goal{text, both(spec)})
+		all = append(all, goal{text, both(spec), spec.NoConntrack})
 	}
 	return all
 }
@@ -199,11 +203,12 @@ func forEachPair(t *testing.T, test func(t *testing.T, states reached, j judge, 
 		states := reached{kind: k, states: map[string]*Fake{}, known: map[*ruleset.Table]ruleset.RuleSet{}}
 		goals := all
 		if k.changesBackend() {
-			goals = all[:4] // the way there is cut off whatever the goals are
+			goals = all[:5] // the way there is cut off whatever the goals are
 		}
 		for _, from := range goals {
 			for _, to := range goals {
-				if from.name != to.name || k.changesBackend() {
+				possible := (k.from || !from.native) && (k.native || !to.native)
+				if possible && (from.name != to.name || k.changesBackend()) {
 					clear(states.known)
 					j := newJudge(k, states.at(t, from), states.end(t, to), packets)
 					t.Run(k.name+", "+from.name+" to "+to.name, func(t *testing.T) { test(t, states, j, from, to) })
@@ -304,6 +309,8 @@ out uid=1000 gid=1337 tcp OUT:80
 out uid=1337 gid=1337 udp OUT:53
 out mark=0x539 tcp OUT:80
 out mark=0x539 udp OUT:53
+out mark=0x53f tcp OUT:80
+out mark=0x53c tcp OUT:40000
 out tcp LO:8080
 out tcp POD:8080
 out uid=1337 gid=1337 tcp POD:8080
