@@ -31,14 +31,19 @@ type journey struct {
 	name  string
 	ends  [2][]string // arguments of shunt-init
 	kills int
+	only  interception.Backend // "" for all
 }
 
-// journeys have 100 kills on each backend. changes has 24 of the second one between two backends.
+// journeys have 100 kills on each backend, and those of what only one has. changes has 24 of the second one between two backends.
 var journeys = []journey{
-	{"fresh to tproxy", [2][]string{nil, {"-m", "TPROXY"}}, 16},
-	{"redirect and tproxy", [2][]string{{"-m", "REDIRECT"}, {"-m", "TPROXY"}}, 32},
-	{"tproxy and ambient", [2][]string{{"-m", "TPROXY"}, {"--system", "ambient"}}, 26},
-	{"tproxy and nothing", [2][]string{{"-m", "TPROXY"}, {"--remove"}}, 26},
+	{"fresh to tproxy", [2][]string{nil, {"-m", "TPROXY"}}, 16, ""},
+	{"redirect and tproxy", [2][]string{{"-m", "REDIRECT"}, {"-m", "TPROXY"}}, 32, ""},
+	{"tproxy and ambient", [2][]string{{"-m", "TPROXY"}, {"--system", "ambient"}}, 26, ""},
+	{"tproxy and nothing", [2][]string{{"-m", "TPROXY"}, {"--remove"}}, 26, ""},
+	{
+		"redirect and tproxy without conntrack", [2][]string{{"-m", "REDIRECT"}, {"-m", "TPROXY", "--no-conntrack"}}, 24,
+		interception.BackendNFTables,
+	},
 }
 
 var changes = [][2]interception.Backend{
@@ -64,6 +69,9 @@ func TestKill(t *testing.T) {
 	bin, seen, kills := buildShuntInit(t), &tally{count: map[string]int{}}, 0
 	for i, j := range journeys {
 		for n, backend := range backends {
+			if j.only != "" && j.only != backend {
+				continue
+			}
 			kills += j.kills
 			rng := rand.New(rand.NewPCG(seed, uint64(i*len(backends)+n))) //nolint:gosec // moments, not secrets
 			t.Run(j.name+" "+string(backend), func(t *testing.T) {
@@ -73,7 +81,7 @@ func TestKill(t *testing.T) {
 		}
 	}
 	for n, both := range changes {
-		j := journey{"redirect and tproxy", journeys[1].ends, 24}
+		j := journey{"redirect and tproxy", journeys[1].ends, 24, ""}
 		kills += j.kills
 		rng := rand.New(rand.NewPCG(seed, uint64(len(journeys)*len(backends)+n))) //nolint:gosec // moments, not secrets
 		t.Run(fmt.Sprintf("%s, %s and %s", j.name, both[0], both[1]), func(t *testing.T) {

@@ -44,7 +44,7 @@ func newGround(t *testing.T) *ground {
 	g := &ground{quietLab(t)}
 	for _, port := range []uint16{interception.DefaultOutboundPort, interception.DefaultInboundPort} {
 		listenBoth(t, g.lab.Pod, "tcp", port, netns.ListenOptions{
-			Name: serverProxy, Identity: netns.Identity{UID: 1337, GID: 1337}, Transparent: port == interception.DefaultInboundPort,
+			Name: serverProxy, Identity: netns.Identity{UID: 1337, GID: 1337}, Transparent: true,
 		})
 	}
 	for _, port := range []uint16{8080, interception.HealthPort} {
