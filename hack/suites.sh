@@ -68,6 +68,7 @@ unit_packages() {
 
 suite_unit() {
   local packages
+  ((EUID)) || hack/deps.sh ip nft sysctl || cannot "the tests of the node's agent need nftables, sysctl and iproute2"
   packages=$(unit_packages)
   if [[ ${THOROUGH:-} == true ]]; then
     hack/deps.sh gcc || cannot "the race detector needs a C compiler"

@@ -65,7 +65,10 @@ check_lint() {
 check_dependencies() { hack/dependencies.sh; }
 
 # What the race detector would change: it allocates, too.
-check_allocations() { go test -count=1 ./test/allocations && go test -count=1 -run "^(TestWorst|TestSizes)$" ./inject/... ./webhook/...; }
+check_allocations() {
+  go test -count=1 ./test/allocations &&
+    go test -count=1 -run "^(TestWorst|TestSizes)$" ./inject/... ./webhook/... ./cmd/shunt-node/...
+}
 
 # After `make test-all`, as in CI, this is served from Go's cache.
 check_race() { SUMMARY='' THOROUGH=true hack/suites.sh unit; }

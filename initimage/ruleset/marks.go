@@ -1,11 +1,6 @@
 package ruleset
 
-import (
-	"slices"
-	"strings"
-
-	"github.com/shunt-dev/shunt/initimage/interception"
-)
+import "github.com/shunt-dev/shunt/initimage/interception"
 
 // tproxyByMarks builds SystemTProxy without conntrack. What a packet belongs to is
 // the mark of its socket: a socket that the kernel accepts inherits the mark of the
@@ -49,14 +44,9 @@ func (f Family) MarkSettings() []string {
 // ByMarks reports whether the set is that of SystemTProxy without conntrack, as it
 // was built or read back.
 func (rs RuleSet) ByMarks() bool {
-	for _, t := range rs.Tables {
-		for _, c := range t.Chains {
-			if slices.ContainsFunc(c.Rules, func(r Rule) bool {
-				proxied, is := r.Target.(TProxy)
-				return is && proxied.Mask != 0 && strings.HasPrefix(r.Comment, ownedComment)
-			}) {
-				return true
-			}
+	for step := range rs.Rules() {
+		if proxied, is := step.Rule.Target.(TProxy); is && proxied.Mask != 0 && step.Rule.Owned() {
+			return true
 		}
 	}
 	return false
