@@ -91,7 +91,7 @@ func (in *Injector) settle(pod *corev1.Pod, req annotation.Request, cfg config.C
 		plan.Spec.DropInvalid = cfg.DropInvalid
 		plan.Spec.DNS.Redirect = cfg.DNSCapture != config.DNSCaptureNone
 		plan.Spec.DNS.All = cfg.DNSCapture == config.DNSCaptureAll
-		plan.Spec.NoConntrack = sidecar.SparesConntrack(req, cfg, plan.Spec)
+		plan.Spec.NoConntrack = sidecar.SparesConntrack(pod, req, cfg, plan.Spec)
 	}
 	var drawn *interception.PortRange
 	if req.Mode == interception.ModeTProxy {

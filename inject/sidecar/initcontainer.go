@@ -1,6 +1,8 @@
 package sidecar
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
@@ -47,7 +49,7 @@ func InitContainer(mode interception.Mode, spec interception.Spec, opts intercep
 	if cfg.Backend == interception.BackendLegacy {
 		// iptables-legacy uses a raw socket, which needs NET_RAW, and a lock
 		// file in /run; iptables-nft needs neither.
-		container.SecurityContext = securityContext(0, 0, NetAdmin, "NET_RAW")
+		container.SecurityContext = securityContext(0, 0, NetAdmin, netRaw)
 		container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: podplan.RunVolume, MountPath: runDirectory})
 	}
 	return container
@@ -64,12 +66,34 @@ func FromNode(mode interception.Mode, cfg config.Config) bool {
 //	the node's agent writes the rules     | it sets sysctls of the pod's network namespace, as no container may
 //	the proxy is Envoy, without additions | its bootstrap gives every socket that it connects a mark
 //	nobody else has the proxy's identity  | such sockets have no mark
+//	no container may mark its sockets     | the mark of the app's connection would be lost
 //	the spec is valid with NoConntrack    | that refuses DNS capture and all else that needs conntrack
-func SparesConntrack(req annotation.Request, cfg config.Config, spec interception.Spec) bool {
+func SparesConntrack(pod *corev1.Pod, req annotation.Request, cfg config.Config, spec interception.Spec) bool {
 	ownEnvoy := cfg.Sidecar.Type != config.SidecarCustom && req.BootstrapOverride == ""
 	shared := req.AllowProxyIdentity != nil && *req.AllowProxyIdentity
 	spec.NoConntrack = true
-	return FromNode(req.Mode, cfg) && ownEnvoy && !shared && spec.Validate() == nil
+	return FromNode(req.Mode, cfg) && ownEnvoy && !shared && !marksPackets(pod) && spec.Validate() == nil
+}
+
+// marksPackets reports whether a container of the pod asks for what marking its
+// packets takes. A root container may have NET_RAW without asking, which is enough
+// from Linux 5.17 on.
+func marksPackets(pod *corev1.Pod) bool {
+	for _, container := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		sc := container.SecurityContext
+		if sc == nil || podplan.IsContainerName(container.Name) {
+			continue
+		}
+		if sc.Privileged != nil && *sc.Privileged {
+			return true
+		}
+		if sc.Capabilities != nil && slices.ContainsFunc([]corev1.Capability{allOfThem, NetAdmin, netRaw}, func(name corev1.Capability) bool {
+			return has(sc.Capabilities.Add, name)
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // gateID returns a user or group for the gate: not root's, and not the proxy's,

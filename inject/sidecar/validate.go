@@ -179,6 +179,15 @@ func checkIdentity(path *field.Path, sc *corev1.SecurityContext, mode intercepti
 	return errs
 }
 
+const (
+	netRaw    corev1.Capability = "NET_RAW"
+	allOfThem corev1.Capability = "ALL"
+)
+
+func has(list []corev1.Capability, name corev1.Capability) bool {
+	return slices.ContainsFunc(list, func(c corev1.Capability) bool { return strings.EqualFold(string(c), string(name)) })
+}
+
 // checkCapabilities finds that in TPROXY the proxy lacks the capability for
 // transparent and marked sockets. containerd applies the lists in this order, each
 // step undoing those before: add ALL, drop ALL, the rest of add, the rest of drop.
@@ -187,12 +196,8 @@ func checkCapabilities(path *field.Path, capabilities *corev1.Capabilities, mode
 	if mode != interception.ModeTProxy {
 		return nil
 	}
-	const all = "ALL"
-	has := func(list []corev1.Capability, name corev1.Capability) bool {
-		return slices.ContainsFunc(list, func(c corev1.Capability) bool { return strings.EqualFold(string(c), string(name)) })
-	}
 	var errs field.ErrorList
-	if !has(capabilities.Add, NetAdmin) && (!has(capabilities.Add, all) || has(capabilities.Drop, all)) {
+	if !has(capabilities.Add, NetAdmin) && (!has(capabilities.Add, allOfThem) || has(capabilities.Drop, allOfThem)) {
 		errs = append(errs, field.Invalid(path.Child("add"), capabilities.Add, fmt.Sprintf(
 			"in mode %s the proxy needs %s, and this list replaces Shunt's; accepted: none, or a list with %[2]s", mode, NetAdmin)))
 	}
