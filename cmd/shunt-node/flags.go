@@ -5,17 +5,14 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"net"
 	"slices"
 	"time"
 
 	"github.com/containerd/nri/pkg/api"
 	"github.com/spf13/pflag"
 
+	"github.com/shunt-dev/shunt/cmd/internal/daemon"
 	"github.com/shunt-dev/shunt/cmd/shunt-node/internal/agent"
-	"github.com/shunt-dev/shunt/initimage/interception"
 )
 
 // settings are the values of all arguments.
@@ -23,17 +20,15 @@ type settings struct {
 	options                      agent.Options
 	metricsAddress, probeAddress string
 	kubeconfig                   string
-	logLevel                     slog.Level
-	logFormat                    string
+	log                          daemon.Log
 	version                      bool
 }
 
 // raw holds the flags' values before they are checked.
 type raw struct {
 	settings
-	onChange  string
-	levelName string
-	flags     *pflag.FlagSet
+	onChange string
+	flags    *pflag.FlagSet
 }
 
 // Values of --on-change.
@@ -55,8 +50,7 @@ func newFlags() *raw {
 	flags.StringVar(&values.metricsAddress, "metrics-bind-address", ":8080", "host:port of /metrics; 0 for none")
 	flags.StringVar(&values.probeAddress, "health-probe-bind-address", ":8081", "host:port of /healthz and /readyz; 0 for none")
 	flags.StringVar(&values.kubeconfig, "kubeconfig", "", "file that says where the API server is; the pod's service account without it")
-	flags.StringVar(&values.levelName, "log-level", "info", "least that is logged: debug, info, warn or error")
-	flags.StringVar(&values.logFormat, "log-format", "json", "json or text")
+	values.log.Add(flags)
 	flags.BoolVar(&values.version, "version", false, "print the version and stop")
 	return values
 }
@@ -71,7 +65,7 @@ func parse(args []string) (settings, error) {
 		if errors.Is(err, pflag.ErrHelp) {
 			return settings{}, err
 		}
-		return settings{}, badArguments(fmt.Errorf("%w; accepted: the flags that --help lists", err))
+		return settings{}, daemon.BadArguments(fmt.Errorf("%w; accepted: the flags that --help lists", err))
 	}
 	if values.version {
 		return settings{version: true}, nil
@@ -91,52 +85,12 @@ func parse(args []string) (settings, error) {
 	}
 	values.options.Repair = values.onChange == onChangeRepair
 	errs = append(errs,
-		checkAddress("metrics-bind-address", values.metricsAddress),
-		checkAddress("health-probe-bind-address", values.probeAddress))
+		daemon.CheckAddress("metrics-bind-address", values.metricsAddress),
+		daemon.CheckAddress("health-probe-bind-address", values.probeAddress),
+		values.log.Check())
 	if values.metricsAddress == values.probeAddress && values.metricsAddress != "0" {
 		errs = append(errs, fmt.Errorf("--health-probe-bind-address: invalid value %q; accepted: another than --metrics-bind-address",
 			values.probeAddress))
 	}
-	if err := values.logLevel.UnmarshalText([]byte(values.levelName)); err != nil {
-		errs = append(errs, fmt.Errorf("--log-level: invalid value %q; accepted: debug, info, warn, error", values.levelName))
-	}
-	if !slices.Contains([]string{"json", "text"}, values.logFormat) {
-		errs = append(errs, fmt.Errorf("--log-format: invalid value %q; accepted: json, text", values.logFormat))
-	}
-	return values.settings, badArguments(errors.Join(errs...))
-}
-
-// argumentsError lists what is wrong, one argument a line.
-type argumentsError struct{ error }
-
-func (argumentsError) Is(target error) bool { return target == errArguments }
-func (e argumentsError) Unwrap() error      { return e.error }
-
-func badArguments(err error) error {
-	if err == nil {
-		return nil
-	}
-	return argumentsError{err}
-}
-
-func checkAddress(flag, address string) error {
-	if address == "0" {
-		return nil
-	}
-	_, port, err := net.SplitHostPort(address)
-	if err == nil {
-		_, err = interception.ParsePort(port)
-	}
-	if err != nil {
-		return fmt.Errorf("--%s: invalid value %q; accepted: host:port such as :8080, or 0 for none", flag, address)
-	}
-	return nil
-}
-
-func (s settings) logHandler(w io.Writer) slog.Handler {
-	opts := &slog.HandlerOptions{Level: s.logLevel}
-	if s.logFormat == "text" {
-		return slog.NewTextHandler(w, opts)
-	}
-	return slog.NewJSONHandler(w, opts)
+	return values.settings, daemon.BadArguments(errors.Join(errs...))
 }

@@ -17,10 +17,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"runtime"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,47 +29,18 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/shunt-dev/shunt/cmd/internal/daemon"
 	"github.com/shunt-dev/shunt/cmd/shunt-node/internal/agent"
 )
 
 // version is set by the linker.
 var version = "dev"
 
-// Exit codes.
-const (
-	exitDone      = 0
-	exitFailed    = 1
-	exitArguments = 2
-)
-
 func main() {
 	// The main goroutine keeps the main thread, so that no other enters a pod's
 	// namespace on it: /proc/self shows that thread's.
 	runtime.LockOSThread()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	if err != nil {
-		for line := range strings.Lines(err.Error()) {
-			fmt.Fprintln(os.Stderr, "shunt-node: "+strings.TrimSuffix(line, "\n"))
-		}
-	}
-	os.Exit(exitCode(err))
-}
-
-// errArguments is wrapped by every error in the caller's arguments.
-var errArguments = errors.New("bad arguments")
-
-func exitCode(err error) int {
-	switch {
-	case err == nil:
-		return exitDone
-	case errors.Is(err, errArguments):
-		return exitArguments
-	default:
-		return exitFailed
-	}
+	daemon.Main("shunt-node", run)
 }
 
 // run serves the agent until ctx ends. Logs go to stderr, one line each.
@@ -88,7 +56,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		_, err := fmt.Fprintln(stdout, "shunt-node", version)
 		return err
 	}
-	log := slog.New(settings.logHandler(stderr))
+	log := slog.New(settings.log.Handler(stderr))
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewGoCollector())
 	opts := settings.options

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/shunt-dev/shunt/cmd/internal/daemon"
 )
 
 func TestWrongArguments(t *testing.T) {
@@ -31,7 +33,8 @@ func TestWrongArguments(t *testing.T) {
 		"--log-level=loud --log-format=xml --resync=-1s": "--resync",
 	} {
 		err := run(t.Context(), strings.Fields(args), io.Discard, io.Discard)
-		if exitCode(err) != exitArguments || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "accepted: ") {
+		if daemon.ExitCode(err) != daemon.ExitArguments || !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), "accepted: ") {
 			t.Errorf("%s: %v, want it to say %s and what is accepted", args, err, want)
 		}
 	}

@@ -3,17 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"net"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/shunt-dev/shunt/cmd/internal/daemon"
 	"github.com/shunt-dev/shunt/cmd/internal/injectflags"
-	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/webhook"
 )
@@ -26,16 +22,14 @@ type settings struct {
 	kubeconfig string
 	// shutdownDelay is how long the webhook serves on after it is told to stop.
 	shutdownDelay time.Duration
-	logLevel      slog.Level
-	logFormat     string
+	log           daemon.Log
 	version       bool
 }
 
 // raw holds the flags' values before they are checked.
 type raw struct {
 	settings
-	levelName string
-	flags     *pflag.FlagSet
+	flags *pflag.FlagSet
 }
 
 func newFlags() *raw {
@@ -59,8 +53,7 @@ func newFlags() *raw {
 	flags.StringVar(&values.kubeconfig, "kubeconfig", "", "file that says where the API server is; the pod's service account without it")
 	flags.DurationVar(&values.shutdownDelay, "shutdown-delay", 5*time.Second,
 		"how long to serve on after SIGTERM, until nobody sends requests any more; 0s to 20s")
-	flags.StringVar(&values.levelName, "log-level", "info", "least that is logged: debug, info, warn or error")
-	flags.StringVar(&values.logFormat, "log-format", "json", "json or text")
+	values.log.Add(flags)
 	flags.BoolVar(&values.version, "version", false, "print the version and stop")
 	return values
 }
@@ -75,7 +68,7 @@ func parse(args []string) (settings, error) {
 		if errors.Is(err, pflag.ErrHelp) {
 			return settings{}, err
 		}
-		return settings{}, badArguments(fmt.Errorf("%w; accepted: the flags that --help lists", err))
+		return settings{}, daemon.BadArguments(fmt.Errorf("%w; accepted: the flags that --help lists", err))
 	}
 	if values.version {
 		return settings{version: true}, nil
@@ -105,15 +98,12 @@ func parse(args []string) (settings, error) {
 		errs = append(errs, fmt.Errorf(`--cert-dir: invalid value ""; accepted: a folder`))
 	}
 	errs = append(errs,
-		checkAddress("metrics-bind-address", values.options.MetricsAddress),
-		checkAddress("health-probe-bind-address", values.options.ProbeAddress),
-		checkAddress("debug-bind-address", values.options.DebugAddress),
-		values.readLevel())
-	if !slices.Contains([]string{"json", "text"}, values.logFormat) {
-		errs = append(errs, fmt.Errorf("--log-format: invalid value %q; accepted: json, text", values.logFormat))
-	}
+		daemon.CheckAddress("metrics-bind-address", values.options.MetricsAddress),
+		daemon.CheckAddress("health-probe-bind-address", values.options.ProbeAddress),
+		daemon.CheckAddress("debug-bind-address", values.options.DebugAddress),
+		values.log.Check())
 	values.options.DebugAddress = onLoopback(values.options.DebugAddress)
-	return values.settings, badArguments(errors.Join(errs...))
+	return values.settings, daemon.BadArguments(errors.Join(errs...))
 }
 
 // withImages returns an error for images that no node can pull: with them, every
@@ -125,45 +115,6 @@ func withImages(cfg config.Config, err error) (config.Config, error) {
 	return cfg, err
 }
 
-// argumentsError lists what is wrong, one argument a line.
-type argumentsError struct{ error }
-
-func (argumentsError) Is(target error) bool { return target == errArguments }
-func (e argumentsError) Unwrap() error      { return e.error }
-
-func badArguments(err error) error {
-	if err == nil {
-		return nil
-	}
-	return argumentsError{err}
-}
-
-func (r *raw) readLevel() error {
-	levels := map[string]slog.Level{
-		"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
-	}
-	level, ok := levels[r.levelName]
-	if !ok {
-		return fmt.Errorf("--log-level: invalid value %q; accepted: debug, info, warn, error", r.levelName)
-	}
-	r.logLevel = level
-	return nil
-}
-
-func checkAddress(flag, address string) error {
-	if address == "0" {
-		return nil
-	}
-	_, port, err := net.SplitHostPort(address)
-	if err == nil {
-		_, err = interception.ParsePort(port)
-	}
-	if err != nil {
-		return fmt.Errorf("--%s: invalid value %q; accepted: host:port such as :8080, or 0 for none", flag, address)
-	}
-	return nil
-}
-
 // onLoopback adds loopback to an address without a host: profiles show what is in
 // memory, so others see them only on request.
 func onLoopback(address string) string {
@@ -171,12 +122,4 @@ func onLoopback(address string) string {
 		return "127.0.0.1" + address
 	}
 	return address
-}
-
-func (s settings) logHandler(w io.Writer) slog.Handler {
-	opts := &slog.HandlerOptions{Level: s.logLevel}
-	if s.logFormat == "text" {
-		return slog.NewTextHandler(w, opts)
-	}
-	return slog.NewJSONHandler(w, opts)
 }

@@ -12,9 +12,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -25,45 +22,14 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/shunt-dev/shunt/cmd/internal/daemon"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
 // version is set by the linker.
 var version = "dev"
 
-// Exit codes.
-const (
-	exitDone      = 0
-	exitFailed    = 1
-	exitArguments = 2
-)
-
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	if err != nil {
-		for line := range strings.Lines(err.Error()) {
-			fmt.Fprintln(os.Stderr, "shunt-webhook: "+strings.TrimSuffix(line, "\n"))
-		}
-	}
-	os.Exit(exitCode(err))
-}
-
-// errArguments is wrapped by every error in the caller's arguments.
-var errArguments = errors.New("bad arguments")
-
-func exitCode(err error) int {
-	switch {
-	case err == nil:
-		return exitDone
-	case errors.Is(err, errArguments):
-		return exitArguments
-	default:
-		return exitFailed
-	}
-}
+func main() { daemon.Main("shunt-webhook", run) }
 
 // run serves the webhook until ctx ends. Logs go to stderr, one line each.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -78,7 +44,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		_, err := fmt.Fprintln(stdout, "shunt-webhook", version)
 		return err
 	}
-	log := logr.FromSlogHandler(settings.logHandler(stderr))
+	log := logr.FromSlogHandler(settings.log.Handler(stderr))
 	ctrllog.SetLogger(log)
 	api, err := apiServer(settings.kubeconfig)
 	if err != nil {
@@ -86,7 +52,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	settings.options.Log, settings.options.Self, settings.options.Version = log, self(os.Getenv), version
 	if settings.options.SelfSigned, err = settings.selfSigned.options(os.Getenv("POD_NAMESPACE")); err != nil {
-		return badArguments(err)
+		return daemon.BadArguments(err)
 	}
 	mgr, err := webhook.NewManager(api, settings.config, settings.options)
 	if err != nil {

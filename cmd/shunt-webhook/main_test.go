@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/shunt-dev/shunt/cmd/internal/daemon"
 	"github.com/shunt-dev/shunt/inject/config"
 	"github.com/shunt-dev/shunt/webhook"
 )
@@ -204,8 +204,8 @@ func TestBadArguments(t *testing.T) {
 		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
 			err := run(t.Context(), test.args, &stdout, &stderr)
-			if code := exitCode(err); code != exitArguments {
-				t.Fatalf("exit code %d, want %d: %v", code, exitArguments, err)
+			if code := daemon.ExitCode(err); code != daemon.ExitArguments {
+				t.Fatalf("exit code %d, want %d: %v", code, daemon.ExitArguments, err)
 			}
 			for _, words := range test.says {
 				if !strings.Contains(err.Error(), words) {
@@ -254,8 +254,8 @@ func TestNoAPIServer(t *testing.T) {
 	for _, args := range [][]string{nil, {"--kubeconfig=/nowhere/at/all"}} {
 		args = append(args, configFile(t))
 		err := run(t.Context(), args, &stdout, &stderr)
-		if code := exitCode(err); code != exitFailed || errors.Is(err, errArguments) {
-			t.Errorf("%q: exit code %d, want %d: %v", args, code, exitFailed, err)
+		if code := daemon.ExitCode(err); code != daemon.ExitFailed {
+			t.Errorf("%q: exit code %d, want %d: %v", args, code, daemon.ExitFailed, err)
 		}
 	}
 }

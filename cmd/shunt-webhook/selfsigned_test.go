@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/shunt-dev/shunt/cmd/internal/daemon"
 	"github.com/shunt-dev/shunt/webhook"
 )
 
@@ -47,8 +48,8 @@ func TestSelfSignedWithoutNamespace(t *testing.T) {
 	file := kubeconfigFile(t)
 	var stdout, stderr bytes.Buffer
 	err := run(t.Context(), []string{configFile(t), "--kubeconfig=" + file, "--self-signed", "--self-signed-names=A_"}, &stdout, &stderr)
-	if code := exitCode(err); code != exitArguments {
-		t.Fatalf("exit code %d, want %d: %v", code, exitArguments, err)
+	if code := daemon.ExitCode(err); code != daemon.ExitArguments {
+		t.Fatalf("exit code %d, want %d: %v", code, daemon.ExitArguments, err)
 	}
 	for _, says := range []string{`$POD_NAMESPACE: invalid value ""`, `--self-signed-names: invalid value "A_"`} {
 		if !strings.Contains(err.Error(), says) {
