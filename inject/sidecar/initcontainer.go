@@ -84,12 +84,10 @@ func marksPackets(pod *corev1.Pod) bool {
 		if sc == nil || podplan.IsContainerName(container.Name) {
 			continue
 		}
-		if sc.Privileged != nil && *sc.Privileged {
-			return true
-		}
-		if sc.Capabilities != nil && slices.ContainsFunc([]corev1.Capability{allOfThem, NetAdmin, netRaw}, func(name corev1.Capability) bool {
-			return has(sc.Capabilities.Add, name)
-		}) {
+		privileged := sc.Privileged != nil && *sc.Privileged
+		added := sc.Capabilities != nil &&
+			(has(sc.Capabilities.Add, allOfThem) || has(sc.Capabilities.Add, NetAdmin) || has(sc.Capabilities.Add, netRaw))
+		if privileged || added {
 			return true
 		}
 	}

@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"regexp"
 	"strings"
 	"time"
 
@@ -57,8 +56,5 @@ var _ = Describe("TPROXY without conntrack, set up by the agent on the node", Or
 // inNetworkOf runs a command of the node in a pod's network namespace.
 func inNetworkOf(ctx context.Context, pod *corev1.Pod, name string, args ...string) string {
 	GinkgoHelper()
-	id := strings.TrimPrefix(pod.Status.ContainerStatuses[0].ContainerID, "containerd://")
-	task := regexp.MustCompile(id + `\s+(\d+)`).FindStringSubmatch(output(ctx, "ctr", "--namespace", "k8s.io", "tasks", "list"))
-	Expect(task).To(HaveLen(2))
-	return output(ctx, "nsenter", append([]string{"--net=/proc/" + task[1] + "/ns/net", name}, args...)...)
+	return output(ctx, "nsenter", append([]string{"--net=" + networkOf(ctx, pod), name}, args...)...)
 }
