@@ -1,3 +1,5 @@
+//go:build linux
+
 package e2e_test
 
 import (
@@ -18,8 +20,7 @@ var markSysctls = []string{
 // The agent has to set sysctls of pods from its own container, whose /proc/sys is read-only.
 var _ = Describe("TPROXY without conntrack, set up by the agent on the node", Ordered, Label(agent, short), func() {
 	BeforeAll(func(ctx SpecContext) {
-		kubectl(ctx, "apply", "-k", agentManifest)
-		rolledOut(ctx, agentSystem, "daemonset/shunt-node")
+		withArguments(ctx, "--resync=1s")
 	}, NodeTimeout(2*time.Minute))
 	AfterAll(func(ctx SpecContext) {
 		kubectl(ctx, "delete", "--wait", "--timeout=120s", "-k", agentManifest)
@@ -50,6 +51,15 @@ var _ = Describe("TPROXY without conntrack, set up by the agent on the node", Or
 			Expect(strings.TrimSpace(inNetworkOf(ctx, pod, "cat", "/proc/sys/net/netfilter/nf_conntrack_count"))).To(Equal("0"), name)
 		}
 		Expect(output(ctx, "cat", markSysctls...)).To(Equal(before), "the node's own sysctls")
+
+		By("comparing finds nothing, but a sysctl that somebody changes, which is put back")
+		Eventually(ctx, func() float64 { return metric(ctx, `shunt_node_comparisons_total{result="same"}`) }).
+			WithTimeout(60 * time.Second).WithPolling(time.Second).Should(BeNumerically(">=", 4))
+		Expect(metric(ctx, `shunt_node_comparisons_total{result="changed"}`)).To(BeZero())
+		inNetworkOf(ctx, pods["server"], "sysctl", "-qw", "net.ipv4.tcp_fwmark_accept=0")
+		Eventually(ctx, func() string { return inNetworkOf(ctx, pods["server"], "cat", markSysctls[0]) }).
+			WithTimeout(60 * time.Second).WithPolling(time.Second).Should(Equal("1\n"))
+		Expect(metric(ctx, `shunt_node_drift_total{reason="settings"}`)).To(BeEquivalentTo(1))
 	})
 })
 

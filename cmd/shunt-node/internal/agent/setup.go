@@ -144,7 +144,7 @@ func writableSysctls() string {
 // changes nothing there.
 func drift(ctx context.Context, p pod, rules interception.NodeRules) (verdict kernel.Verdict, err error) {
 	err = inNamespace(p.netns, func() error {
-		host, err := kernel.OpenToRead(ctx, rules.Options())
+		host, err := kernel.OpenToRead(ctx, rules.Options(), kernel.SysctlFolder(writableSysctls()))
 		if err != nil {
 			return err
 		}
