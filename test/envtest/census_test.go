@@ -3,6 +3,7 @@ package envtest_test
 import (
 	"context"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -53,7 +55,14 @@ var _ = Describe("the count of pods", func() {
 		missing := func(context.Context) float64 { return counting.pods(inject.StandingMissing) }
 		Consistently(ctx, missing).WithTimeout(3*time.Second).Should(BeEquivalentTo(-1), "without the right to list pods")
 
-		createFrom(ctx, "../../config/prometheus", isKind("ClusterRole", "ClusterRoleBinding"))
+		const folder = "../../config/prometheus"
+		isRight := isKind("ClusterRole", "ClusterRoleBinding")
+		createFrom(ctx, folder, isRight)
+		DeferCleanup(func(ctx SpecContext) { // other specs look what the account may not do
+			for _, object := range slices.DeleteFunc(objectsFrom(folder), func(o *unstructured.Unstructured) bool { return !isRight(o) }) {
+				Expect(api.Delete(ctx, object)).To(Succeed())
+			}
+		})
 		Eventually(ctx, missing).WithTimeout(30 * time.Second).Should(BeNumerically(">=", 0))
 		before := missing(ctx)
 		labelled := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}

@@ -430,8 +430,8 @@ var _ = Describe("shunt check", Ordered, func() {
 
 		file := filepath.Join(GinkgoT().TempDir(), "kubeconfig")
 		Expect(os.WriteFile(file, accountFile, 0o600)).To(Succeed())
-		_, stderr, code = shunt(ctx, "", "check", "--kubeconfig", file)
-		Expect(code).To(Equal(3))
+		stdout, stderr, code := shunt(ctx, "", "check", "--kubeconfig", file)
+		Expect(code).To(Equal(3), stdout+stderr)
 		Expect(stderr).To(And(HavePrefix("shunt: ask the cluster: "), ContainSubstring("forbidden")))
 	})
 })
