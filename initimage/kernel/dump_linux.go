@@ -98,11 +98,11 @@ func (d *dumper) listeners() ([]poddump.Listener, error) {
 		state    uint8
 	}{{"tcp", d.links.SocketDiagTCP, listening}, {"udp", d.links.SocketDiagUDP, unconnected}} {
 		for _, family := range ruleset.Families {
-			sockets, err := of.list(uint8(netlinkFamily(family)))
-			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+			sockets, err := listSockets(of.list, family)
+			if errors.Is(err, errNoSocketList) {
 				return nil, nil
 			}
-			if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			if err != nil {
 				return nil, fmt.Errorf("listing the %s sockets: %w", of.protocol, err)
 			}
 			for _, s := range sockets {

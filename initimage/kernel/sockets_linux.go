@@ -31,11 +31,11 @@ func (h *Host) abortHops(family ruleset.Family) error {
 		ip, _ := netip.AddrFromSlice(a.IP)
 		own[ip.Unmap()] = true
 	}
-	sockets, err := h.netlink.SocketDiagTCP(uint8(netlinkFamily(family)))
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return nil // without CONFIG_INET_DIAG
+	sockets, err := listSockets(h.netlink.SocketDiagTCP, family)
+	if errors.Is(err, errNoSocketList) {
+		return nil
 	}
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	if err != nil {
 		return fmt.Errorf("listing the sockets: %w", err)
 	}
 	for _, socket := range sockets {
@@ -54,6 +54,22 @@ func (h *Host) abortHops(family ruleset.Family) error {
 		}
 	}
 	return nil
+}
+
+// errNoSocketList is the error of a kernel that does not list sockets.
+var errNoSocketList = errors.New("the kernel does not list sockets (CONFIG_INET_DIAG)")
+
+// listSockets lists the sockets of a family. A list that changed meanwhile is as good
+// as one of a moment before or after.
+func listSockets(list func(family uint8) ([]*netlink.Socket, error), family ruleset.Family) ([]*netlink.Socket, error) {
+	sockets, err := list(uint8(netlinkFamily(family)))
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP):
+		return nil, errNoSocketList
+	case errors.Is(err, netlink.ErrDumpInterrupted):
+		return sockets, nil
+	}
+	return sockets, err
 }
 
 // destroy resets a TCP connection of this namespace (SOCK_DESTROY of

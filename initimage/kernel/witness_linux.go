@@ -164,11 +164,11 @@ func (p *probe) arrives(ctx context.Context, port uint16, accepted findAccepted)
 // connections by IPv6 sockets.
 func (h *Host) accepted(port uint16, from netip.AddrPort) (bool, error) {
 	for _, family := range ruleset.Families {
-		sockets, err := h.netlink.SocketDiagTCP(uint8(netlinkFamily(family)))
-		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
-			return false, errors.New("the kernel does not list sockets (CONFIG_INET_DIAG)")
+		sockets, err := listSockets(h.netlink.SocketDiagTCP, family)
+		if errors.Is(err, errNoSocketList) {
+			return false, err
 		}
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		if err != nil {
 			return false, fmt.Errorf("listing the sockets: %w", err)
 		}
 		for _, socket := range sockets {
