@@ -102,25 +102,15 @@ func (j job) compare(ctx context.Context, holds []ruleset.RuleSet) error {
 	return verifyError(found.Findings, err)
 }
 
-// probe sends probes and returns what they have proved. If all arrive, it records
-// the proof. If one is lost, it deletes the proof of any earlier run.
+// probe sends probes and returns what they have proved.
 func (j job) probe(ctx context.Context, holds []ruleset.RuleSet) (proof string, err error) {
-	probed, err := j.host.Probe(ctx, j.spec, j.want, holds)
-	if err := verifyError(probed.Findings, err); err != nil {
-		for _, rs := range j.want {
-			_, forgetting := j.host.ForgetProof(rs.Family)
-			err = errors.Join(err, forgetting)
-		}
+	unproved, err := j.host.Prove(ctx, j.spec, j.want, holds, verifyError)
+	if err != nil {
 		return "", err
 	}
-	if len(probed.Unproved) == 0 {
-		if err := j.host.RememberProof(ctx, holds); err != nil {
-			return "", fmt.Errorf("%w: %w", kernel.ErrVerify, err)
-		}
-	}
 	proof = "verified"
-	if len(probed.Unproved) > 0 {
-		proof += ", but " + strings.Join(probed.Unproved, ", and ")
+	if len(unproved) > 0 {
+		proof += ", but " + strings.Join(unproved, ", and ")
 	}
 	return proof, nil
 }

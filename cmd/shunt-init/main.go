@@ -199,10 +199,7 @@ func program(ctx context.Context, task task, stdout io.Writer) error {
 		return err
 	}
 	defer host.Close()
-	job := job{host: host, spec: spec, stdout: stdout}
-	for _, family := range host.Families() {
-		job.want = append(job.want, ruleset.Build(spec, family))
-	}
+	job := job{host: host, spec: spec, want: host.Wanted(spec), stdout: stdout}
 	if opts.Prove {
 		if err := job.prove(ctx); err != nil {
 			return err

@@ -101,6 +101,15 @@ type Option func(*Host)
 // calling thread's network namespace, also where the folder is mounted elsewhere.
 func SysctlFolder(path string) Option { return func(h *Host) { h.sysctls = path } }
 
+// Wanted returns the rules of a spec for the families of the namespace.
+func (h *Host) Wanted(spec interception.Spec) []ruleset.RuleSet {
+	var want []ruleset.RuleSet
+	for _, family := range h.families {
+		want = append(want, ruleset.Build(spec, family))
+	}
+	return want
+}
+
 // Close releases the lock, if there is one.
 func (h *Host) Close() {
 	if h.netlink != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/initimage/nft"
 	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
@@ -37,9 +38,31 @@ func (h *Host) Proved(ctx context.Context, holds []ruleset.RuleSet) (bool, error
 	return len(holds) > 0, nil
 }
 
-// RememberProof records that the probes arrived. It is the last step of a run: a
+// Prove sends the probes, and returns what they could not prove. If all arrive, it
+// keeps the proof; if one is lost, it deletes that of an earlier run. The error is
+// what report makes of that, or is ErrVerify.
+func (h *Host) Prove(
+	ctx context.Context, spec interception.Spec, want, holds []ruleset.RuleSet, report func(findings []string, err error) error,
+) (unproved []string, err error) {
+	probed, err := h.Probe(ctx, spec, want, holds)
+	if err := report(probed.Findings, err); err != nil {
+		for _, rs := range want {
+			_, forgetting := h.ForgetProof(rs.Family)
+			err = errors.Join(err, forgetting)
+		}
+		return nil, err
+	}
+	if len(probed.Unproved) == 0 {
+		if err := h.rememberProof(ctx, holds); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrVerify, err)
+		}
+	}
+	return probed.Unproved, nil
+}
+
+// rememberProof records that the probes arrived. It is the last step of a run: a
 // run that is killed before it proves nothing to the next.
-func (h *Host) RememberProof(ctx context.Context, holds []ruleset.RuleSet) error {
+func (h *Host) rememberProof(ctx context.Context, holds []ruleset.RuleSet) error {
 	for _, set := range holds {
 		if _, err := h.ForgetProof(set.Family); err != nil {
 			return err

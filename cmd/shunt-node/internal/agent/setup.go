@@ -14,7 +14,6 @@ import (
 
 	"github.com/shunt-dev/shunt/initimage/interception"
 	"github.com/shunt-dev/shunt/initimage/kernel"
-	"github.com/shunt-dev/shunt/initimage/ruleset"
 )
 
 // inNamespace calls do in a network namespace, on a thread of its own that ends with
@@ -98,7 +97,7 @@ func install(ctx context.Context, rules interception.NodeRules, turn turn, appli
 		return nil, fmt.Errorf("waiting for the set-ups of other pods: %w", err)
 	}
 	defer end()
-	want := wanted(host, rules.Spec)
+	want := host.Wanted(rules.Spec)
 	if err := errors.Join(host.Require(rules.Spec, want), host.RequireSettings(rules.Spec)); err != nil {
 		return nil, err
 	}
@@ -115,18 +114,7 @@ func install(ctx context.Context, rules interception.NodeRules, turn turn, appli
 	if err != nil || proved {
 		return nil, err
 	}
-	probed, err := host.Probe(ctx, rules.Spec, want, result.Holds)
-	if err := verifyError(probed.Findings, err); err != nil {
-		for _, rs := range want {
-			_, forgetting := host.ForgetProof(rs.Family)
-			err = errors.Join(err, forgetting)
-		}
-		return nil, err
-	}
-	if len(probed.Unproved) == 0 {
-		err = host.RememberProof(ctx, result.Holds)
-	}
-	return probed.Unproved, err
+	return host.Prove(ctx, rules.Spec, want, result.Holds, verifyError)
 }
 
 // writableSysctls returns where this thread can set sysctls of its network namespace.
@@ -153,7 +141,7 @@ func drift(ctx context.Context, p pod, rules interception.NodeRules) (verdict ke
 		if err != nil {
 			return err
 		}
-		verdict, err = kernel.Verify(ctx, host, wanted(host, rules.Spec), holds)
+		verdict, err = kernel.Verify(ctx, host, host.Wanted(rules.Spec), holds)
 		if setting := host.RequireSettings(rules.Spec); setting != nil {
 			verdict.Findings = append(verdict.Findings, setting.Error())
 			verdict.Causes = append(verdict.Causes, kernel.CauseSettings)
@@ -161,14 +149,6 @@ func drift(ctx context.Context, p pod, rules interception.NodeRules) (verdict ke
 		return err
 	})
 	return verdict, err
-}
-
-func wanted(host *kernel.Host, spec interception.Spec) []ruleset.RuleSet {
-	var want []ruleset.RuleSet
-	for _, family := range host.Families() {
-		want = append(want, ruleset.Build(spec, family))
-	}
-	return want
 }
 
 func verifyError(findings []string, err error) error {
