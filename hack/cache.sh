@@ -37,3 +37,28 @@ cached() {
   fi
   exec 9>&-
 }
+
+# complete DIR: does it hold all of programs, an array of the script's?
+complete() {
+  local program
+  # shellcheck disable=SC2154 # who sources this sets it
+  for program in "${programs[@]}"; do
+    [[ -n $1 && -x $1/$program ]] || return 1
+  done
+}
+
+# provide VARIABLE DIR prints the folder of the script's programs: the variable's, what the script's from_path finds on PATH,
+# or DIR of the cache, made by its build.
+provide() {
+  local given=${!1:-} dir=$2
+  if complete "$given"; then
+    printf '%s\n' "$given"
+  elif [[ -n $given ]]; then
+    die "$1=$given does not hold all of ${programs[*]}; set it to a folder that does, or unset it"
+  elif from_path; then
+    :
+  else
+    cached "$dir" build
+    printf '%s\n' "$shunt_cache/$dir"
+  fi
+}

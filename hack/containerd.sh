@@ -13,14 +13,6 @@ version=$(pinned "$root/hack/containerd/go.mod" "$module")
 [[ -n $version ]] || die "hack/containerd/go.mod requires no $module"
 folder=containerd-$version
 
-# complete DIR: does it hold all three?
-complete() {
-  local program
-  for program in "${programs[@]}"; do
-    [[ -n $1 && -x $1/$program ]] || return 1
-  done
-}
-
 # from_path: distributions still have containerd 1.6 and 1.7, where NRI is missing or off.
 from_path() {
   local found
@@ -40,13 +32,4 @@ build() {
   say "built in $((SECONDS - start)) s"
 }
 
-if complete "${NODE_CONTAINERD:-}"; then
-  printf '%s\n' "$NODE_CONTAINERD"
-elif [[ -n ${NODE_CONTAINERD:-} ]]; then
-  die "NODE_CONTAINERD=$NODE_CONTAINERD does not hold all of ${programs[*]}; set it to a folder that does, or unset it"
-elif from_path; then
-  :
-else
-  cached "$folder" build
-  printf '%s\n' "$shunt_cache/$folder"
-fi
+provide NODE_CONTAINERD "$folder"

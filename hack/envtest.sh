@@ -10,10 +10,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/hack/kubernetes.sh"
 
 minor=${kubernetes%.*}
+programs=(kube-apiserver etcd kubectl)
 assets=kubernetes-$kubernetes-etcd-$etcd
-
-# complete DIR: does it hold all three?
-complete() { [[ -n $1 && -x $1/kube-apiserver && -x $1/etcd && -x $1/kubectl ]]; }
 
 from_path() {
   local found

@@ -12,14 +12,6 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 programs=(kubelet kube-proxy kube-controller-manager kube-scheduler)
 folder=kubernetes-node-$kubernetes
 
-# complete DIR: does it hold all four?
-complete() {
-  local program
-  for program in "${programs[@]}"; do
-    [[ -n $1 && -x $1/$program ]] || return 1
-  done
-}
-
 from_path() {
   local found
   found=$(command -v kubelet) || return 1
@@ -33,13 +25,4 @@ build() {
   complete "$1" || die "the build left not all of ${programs[*]} in $1"
 }
 
-if complete "${NODE_BINARIES:-}"; then
-  printf '%s\n' "$NODE_BINARIES"
-elif [[ -n ${NODE_BINARIES:-} ]]; then
-  die "NODE_BINARIES=$NODE_BINARIES does not hold all of ${programs[*]}; set it to a folder that does, or unset it"
-elif from_path; then
-  :
-else
-  cached "$folder" build
-  printf '%s\n' "$shunt_cache/$folder"
-fi
+provide NODE_BINARIES "$folder"
