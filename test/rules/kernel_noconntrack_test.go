@@ -28,17 +28,7 @@ var withoutConntrack = []string{"-m", "TPROXY", "--no-conntrack", "--backend=nft
 func TestWithoutConntrack(t *testing.T) {
 	netns.Require(t, "nft")
 	t.Parallel()
-	bin := buildShuntInit(t)
-	spec, _, err := interception.ParseArgs(withoutConntrack)
-	if err != nil {
-		t.Fatal(err)
-	}
-	install := func(values string) func(t *testing.T, pod *netns.NS) {
-		return func(t *testing.T, pod *netns.NS) {
-			setSysctls(t, pod, values)
-			run(t, pod, bin, withoutConntrack...)
-		}
-	}
+	spec, install := specWithoutConntrack(t)
 	for name, id := range identities[interception.SystemTProxy] {
 		for _, values := range cookies {
 			t.Run(values+"/"+name, func(t *testing.T) {
@@ -58,6 +48,23 @@ func TestWithoutConntrack(t *testing.T) {
 	}
 }
 
+// specWithoutConntrack returns the spec, and what installs it in a pod with some sysctls.
+func specWithoutConntrack(t *testing.T) (spec interception.Spec, install func(values string) func(t *testing.T, pod *netns.NS)) {
+	t.Helper()
+	bin := buildShuntInit(t)
+	spec, _, err := interception.ParseArgs(withoutConntrack)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return spec, func(values string) func(t *testing.T, pod *netns.NS) {
+		return func(t *testing.T, pod *netns.NS) {
+			t.Helper()
+			setSysctls(t, pod, values)
+			run(t, pod, bin, withoutConntrack...)
+		}
+	}
+}
+
 func untracked(t *testing.T, pod *netns.NS) {
 	t.Helper()
 	if count := strings.TrimSpace(run(t, pod, "cat", "/proc/sys/net/netfilter/nf_conntrack_count")); count != "0" {
@@ -70,19 +77,12 @@ func untracked(t *testing.T, pod *netns.NS) {
 func TestEndsWithoutConntrack(t *testing.T) {
 	netns.Require(t, "nft")
 	t.Parallel()
-	bin := buildShuntInit(t)
-	spec, _, err := interception.ParseArgs(withoutConntrack)
-	if err != nil {
-		t.Fatal(err)
-	}
+	spec, install := specWithoutConntrack(t)
 	for _, name := range []string{"uid1337-gid1337", "uid1337-gid1337-unmarked"} {
 		for _, values := range cookies {
 			t.Run(values+"/"+name, func(t *testing.T) {
 				t.Parallel()
-				tr := newTraffic(t, spec, identities[interception.SystemTProxy][name], func(t *testing.T, pod *netns.NS) {
-					setSysctls(t, pod, values)
-					run(t, pod, bin, withoutConntrack...)
-				})
+				tr := newTraffic(t, spec, identities[interception.SystemTProxy][name], install(values))
 				for _, family := range []string{"v4", "v6"} {
 					tr.endings(t, family)
 				}
